@@ -1,0 +1,118 @@
+"""The five tables that stages pass on, in the order of the loop: Prompts, Samples, Rewards, Triples, Evaluations.
+
+Keys come from content, never from positions, and every row names its parent row. Reads and writes nothing itself;
+the store decides where tables live.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import dataframely as dy
+import polars as pl
+
+
+def content_key(*parts: object) -> str:
+    """A 16-digit hexadecimal key of the given values: equal values, equal key, on every machine."""
+    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Prompts(dy.Schema):
+    """What the model is asked, with the answers that are accepted."""
+
+    prompt_id = dy.String(primary_key=True)
+    task = dy.String(min_length=1)
+    group = dy.String()
+    """Items of one story share it; splits never divide a group."""
+    split = dy.Enum(["train", "test"])
+    query = dy.String()
+    options = dy.List(dy.String(), nullable=True)
+    """The options as offered, in order; null for free answers."""
+    references = dy.List(dy.String())
+    """Every accepted answer; empty where none is known."""
+    metadata = dy.String(nullable=True)
+    """Further facts about the item, as a JSON object."""
+
+    @dy.rule()
+    def query_is_not_blank(cls) -> pl.Expr:
+        return pl.col("query").str.strip_chars().str.len_chars() > 0
+
+
+class Samples(dy.Schema):
+    """What a model wrote under an instruction, as token ids with their log-probabilities."""
+
+    sample_id = dy.String(primary_key=True)
+    prompt_id = dy.String()
+    model = dy.String()
+    """Version id of the model that wrote it."""
+    instruction = dy.String()
+    k = dy.Int32(min=0)
+    prompt_ids = dy.List(dy.Int32())
+    """The rendered prompt, as the model read it."""
+    completion = dy.String()
+    completion_ids = dy.List(dy.Int32())
+    """The sampled tokens, the end-of-sequence token included where one was sampled."""
+    logprobs = dy.List(dy.Float32())
+    """Natural log-probability of each sampled token at temperature 1."""
+    finish_reason = dy.Enum(["eos", "length"])
+    seed = dy.UInt64()
+    """Seed of this row's own random numbers."""
+
+    @dy.rule()
+    def one_logprob_per_token(cls) -> pl.Expr:
+        return pl.col("logprobs").list.len() == pl.col("completion_ids").list.len()
+
+
+class Rewards(dy.Schema):
+    """How a reward judged each sample."""
+
+    sample_id = dy.String(primary_key=True)
+    reward = dy.String()
+    score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
+    """Null: the reward cannot judge this sample, which is not 0."""
+    reason = dy.String()
+
+
+class Triples(dy.Schema):
+    """What is trained on: an instruction and query, and an output that is right under them."""
+
+    triple_id = dy.String(primary_key=True)
+    prompt_id = dy.String()
+    sample_id = dy.String(nullable=True)
+    """Null for demonstrations, which nobody sampled."""
+    relabeler = dy.String()
+    instruction = dy.String()
+    contrast = dy.List(dy.String())
+    """The other instructions, under which the output should be unlikely."""
+    query = dy.String()
+    output = dy.String()
+    prefix_ids = dy.List(dy.Int32())
+    """Tokens of the output that are given, not trained on; empty for whole outputs."""
+    target_ids = dy.List(dy.Int32(), nullable=True)
+    """The sampled tokens to predict; null for demonstrations, whose text is tokenised in the launch."""
+    ends = dy.Bool()
+    """Whether the target finishes the output: a truncated sample is never taught to stop."""
+    weight = dy.Float64(min=0)
+
+
+class Evaluations(dy.Schema):
+    """A model version's greedy answers to the held-out prompts, scored."""
+
+    prompt_id = dy.String(primary_key=True)
+    model = dy.String()
+    task = dy.String()
+    instruction = dy.String()
+    completion = dy.String()
+    finish_reason = dy.Enum(["eos", "length"])
+    score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
+
+
+SCHEMAS: dict[str, type[dy.Schema]] = {
+    "prompts": Prompts,
+    "samples": Samples,
+    "rewards": Rewards,
+    "triples": Triples,
+    "evaluations": Evaluations,
+}
