@@ -107,7 +107,9 @@ class ScratchModel(Part):
     @model_validator(mode="after")
     def _heads_divide(self) -> ScratchModel:
         if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} cannot be shared by {self.heads} heads: make it a multiple")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be shared by {self.heads} heads: make it a multiple"
+            )
         return self
 
 
@@ -172,7 +174,9 @@ class Instructions(Part):
     @model_validator(mode="after")
     def _differ(self) -> Instructions:
         if self.correct == self.wrong:
-            raise ValueError("instructions.correct and instructions.wrong are the same text: hindsight could tell nothing apart")
+            raise ValueError(
+                "instructions.correct and instructions.wrong are the same text: hindsight could tell nothing apart"
+            )
         return self
 
 
@@ -195,7 +199,7 @@ class SamplingConfig(Part):
 
 
 class ExactMatchReward(Part):
-    """1 where the completion equals an accepted answer after lower-casing and dropping blanks and full stops, else 0."""
+    """1 where the completion equals an accepted answer, case, blanks and full stops aside; else 0."""
 
     type: Literal["exact_match"] = "exact_match"
 
@@ -451,11 +455,23 @@ def _explain(problem: Any) -> str:
     return f"{place or 'config'}: {problem['msg'].removeprefix('Value error, ')}{found}"
 
 
-_TAGS = {"hub", "gguf", "scratch", "synthetic", "file", "bbh", "exact_match", "option_choice", "python", "hindsight", "keep_correct"}
+_TAGS = {
+    "hub",
+    "gguf",
+    "scratch",
+    "synthetic",
+    "file",
+    "bbh",
+    "exact_match",
+    "option_choice",
+    "python",
+    "hindsight",
+    "keep_correct",
+}
 
 
 def _field_names() -> list[str]:
-    parts: list[type[Part]] = [RunConfig]
+    parts: list[type[Part]] = [Part]
     for part in parts:
-        parts.extend(child for child in Part.__subclasses__() + TrainingConfig.__subclasses__() if child not in parts)
+        parts.extend(child for child in part.__subclasses__() if child not in parts)
     return sorted({name for part in parts for name in part.model_fields})
