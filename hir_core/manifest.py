@@ -1,0 +1,193 @@
+"""Manifests: what decides a version (`Identity`) and what is known about it once it is committed (`Manifest`).
+
+An identity holds the stage, iteration, table schema, result-changing config and parent versions, and nothing about
+where or when the work was done; so an id is known before the work starts. Reads and writes no files; the store does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hir_core.schemas import SCHEMAS
+
+STAGES = ("prompts", "samples", "rewards", "triples", "models", "evaluations")
+VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
+_PARENT = re.compile(rf"({'|'.join(STAGES)})/{VERSION_ID.pattern}")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Identity(_Frozen):
+    """What decides the content of a version: equal identities, equal id, on every machine."""
+
+    stage: str
+    iteration: int = Field(ge=0)
+    config: dict[str, Any]
+    parents: tuple[str, ...]
+    """Parent versions as `stage/id`, in the order in which the stage takes them."""
+    table_schema: str
+
+    @field_validator("stage")
+    @classmethod
+    def _stage_is_known(cls, stage: str) -> str:
+        if stage not in STAGES:
+            raise ValueError(f"no stage `{stage}`: expected one of {', '.join(STAGES)}")
+        return stage
+
+    @field_validator("config")
+    @classmethod
+    def _config_is_plain(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # Through JSON once, so that the id of a manifest read back is the id it was written with.
+        plain: dict[str, Any] = json.loads(canonical_json(config))
+        return plain
+
+    @field_validator("parents")
+    @classmethod
+    def _parents_are_versions(cls, parents: tuple[str, ...]) -> tuple[str, ...]:
+        for parent in parents:
+            if not _PARENT.fullmatch(parent):
+                raise ValueError(f"`{parent}` names no version: expected stage/id, as in models/0002-ab12cd34")
+        return parents
+
+    @property
+    def id(self) -> str:
+        """The version's name: the iteration, and 8 hexadecimal digits of a digest of everything above."""
+        digest = hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        return f"{self.iteration:04d}-{digest[:8]}"
+
+
+class Part(_Frozen):
+    """One file of a version."""
+
+    name: str
+    rows: int | None
+    """Null where the file is not a table's."""
+    bytes: int
+    sha256: str
+
+
+class Manifest(_Frozen):
+    """All that is known about a committed version, as its `manifest.json` says it."""
+
+    stage: str
+    id: str
+    iteration: int
+    parents: tuple[str, ...]
+    config: dict[str, Any]
+    table_schema: str
+    """Columns and types of the table; empty for models."""
+    code_version: str
+    created: str
+    """When it was committed: UTC, ISO 8601."""
+    parts: tuple[Part, ...]
+    rows: int | None
+    """Rows of all parts together; null for models."""
+    rows_in: int | None = None
+    """Rows that the stage was given; null where it has no such count."""
+    rejected: dict[str, int] = Field(default_factory=dict)
+    """Rows that were given but not kept, counted by reason."""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    """Timings, tokens, device, losses: whatever the stage measured."""
+
+    @property
+    def identity(self) -> Identity:
+        """What decided this version."""
+        return Identity(
+            stage=self.stage,
+            iteration=self.iteration,
+            config=self.config,
+            parents=self.parents,
+            table_schema=self.table_schema,
+        )
+
+    @model_validator(mode="after")
+    def _id_follows_from_identity(self) -> Manifest:
+        if self.id != self.identity.id:
+            raise ValueError(f"it is named {self.id}, but its config and parents make {self.identity.id}")
+        return self
+
+    @model_validator(mode="after")
+    def _every_row_is_accounted_for(self) -> Manifest:
+        if self.rows_in is None:
+            return self
+        if self.rows is None:
+            raise ValueError(f"{self.rows_in} rows went in, but {self.stage} have no rows: leave rows_in out")
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(self.rejected.items())) or "none"
+        missing = self.rows_in - self.rows - sum(self.rejected.values())
+        if missing or any(count < 0 for count in self.rejected.values()):
+            raise ValueError(
+                f"{self.rows_in} rows in, {self.rows} rows out, rejected {reasons}: {missing} rows are unaccounted for"
+            )
+        return self
+
+
+def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Iterable[str]) -> Identity:
+    """The identity of a version of this stage, its table schema filled in from `SCHEMAS`.
+
+    Args:
+        stage: one of `STAGES`.
+        iteration: which round of the loop it belongs to.
+        config: the settings that decide its result (`law()` of the parts concerned), as plain JSON values.
+        parents: the versions it is made from, each as `stage/id`; a `StageRef` written with `str()` is one.
+
+    Raises:
+        pydantic.ValidationError: the stage, iteration or a parent is not one.
+    """
+    return Identity(
+        stage=stage,
+        iteration=iteration,
+        config=dict(config),
+        parents=tuple(str(parent) for parent in parents),
+        table_schema=table_schema(stage),
+    )
+
+
+def table_schema(stage: str) -> str:
+    """Names and types of a stage's columns in one line; empty for models, which hold no table."""
+    if stage not in SCHEMAS:
+        return ""
+    return ", ".join(f"{name} {_type_name(column.dtype)}" for name, column in SCHEMAS[stage].columns().items())
+
+
+def code_version() -> str:
+    """The installed version of hir, or `unknown` when it runs from a checkout."""
+    try:
+        return importlib.metadata.version("hir")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def utc_now() -> str:
+    """This moment, as manifests write it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value, whatever the order of its keys.
+
+    Raises:
+        TypeError: the value is not made of plain JSON types.
+        ValueError: it holds NaN or an infinity.
+    """
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def _type_name(dtype: pl.DataType | DataTypeClass) -> str:
+    # Spelled out here because polars may print a type otherwise in its next release, and ids must not change with it.
+    if isinstance(dtype, pl.List):
+        return f"list[{_type_name(dtype.inner)}]"
+    if isinstance(dtype, pl.Enum):
+        return f"enum[{'|'.join(dtype.categories)}]"
+    return str(dtype.base_type().__name__).lower()
