@@ -1,0 +1,144 @@
+"""Triples as tensors: which rows form an optimizer step, how a step is dealt to ranks, and one micro-batch's layout.
+
+Every rank computes the same plan from the same table and seed, so the ranks agree on each step's rows and totals
+without talking. A micro-batch holds, for R triples, first their R own sequences and then one sequence per contrast
+instruction; each sequence is forwarded once. Leaves the mathematics to `losses`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hir_core.rendering import Renderer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One triple, tokenised: its prompts under its own and the contrast instructions, and what is to be predicted.
+
+    `prompts[0]` belongs to the triple's instruction. `prefix_ids` are given, `target_ids` are predicted.
+    """
+
+    key: str
+    prompts: tuple[tuple[int, ...], ...]
+    prefix_ids: tuple[int, ...]
+    target_ids: tuple[int, ...]
+    weight: float
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(map(len, self.prompts)) + len(self.prefix_ids) + len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the losses of one optimizer step are divided by, over all ranks and micro-batches."""
+
+    tokens: float
+    triples: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch as tensors. B sequences, T input tokens, U decoder tokens, N target tokens, R triples.
+
+    `input_ids`, `attention_mask` [B, T]; `decoder_input_ids` [B, U] for encoder-decoders, else None;
+    `target_mask` [B, T] (or [B, U]): positions whose next token is a target; `target_ids` [N]: those tokens, row by
+    row; `target_rows` [N]: their sequence; `triples` [B]: the triple of each sequence; `weights` [R].
+    The first R sequences are the triples' own; the rest are contrasts.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    decoder_input_ids: Tensor | None
+    target_mask: Tensor
+    target_ids: Tensor
+    target_rows: Tensor
+    triples: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
+
+
+def make_example(row: dict[str, object], renderer: Renderer, *, with_contrast: bool) -> Example:
+    """Tokenises one row of Triples; sampled ids are taken as they are, written outputs are tokenised here."""
+    query, contrast = str(row["query"]), list(row["contrast"] or []) if with_contrast else []  # type: ignore[call-overload]
+    instructions = [str(row["instruction"]), *contrast]
+    target = row["target_ids"]
+    return Example(
+        key=str(row["triple_id"]),
+        prompts=tuple(tuple(renderer.prompt_ids(instruction, query)) for instruction in instructions),
+        prefix_ids=tuple(row["prefix_ids"]),  # type: ignore[arg-type]
+        target_ids=tuple(renderer.target_ids(str(row["output"])) if target is None else target),  # type: ignore[arg-type]
+        weight=float(row["weight"]),  # type: ignore[arg-type]
+    )
+
+
+def plan_steps(count: int, batch_size: int, epochs: int, seed: Sequence[int]) -> list[list[int]]:
+    """Row numbers of every optimizer step: each epoch is its own shuffle, its last step may be smaller."""
+    steps = []
+    for epoch in range(epochs):
+        order = np.random.default_rng([*seed, epoch]).permutation(count).tolist()
+        steps += [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return steps
+
+
+def deal(
+    rows: Sequence[int], lengths: Sequence[int], world_size: int, micro_batch_size: int, count: int
+) -> list[list[list[int]]]:
+    """Splits one step's rows into `count` micro-batches for each rank: `result[rank][n]` are row numbers.
+
+    Rows of like length come together, so that little is padded. Where a step has fewer rows than places, the last
+    micro-batches are short or empty; every rank still has `count` of them.
+    """
+    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    groups = [ordered[start : start + micro_batch_size] for start in range(0, len(ordered), micro_batch_size)]
+    groups += [[] for _ in range(world_size * count - len(groups))]
+    return [groups[rank::world_size] for rank in range(world_size)]
+
+
+def step_totals(examples: Sequence[Example]) -> Totals:
+    """Weighted target tokens and weighted triples of one optimizer step."""
+    return Totals(sum(e.weight * len(e.target_ids) for e in examples), sum(e.weight for e in examples))
+
+
+def collate(examples: Sequence[Example], pad_id: int, decoder_start_id: int | None) -> Batch:
+    """Lays out one micro-batch; `decoder_start_id` is given for encoder-decoders. No example may be without targets."""
+    rows = [(n, 0) for n in range(len(examples))]
+    rows += [(n, i) for n, e in enumerate(examples) for i in range(1, len(e.prompts))]
+    sources, decoders, masks = [], [], []
+    for n, i in rows:
+        prompt, prefix, target = examples[n].prompts[i], examples[n].prefix_ids, examples[n].target_ids
+        if decoder_start_id is None:
+            sources.append([*prompt, *prefix, *target[:-1]])
+            masks.append([0] * (len(prompt) + len(prefix) - 1) + [1] * len(target))
+        else:
+            sources.append(list(prompt))
+            decoders.append([decoder_start_id, *prefix, *target[:-1]])
+            masks.append([0] * len(prefix) + [1] * len(target))
+    targets = [examples[n].target_ids for n, _ in rows]
+    return Batch(
+        input_ids=_padded(sources, pad_id),
+        attention_mask=_padded([[1] * len(source) for source in sources], 0),
+        decoder_input_ids=_padded(decoders, pad_id) if decoders else None,
+        target_mask=_padded(masks, 0).bool(),
+        target_ids=torch.tensor([token for target in targets for token in target]),
+        target_rows=torch.tensor([row for row, target in enumerate(targets) for _ in target]),
+        triples=torch.tensor([n for n, _ in rows]),
+        weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
+    )
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

@@ -1,0 +1,23 @@
+"""What runs inside a launch, once per rank: `python -m hir_core.job JOB_DIR`.
+
+Stays light until the rank's log is in place, then hands over to `steps`, whose imports take seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hir_core.rank import rank_process
+
+
+def main() -> None:
+    """Runs this rank's share of the job in the folder that the command line names."""
+    with rank_process(Path(sys.argv[1])) as rank:
+        from hir_core.steps import run_job
+
+        run_job(rank)
+
+
+if __name__ == "__main__":
+    main()

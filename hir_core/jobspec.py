@@ -1,0 +1,79 @@
+"""What the driver asks of a launch: the content of `job.json`, the one thing that both sides read.
+
+A job loads one model and does its steps in order on the weights in memory. Written by `launch`'s caller, read by
+`job`; the steps' outputs go to draft folders that the driver commits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hir_core.config import ModelConfig, Part, TrainingConfig, WarmStartConfig
+from hir_core.parts import read_json, write_json
+
+
+class TrainStep(Part):
+    """Trains the model on a table of triples."""
+
+    type: Literal["train"] = "train"
+    triples: Path
+    """Folder of a Triples table."""
+    samples: Path | None
+    """Folder of the Samples that the triples come from, to test the weights against; None for demonstrations."""
+    training: WarmStartConfig | TrainingConfig
+    iteration: int
+
+
+class SaveStep(Part):
+    """Writes the model as a plain `transformers` folder."""
+
+    type: Literal["save"] = "save"
+    output: Path
+
+
+class SampleStep(Part):
+    """Completes prompts and writes Samples."""
+
+    type: Literal["sample"] = "sample"
+    name: Literal["sample", "evaluate"]
+    """What a person sees while it runs."""
+    requests: Path
+    """Parquet file of `prompt_id` and `query`, the prompts to complete."""
+    output: Path
+    """Draft folder; prompts that finished parts in it already hold are left out."""
+    version: str
+    """The version that these samples will be; names the rows' ids."""
+    model: str
+    """Version of the model that writes."""
+    instruction: str
+    k: int
+    temperature: float
+    max_new_tokens: int
+    batch_tokens: int
+    zero3_weights: Literal["auto", "gather", "stream"]
+    iteration: int
+
+
+class JobSpec(Part):
+    """One launch."""
+
+    model: ModelConfig
+    """Where the weights come from: the run's own model, or the folder of a version."""
+    texts: Path | None = None
+    """Parquet file with a column `text`, which a scratch model's tokenizer is fitted to."""
+    seed: int
+    deepspeed: dict[str, Any]
+    """Content of the DeepSpeed file."""
+    steps: tuple[TrainStep | SaveStep | SampleStep, ...] = Field(min_length=1)
+
+    def write(self, job_dir: Path) -> None:
+        """Writes `job.json`."""
+        write_json(job_dir / "job.json", self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, job_dir: Path) -> JobSpec:
+        """Reads `job.json`."""
+        return cls.model_validate(read_json(job_dir / "job.json"))

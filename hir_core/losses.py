@@ -1,0 +1,155 @@
+"""The loss of hindsight relabeling, computed from one forward pass per sequence.
+
+L = L_supervised + alpha * L_contrastive + beta * L_entropy (Zhang et al. 2023, arXiv 2302.05206, section 3), each
+term a sum divided by the totals of the whole optimizer step, so that micro-batch size, accumulation and world size
+leave it unchanged. Holds no data and writes nothing; `TripleLoss` is the module that the engine trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hir_core.batches import Batch, Totals
+from hir_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What the loss needs to know of each target token's distribution; three vectors of N target tokens, in nats.
+
+    `logprobs`: of the target; `mean_logprobs`: averaged over the V tokens of the vocabulary; `entropies`.
+    """
+
+    logprobs: Tensor
+    mean_logprobs: Tensor
+    entropies: Tensor
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Weights of the terms: the paper's alpha (`contrastive`), beta (`entropy`) and its label smoothing."""
+
+    label_smoothing: float
+    contrastive: float
+    entropy: float
+
+
+def token_stats(logits: Tensor, target_ids: Tensor) -> TokenStats:
+    """Statistics of `logits` [N, V] at `target_ids` [N], in fp32."""
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    entropies = -(logprobs.exp() * logprobs).sum(-1)
+    return TokenStats(logprobs.gather(-1, target_ids[:, None])[:, 0], logprobs.mean(-1), entropies)
+
+
+def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Coefficients) -> dict[str, Tensor]:
+    """This micro-batch's share of the step's `supervised`, `contrastive`, `entropy` and weighted `loss`.
+
+    supervised  = sum over target tokens of (1 - eps) * -log p(target) + eps * -mean_v log p(v), divided by tokens
+    contrastive = sum over triples of logsumexp_k P_k - P_own, where P_k = log P(output | query, instruction k),
+                  divided by triples; exactly 0 for a triple without contrast
+    entropy     = sum over target tokens of the distribution's negative entropy, divided by tokens
+    """
+    triples = len(batch.weights)
+    own = batch.target_rows < triples
+    weights = batch.weights[batch.triples[batch.target_rows[own]]]
+    eps = coefficients.label_smoothing
+    smoothed = -(1 - eps) * stats.logprobs[own] - eps * stats.mean_logprobs[own]
+    terms = {
+        "supervised": (weights * smoothed).sum() / totals.tokens,
+        "contrastive": (batch.weights * contrastive(stats.logprobs, batch)).sum() / totals.triples,
+        "entropy": -(weights * stats.entropies[own]).sum() / totals.tokens,
+    }
+    weighted = coefficients.contrastive * terms["contrastive"] + coefficients.entropy * terms["entropy"]
+    return {"loss": terms["supervised"] + weighted, **terms}
+
+
+def contrastive(logprobs: Tensor, batch: Batch) -> Tensor:
+    """-log of the share that each triple's own instruction has among its instructions, [R]; in log space throughout."""
+    sequences = torch.zeros(len(batch.triples), device=logprobs.device).index_add(0, batch.target_rows, logprobs)
+    triples = len(batch.weights)
+    # One row per triple, padded with minus infinity: over a single own sequence logsumexp is exactly its own value.
+    counts = torch.bincount(batch.triples, minlength=triples)
+    table = torch.full((triples, int(counts.max())), float("-inf"), device=logprobs.device)
+    order = torch.argsort(batch.triples, stable=True)
+    starts = counts.cumsum(0) - counts
+    columns = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts)
+    table = table.index_put((batch.triples[order], columns), sequences[order])
+    return torch.logsumexp(table, dim=-1) - sequences[:triples]
+
+
+class TripleLoss(nn.Module):
+    """Wraps a causal or encoder-decoder model so that its logits exist at target positions only, a chunk at a time.
+
+    The hidden states that would enter the model's output head are caught there, cut to the target positions, and put
+    through the head in chunks that are recomputed in the backward pass; memory does not grow with vocabulary times
+    sequence. The model's own forward still passes one position through the head: its logits must equal the chunked
+    ones, so a model that does more after its head than we know of is refused instead of trained wrongly.
+    """
+
+    def __init__(self, model: Any, coefficients: Coefficients, logits_chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self.coefficients = coefficients
+        self.logits_chunk = logits_chunk
+
+    def forward(self, batch: Batch, totals: Totals, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss times `scale`, to go backward from, and its unscaled terms, detached."""
+        terms = loss_terms(self.target_stats(batch), batch, totals, self.coefficients)
+        return terms["loss"] * scale, {name: term.detach() for name, term in terms.items()}
+
+    def target_stats(self, batch: Batch) -> TokenStats:
+        """Statistics of every target token of the batch."""
+        hidden, first_logits = self._hidden(batch)
+        chunks = [
+            self._chunk(hidden[start : start + self.logits_chunk], batch.target_ids[start : start + self.logits_chunk])
+            for start in range(0, len(hidden), self.logits_chunk)
+        ]
+        self._check_head(first_logits, hidden[:1])
+        return TokenStats(*(torch.cat(column) for column in zip(*chunks, strict=True)))
+
+    def _chunk(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def stats(hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            found = token_stats(self._logits(hidden), target_ids)
+            return found.logprobs, found.mean_logprobs, found.entropies
+
+        if torch.is_grad_enabled():
+            return checkpoint(stats, hidden, target_ids, use_reentrant=False)  # type: ignore[no-any-return]
+        return stats(hidden, target_ids)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits = self.model.get_output_embeddings()(hidden)
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        scale = getattr(self.model.config, "logit_scale", None)
+        logits = logits if scale is None else logits * scale
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states [N, H] that enter the head at target positions, and the model's own logits [V] of the first."""
+        caught: list[Tensor] = []
+
+        def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            caught.append(args[0][batch.target_mask])
+            return (caught[0][:1].detach()[None],)
+
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if batch.decoder_input_ids is not None:
+            inputs["decoder_input_ids"] = batch.decoder_input_ids
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(cut, prepend=True)
+        try:
+            logits = self.model(**inputs).logits
+        finally:
+            handle.remove()
+        first_logits: Tensor = logits.detach()[0, 0]
+        return caught[0], first_logits
+
+    def _check_head(self, expected: Tensor, hidden: Tensor) -> None:
+        with torch.no_grad():
+            found = self._logits(hidden.detach())[0]
+        if not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2):
+            kind = type(self.model).__name__
+            raise ConfigError(f"{kind} changes its logits after the output head in a way that hir does not know")

