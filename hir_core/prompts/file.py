@@ -1,0 +1,183 @@
+"""File sources: prompts from JSONL or Parquet rows with at least a `query`.
+
+Columns: query, references (a list or one value; `reference` and `answer` mean the same), options, task, group, split,
+metadata; anything else goes into metadata. Options are offered in an order decided by the seed, lettered below the
+query, and references that name one are rewritten to its letter and text. A query that already ends with its options is
+left as it is. A table that hir wrote reads back as the same prompts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hir_core.config import FilePrompts
+from hir_core.errors import ConfigError
+from hir_core.prompts.dice import Dice
+from hir_core.prompts.items import Item, Split
+from hir_core.prompts.options import MAX_OPTIONS, accepted, letter, read_options, with_options
+
+Row = dict[str, Any]
+ANSWER_COLUMNS = ("references", "reference", "answer")
+KNOWN_COLUMNS = {"prompt_id", "query", "options", "task", "group", "split", "metadata", *ANSWER_COLUMNS}
+
+
+def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # noqa: ARG001 - the readers' signature
+    """Reads a file's rows as items, in order.
+
+    Raises:
+        ConfigError: the file is missing or of another kind, or a row is malformed; names the line.
+    """
+    readers = {".jsonl": _jsonl, ".parquet": _parquet}
+    if source.path.suffix not in readers:
+        raise ConfigError(f"prompts: expected a .jsonl or .parquet file, found {source.path}: convert or rename it")
+    if not source.path.is_file():
+        raise ConfigError(f"prompts: no such file {source.path} (looked in {Path.cwd()})")
+    rows = readers[source.path.suffix](source.path)
+    return [_item(row, place, source) for place, row in rows]
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                place = f"{path} line {number}"
+                yield place, _json_row(line, place)
+
+
+def _json_row(line: bytes, place: str) -> Row:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair can be escaped, but not stored
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"prompts: {place} is not JSON: {error.msg} at column {error.colno}: correct it") from None
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise ConfigError(f"prompts: {place} is not UTF-8 text: {error.reason}: save the file as UTF-8") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"prompts: {place}: expected a JSON object with a `query`, found {type(row).__name__}")
+    return row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+    try:
+        frame = pl.read_parquet(path, glob=False)
+    except pl.exceptions.PolarsError as error:
+        raise ConfigError(f"prompts: {path} cannot be read as Parquet: {error}") from None
+    for number, row in enumerate(frame.iter_rows(named=True), start=1):
+        yield f"{path} row {number}", row
+
+
+def _item(row: Row, place: str, source: FilePrompts) -> Item:
+    row = {name: value for name, value in row.items() if value is not None}
+    query, options, references = _offer(
+        _query(row, place), _options(row, place), _references(row, place), place, source
+    )
+    return Item(
+        task=_text(row, "task", place) or source.task or source.path.stem,
+        query=query,
+        references=references,
+        place=place,
+        options=options,
+        group=_text(row, "group", place) or None,
+        split=_split(row, place),
+        metadata=_metadata(row, place),
+    )
+
+
+def _query(row: Row, place: str) -> str:
+    if "query" not in row:
+        near = difflib.get_close_matches("query", row, n=1)
+        hint = f"rename `{near[0]}`" if near else "name the column that holds the question `query`"
+        raise ConfigError(f"prompts: {place}: expected a `query`, found {', '.join(row) or 'nothing'}: {hint}")
+    if not isinstance(row["query"], str):
+        raise ConfigError(f"prompts: {place}: `query` must be text, found {row['query']!r}")
+    return row["query"]
+
+
+def _references(row: Row, place: str) -> tuple[str, ...]:
+    given = [name for name in ANSWER_COLUMNS if name in row]
+    if len(given) > 1:
+        raise ConfigError(f"prompts: {place}: {' and '.join(given)} mean the same: keep one of them")
+    values = row[given[0]] if given else []
+    answers = [_answer(value, place) for value in (values if isinstance(values, list) else [values])]
+    return tuple(dict.fromkeys(answer for answer in answers if answer.strip()))  # a blank answer is no answer
+
+
+def _answer(value: Any, place: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ConfigError(f"prompts: {place}: a reference must be text or a number, found {value!r}")
+    return str(value)
+
+
+def _options(row: Row, place: str) -> tuple[str, ...]:
+    options = row.get("options", [])
+    if not isinstance(options, list) or not all(isinstance(option, str) and option.strip() for option in options):
+        raise ConfigError(f"prompts: {place}: `options` must be a list of texts, found {options!r}")
+    if len(options) > MAX_OPTIONS or len(set(options)) < len(options):
+        raise ConfigError(f"prompts: {place}: expected at most {MAX_OPTIONS} different options, found {options!r}")
+    return tuple(options)
+
+
+def _offer(
+    query: str, options: tuple[str, ...], references: tuple[str, ...], place: str, source: FilePrompts
+) -> tuple[str, tuple[str, ...] | None, tuple[str, ...]]:
+    """The query with its options in their final order, and the references in the same letters."""
+    _, written, lettered = read_options(query)
+    if not options and not written:
+        return query, None, references
+    if options and written and options != written:
+        raise ConfigError(f"prompts: {place}: `options` {options!r} are not those in the query, {written!r}: drop one")
+    right = [_option_named(reference, options or written, place) for reference in references]
+    if written:
+        return query, written, accepted(list(dict.fromkeys(right)), written, lettered=lettered)
+    order = Dice("options", source.seed, query, sorted(options)).shuffled(sorted(options))
+    moved = sorted({order.index(options[index]) for index in right})
+    return with_options(query, order), tuple(order), accepted(moved, order)
+
+
+def _option_named(reference: str, options: Sequence[str], place: str) -> int:
+    """The option that a reference means: by its text first, since an option's text may look like a letter."""
+    if reference in options:
+        return options.index(reference)
+    name = f"({reference.strip().strip('().').upper()})"
+    names = [letter(index) for index in range(len(options))]
+    if name in names:
+        return names.index(name)
+    raise ConfigError(f"prompts: {place}: the reference {reference!r} is none of the options {list(options)!r}")
+
+
+def _text(row: Row, name: str, place: str) -> str:
+    value = row.get(name, "")
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise ConfigError(f"prompts: {place}: `{name}` must be text, found {value!r}")
+    return str(value)
+
+
+def _split(row: Row, place: str) -> Split | None:
+    match row.get("split"):
+        case None:
+            return None
+        case "train":
+            return "train"
+        case "test":
+            return "test"
+        case other:
+            raise ConfigError(f"prompts: {place}: `split` must be train or test, found {other!r}: leave others out")
+
+
+def _metadata(row: Row, place: str) -> Row:
+    given = row.get("metadata", {})
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except json.JSONDecodeError:
+            given = {"metadata": given}
+    if not isinstance(given, dict):
+        raise ConfigError(f"prompts: {place}: `metadata` must be an object, found {given!r}")
+    return given | {name: value for name, value in row.items() if name not in KNOWN_COLUMNS}

@@ -1,0 +1,11 @@
+"""Relabelers: which instruction a scored sample is a correct demonstration of (the paper's phi).
+
+Reads Samples, Rewards and Prompts, returns Triples and counts of what was left out; writes nothing. Losses and batches
+are left to the launch.
+"""
+
+from hir_core.relabelers.demonstrations import demonstrations
+from hir_core.relabelers.registry import RELABELERS, build_relabeler
+from hir_core.relabelers.relabeler import Relabeler
+
+__all__ = ["RELABELERS", "Relabeler", "build_relabeler", "demonstrations"]

@@ -1,0 +1,9 @@
+"""Rewards: how well a completion answers its prompt. `build_reward` returns the one that the config names.
+
+Reads Samples and Prompts, returns Rewards; writes nothing. What a score means for training is left to the relabelers.
+"""
+
+from hir_core.rewards.registry import REWARDS, build_reward
+from hir_core.rewards.reward import Reward, Verdict
+
+__all__ = ["REWARDS", "Reward", "Verdict", "build_reward"]

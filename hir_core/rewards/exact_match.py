@@ -1,0 +1,38 @@
+"""The reward `exact_match`: 1 where the completion equals an accepted answer, else 0.
+
+The paper's metric (Zhang et al. 2023, arXiv 2302.05206): case, blanks and full stops do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hir_core.rewards.reward import Reward, Verdict, shortened
+
+
+def normalised(answer: str) -> str:
+    """The answer in lower case, without blanks and full stops."""
+    return "".join(answer.lower().split()).replace(".", "")
+
+
+class ExactMatch(Reward):
+    """Compares with every accepted answer."""
+
+    name = "exact_match"
+
+    def unusable(self, prompt: dict[str, Any]) -> str | None:
+        if not any(normalised(reference) for reference in prompt["references"]):
+            return "it has no reference: add `references`, or choose a reward that needs none"
+        return None
+
+    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+        return [_verdict(text, prompt["references"]) for text, prompt in zip(completions, prompts, strict=True)]
+
+
+def _verdict(completion: str, references: Sequence[str]) -> Verdict:
+    answer = normalised(completion)
+    for reference in references:
+        if answer and answer == normalised(reference):
+            return 1.0, f"equals {shortened(reference)}"
+    return 0.0, f"expected {shortened(' or '.join(references))}"

@@ -1,0 +1,98 @@
+"""`Reward`: what every reward has in common: samples joined to their prompts, judged, one row each.
+
+A reward decides `verdicts`; the tables around it are handled here.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from hir_core.errors import ConfigError, SchemaError
+from hir_core.schemas import Rewards
+
+Verdict = tuple[float | None, str]
+"""A score and the reason for it; no score: the reward cannot judge, which is not 0."""
+
+
+class Reward(ABC):
+    """Judges completions against their prompts."""
+
+    name: str
+
+    def law(self) -> dict[str, Any]:
+        """What decides its scores, as plain JSON values."""
+        return {"type": self.name}
+
+    @abstractmethod
+    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+        """One verdict per completion; `prompts` are its rows of the Prompts table, `metadata` decoded."""
+
+    def unusable(self, prompt: dict[str, Any]) -> str | None:
+        """Why a prompt cannot be judged by this reward whatever the completion; None where it can."""
+        del prompt
+        return None
+
+    def check_prompts(self, prompts: pl.DataFrame) -> None:
+        """Makes sure, before anything is sampled, that every prompt can be judged.
+
+        Raises:
+            ConfigError: counts the prompts that cannot, and names the first.
+        """
+        reasons = ((row, self.unusable(row)) for row in prompts.iter_rows(named=True))
+        unusable = [(row, reason) for row, reason in reasons if reason]
+        if unusable:
+            row, reason = unusable[0]
+            raise ConfigError(
+                f"reward {self.name}: {len(unusable)} of {prompts.height} prompts cannot be judged; the first is "
+                f"{row['prompt_id']} ({row['task']}: {shortened(row['query'])}): {reason}"
+            )
+
+    def judge(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+        """Adds `score` and `reason` to rows that have a `prompt_id` and a `completion`, in their own order.
+
+        Raises:
+            ConfigError: a prompt cannot be judged; found before anything is scored.
+            SchemaError: a row names a prompt that is not there.
+        """
+        asked = prompts.filter(pl.col("prompt_id").is_in(answers["prompt_id"].unique().to_list()))
+        self.check_prompts(asked)
+        by_id = {row["prompt_id"]: _decoded(row) for row in asked.iter_rows(named=True)}
+        if strangers := answers.filter(~pl.col("prompt_id").is_in(list(by_id)))["prompt_id"].to_list():
+            raise SchemaError(
+                f"{len(strangers)} of {answers.height} rows to judge name prompts that the prompts table lacks, first "
+                f"{strangers[0]}: pass the prompts they were sampled from"
+            )
+        found = self.verdicts(answers["completion"].to_list(), [by_id[key] for key in answers["prompt_id"]])
+        return answers.with_columns(
+            score=pl.Series([score for score, _ in found], dtype=pl.Float64),
+            reason=pl.Series([reason for _, reason in found], dtype=pl.String),
+        )
+
+    def score(self, samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+        """The Rewards table of all samples, sorted by sample_id.
+
+        Raises:
+            ConfigError: a prompt cannot be judged.
+            SchemaError: a sample names a prompt that is not there.
+        """
+        judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts)
+        return (
+            judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason")
+            .sort("sample_id")
+            .cast(Rewards.create_empty().schema)
+        )
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """The beginning of a text on one line, for messages."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= width else line[: width - 1] + "…")
+
+
+def _decoded(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"metadata": json.loads(row["metadata"]) if row.get("metadata") else {}}
