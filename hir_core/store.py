@@ -104,14 +104,18 @@ class Store:
         """The committed version of this identity, or None: the answer to "already done?".
 
         Raises:
-            VersionCorrupt: it is there, but its manifest is not, or says something else.
+            VersionCorrupt: it is there, but its manifest is missing or damaged.
+            StoreError: another identity has, by chance, the same id; or a link is in the way.
         """
         ref = self._ref(identity.stage, identity.id)
         self._refuse_links(ref.path)
         if not ref.path.exists():
             return None
         if self.manifest(ref).identity != identity:
-            raise VersionCorrupt(f"{ref} was made from another config or other parents; delete {ref.path} to remake it")
+            raise StoreError(
+                f"{ref} is the work of another config or other parents, whose id happens to be the same; "
+                f"change `seed` by one, or move {ref.path} away"
+            )
         return ref
 
     def versions(self, stage: str | None = None) -> list[StageRef]:
@@ -335,7 +339,8 @@ class Draft:
             try:
                 self._finish(facts)
                 self.sealed_path.rename(self.ref.path)
-                sync(self.ref.path.parent)
+                for folder in (self.ref.path.parent, self.ref.path.parent.parent):
+                    sync(folder)
             finally:
                 if self.sealed_path.exists():
                     self.sealed_path.rename(self.path)
