@@ -22,7 +22,7 @@ def manifest(identity: Identity, **changes) -> Manifest:
 
 
 def test_an_id_is_the_iteration_and_eight_digits_of_a_digest():
-    # Taken with sha256sum from the JSON text typed by hand: ids on disk must not change with a release of polars, pydantic or Python.
+    # Taken with sha256sum from the JSON text typed by hand: ids on disk must not change with a new polars or pydantic.
     assert Identity(stage="models", iteration=3, config={"a": 1}, parents=(PARENT,), table_schema="").id == (
         "0003-a07cd0e1"
     )
