@@ -4,11 +4,13 @@
 launcher's, and writes down how it ended. Every file lies in the job's folder and is written under another name, then
 renamed, so a reader never sees half of one:
 
-    logs/rank-N.log    output of rank N, file descriptors 1 and 2, C++ included
-    rank-N.json        `RankState`: running, ended or failed, and why
-    progress.json      `Progress`, by rank 0
-    done-<n>.json      the outputs of step n are complete, by rank 0
-    stop               written by the supervisor: ranks on other hosts, which no signal reaches, end when they see it
+    logs/rank-N.log      output of rank N, file descriptors 1 and 2, C++ included
+    rank-N.started.json  `Word`s of rank N: who it is; later one of
+    rank-N.ended.json
+    rank-N.failed.json   with the exception
+    progress.json        `Progress`, by rank 0
+    done-<n>.json        the outputs of step n are complete, by rank 0
+    stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when they see it
 
 Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`. Imports nothing heavy; leaves the work to `job` and the
 judgement to `launch`.
@@ -27,7 +29,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +54,16 @@ class Progress:
     loss: float | None = None
 
 
+Event = Literal["started", "ended", "failed"]
+
+
 @dataclass(frozen=True)
-class RankState:
-    """The last a rank said about itself."""
+class Word:
+    """What a rank said about itself when it started, ended or failed."""
 
     rank: int
     pid: int
     host: str
-    state: Literal["running", "ended", "failed"]
     time: float
     """Seconds since the epoch."""
     type: str = ""
@@ -85,10 +89,15 @@ def read_progress(job_dir: Path) -> Progress | None:
         return None
 
 
-def read_ranks(job_dir: Path) -> list[RankState]:
-    """The states of the ranks that have started, in order of rank."""
-    states = [RankState(**json.loads(path.read_text())) for path in job_dir.glob("rank-*.json")]
-    return sorted(states, key=lambda state: state.rank)
+def word_file(job_dir: Path, rank: int, event: Event) -> Path:
+    """The file that a rank writes when it starts, ends or fails."""
+    return job_dir / f"rank-{rank}.{event}.json"
+
+
+def read_words(job_dir: Path, event: Event, known: Container[int] = ()) -> list[Word]:
+    """What the ranks of which the event is not known yet said at it, in order of rank."""
+    ranks = sorted(int(path.name.split(".")[0].removeprefix("rank-")) for path in job_dir.glob(f"rank-*.{event}.json"))
+    return [Word(**json.loads(word_file(job_dir, rank, event).read_text())) for rank in ranks if rank not in known]
 
 
 @dataclass(frozen=True)
@@ -110,18 +119,17 @@ class Rank:
         if self.rank == 0:
             _write_json(done_file(self.job_dir, step), dict(facts or {}))
 
-    def say(self, state: Literal["running", "ended", "failed"], error: BaseException | None = None) -> None:
-        """Writes this rank's state for the driver."""
-        said = RankState(
+    def say(self, event: Event, error: BaseException | None = None) -> None:
+        """Tells the driver that this rank started, ended or failed."""
+        word = Word(
             rank=self.rank,
             pid=os.getpid(),
             host=socket.gethostname(),
-            state=state,
             time=time.time(),
             type=type(error).__name__ if error else "",
             message=str(error) if error else "",
         )
-        _write_json(self.job_dir / f"rank-{self.rank}.json", dataclasses.asdict(said))
+        _write_json(word_file(self.job_dir, self.rank, event), dataclasses.asdict(word))
 
 
 @contextmanager
@@ -131,14 +139,14 @@ def rank_process(job_dir: Path) -> Iterator[Rank]:
     Enter it before importing anything heavy, so that what the imports print lands in the log too.
 
     Raises:
-        SystemExit: the work raised anything at all; the traceback is in the rank's log, the exception in `rank-N.json`.
+        SystemExit: the work raised anything at all; the traceback is in the rank's log, the exception in a file.
     """
     rank = Rank(job_dir, *(int(os.environ.get(name, unset)) for name, unset in _LAUNCHER_ENV))
     _redirect_output(rank_log(job_dir, rank.rank))
     _die_with_parent()
     if int(os.environ.get("CROSS_SIZE", "1")) > 1:
         threading.Thread(target=_die_with_launch, args=(job_dir / "stop",), daemon=True).start()
-    rank.say("running")
+    rank.say("started")
     try:
         yield rank
     except BaseException as error:  # noqa: BLE001 the process boundary: the driver is told through a file
