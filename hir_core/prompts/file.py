@@ -35,11 +35,12 @@ def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # no
         ConfigError: the file is missing or of another kind, or a row is malformed; names the line.
     """
     readers = {".jsonl": _jsonl, ".parquet": _parquet}
-    if source.path.suffix not in readers:
+    kind = source.path.suffix.lower()
+    if kind not in readers:
         raise ConfigError(f"prompts: expected a .jsonl or .parquet file, found {source.path}: convert or rename it")
     if not source.path.is_file():
         raise ConfigError(f"prompts: no such file {source.path} (looked in {Path.cwd()})")
-    rows = readers[source.path.suffix](source.path)
+    rows = readers[kind](source.path)
     return [_item(row, place, source) for place, row in rows]
 
 
@@ -129,7 +130,7 @@ def _offer(
 ) -> tuple[str, tuple[str, ...] | None, tuple[str, ...]]:
     """The query with its options in their final order, and the references in the same letters."""
     _, written, lettered = read_options(query)
-    if not options and not written:
+    if not query.strip() or not (options or written):  # a blank query stays blank, to be rejected as one
         return query, None, references
     if options and written and options != written:
         raise ConfigError(f"prompts: {place}: `options` {options!r} are not those in the query, {written!r}: drop one")

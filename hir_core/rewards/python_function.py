@@ -113,7 +113,10 @@ def _problem(score: Any) -> str | None:
         return None
     if not isinstance(score, Real):
         return f"{score!r} of type {type(score).__name__}"
-    return None if math.isfinite(score) else repr(float(score))
+    try:
+        return None if math.isfinite(score) else repr(float(score))
+    except OverflowError:
+        return f"a number of {len(str(score))} digits, too large for a float,"
 
 
 def _where(error: Exception) -> str:

@@ -1,0 +1,223 @@
+"""Rewards: what counts as right, what cannot be judged, and what a broken reward function is told."""
+
+import sys
+import textwrap
+from itertools import count
+
+import polars as pl
+import pytest
+
+from hir_core.config import ExactMatchReward, OptionChoiceReward, PythonReward
+from hir_core.errors import ConfigError, RewardError, SchemaError
+from hir_core.rewards import build_reward
+from hir_core.schemas import Prompts, Rewards
+
+COLOURS = {"query": "Which?\nOptions:\n(A) red\n(B) dark blue\n(C) blue", "options": ["red", "dark blue", "blue"]}
+MODULE_NUMBERS = count()
+
+
+def prompts(*rows):
+    defaults = {"task": "t", "group": "g", "split": "train", "query": "q", "options": None, "references": []}
+    full = [defaults | {"prompt_id": f"p{n}", "metadata": None} | row for n, row in enumerate(rows)]
+    return pl.DataFrame(full, schema=Prompts.create_empty().schema)
+
+
+def samples(*completions, prompt_id="p0"):
+    rows = [{"sample_id": f"s{n}", "prompt_id": prompt_id, "completion": text} for n, text in enumerate(completions)]
+    return pl.DataFrame(rows, schema={"sample_id": pl.String, "prompt_id": pl.String, "completion": pl.String})
+
+
+def verdict(config, completion, row):
+    scored = build_reward(config).score(samples(completion), prompts(row))
+    Rewards.validate(scored)
+    return scored["score"][0], scored["reason"][0]
+
+
+@pytest.fixture
+def write_reward(tmp_path, monkeypatch):
+    """Writes a module with one function `score` where hir is run from, and returns its config."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+
+    def write(body):
+        name = f"my_rewards_{next(MODULE_NUMBERS)}"
+        source = "def score(completions, prompts):\n" + textwrap.indent(textwrap.dedent(body), "    ")
+        (tmp_path / f"{name}.py").write_text(source)
+        return PythonReward(type="python", function=f"{name}:score")
+
+    return write
+
+
+# --- exact match -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("completion", "score"),
+    [
+        ("8", 1.0),
+        (" 8. ", 1.0),
+        ("Eight", 1.0),
+        ("e i g h t.", 1.0),
+        ("18", 0.0),
+        ("8 fruits", 0.0),
+        ("", 0.0),
+        (" .", 0.0),
+    ],
+)
+def test_case_blanks_and_full_stops_do_not_count(completion, score):
+    assert verdict(ExactMatchReward(), completion, {"references": ["8", "eight"]})[0] == score
+
+
+def test_the_reason_tells_what_was_expected():
+    assert verdict(ExactMatchReward(), "9", {"references": ["8", "eight"]})[1] == "expected '8 or eight'"
+
+
+def test_prompts_without_a_reference_stop_before_anything_is_scored():
+    table = prompts({"references": ["8"]}, {"query": "How many?"}, {"references": [" . "]})
+    with pytest.raises(ConfigError, match=r"2 of 3 prompts cannot be judged; the first is p1 \(t: 'How many\?'\)"):
+        build_reward(ExactMatchReward()).check_prompts(table)
+    with pytest.raises(ConfigError, match="p1"):
+        build_reward(ExactMatchReward()).score(samples("8", prompt_id="p1"), table)
+
+
+# --- option choice ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "named", ["(B)", "B", "b", "B)", "b.", " (b) ", "B:", "dark blue", "Dark Blue.", "(B) dark blue"]
+)
+@pytest.mark.parametrize(("references", "score"), [(["(B)", "dark blue"], 1.0), (["(A)", "red"], 0.0), (["red"], 0.0)])
+def test_an_option_is_named_by_letter_or_text(named, references, score):
+    assert verdict(OptionChoiceReward(type="option_choice"), named, COLOURS | {"references": references})[0] == score
+
+
+@pytest.mark.parametrize(
+    "sentence", ["The answer is (B).", "(B), because red is warm", "B. dark blue", "b) Dark blue."]
+)
+def test_one_letter_within_a_sentence_is_recognised(sentence):
+    row = COLOURS | {"references": ["(B)", "dark blue"]}
+    assert verdict(OptionChoiceReward(type="option_choice"), sentence, row)[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("", "names no option: ''"),
+        ("green", "names no option: 'green'"),
+        ("(D)", "names no option: '(D)'"),
+        ("a red one", "names no option: 'a red one'"),
+        ("(A) or (B)", "names 2 options: '(A) or (B)'"),
+        ("(A) dark blue", "names 2 options: '(A) dark blue'"),
+    ],
+)
+def test_a_slip_of_form_cannot_be_judged(completion, reason):
+    row = COLOURS | {"references": ["(B)", "dark blue"]}
+    assert verdict(OptionChoiceReward(type="option_choice"), completion, row) == (None, reason)
+
+
+def test_letters_count_only_where_the_query_shows_them():
+    row = {"query": "So?\nOptions:\n- Yes\n- No", "options": ["Yes", "No"], "references": ["Yes"]}
+    choice = OptionChoiceReward(type="option_choice")
+    assert [verdict(choice, text, row)[0] for text in ("yes.", "No", "A")] == [1.0, 0.0, None]
+
+
+def test_an_option_that_looks_like_another_ones_letter_names_both():
+    row = {"query": "Which?\nOptions:\n(A) B\n(B) A", "options": ["B", "A"], "references": ["(A)"]}
+    choice = OptionChoiceReward(type="option_choice")
+    assert [verdict(choice, text, row)[0] for text in ("(A)", "B", "(A) B")] == [1.0, None, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [({"references": ["8"]}, "it has no options"), (COLOURS | {"references": ["green"]}, "none of its references")],
+)
+def test_prompts_that_offer_no_right_option_stop_the_run(row, message):
+    with pytest.raises(ConfigError, match=message):
+        build_reward(OptionChoiceReward(type="option_choice")).check_prompts(prompts(row))
+
+
+# --- the tables around it --------------------------------------------------------------------------------------------
+
+
+def test_scores_are_one_row_per_sample_in_order_of_their_ids():
+    table = prompts({"references": ["0"]}, {"references": ["1"]})
+    mixed = pl.concat(
+        [samples("0", "1", "2"), samples("9").with_columns(sample_id=pl.lit("a"), prompt_id=pl.lit("p1"))]
+    )
+    scored = build_reward(ExactMatchReward()).score(mixed.reverse(), table)
+    assert scored.select("sample_id", "score").rows() == [("a", 0.0), ("s0", 1.0), ("s1", 0.0), ("s2", 0.0)]
+    assert build_reward(ExactMatchReward()).score(samples(), table).height == 0
+
+
+def test_judging_keeps_rows_and_their_order():
+    answers = pl.DataFrame({"prompt_id": ["p1", "p0"], "completion": ["1", "1"], "model": ["m", "m"]})
+    judged = build_reward(ExactMatchReward()).judge(answers, prompts({"references": ["0"]}, {"references": ["1"]}))
+    assert judged.columns == ["prompt_id", "completion", "model", "score", "reason"]
+    assert judged["score"].to_list() == [1.0, 0.0]
+
+
+def test_a_sample_of_an_unknown_prompt_is_refused():
+    with pytest.raises(SchemaError, match="1 of 1 rows to judge name prompts that the prompts table lacks, first p7"):
+        build_reward(ExactMatchReward()).score(samples("8", prompt_id="p7"), prompts({"references": ["8"]}))
+
+
+# --- functions of the user's -----------------------------------------------------------------------------------------
+
+
+def test_a_function_sees_completions_and_prompts_and_may_decline(write_reward):
+    reward = build_reward(
+        write_reward("""
+            levels = [prompt["metadata"]["level"] for prompt in prompts]
+            return [None if not text else len(text) == level for text, level in zip(completions, levels)]
+            """)
+    )
+    scored = reward.score(samples("abc", "", "ab"), prompts({"metadata": '{"level": 3}'}))
+    assert scored["score"].to_list() == [1.0, None, 0.0]
+    assert set(scored["reward"]) == {reward.name}
+
+
+@pytest.mark.parametrize("value", ["True", "3", "0.5", "__import__('numpy').float32(0.5)", "None"])
+def test_any_finite_number_is_a_score(write_reward, value):
+    expected = {"True": 1.0, "3": 3.0, "None": None}.get(value, 0.5)
+    assert build_reward(write_reward(f"return [{value}]")).score(samples("x"), prompts({}))["score"][0] == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [1, float('nan')]", "found nan for row 1, prompt p0, completion 'two'"),
+        ("return [float('-inf'), 1]", "found -inf for row 0"),
+        ("return [1, 'good']", "found 'good' of type str for row 1"),
+        ("return [1, 10**400]", "found a number of 401 digits"),
+        ("return [1]", "expected 2 scores, one per completion, found 1; the first row without its own is 1"),
+        ("return [1, 1, 1]", "expected 2 scores, one per completion, found 3"),
+        ("return 1", "expected a list of 2 numbers, found int"),
+        ("return None", "expected a list of 2 numbers, found NoneType"),
+        ("return (1 for text in completions)", "found generator"),
+        ("return prompts[5]", "raised IndexError: list index out of range, at .*my_rewards.*py line 2, .* rows 0 to 1"),
+    ],
+)
+def test_a_function_that_breaks_its_contract_is_named_with_the_row(write_reward, body, message):
+    config = write_reward(body)
+    with pytest.raises(RewardError, match=message) as caught:
+        build_reward(config).score(samples("one", "two"), prompts({}))
+    assert config.function in str(caught.value)
+
+
+def test_functions_that_cannot_be_found_are_refused_before_anything_starts(write_reward):
+    module = write_reward("return []").function.partition(":")[0]
+    with pytest.raises(ConfigError, match="has no function `scores`; did you mean `score`"):
+        build_reward(PythonReward(type="python", function=f"{module}:scores"))
+    with pytest.raises(
+        ConfigError, match=r"`no\.such` cannot be imported: ModuleNotFoundError.*expected no/such\.py in"
+    ):
+        build_reward(PythonReward(type="python", function="no.such:score"))
+    with pytest.raises(ConfigError, match="cannot be imported: SyntaxError"):
+        build_reward(write_reward("return ["))
+
+
+def test_the_identity_of_a_function_is_its_module_source(write_reward):
+    first, same, other = (build_reward(write_reward(f"return [{n}]")).law() for n in (1, 1, 2))
+    assert set(first) == {"type", "function", "source_sha256"}
+    assert first["source_sha256"] == same["source_sha256"] != other["source_sha256"]
+    assert build_reward(ExactMatchReward()).law() == {"type": "exact_match"}
