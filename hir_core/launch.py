@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hir_core import errors, supervisor
+from hir_core.build_locks import clear_build_locks
 from hir_core.config import LaunchConfig
 from hir_core.devices import Place, find_place
 from hir_core.errors import ConfigError, HirError, JobFailed
@@ -87,8 +88,10 @@ def launch(
     """
     place, job_dir = check_launch(config), job_dir.resolve()
     _set_aside(job_dir)
+    if not place.is_remote:  # a builder on another host would not be seen
+        clear_build_locks()
     command = launcher_command(job_dir, config, place, module)
-    run = _Run(job_dir, command, on_progress or _ignore, on_step or _ignore)
+    run = _Run(job_dir, command, place.ranks, on_progress or _ignore, on_step or _ignore)
     process = _start(job_dir, command, launcher_env(job_dir, place))
     try:
         run.follow(process, config.timeout_s)
@@ -161,6 +164,11 @@ class _RankWatch:
             os.close(handle)
             self._note_end(self._handles.pop(handle))
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether a rank of this machine is known to be alive."""
+        return bool(self._handles)
+
     def close(self) -> None:
         """Gives back the descriptors."""
         while self._handles:
@@ -190,15 +198,17 @@ class _Run:
         self,
         job_dir: Path,
         command: Sequence[str],
+        ranks: int,
         on_progress: Callable[[Progress], None],
         on_step: Callable[[int], None],
     ) -> None:
         self.watch = _RankWatch(job_dir)
-        self._job_dir, self._command = job_dir, command
+        self._job_dir, self._command, self._ranks = job_dir, command, ranks
         self._on_progress, self._on_step = on_progress, on_step
         self._steps = json.loads((job_dir / "job.json").read_text())["steps"]
         self._steps_done = 0
         self._progress: Progress | None = None
+        self._was_stopped = False
 
     def follow(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
         """Hands on what the ranks report until the supervisor ends; returns if every step is done."""
@@ -211,7 +221,8 @@ class _Run:
             if now > deadline and not self._is_done:
                 raise self._broken(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
             patience_ends = min(patience_ends, now + self._patience_s())
-            if now > patience_ends:
+            if now >= patience_ends:
+                self._was_stopped = True
                 _stop(process)
         self.watch.wait(0)
         self._relay()
@@ -222,8 +233,9 @@ class _Run:
         return self._steps_done == len(self._steps)
 
     def _patience_s(self) -> float:
-        if self._is_done:
-            return END_GRACE_S
+        if self._is_done:  # the deepspeed launcher alone would stay for seconds
+            have_all_ended = len(read_words(self._job_dir, "ended")) == self._ranks and not self.watch.is_watching
+            return 0 if have_all_ended else END_GRACE_S
         return FAILURE_GRACE_S if self.watch.lost or read_words(self._job_dir, "failed") else math.inf
 
     def _relay(self) -> None:
@@ -239,7 +251,7 @@ class _Run:
     def _judge(self, code: int) -> None:
         if not self._is_done:
             raise self._failure(code)
-        if code:  # the outputs are whole; a rank stumbled on its way out
+        if code and not self._was_stopped:  # the outputs are whole; a rank stumbled on its way out
             log = _launcher_log(self._job_dir)
             logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
 
@@ -264,7 +276,7 @@ class _Run:
 
     def _broken(self, reason: str, *, code: int | None = None, rank: int | None = None) -> JobFailed:
         log = _launcher_log(self._job_dir) if rank is None else rank_log(self._job_dir, rank)
-        status = "" if code is None else _status(code)
+        status = "" if code is None or self._was_stopped else _status(code)
         return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=_tail(log))
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from hir_core import launch as launch_module
 from hir_core import supervisor
+from hir_core.build_locks import clear_build_locks
 from hir_core.config import LaunchConfig
 from hir_core.devices import Devices, Place, find_devices, read_hostfile
 from hir_core.errors import ConfigError, JobFailed
@@ -295,6 +296,25 @@ def test_a_child_of_the_driver_that_holds_the_pipe_does_not_keep_the_launch_aliv
     )
     subprocess.run([sys.executable, "-c", script], timeout=30, check=True)
     assert wait_until(lambda: processes_of(tmp_path / "stop") == [], 5)
+
+
+def test_a_rank_that_no_signal_reaches_ends_when_the_launch_has(job):
+    job_dir = job('Path(sys.argv[1], "ready").touch()\ntime.sleep(60)')
+    env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{job_dir.parent}", "CROSS_SIZE": "2"}
+    process = subprocess.Popen([sys.executable, "-m", "work", str(job_dir)], env=env)
+    assert wait_until((job_dir / "ready").exists, 10)
+    (job_dir / "stop").touch()
+    assert process.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_lock_of_a_killed_build_is_cleared_and_one_in_use_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    for operator in ("cpu_adam", "shm"):
+        (tmp_path / operator).mkdir()
+    (tmp_path / "cpu_adam" / "lock").touch()
+    with (tmp_path / "shm" / "lock").open("w"):
+        assert clear_build_locks() == [tmp_path / "cpu_adam" / "lock"]
+    assert [path.parent.name for path in tmp_path.glob("*/lock")] == ["shm"]
 
 
 # --- where it runs ---------------------------------------------------------------------------------------------------
