@@ -411,6 +411,19 @@ def test_options_are_read_from_the_input_which_stays_whole(tmp_path):
     }
 
 
+def test_a_text_that_two_options_share_is_no_reference(tmp_path):
+    row = only_row(bbh_file(tmp_path, ("Who?\nOptions:\n(A) red\n(B) red\n(C) blue", "(B)")))
+    assert row["references"] == ["(B)"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["See Options:\n(A) red\n(B) blue", "Options:\n(A) red\nor so", "Options:\n(A) red\n(C) blue", "Options:\n"],
+)
+def test_what_only_resembles_an_options_block_is_part_of_the_question(query):
+    assert read_options(query) == (query, (), False)
+
+
 def test_one_story_asked_twice_is_one_group_but_a_common_preamble_is_not(tmp_path):
     stories = [(f"Ann has {n} hats. {who} has?", str(n)) for n in range(20) for who in ("Ann", "Bob")]
     assert table(bbh_file(tmp_path, *stories))["group"].n_unique() == 20

@@ -68,6 +68,10 @@ def test_case_blanks_and_full_stops_do_not_count(completion, score):
     assert verdict(ExactMatchReward(), completion, {"references": ["8", "eight"]})[0] == score
 
 
+def test_nothing_written_is_never_right():
+    assert verdict(ExactMatchReward(), ".", {"references": ["...", "8"]})[0] == 0.0
+
+
 def test_the_reason_tells_what_was_expected():
     assert verdict(ExactMatchReward(), "9", {"references": ["8", "eight"]})[1] == "expected '8 or eight'"
 
@@ -125,6 +129,12 @@ def test_an_option_that_looks_like_another_ones_letter_names_both():
     row = {"query": "Which?\nOptions:\n(A) B\n(B) A", "options": ["B", "A"], "references": ["(A)"]}
     choice = OptionChoiceReward(type="option_choice")
     assert [verdict(choice, text, row)[0] for text in ("(A)", "B", "(A) B")] == [1.0, None, 1.0]
+
+
+def test_a_text_that_two_options_share_names_neither():
+    row = {"query": "Which?\nOptions:\n(A) red\n(B) red", "options": ["red", "red"], "references": ["(B)", "red"]}
+    choice = OptionChoiceReward(type="option_choice")
+    assert [verdict(choice, text, row)[0] for text in ("(B)", "(A)", "red")] == [1.0, 0.0, None]
 
 
 @pytest.mark.parametrize(

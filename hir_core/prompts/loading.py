@@ -100,8 +100,8 @@ def _sides(keyed: Mapping[str, Item], source: PromptSource, only_tested: bool) -
         return dict.fromkeys(keyed, "test")
     groups = {key: item.group or key for key, item in keyed.items()}
     stated = {groups[key]: item.split for key, item in keyed.items() if item.split}
-    drawn = assign_splits(set(groups.values()) - set(stated), source.test_share, source.seed)
-    return {key: item.split or (drawn | stated)[groups[key]] for key, item in keyed.items()}
+    sides = stated | assign_splits(set(groups.values()) - set(stated), source.test_share, source.seed)
+    return {key: item.split or sides[groups[key]] for key, item in keyed.items()}
 
 
 def _row(key: str, item: Item, split: Split) -> dict[str, Any]:
