@@ -1,0 +1,209 @@
+"""`hir`: the command line. Turns arguments into a config or a version, runs flows, and turns errors into one message.
+
+Exit codes: 0 done, 1 a launch or the store failed, 2 the input is wrong, 130 interrupted. Imports what a command needs
+when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hir_core.config import RunConfig, load_config
+from hir_core.errors import ConfigError, HirError
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+INTERRUPTED = 130
+PREFECT_SETTINGS = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors come as one message; a server still gets the logs
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its first start migrates a database: 14 s, or more
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+
+
+@app.callback()
+def main() -> None:
+    """Post-training by hindsight instruction relabeling."""
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "quickstart",
+    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example iterations=12.")] = None,
+) -> None:
+    """Run every iteration that a config asks for; the same command again continues."""
+    with messages():
+        run_config = read_config(config, changes or [])
+        check(run_config)
+        _set_up_prefect()
+        from flows.hindsight import hindsight
+
+        hindsight(run_config)
+        print(f"next    {next_commands(run_config, config, changes or [])}")
+
+
+@app.command()
+def ls(
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs to look into, by name or folder.")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, or the versions of some."""
+    from flows import listing
+    from flows.runs import find_run
+
+    with messages():
+        if runs:
+            listed = [facts for name in runs for facts in listing.describe_versions(find_run(name, runs_dir))]
+            _answer(listed, as_json, listing.versions_text)
+        else:
+            found = listing.describe_runs(runs_dir)
+            _answer(found, as_json, listing.runs_text if found else lambda _: [_how_to_start(runs_dir)])
+
+
+@app.command()
+def show(
+    ref: Annotated[str, typer.Argument(help="samples@3, samples@latest or samples/<id>; [RUN/] in front.")],
+    rows: Annotated[int, typer.Option(min=0, help="Rows of the table to show.")] = 3,
+    runs_dir: RunsDir = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show a version: where it comes from, what it holds, and its first rows."""
+    from flows import show as shown
+    from flows.runs import find_version
+
+    with messages():
+        store, version = find_version(ref, runs_dir)
+        if as_json:
+            _print_json({**shown.describe(store, version), "first_rows": shown.first_rows(store, version, rows)})
+            return
+        width = shutil.get_terminal_size((100, 24)).columns
+        _print_lines(shown.version_text(store, version, width))
+        _print_lines(shown.rows_text(shown.first_rows(store, version, rows), width))
+
+
+def read_config(config: str, changes: list[str]) -> RunConfig:
+    """The config at a path or of a shipped name, with changes applied; a change in its place means the quickstart.
+
+    Raises:
+        ConfigError: there is no such config, or it is wrong.
+    """
+    if "=" in config:
+        config, changes = "quickstart", [config, *changes]
+    path = Path(config)
+    if not path.is_file():
+        path = CONFIGS / f"{config.removesuffix('.yaml')}.yaml"
+    if not path.is_file():
+        raise ConfigError(_no_such_config(config))
+    return load_config(path, changes)
+
+
+def check(config: RunConfig) -> None:
+    """Returns if a run can start, having written nothing.
+
+    Raises:
+        HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or the run has a writer.
+    """
+    from hir_core.stages import Run
+
+    run = Run(config)
+    run.check()
+    if config.run_dir.exists():
+        with run.store.lock():
+            pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
+
+
+def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
+    """What to type once a run is done."""
+    if "=" in name:
+        name, changes = "quickstart", [name, *changes]
+    kept = [change for change in changes if not change.startswith("iterations=")]
+    more = f"iterations={config.iterations + max(1, config.iterations)}"
+    where = [] if config.runs_dir == Path("runs") else ["--runs-dir", str(config.runs_dir)]
+    table = "triples" if config.iterations else "evaluations"
+    commands = (
+        ["hir", "ls", config.run, *where],
+        ["hir", "show", f"{config.run}/{table}@latest", *where],
+        ["hir", "run", name, *kept, more],
+    )
+    return " · ".join(map(shlex.join, commands))
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Ends the program with a message and an exit code where a HirError or an interrupt comes up."""
+    try:
+        yield
+    except HirError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _no_such_config(config: str) -> str:
+    """Names the files nearby and the shipped recipes, the near ones first."""
+    shipped = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+    folder = Path(config).parent
+    here = sorted(str(file) for file in folder.glob("*.yaml")) if folder.is_dir() else []
+    near = difflib.get_close_matches(config, [*here, *shipped], n=1)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return f"no such config: {config}; {hint}Expected a YAML file or a shipped recipe ({', '.join(shipped)})"
+
+
+def _set_up_prefect() -> None:
+    """Settings that a person at a terminal wants; whoever sets them otherwise is obeyed.
+
+    Raises:
+        ConfigError: a server is set, and it does not answer.
+    """
+    for name, value in PREFECT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        return
+    problem = get_client(sync_client=True).api_healthcheck()
+    if problem is not None:
+        raise ConfigError(
+            f"PREFECT_API_URL is {url}, which does not answer ({problem}): start that server, or unset it; "
+            "a run needs no server"
+        )
+
+
+def _how_to_start(runs_dir: Path) -> str:
+    return f"no runs in {runs_dir}: start one with `hir run quickstart`"
+
+
+def _answer(facts: list[dict[str, Any]], as_json: bool, text: Callable[[list[dict[str, Any]]], Iterable[str]]) -> None:
+    if as_json:
+        _print_json(facts)
+    else:
+        _print_lines(text(facts))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))  # ASCII only: a control character in a text stays an escape
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

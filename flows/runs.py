@@ -1,0 +1,69 @@
+"""Runs and versions as a person names them: `quickstart`, `samples@3`, `quickstart/samples@latest`, or a folder.
+
+Reads folder names only; leaves the versions of one run to the store.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hir_core.errors import VersionNotFound
+from hir_core.manifest import STAGES
+from hir_core.store import StageRef, Store
+
+_VERSION = re.compile(rf"(?:(?P<run>.+)/)?(?P<version>(?:{'|'.join(STAGES)})[@/][^/]*)/?")
+
+
+def find_runs(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that hold a run, by name."""
+    if not runs_dir.is_dir():
+        return []
+    return sorted(path for path in runs_dir.iterdir() if path.is_dir() and _is_run(path))
+
+
+def find_run(name: str, runs_dir: Path) -> Path:
+    """The folder of a run, given its name or the folder itself.
+
+    Raises:
+        VersionNotFound: there is no such run; lists those that are there.
+    """
+    for path in (runs_dir / name, Path(name)):
+        if path.is_dir() and _is_run(path):
+            return path
+    raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_there_are(runs_dir)}")
+
+
+def find_version(text: str, runs_dir: Path) -> tuple[Store, StageRef]:
+    """The version that a person means, and the store of its run; the run may be left out where there is one only.
+
+    Raises:
+        VersionNotFound: there is no such run or version, or several; lists what there is.
+    """
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise VersionNotFound(
+            f"`{text}` names no version: expected stage@iteration, stage@latest or stage/id, with the run in front "
+            f"where there are several, as in quickstart/samples@3; stages are {', '.join(STAGES)}"
+        )
+    store = Store(_only_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
+    return store, store.resolve(match["version"])
+
+
+def _only_run(text: str, runs_dir: Path) -> Path:
+    there = find_runs(runs_dir)
+    if len(there) == 1:
+        return there[0]
+    hint = f"; put one in front, as in {there[0].name}/{text}" if there else ""
+    raise VersionNotFound(f"`{text}` does not say of which run; {_there_are(runs_dir)}{hint}")
+
+
+def _there_are(runs_dir: Path) -> str:
+    names = [path.name for path in find_runs(runs_dir)]
+    return (
+        f"{runs_dir} holds {', '.join(names)}" if names else f"{runs_dir} holds no run: `hir run quickstart` makes one"
+    )
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / stage).is_dir() for stage in STAGES)
