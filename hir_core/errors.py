@@ -8,6 +8,7 @@ HirError
 │   ├── VersionCorrupt   a committed file is not what its manifest says
 │   └── RunLocked        another process writes to this run
 ├── RewardError          a reward function failed or broke its contract
+├── TrainingError        the triples or the weights are not what training must start from
 └── JobFailed            a launch ended without its outputs
 """
 
@@ -59,6 +60,10 @@ class RewardError(HirError):
     """A reward function raised, or returned something other than one number or None per sample."""
 
     exit_code = 2
+
+
+class TrainingError(HirError):
+    """The triples or the weights are not what training must start from."""
 
 
 class JobFailed(HirError):

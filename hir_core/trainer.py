@@ -19,17 +19,13 @@ from torch import distributed as dist
 from hir_core import zero
 from hir_core.batches import Batch, Example, collate, deal, make_example, plan_steps, step_totals
 from hir_core.config import TrainingConfig
-from hir_core.errors import HirError
+from hir_core.errors import TrainingError
 from hir_core.losses import Coefficients, TripleLoss
 from hir_core.models import context_length
 from hir_core.rendering import Renderer
 
 GUARD_ROWS = 64
 """Samples whose log-probabilities are compared before training."""
-
-
-class TrainingError(HirError):
-    """The data or the weights are not what training must start from."""
 
 
 @dataclass(frozen=True)

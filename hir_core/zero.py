@@ -31,6 +31,8 @@ def connect(local_rank: int) -> torch.device:
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
+        # Its shared-memory all-reduce is compiled on first use, which takes minutes without a word; gloo serves as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))

@@ -1,0 +1,1 @@
+"""The application: flows, command line and recipes around `hir_core`; the only place that imports prefect."""

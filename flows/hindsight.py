@@ -1,0 +1,71 @@
+"""The loop: sample, score, relabel, train, evaluate, iteration after iteration, as a Prefect flow.
+
+Every task returns versions that lie in the run's store; a version that is there already costs one look-up, so the same
+call again continues where the last one ended. The store is the record of truth: Prefect shows and schedules.
+"""
+
+from __future__ import annotations
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.display import Display
+from hir_core.config import RunConfig
+from hir_core.stages import Outputs, Run
+from hir_core.store import StageRef
+
+stage = task(cache_policy=NO_CACHE, persist_result=False)
+
+
+@flow(name="hindsight", flow_run_name="{config.run}", persist_result=False)
+def hindsight(config: RunConfig) -> None:
+    """Runs every iteration that the config asks for and the store does not hold yet."""
+    run = Run(config)
+    run.check()
+    with run.store.lock(), Display(run) as display:
+        prompts = read_prompts(run)
+        demonstrations = demonstrate(run, prompts)
+        model = advance(run, display, prompts, demonstrations)
+        for _ in range(config.iterations):
+            rewards = score(run, prompts, model.samples)
+            display.row(model, rewards)
+            triples = relabel(run, prompts, model.samples, rewards)
+            model = advance(run, display, prompts, triples, model.samples, model.model)
+        display.row(model)
+
+
+@stage(name="prompts")
+def read_prompts(run: Run) -> StageRef:
+    """The run's prompts, train and test."""
+    return run.prompts()
+
+
+@stage(name="demonstrations")
+def demonstrate(run: Run, prompts: StageRef) -> StageRef | None:
+    """Triples for the warm start, where there is one."""
+    return run.demonstrations(prompts)
+
+
+@stage(name="score")
+def score(run: Run, prompts: StageRef, samples: StageRef) -> StageRef:
+    """Judges the samples."""
+    return run.score(prompts, samples)
+
+
+@stage(name="relabel")
+def relabel(run: Run, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef:
+    """Gives every sample the instruction that it is right under."""
+    return run.relabel(prompts, samples, rewards)
+
+
+@stage(name="launch")  # called, never submitted: a signal must reach the thread that waits for the ranks
+def advance(
+    run: Run,
+    display: Display,
+    prompts: StageRef,
+    triples: StageRef | None,
+    samples: StageRef | None = None,
+    before: StageRef | None = None,
+) -> Outputs:
+    """One DeepSpeed launch: train, evaluate, sample for the next iteration."""
+    return run.advance(prompts, triples, samples, before, display.progress)
