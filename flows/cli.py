@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -24,13 +23,6 @@ from hir_core.errors import ConfigError, HirError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 INTERRUPTED = 130
-PREFECT_SETTINGS = {
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # errors come as one message; a server still gets the logs
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its first start migrates a database: 14 s, or more
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-}
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
@@ -50,7 +42,11 @@ def run(
     with messages():
         run_config = read_config(config, changes or [])
         check(run_config)
-        _set_up_prefect()
+        from flows import prefect_api
+        from flows.display import headline
+
+        print(headline(run_config), flush=True)
+        prefect_api.connect()
         from flows.hindsight import hindsight
 
         hindsight(run_config)
@@ -165,28 +161,6 @@ def _no_such_config(config: str) -> str:
     near = difflib.get_close_matches(config, [*here, *shipped], n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
     return f"no such config: {config}; {hint}Expected a YAML file or a shipped recipe ({', '.join(shipped)})"
-
-
-def _set_up_prefect() -> None:
-    """Settings that a person at a terminal wants; whoever sets them otherwise is obeyed.
-
-    Raises:
-        ConfigError: a server is set, and it does not answer.
-    """
-    for name, value in PREFECT_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    if url is None:
-        return
-    problem = get_client(sync_client=True).api_healthcheck()
-    if problem is not None:
-        raise ConfigError(
-            f"PREFECT_API_URL is {url}, which does not answer ({problem}): start that server, or unset it; "
-            "a run needs no server"
-        )
 
 
 def _how_to_start(runs_dir: Path) -> str:

@@ -51,13 +51,13 @@ class Display:
             TimeRemainingColumn(),
         )
         self.bars = Bars(*bar, console=self.console, transient=True)
-        self.bar = self.bars.add_task("starting", total=None, note="")
+        self.doing = "starting the launch for model 0"
+        self.bar = self.bars.add_task(self.doing, total=None, note="")
         self.there = set(run.store.versions())
         self.models: list[Outputs] = []
         self.spoke = self.row_started = time.monotonic()
 
     def __enter__(self) -> Display:
-        self.say(headline(self.run.config))
         if self.console.is_terminal:
             self.bars.start()
         return self
@@ -79,7 +79,9 @@ class Display:
         """Shows how far a step of the launch has come."""
         doing = f"{DOING.get(progress.step, progress.step)} model {len(self.models)}"
         note = _note(progress)
-        self.bars.update(self.bar, description=doing, completed=progress.done, total=progress.total, note=note)
+        if doing != self.doing:
+            self._now(doing)
+        self.bars.update(self.bar, completed=progress.done, total=progress.total, note=note)
         if not self.console.is_terminal and time.monotonic() - self.spoke > SILENCE_S:
             self.say(f"  {doing}: {note}")
 
@@ -92,8 +94,7 @@ class Display:
         is_new = any(ref is not None and ref not in self.there for ref in refs)
         self.say(_line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING]))
         self.models.append(outputs)
-        starting = f"starting the launch for model {len(self.models)}"
-        self.bars.reset(self.bar, description=starting, total=None, note="")
+        self._now(f"starting the launch for model {len(self.models)}")
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""
@@ -104,17 +105,22 @@ class Display:
             self.say(line)
         self.say(f"model   {self.models[-1].model.path}   (plain transformers)")
 
+    def _now(self, doing: str) -> None:
+        """Starts the bar anew: the speed of one step says nothing about the next."""
+        self.doing = doing
+        self.bars.reset(self.bar, description=doing, total=None, note="")
+
     def _begin_table(self, outputs: Outputs) -> None:
         weights = self.run.facts(outputs.samples or outputs.evaluation).get("weights")
         if weights:
             self.say(f"sampling: {weights}")
         self.say("")
         for place in (0, 1):
-            self.say(_line([column[place] for column in COLUMNS]))
+            self.say(_line([names[place] for *names, _ in COLUMNS]))
 
 
 def headline(config: RunConfig) -> str:
-    """What runs where, in a line."""
+    """What runs where, in a line: printed before anything slow is imported."""
     facts = [
         config.run,
         _count(config.iterations, "iteration"),

@@ -1,0 +1,98 @@
+"""The Prefect API that a run reports to: the user's server where one is set, else a private one that ends with the run.
+
+Prefect would start a private server itself, but one that shares the terminal's Ctrl-C, so that an interrupted run waits
+half a minute for a server that is gone, and that a killed run leaves behind. This one lives below the supervisor that
+launches have. Quiet: a person at the terminal sees the run, not Prefect; its logs go to the API.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from hir_core import supervisor
+from hir_core.errors import ConfigError, HirError
+
+START_S = 120.0
+"""The first start on a machine makes a database: 14 s, more where it is busy."""
+SETTINGS = {
+    # Errors come as one message of ours.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+"""What a person at a terminal wants; whoever sets them otherwise is obeyed."""
+_SERVERS: list[subprocess.Popen[bytes]] = []
+"""Held until this process ends, which closes their pipes: Prefect still reports while the interpreter shuts down."""
+
+
+def connect() -> None:
+    """Returns once an API answers; every flow of this process then reports there.
+
+    Raises:
+        ConfigError: the user's server does not answer.
+        HirError: the private one does not start.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url is None:
+        os.environ["PREFECT_API_URL"] = _start_server()
+        refresh_global_settings_context()
+    else:
+        _check_server(url)
+
+
+def _check_server(url: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    problem = get_client(sync_client=True).api_healthcheck()
+    if problem is not None:
+        raise ConfigError(
+            f"PREFECT_API_URL is {url}, which does not answer ({problem}): start that server, or unset it; "
+            "a run needs no server"
+        )
+
+
+def _start_server() -> str:
+    """Starts a server that ends with this process, and returns the URL of its API."""
+    port = str(_free_port())
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    command += ["--no-ui", "--no-scheduler", "--no-late-runs"]
+    # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
+    watched = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, *command]
+    quiet = subprocess.DEVNULL
+    _SERVERS.append(
+        subprocess.Popen(watched, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    _wait_for(url, _SERVERS[-1])
+    return url
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(f"{url}/health", timeout=START_S).close()
+        except urllib.error.URLError:
+            time.sleep(0.05)
+        else:
+            return
+    raise HirError("prefect's server does not start: `prefect server start` says why")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
