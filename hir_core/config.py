@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
@@ -140,7 +142,7 @@ class SyntheticPrompts(Part):
 class FilePrompts(Part):
     """Prompts from a JSONL or Parquet file with at least a `query`."""
 
-    type: Literal["file"]
+    type: Literal["file"] = "file"
     path: Path
     task: str | None = None
     """Task name for rows that carry none; left out: the file's name."""
@@ -214,8 +216,15 @@ class PythonReward(Part):
     """A function of yours: `score(completions, prompts) -> list[float | None]`."""
 
     type: Literal["python"]
-    function: str = Field(pattern=r"^[\w.]+:\w+$")
+    function: str
     """`module:function`, importable from where you run."""
+
+    @field_validator("function")
+    @classmethod
+    def _names_a_function(cls, function: str) -> str:
+        if not re.fullmatch(r"[\w.]+:\w+", function):
+            raise ValueError("expected module:function, as in my_rewards:score")
+        return function
 
 
 RewardConfig = Annotated[
@@ -308,15 +317,21 @@ class LaunchConfig(Part):
     def _hostfile_needs_deepspeed(self) -> LaunchConfig:
         if self.hostfile is not None and self.launcher != "deepspeed":
             raise ValueError("launch.hostfile is read by the deepspeed launcher only: set launch.launcher to deepspeed")
-        if isinstance(self.processes, int) and self.processes < 1:
-            raise ValueError(f"launch.processes is {self.processes}: expected auto or at least 1")
         return self
+
+    @field_validator("processes", mode="before")
+    @classmethod
+    def _some_processes(cls, processes: Any) -> Any:
+        # Before the union is tried: it would complain once for each of its members.
+        if processes != "auto" and not (isinstance(processes, int) and processes >= 1):
+            raise ValueError("expected auto or a whole number of at least 1")
+        return processes
 
 
 class RunConfig(Part):
     """Everything that one run does."""
 
-    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    run: str
     """Name of the run: its folder under `runs_dir`."""
     runs_dir: Annotated[Path, Performance] = Path("runs")
     iterations: Annotated[int, Performance] = Field(ge=0)
@@ -332,14 +347,22 @@ class RunConfig(Part):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     deepspeed: Annotated[Path, Performance] = Path("ds_configs/zero2.json")
-    """A DeepSpeed JSON file: ZeRO stage, offload, buckets, dtype."""
+    """A DeepSpeed JSON file (ZeRO stage, offload, buckets, dtype): a path, or the name of one that comes with hir."""
     launch: Annotated[LaunchConfig, Performance] = LaunchConfig()
+
+    @field_validator("run")
+    @classmethod
+    def _run_names_a_folder(cls, run: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run, re.ASCII):
+            raise ValueError("expected a folder's name of up to 100 letters, digits, `.`, `_` and `-`")
+        return run
 
     @field_validator("deepspeed")
     @classmethod
     def _find_deepspeed(cls, path: Path) -> Path:
         shipped = SHIPPED_DS_CONFIGS / path.name
-        return path if path.exists() or not shipped.exists() else shipped
+        is_shipped = path.parent in (Path("ds_configs"), Path()) and shipped.is_file()
+        return shipped if is_shipped and not path.exists() else path
 
     @property
     def run_dir(self) -> Path:
@@ -369,21 +392,35 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing, not a JSON object, holds `"auto"`, or sets what the run's config owns.
     """
-    try:
-        settings = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"deepspeed: no such file {path}; shipped: {', '.join(shipped_ds_configs())}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"deepspeed: {path} is not JSON: line {error.lineno}: {error.msg}") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"deepspeed: {path} must hold a JSON object, found {type(settings).__name__}")
+    settings = _read_json_object(path)
     for key, owner in OWNED_BY_CONFIG.items():
         if key in settings:
             raise ConfigError(f"deepspeed: {path} sets `{key}`, which {owner} decides: remove it from the file")
     if '"auto"' in json.dumps(settings):
         raise ConfigError(f'deepspeed: {path} holds "auto", which nothing would fill in: write the value')
+    for key in ("zero_optimization", "bf16", "fp16"):
+        if not isinstance(settings.get(key, {}), dict):
+            raise ConfigError(f"deepspeed: {path}: `{key}` must be an object, found {settings[key]!r}")
+    if settings.get("zero_optimization", {}).get("stage", 0) not in (0, 1, 2, 3):
+        raise ConfigError(f"deepspeed: {path}: `zero_optimization.stage` must be 0, 1, 2 or 3")
     if settings.get("fp16", {}).get("enabled"):
         raise ConfigError(f"deepspeed: {path} enables fp16, whose loss scaling is not supported: use bf16")
+    return settings
+
+
+def _read_json_object(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+    except FileNotFoundError:
+        shipped = shipped_ds_configs()
+        hint = _did_you_mean(str(path), shipped)
+        raise ConfigError(f"deepspeed: no such file {path}{hint}; shipped: {', '.join(shipped)}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"deepspeed: {path} is not JSON: line {error.lineno}: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"deepspeed: cannot read {path}: {error}") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"deepspeed: {path} must hold a JSON object, found {type(settings).__name__}")
     return settings
 
 
@@ -399,11 +436,13 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
         ConfigError: listing every problem at once, with the near name for an unknown key.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = _read_yaml(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"no such config file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        raise ConfigError(f"{path} is not YAML: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings as `key: value`, found {type(raw).__name__}")
     for change in changes:
@@ -420,58 +459,158 @@ def parse_config(raw: dict[str, Any], where: str = "config") -> RunConfig:
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        raise ConfigError("\n".join([f"{where}: {len(problems)} problem(s)", *(f"  {p}" for p in problems)])) from None
+        problems = [_explain(problem) for problem in _roots(error.errors())]
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)])) from None
     config.deepspeed_settings()
     return config
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(problem=f"`{key.value}` twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return where + (getattr(error, "problem", None) or str(error))
+
+
 def _apply(raw: dict[str, Any], change: str) -> None:
+    """Sets one `key.sub=value`; a section that is not there yet is made, an item of a list must be there."""
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, found `{change}`; for example iterations=12 or training.epochs=2")
+    try:
+        value = _read_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`{change}`: the value is not YAML: {_yaml_problem(error)}") from None
     node: Any = raw
     *parents, last = key.split(".")
     for name in parents:
-        node = node[int(name)] if isinstance(node, list) and name.isdigit() else node.setdefault(name, {})
+        if isinstance(node, dict) and node.get(name) is None:
+            node[name] = {}
+        node = node[_place(node, name, change)]
         if not isinstance(node, (dict, list)):
-            raise ConfigError(f"`{key}`: `{name}` holds a plain value, so nothing can be set below it")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"`{change}`: the value is not YAML: {error}") from None
-    if isinstance(node, list):
-        node[int(last)] = value
-    else:
-        node[last] = value
+            raise ConfigError(f"`{change}`: `{name}` is {node!r}, so nothing can be set below it")
+    node[_place(node, last, change)] = value
+
+
+def _place(node: dict[str, Any] | list[Any], name: str, change: str) -> Any:
+    """The key or, in a list, the position that a name means."""
+    if isinstance(node, dict):
+        return name
+    if not name.isdecimal() or int(name) >= len(node):
+        raise ConfigError(f"`{change}`: the list has {len(node)} item(s), counted from 0, so there is no `{name}`")
+    return int(name)
+
+
+# --- explaining ------------------------------------------------------------------------------------------------------
+
+EXPECTED = {
+    "missing": "required, but missing",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "string_type": "expected text",
+    "path_type": "expected a path",
+    "tuple_type": "expected a list",
+    "dict_type": "expected settings as `key: value`",
+    "model_type": "expected settings as `key: value`",
+    "model_attributes_type": "expected settings as `key: value`",
+    "greater_than_equal": "expected at least {ge}",
+    "greater_than": "expected more than {gt}",
+    "less_than_equal": "expected at most {le}",
+    "less_than": "expected less than {lt}",
+    "literal_error": "expected {expected}",
+    "too_short": "expected at least {min_length}",
+}
+"""What pydantic's errors are in words of a config; others keep its own."""
+
+
+def _roots(problems: Sequence[Any]) -> list[Any]:
+    """The problems without those that only follow from one below: a list whose items are all wrong counts as empty."""
+    places = [problem["loc"] for problem in problems]
+
+    def follows(problem: Any) -> bool:
+        return any(
+            len(place) > len(problem["loc"]) and place[: len(problem["loc"])] == problem["loc"] for place in places
+        )
+
+    return [problem for problem in problems if problem["type"] != "too_short" or not follows(problem)]
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(step) for step in problem["loc"] if step not in _TAGS)
+    *above, last = problem["loc"] or ("config",)
+    place = ".".join(str(step) for step in (*(step for step in above if step not in _members()), last))
+    context = problem.get("ctx", {})
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _field_names(), n=1)
-        return f"{place}: unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
-    found = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
-    return f"{place or 'config'}: {problem['msg'].removeprefix('Value error, ')}{found}"
+        return f"{place}: unknown key{_known_keys(above, str(last))}"
+    if problem["type"] == "union_tag_invalid":
+        kinds = context["expected_tags"].replace("'", "").split(", ")
+        hint = _did_you_mean(context["tag"], kinds)
+        return f"{place}.type: expected one of {', '.join(kinds)} (found {context['tag']!r}){hint}"
+    if last in _members():  # a whole member of a union is wrong: its section's name says more than its type
+        place = place.rpartition(".")[0] or place
+    text = EXPECTED.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return f"{place}: {text.format(**context)}{_found(problem)}"
 
 
-_TAGS = {
-    "hub",
-    "gguf",
-    "scratch",
-    "synthetic",
-    "file",
-    "bbh",
-    "exact_match",
-    "option_choice",
-    "python",
-    "hindsight",
-    "keep_correct",
-}
+def _found(problem: Any) -> str:
+    given = problem["input"]
+    if problem["type"] == "missing" or (isinstance(given, dict) and given):
+        return ""  # a whole section would bury the message
+    return f" (found {given!r})"
 
 
-def _field_names() -> list[str]:
-    parts: list[type[Part]] = [Part]
-    for part in parts:
-        parts.extend(child for child in part.__subclasses__() if child not in parts)
-    return sorted({name for part in parts for name in part.model_fields})
+def _known_keys(above: Sequence[Any], name: str) -> str:
+    """What may have been meant by an unknown key: a near one of its section, else the same one of another section."""
+    section = _section(above)
+    if hint := _did_you_mean(name, list(section.model_fields)):
+        return hint
+    homes = [f"{home}.{name}" for home in RunConfig.model_fields if name in _section([home]).model_fields]
+    if homes and section is RunConfig:
+        return f"; did you mean {' or '.join(f'`{home}`' for home in homes)}?"
+    return f"; expected one of {', '.join(section.model_fields)}"
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _section(place: Sequence[Any]) -> type[Part]:
+    """The part of the configuration at a place, as pydantic names it."""
+    section: type[Part] = RunConfig
+    for step in place:
+        if step in _members():
+            section = _members()[step]
+        elif step in section.model_fields:
+            annotation = section.model_fields[step].annotation
+            kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+            section = next((kind for kind in kinds if issubclass(kind, Part)), Part)
+    return section
+
+
+@cache
+def _members() -> dict[str, type[Part]]:
+    """The members of all unions by their `type`."""
+    ours = [part for part in Part.__subclasses__() if part.__module__ == __name__]  # `jobspec` has parts as well
+    members = [part for part in ours if "type" in part.model_fields]
+    return {str(tag): part for part in members for tag in get_args(part.model_fields["type"].annotation)}
