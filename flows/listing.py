@@ -48,7 +48,8 @@ def runs_text(runs: list[Facts]) -> list[str]:
 def versions_text(versions: list[Facts]) -> list[str]:
     """The lines of `hir ls RUN`."""
     header = ("iteration", "version", "rows", "rejected", "size", "age", "")
-    return columns(header, [_version_cells(facts) for facts in versions], right=(0, 2, 3, 4, 5))
+    several = len({facts["run"] for facts in versions}) > 1
+    return columns(header, [_version_cells(facts, several) for facts in versions], right=(0, 2, 3, 4, 5))
 
 
 def metric(manifest: Manifest) -> Facts:
@@ -145,8 +146,9 @@ def _describe_version(store: Store, ref: StageRef) -> Facts:
     }
 
 
-def _version_cells(facts: Facts) -> tuple[str, ...]:
-    name = (str(facts["iteration"]), f"{facts['stage']}/{facts['id']}")
+def _version_cells(facts: Facts, with_run: bool) -> tuple[str, ...]:
+    run = f"{facts['run']}/" if with_run else ""
+    name = (str(facts["iteration"]), f"{run}{facts['stage']}/{facts['id']}")
     if "problem" in facts:
         return (*name, NOTHING, NOTHING, NOTHING, NOTHING, f"damaged: {facts['problem']}")
     return (
