@@ -198,6 +198,8 @@ class SamplingConfig(Part):
     """Tokens (prompt and output, padding counted) that one rank works on at a time."""
     zero3_weights: Annotated[Literal["auto", "gather", "stream"], Performance] = "auto"
     """Under ZeRO-3: gather all weights once, stream them layer by layer, or decide by a memory estimate."""
+    write_every_s: Annotated[float, Performance] = Field(20.0, ge=0)
+    """Finished samples are written at least this often, as soon as their batch is done: what a crash can cost."""
 
 
 class ExactMatchReward(Part):
@@ -368,6 +370,11 @@ class RunConfig(Part):
     def run_dir(self) -> Path:
         """The folder that holds every version of this run."""
         return self.runs_dir / self.run
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """New tokens that an evaluated answer may have."""
+        return self.evaluation.max_new_tokens or self.sampling.max_new_tokens
 
     def deepspeed_settings(self) -> dict[str, Any]:
         """The DeepSpeed file's content, checked: see `read_deepspeed`."""

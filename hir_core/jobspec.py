@@ -54,6 +54,7 @@ class SampleStep(Part):
     max_new_tokens: int
     batch_tokens: int
     zero3_weights: Literal["auto", "gather", "stream"]
+    write_every_s: float
     iteration: int
 
 

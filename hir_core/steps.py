@@ -26,9 +26,6 @@ from hir_core.rendering import Renderer
 from hir_core.samplers import hf
 from hir_core.schemas import Samples, content_key
 
-FLUSH_S = 20.0
-"""Finished samples are written at least this often, so that a crash loses little."""
-
 
 def run_job(rank: Rank) -> None:
     """Does every step of the job and says so after each."""
@@ -202,7 +199,7 @@ class _PartWriter:
     def add(self, completions: Sequence[hf.Completion], renderer: Renderer) -> None:
         for completion in completions:
             self.rows.append(self._row(completion, renderer))
-        if time.monotonic() - self.flushed > FLUSH_S:
+        if time.monotonic() - self.flushed > self.step.write_every_s:
             self.flush()
 
     def flush(self) -> None:

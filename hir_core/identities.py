@@ -1,0 +1,99 @@
+"""What decides each version of a run, and nothing else: the settings that change its content, and its parents.
+
+    prompts@0 -> triples@0 (demonstrations) -> models@0 -> evaluations@0, samples@1
+    samples@i -> rewards@i -> triples@i -> models@i -> evaluations@i, samples@(i+1)
+
+A setting that is missing here changes a result under an old name; one too many makes work be done again. Where a run
+lies, on how many ranks it runs and how fast must not be here. Reads configs; leaves looking versions up to the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import polars as pl
+
+from hir_core.config import RunConfig, ScratchModel
+from hir_core.manifest import Identity, canonical_json, identity
+from hir_core.model_files import model_law
+from hir_core.relabelers import Relabeler
+from hir_core.rewards import Reward
+from hir_core.store import StageRef
+
+
+class Identities:
+    """The identity of every version that one run makes."""
+
+    def __init__(self, config: RunConfig, reward: Reward, relabeler: Relabeler) -> None:
+        self.config, self.reward, self.relabeler = config, reward, relabeler
+        self.is_bf16 = bool(config.deepspeed_settings().get("bf16", {}).get("enabled"))
+
+    def prompts(self, rows: pl.DataFrame) -> Identity:
+        """Prompts are their rows, wherever these were read from: an edited file makes another version, a moved none."""
+        return identity("prompts", 0, {"rows": table_digest(rows)}, ())
+
+    def demonstrations(self, prompts: StageRef, count: int) -> Identity:
+        """Triples for the warm start."""
+        law = {
+            "relabeler": "demonstrations",
+            "count": count,
+            "instruction": self.config.instructions.correct,
+            "seed": self.config.seed,
+        }
+        return identity("triples", 0, law, [str(prompts)])
+
+    def rewards(self, prompts: StageRef, samples: StageRef) -> Identity:
+        """The threshold decides the share of correct samples in the manifest."""
+        law = {"reward": self.reward.law(), "threshold": self.config.relabel.threshold}
+        return identity("rewards", samples.iteration, law, [str(prompts), str(samples)])
+
+    def triples(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> Identity:
+        """Triples made from samples."""
+        law = {"relabel": self.relabeler.law()}
+        return identity("triples", samples.iteration, law, [str(prompts), str(samples), str(rewards)])
+
+    def model(self, prompts: StageRef, triples: StageRef | None, before: StageRef | None) -> Identity:
+        """How a model is trained, on what, from which weights; for the seed model, where it comes from."""
+        config = self.config
+        law: dict[str, Any] = {"bf16": self.is_bf16}
+        parents = [before, triples]
+        training = config.warm_start if before is None else config.training
+        if triples is not None and training is not None:
+            law |= {"training": training.law(), "template": config.model.template, "seed": config.seed}
+        if before is None:
+            law["model"] = model_law(config.model)
+            if isinstance(config.model, ScratchModel):  # its tokenizer is fitted to the prompts and the instructions
+                parents.insert(0, prompts)
+                law |= {"instructions": config.instructions.law(), "seed": config.seed}
+        iteration = 0 if before is None else before.iteration + 1
+        return identity("models", iteration, law, [str(ref) for ref in parents if ref is not None])
+
+    def evaluation(self, prompts: StageRef, model: str, iteration: int) -> Identity:
+        """Greedy answers and their scores."""
+        law = {
+            "instruction": self.config.instructions.correct,
+            "template": self.config.model.template,
+            "max_new_tokens": self.config.evaluation_tokens,
+            "reward": self.reward.law(),
+            "threshold": self.config.relabel.threshold,
+        }
+        return identity("evaluations", iteration, law, [str(prompts), model])
+
+    def samples(self, prompts: StageRef, model: str, iteration: int) -> Identity:
+        """What an iteration draws; `model` is that of the iteration before."""
+        law = {
+            "sampling": self.config.sampling.law(),
+            "instruction": self.config.instructions.correct,
+            "template": self.config.model.template,
+            "seed": self.config.seed,
+        }
+        return identity("samples", iteration, law, [str(prompts), model])
+
+
+def table_digest(rows: pl.DataFrame) -> str:
+    """Digest of a table's values in their order; the same whatever release of polars holds them."""
+    digest = hashlib.sha256(canonical_json(rows.columns).encode())
+    for row in rows.iter_rows():
+        digest.update(canonical_json(row).encode())
+    return digest.hexdigest()[:16]

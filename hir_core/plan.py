@@ -1,0 +1,228 @@
+"""What one launch has to do: the steps that make every version that is wanted and not there yet.
+
+Making a plan writes nothing. `write` opens the drafts and writes `job.json` with the files that it names; `commit`
+makes a finished step's draft a version. Leaves what decides a version to `identities`, running the job to `launch`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from hir_core.config import HubModel, RunConfig, ScratchModel, TrainingConfig
+from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
+from hir_core.manifest import Identity
+from hir_core.schemas import content_key
+from hir_core.store import Draft, StageRef, Store
+
+COMPLETIONS = ".completions"
+"""Where the evaluate step leaves its answers inside the draft: they are scored before anything is committed."""
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The versions that a launch starts from."""
+
+    prompts: StageRef
+    triples: StageRef | None = None
+    """What to train on; None where iteration 0 takes the model as it is."""
+    samples: StageRef | None = None
+    """What the triples were made from; None for demonstrations."""
+    before: StageRef | None = None
+    """The model to train; None in iteration 0."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The versions that should be there after the launch."""
+
+    model: Identity
+    evaluation: Identity
+    samples: Identity | None
+    """For the next iteration; None after the last one."""
+
+
+@dataclass
+class Plan:
+    """The steps of one launch, and how each one's outputs are committed.
+
+    Args:
+        prompts: the table of prompts.
+        score: commits a draft whose answers are complete, given what the evaluate step measured.
+    """
+
+    config: RunConfig
+    store: Store
+    inputs: Inputs
+    wanted: Wanted
+    prompts: pl.DataFrame
+    score: Callable[[Draft, Facts], object]
+    steps: list[TrainStep | SaveStep | SampleStep] = field(default_factory=list)
+    commits: list[Callable[[Facts], object]] = field(default_factory=list)
+    drafts: list[Draft] = field(default_factory=list)
+    training_facts: Facts = field(default_factory=dict)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every version is there already."""
+        wanted = self.wanted
+        return all(named is None or self._has(named) for named in (wanted.model, wanted.evaluation, wanted.samples))
+
+    def write(self, job_dir: Path) -> None:
+        """Opens the drafts, and writes `job.json` and the files that it names."""
+        job_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(job_dir / "model", ignore_errors=True)  # of an earlier attempt, maybe of another model
+        model = self._loaded()
+        if not self._has(self.wanted.model):
+            self._train()
+            self._save()
+        if not self._has(self.wanted.evaluation):
+            self._evaluate(job_dir)
+        if self.wanted.samples is not None and not self._has(self.wanted.samples):
+            self._sample(self.wanted.samples, job_dir)
+        JobSpec(
+            model=model,
+            texts=self._write_texts(job_dir) if isinstance(model, ScratchModel) else None,
+            seed=self.config.seed,
+            deepspeed=self.config.deepspeed_settings(),
+            steps=tuple(self.steps),
+        ).write(job_dir)
+
+    def commit(self, number: int, facts: Facts) -> None:
+        """Makes the outputs of a finished step a version."""
+        self.commits[number](facts)
+
+    def discard_empty_drafts(self) -> None:
+        """Removes the drafts that no rank has written to."""
+        for draft in self.drafts:
+            if not any(path.is_file() for path in draft.path.rglob("*")):
+                draft.discard()
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        inputs, store = self.inputs, self.store
+        training: TrainingConfig | None = self.config.training if inputs.before else self.config.warm_start
+        if inputs.triples is None or training is None:
+            return
+        drawn = None if inputs.samples is None else store.folder(inputs.samples).resolve()
+        folder, iteration = store.folder(inputs.triples).resolve(), self.wanted.model.iteration
+        step = TrainStep(triples=folder, samples=drawn, training=training, iteration=iteration)
+        self._add(step, self.training_facts.update)
+
+    def _save(self) -> None:
+        draft = self._draft(self.wanted.model)
+        step = SaveStep(output=draft.path.resolve())
+        self._add(step, lambda facts: draft.commit(metrics={**self.training_facts, "save": facts}))
+
+    def _evaluate(self, job_dir: Path) -> None:
+        draft = self._draft(self.wanted.evaluation)
+        answers = draft.path / COMPLETIONS
+        answers.mkdir(exist_ok=True)
+        step = self._sample_step(
+            draft,
+            name="evaluate",
+            output=answers.resolve(),
+            requests=_write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
+            k=1,
+            temperature=0.0,
+            max_new_tokens=self.config.evaluation_tokens,
+        )
+        self._add(step, lambda facts: self.score(draft, facts))
+
+    def _sample(self, named: Identity, job_dir: Path) -> None:
+        draft, sampling = self._draft(named), self.config.sampling
+        train = self.prompts.filter(pl.col("split") == "train")
+        chosen = choose_prompts(train, sampling.prompts, self.config.seed, named.iteration)
+        step = self._sample_step(
+            draft,
+            name="sample",
+            output=draft.path.resolve(),
+            requests=_write_requests(job_dir, "sample", chosen),
+            k=sampling.k,
+            temperature=sampling.temperature,
+            max_new_tokens=sampling.max_new_tokens,
+        )
+        self._add(step, lambda facts: draft.commit(rows_in=chosen.height * sampling.k, metrics=facts))
+
+    def _sample_step(self, draft: Draft, **drawing: Any) -> SampleStep:
+        sampling = self.config.sampling
+        return SampleStep(
+            version=str(draft.ref),
+            model=_name(self.wanted.model),
+            instruction=self.config.instructions.correct,
+            batch_tokens=sampling.batch_tokens,
+            zero3_weights=sampling.zero3_weights,
+            write_every_s=sampling.write_every_s,
+            iteration=draft.ref.iteration,
+            **drawing,
+        )
+
+    # --- versions and files ------------------------------------------------------------------------------------------
+
+    def _has(self, named: Identity) -> bool:
+        return self.store.find(named) is not None
+
+    def _loaded(self) -> Any:
+        """The model that the job loads: the wanted one where it is there, else the one before, else the run's own."""
+        source = self.store.find(self.wanted.model) or self.inputs.before
+        if source is None:
+            return self.config.model
+        return HubModel(source=str(self.store.folder(source).resolve()), template=self.config.model.template)
+
+    def _draft(self, named: Identity) -> Draft:
+        self.drafts.append(self.store.draft(named))
+        return self.drafts[-1]
+
+    def _add(self, step: TrainStep | SaveStep | SampleStep, commit: Callable[[Facts], object]) -> None:
+        self.steps.append(step)
+        self.commits.append(commit)
+
+    def _write_texts(self, job_dir: Path) -> Path:
+        """Writes what a scratch model's tokenizer is fitted to: train queries, their answers, both instructions."""
+        train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
+        answers = [reference for references in train["references"].to_list() for reference in references]
+        instructions = [self.config.instructions.correct, self.config.instructions.wrong]
+        path = (job_dir / "texts.parquet").resolve()
+        pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions]}).write_parquet(path)
+        return path
+
+
+def _name(named: Identity) -> str:
+    return f"{named.stage}/{named.id}"
+
+
+def _write_requests(job_dir: Path, name: str, prompts: pl.DataFrame) -> Path:
+    path = (job_dir / f"requests-{name}.parquet").resolve()
+    prompts.select("prompt_id", "query").sort("prompt_id").write_parquet(path)
+    return path
+
+
+def choose_prompts(train: pl.DataFrame, count: int | None, seed: int, iteration: int) -> pl.DataFrame:
+    """The prompts that an iteration samples: walks through shuffles of all of them, so that none is left out for long.
+
+    Args:
+        train: the train prompts.
+        count: how many; None for all. An iteration that ends one shuffle and begins the next has fewer where a prompt
+            comes up in both.
+        iteration: from 1.
+    """
+    ids = train["prompt_id"].to_list()
+    if count is None or count >= len(ids):
+        return train.sort("prompt_id")
+    start, end = (iteration - 1) * count, iteration * count
+    chosen: set[str] = set()
+    for number in range(start // len(ids), (end - 1) // len(ids) + 1):
+        first = number * len(ids)
+        chosen.update(_shuffled(ids, seed, number)[max(0, start - first) : end - first])
+    return train.filter(pl.col("prompt_id").is_in(list(chosen))).sort("prompt_id")
+
+
+def _shuffled(ids: list[str], seed: int, number: int) -> list[str]:
+    return sorted(ids, key=lambda prompt_id: content_key(seed, number, prompt_id))
