@@ -63,17 +63,18 @@ def outputs(run: Run) -> list[Outputs]:
 def launched(run: Run, iteration: int, triples: StageRef | None, before: StageRef | None) -> Outputs:
     prompts = run.prompts()
     trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if before else {}
-    draft = run.store.draft(run.model_identity(iteration, prompts, triples, before))
+    parents = [str(ref) for ref in (prompts, triples, before) if ref]
+    draft = run.store.draft(identity("models", iteration, {}, parents))
     (draft.path / "config.json").write_text("{}")
     model = draft.commit(metrics=trained)
     tasks = {"counting": SUMMARY, "counting (bbh)": {**SUMMARY, "accuracy": 0.1 + iteration / 10}}
     found = {"overall": SUMMARY, "tasks": tasks, "weights": "every rank holds the whole weights"}
-    evaluation = commit(run.store, run.evaluation_identity(iteration, prompts, model), answers(), found)
+    evaluation = commit(run.store, identity("evaluations", iteration, {}, [str(model)]), answers(), found)
     samples = None
     if before is None:
-        drawn = run.samples_identity(1, prompts, model)
         facts = {"tokens_per_s": 5218.4, "weights": "weights gathered once (0.3 of 80 GB)"}
-        samples = commit(run.store, drawn, drawn_samples(run.table(prompts)), facts)
+        named = identity("samples", 1, {}, [str(prompts), str(model)])
+        samples = commit(run.store, named, drawn_samples(run.table(prompts)), facts)
     return Outputs(model, evaluation, samples)
 
 
