@@ -6,6 +6,8 @@ call again continues where the last one ended. The store is the record of truth:
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -14,7 +16,7 @@ from hir_core.config import RunConfig
 from hir_core.stages import Outputs, Run
 from hir_core.store import StageRef
 
-stage = task(cache_policy=NO_CACHE, persist_result=False)
+stage = partial(task, cache_policy=NO_CACHE, persist_result=False)
 
 
 @flow(name="hindsight", flow_run_name="{config.run}", persist_result=False)
