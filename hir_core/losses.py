@@ -40,8 +40,8 @@ class Coefficients:
 
 
 def token_stats(logits: Tensor, target_ids: Tensor) -> TokenStats:
-    """Statistics of `logits` [N, V] at `target_ids` [N], in fp32."""
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    """Statistics of `logits` [N, V] at `target_ids` [N], in fp32 or better."""
+    logprobs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     entropies = -(logprobs.exp() * logprobs).sum(-1)
     return TokenStats(logprobs.gather(-1, target_ids[:, None])[:, 0], logprobs.mean(-1), entropies)
 
@@ -70,11 +70,11 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
 
 def contrastive(logprobs: Tensor, batch: Batch) -> Tensor:
     """-log of the share that each triple's own instruction has among its instructions, [R]; in log space throughout."""
-    sequences = torch.zeros(len(batch.triples), device=logprobs.device).index_add(0, batch.target_rows, logprobs)
+    sequences = logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, logprobs)
     triples = len(batch.weights)
     # One row per triple, padded with minus infinity: over a single own sequence logsumexp is exactly its own value.
     counts = torch.bincount(batch.triples, minlength=triples)
-    table = torch.full((triples, int(counts.max())), float("-inf"), device=logprobs.device)
+    table = logprobs.new_full((triples, int(counts.max())), float("-inf"))
     order = torch.argsort(batch.triples, stable=True)
     starts = counts.cumsum(0) - counts
     columns = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts)
@@ -87,8 +87,8 @@ class TripleLoss(nn.Module):
 
     The hidden states that would enter the model's output head are caught there, cut to the target positions, and put
     through the head in chunks that are recomputed in the backward pass; memory does not grow with vocabulary times
-    sequence. The model's own forward still passes one position through the head: its logits must equal the chunked
-    ones, so a model that does more after its head than we know of is refused instead of trained wrongly.
+    sequence. The model's own forward still passes one position through the head: its logits must equal ours, so a
+    model that does more after its head than we know of is refused instead of trained wrongly.
     """
 
     def __init__(self, model: Any, coefficients: Coefficients, logits_chunk: int) -> None:
@@ -104,25 +104,39 @@ class TripleLoss(nn.Module):
 
     def target_stats(self, batch: Batch) -> TokenStats:
         """Statistics of every target token of the batch."""
-        hidden, first_logits = self._hidden(batch)
-        chunks = [
-            self._chunk(hidden[start : start + self.logits_chunk], batch.target_ids[start : start + self.logits_chunk])
-            for start in range(0, len(hidden), self.logits_chunk)
-        ]
-        self._check_head(first_logits, hidden[:1])
-        return TokenStats(*(torch.cat(column) for column in zip(*chunks, strict=True)))
+        hidden, expected = self._hidden(batch)
+        *stats, first_logits = self._through_head(hidden, batch.target_ids)
+        self._check_head(first_logits, expected)
+        return TokenStats(*stats)
 
-    def _chunk(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _through_head(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, ...]:
+        """The three statistics [N] of hidden states [N, H], and the logits [V] of the first.
+
+        One call of the head, however many chunks: ZeRO-3 gathers a module's weights, in forward and backward, with a
+        collective per call, and ranks with different numbers of targets would wait for each other for ever.
+        """
+        head = self.model.get_output_embeddings()
+        multiply = head.forward
+
         def stats(hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            found = token_stats(self._logits(hidden), target_ids)
+            found = token_stats(self._logits(multiply(hidden)), target_ids)
             return found.logprobs, found.mean_logprobs, found.entropies
 
-        if torch.is_grad_enabled():
-            return checkpoint(stats, hidden, target_ids, use_reentrant=False)  # type: ignore[no-any-return]
-        return stats(hidden, target_ids)
+        def in_chunks(hidden: Tensor) -> tuple[Tensor, ...]:
+            spans = [slice(start, start + self.logits_chunk) for start in range(0, len(hidden), self.logits_chunk)]
+            chunks = [checkpoint(stats, hidden[span], target_ids[span], use_reentrant=False) for span in spans]
+            with torch.no_grad():
+                first_logits = self._logits(multiply(hidden[:1]))[0]
+            return *(torch.cat(column) for column in zip(*chunks, strict=True)), first_logits
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.model.get_output_embeddings()(hidden)
+        head.forward = in_chunks
+        try:
+            return head(hidden)  # type: ignore[no-any-return]
+        finally:
+            head.forward = multiply
+
+    def _logits(self, logits: Tensor) -> Tensor:
+        """What the model makes of its head's output."""
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         scale = getattr(self.model.config, "logit_scale", None)
         logits = logits if scale is None else logits * scale
@@ -147,9 +161,7 @@ class TripleLoss(nn.Module):
         first_logits: Tensor = logits.detach()[0, 0]
         return caught[0], first_logits
 
-    def _check_head(self, expected: Tensor, hidden: Tensor) -> None:
-        with torch.no_grad():
-            found = self._logits(hidden.detach())[0]
+    def _check_head(self, found: Tensor, expected: Tensor) -> None:
         if not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2):
             kind = type(self.model).__name__
             raise ConfigError(f"{kind} changes its logits after the output head in a way that hir does not know")

@@ -1,0 +1,48 @@
+"""Small real things that several tests use: a tokenizer and models made from nothing, and a process group of one.
+
+torch is imported inside the fixtures: it takes seconds, and most tests do without.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost several times what they save
+
+TEXT = "how many plums figs and pears do I have in all one two three four five six seven eight nine ten"
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level, 300 tokens, a few words among them."""
+    from hir_core.models import fit_tokenizer
+
+    return fit_tokenizer([TEXT] * 4, 300)
+
+
+@pytest.fixture(scope="session")
+def build_model(tokenizer: Any) -> Callable[..., Any]:
+    """Builds a random model of 16 hidden units; large weights make its distributions far from flat."""
+    from hir_core.config import ScratchModel
+    from hir_core.models import build_scratch
+
+    def build(architecture: str, *, seed: int = 0, sharpness: float = 1.0, **shape: int) -> Any:
+        sizes = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 32, "context": 64, **shape}
+        model = build_scratch(ScratchModel(type="scratch", architecture=architecture, **sizes), tokenizer, seed)
+        for parameter in model.parameters():
+            parameter.data *= sharpness
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def alone() -> Iterator[None]:
+    """A process group of this process only."""
+    from torch import distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
