@@ -8,6 +8,7 @@ instruction; each sequence is forwarded once. Leaves the mathematics to `losses`
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Batch(**{name: None if value is None else value.to(device) for name, value in values.items()})
+        moved = {name: value.to(device) for name, value in values.items() if value is not None}
+        return dataclasses.replace(self, **moved)
 
 
 def make_example(row: dict[str, object], renderer: Renderer, *, with_contrast: bool) -> Example:
@@ -93,17 +95,16 @@ def plan_steps(count: int, batch_size: int, epochs: int, seed: Sequence[int]) ->
     return steps
 
 
-def deal(
-    rows: Sequence[int], lengths: Sequence[int], world_size: int, micro_batch_size: int, count: int
-) -> list[list[list[int]]]:
-    """Splits one step's rows into `count` micro-batches for each rank: `result[rank][n]` are row numbers.
+def deal(rows: Sequence[int], lengths: Sequence[int], world_size: int, count: int) -> list[list[list[int]]]:
+    """Splits one step's rows evenly into `count` micro-batches for each rank: `result[rank][n]` are row numbers.
 
-    Rows of like length come together, so that little is padded. Where a step has fewer rows than places, the last
-    micro-batches are short or empty; every rank still has `count` of them.
+    Rows of like length come together, so that little is padded. Where a step has fewer rows than micro-batches, the
+    last ones are empty; every rank still has `count` of them.
     """
     ordered = sorted(rows, key=lambda row: (-lengths[row], row))
-    groups = [ordered[start : start + micro_batch_size] for start in range(0, len(ordered), micro_batch_size)]
-    groups += [[] for _ in range(world_size * count - len(groups))]
+    size, larger = divmod(len(ordered), world_size * count)
+    ends = [size * n + min(n, larger) for n in range(world_size * count + 1)]
+    groups = [ordered[start:end] for start, end in itertools.pairwise(ends)]
     return [groups[rank::world_size] for rank in range(world_size)]
 
 

@@ -53,15 +53,21 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
 
 
 def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> Any:
-    """The causal or encoder-decoder model at a hub name or folder.
+    """The causal or encoder-decoder model at a hub name or folder, without dropout.
+
+    With dropout the loss would depend on how rows fall into micro-batches and ranks, and the log-probabilities that
+    are trained would not be those of the model that sampled. The model says so in its config, also once it is saved.
 
     Raises:
         ConfigError: nothing can be loaded from there.
     """
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
+        for name, value in config.to_dict().items():
+            if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
+                setattr(config, name, 0.0)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = auto.from_pretrained(source, revision=revision, dtype=dtype, use_safetensors=True)
+        model = auto.from_pretrained(source, config=config, revision=revision, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ConfigError(_not_loadable(source, error)) from None
     model.config.use_cache = True

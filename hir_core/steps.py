@@ -51,11 +51,12 @@ class Job:
         is_pair = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_pair)
         start = self.model.config.decoder_start_token_id if is_pair else None
-        self.layout = trainer.Layout(int(self.tokenizer.pad_token_id), start, device)
+        ends = tuple(models.end_ids(self.model, self.tokenizer))
+        self.layout = trainer.Layout(int(self.tokenizer.pad_token_id), ends, start, device)
         self.requests = {step.output: self._read_requests(step) for step in spec.steps if isinstance(step, SampleStep)}
         self.engine: Any = None
         if not any(isinstance(step, TrainStep) for step in spec.steps):
-            zero.prepare_for_inference(self.model, spec.deepspeed, device)
+            self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
     def do(self, step: TrainStep | SaveStep | SampleStep) -> dict[str, Any]:
         """Does one step and returns what is worth knowing about it."""
@@ -152,8 +153,7 @@ class Job:
         return {"rows": rows, "tokens": tokens, "seconds": seconds, "tokens_per_s": rate, "weights": why}
 
     def _limits(self, step: SampleStep) -> hf.Limits:
-        ends = tuple(models.end_ids(self.model, self.tokenizer))
-        return hf.Limits(step.temperature, step.max_new_tokens, ends, int(self.tokenizer.pad_token_id))
+        return hf.Limits(step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id)
 
     def _read_requests(self, step: SampleStep) -> list[hf.Request]:
         """The step's prompts, rendered; refuses those that leave no room for an output before any work is done."""

@@ -30,9 +30,11 @@ GUARD_ROWS = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """What a batch needs to know of the model: padding token, decoder start (encoder-decoders), device."""
+    """What a batch needs to know of the model: padding and end tokens, decoder start (encoder-decoders), device."""
 
     pad_id: int
+    end_ids: tuple[int, ...]
+    """Every token that ends an output."""
     decoder_start_id: int | None
     device: torch.device
 
@@ -103,7 +105,7 @@ def _optimizer_step(
     # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
     scale = float(world_size * count)
     sums = torch.zeros(4, dtype=torch.float64)
-    for group in deal(rows, lengths, world_size, training.micro_batch_size, count)[rank]:
+    for group in deal(rows, lengths, world_size, count)[rank]:
         batch = layout.collate([examples[row] for row in group] or [without_weight(examples[rows[0]])])
         loss, terms = engine(batch, totals, scale)
         engine.backward(loss)
@@ -136,8 +138,8 @@ def self_test(
 ) -> None:
     """Checks, on the real data, what silently ruins models when it is wrong.
 
-    Targets reach the loss to the token, an end-of-sequence token where and only where the output ended, padding
-    nowhere, and prompts render to the tokens that were sampled under.
+    Targets reach the loss to the token, each predicted from the one before it; an end-of-sequence token where and only
+    where the output ended; padding nowhere; and prompts render to the tokens that were sampled under.
 
     Raises:
         TrainingError: naming the first row that fails.
@@ -147,12 +149,11 @@ def self_test(
     for start in range(0, len(shown), 8):
         _check_targets(shown[start : start + 8], layout)
     ends = dict(triples.select("triple_id", "ends").iter_rows())
-    end_id = renderer.tokenizer.eos_token_id
     for example in examples:
-        if end_id in example.target_ids[:-1] or (example.target_ids[-1] == end_id and not ends[example.key]):
-            raise TrainingError(
-                f"triple {example.key}: the end-of-sequence token is taught where the output did not end"
-            )
+        where = [n for n, token in enumerate(example.target_ids) if token in layout.end_ids]
+        if where != ([len(example.target_ids) - 1] if ends[example.key] else []):
+            taught = "is taught where the output did not end" if where else "is missing where the output ended"
+            raise TrainingError(f"triple {example.key}: the end-of-sequence token {taught}")
     if samples is not None:
         _check_rendering(samples.sort("sample_id").head(GUARD_ROWS), triples, renderer)
 
@@ -168,15 +169,18 @@ def check_lengths(examples: Sequence[Example], model: Any) -> None:
 def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
     batch = layout.collate(examples)
     inputs = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
-    expected = [token for example in examples for token in example.target_ids * len(example.prompts)]
-    per_row = batch.target_mask.sum(-1).tolist()
-    rows = [examples[n] for n in batch.triples.tolist()]
-    if per_row != [len(row.target_ids) for row in rows] or sorted(batch.target_ids.tolist()) != sorted(expected):
-        raise TrainingError(f"targets of triple {rows[0].key} and its neighbours do not reach the loss as sampled")
-    fed = inputs.masked_select(batch.target_mask).tolist()
-    shifted = [token for row in rows for token in (None, *row.target_ids[:-1])]
-    if any(given is not None and given != token for token, given in zip(fed, shifted, strict=True)):
-        raise TrainingError(f"a target of triple {rows[0].key} or its neighbours is predicted from the wrong place")
+    rows = [(example, example.prompts[0]) for example in examples]
+    rows += [(example, prompt) for example in examples for prompt in example.prompts[1:]]
+    named = f"triple {examples[0].key} or its neighbours"
+    counts = [len(example.target_ids) for example, _ in rows]
+    targets = [token for example, _ in rows for token in example.target_ids]
+    if batch.target_mask.sum(-1).tolist() != counts or batch.target_ids.tolist() != targets:
+        raise TrainingError(f"the targets of {named} do not reach the loss as sampled")
+    starts = [prompt if layout.decoder_start_id is None else (layout.decoder_start_id,) for _, prompt in rows]
+    given = [(*start, *example.prefix_ids) for start, (example, _) in zip(starts, rows, strict=True)]
+    before = [token for known, (row, _) in zip(given, rows, strict=True) for token in (known[-1], *row.target_ids[:-1])]
+    if inputs.masked_select(batch.target_mask).tolist() != before:
+        raise TrainingError(f"a target of {named} is predicted from the wrong place")
 
 
 def _check_rendering(samples: pl.DataFrame, triples: pl.DataFrame, renderer: Renderer) -> None:
@@ -200,7 +204,7 @@ def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: Layout, micro
     lengths = [len(row["prompt_ids"]) + len(row["completion_ids"]) for row in rows]
     summed = torch.zeros(2, device=layout.device)
     module.eval()
-    for group in deal(range(len(rows)), lengths, world_size, micro_batch_size, count)[rank]:
+    for group in deal(range(len(rows)), lengths, world_size, count)[rank]:
         chosen = [rows[n] for n in group]
         with torch.no_grad():
             stats = module.target_stats(layout.collate([_as_sampled(row) for row in chosen or rows[:1]]))

@@ -7,7 +7,6 @@ the samplers.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from hir_core.config import OWNED_BY_CONFIG, TrainingConfig
 from hir_core.errors import ConfigError
+from hir_core.parts import write_json
 
 SHARD_BYTES = 2 * 1024**3
 
@@ -31,7 +31,7 @@ def connect(local_rank: int) -> torch.device:
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
-        # Its shared-memory all-reduce is compiled on first use, which takes minutes without a word; gloo serves as well.
+        # Its shared-memory all-reduce is compiled on first use, minutes without a word; gloo serves as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
         accelerator.set_device(local_rank)
@@ -98,20 +98,39 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
     return engine
 
 
-def prepare_for_inference(module: nn.Module, settings: dict[str, Any], device: torch.device) -> nn.Module:
-    """The module ready for forward passes without training: on the device, or partitioned under ZeRO-3."""
+def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: torch.device) -> Any:
+    """What to keep while the module makes forward passes without training; the module is put on the device.
+
+    Under ZeRO-3 it is the engine whose hooks gather the shards: they go when it does.
+    """
     if stage(settings) != 3:
         return module.to(device)
-    deepspeed.initialize(model=module, config=merged_settings(settings, None, dist.get_world_size()))
-    return module
+    engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None, dist.get_world_size()))
+    return engine
 
 
 def release_optimizer(engine: Any) -> None:
-    """Frees the moments of the optimizer: nothing in this launch steps again, and sampling wants the memory."""
+    """Frees moments, fp32 master weights and gradients: nothing in this launch steps again, sampling wants the memory.
+
+    DeepSpeed holds them from many places, so the memory itself is given back, whoever still points to it; the model's
+    own weights, which an fp32 optimizer works on directly, are left alone.
+    """
     engine.optimizer.zero_grad()
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    masters = list(inner.state)  # under ZeRO-3 the parameter groups are empty between steps
+    moments = [value for state in inner.state.values() for value in state.values() if isinstance(value, Tensor)]
+    gradients = [parameter.grad for parameter in masters]
+    buffer = getattr(engine.optimizer, "grad_partitions_flat_buffer", None)  # ZeRO-3's
+    weights = {_address(tensor) for p in engine.module.parameters() for tensor in (p, getattr(p, "ds_tensor", p))}
+    for tensor in (*masters, *moments, *gradients, buffer):
+        if tensor is not None and _address(tensor) not in weights and tensor.untyped_storage().resizable():
+            tensor.untyped_storage().resize_(0)
     inner.state.clear()
     get_accelerator().empty_cache()
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def is_partitioned(model: nn.Module) -> bool:
@@ -163,13 +182,17 @@ def gathered_copy(model: Any, device: torch.device) -> Any:
     """
     with torch.device("meta"):
         copy = type(model)(model.config)
-    parameters = {name for name, _ in model.named_parameters()}
-    for name, tensor in whole_weights(model):
-        if name in parameters:
-            _replace(copy, name, nn.Parameter(tensor.to(device, copy=True), requires_grad=False))
+    parameters = dict(model.named_parameters())
+    wholes = {
+        parameters[name]: nn.Parameter(tensor.to(device, copy=True), requires_grad=False)
+        for name, tensor in whole_weights(model)
+        if name in parameters
+    }
+    # Tied exactly where the model's are: `tie_weights` would tie the separate head of a FLAN-T5, whose config says so.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        _replace(copy, name, wholes[parameter])
     for name, buffer in model.named_buffers():
         _replace(copy, name, buffer.to(device, copy=True))
-    copy.tie_weights()
     copy.generation_config = model.generation_config
     return copy.eval()
 
@@ -198,13 +221,19 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
         if (names[name] - 1) % world_size == rank:
             held[name] = tensor.to("cpu", copy=True).contiguous()
         if held and name in last_names:
-            save_file(held, folder / _shard_name(names[name], count), metadata={"format": "pt"})
+            _write_shard(held, folder / _shard_name(names[name], count))
             held = {}
     total = parameter_bytes(model)
     if rank == 0:
         index = {"metadata": {"total_size": total}, "weight_map": {n: _shard_name(s, count) for n, s in names.items()}}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True))
+        write_json(folder / "model.safetensors.index.json", index)
     return total
+
+
+def _write_shard(tensors: dict[str, Tensor], path: Path) -> None:
+    hidden = path.with_name(f".{path.name}.tmp")  # a killed rank leaves no file that passes for a shard
+    save_file(tensors, hidden, metadata={"format": "pt"})
+    hidden.rename(path)
 
 
 def _shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
