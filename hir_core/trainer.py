@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import distributed as dist
@@ -59,11 +60,14 @@ def train(
         on_step: called after each step with steps done, steps in all, and the step's terms.
     """
     steps = plan_steps(len(examples), training.batch_size, training.epochs, seed)
+    torch.manual_seed(
+        int(np.random.default_rng([*seed, dist.get_rank()]).integers(2**63))
+    )  # dropout, where a model has it
     engine.train()
     started, history = time.monotonic(), []
     for number, rows in enumerate(steps):
         set_learning_rate(engine, training, number, len(steps))
-        history.append(_optimizer_step(engine, examples, rows, training, layout))
+        history.append(_optimizer_step(engine, [examples[row] for row in rows], training, layout))
         on_step(number + 1, len(steps), history[-1])
     seconds = time.monotonic() - started
     last = history[-(len(steps) // training.epochs) :]
@@ -96,17 +100,17 @@ def set_learning_rate(engine: Any, training: TrainingConfig, step: int, steps: i
 
 
 def _optimizer_step(
-    engine: Any, examples: Sequence[Example], rows: Sequence[int], training: TrainingConfig, layout: Layout
+    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: Layout
 ) -> dict[str, float]:
+    """One step on the given triples, all ranks together."""
     world_size, rank = dist.get_world_size(), dist.get_rank()
     count = zero.accumulation_steps(training, world_size)
-    lengths = [example.length for example in examples]
-    totals = step_totals([examples[row] for row in rows])
+    totals = step_totals(examples)
     # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
     scale = float(world_size * count)
     sums = torch.zeros(4, dtype=torch.float64)
-    for group in deal(rows, lengths, world_size, count)[rank]:
-        batch = layout.collate([examples[row] for row in group] or [without_weight(examples[rows[0]])])
+    for group in deal(range(len(examples)), [example.length for example in examples], world_size, count)[rank]:
+        batch = layout.collate([examples[row] for row in group] or [without_weight(examples[0])])
         loss, terms = engine(batch, totals, scale)
         engine.backward(loss)
         engine.step()
