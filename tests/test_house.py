@@ -1,0 +1,224 @@
+"""The order of the house: imports point one way, modules and functions stay small, lint and types are clean.
+
+Imports are read from the syntax trees, those inside functions and of types included, so that nothing hides.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(path for package in ("hir_core", "flows") for path in (CHECKOUT / package).rglob("*.py"))
+TESTS = sorted((CHECKOUT / "tests").rglob("*.py"))
+MODULE_LINES, FUNCTION_LINES = 350, 50
+
+# A unit (a module of hir_core, or a package below it) imports from lines above its own in its own block, and from the
+# blocks that its block stands on. Units of one line do not know each other.
+BLOCKS: dict[str, list[str]] = {
+    "both sides": [
+        "errors supervisor build_locks",
+        "config schemas",
+        "parts rank model_files",
+        "jobspec",
+    ],
+    "driver": [
+        "manifest devices prompts rewards relabelers",
+        "store evaluation launchers",
+        "launch identities plan",
+        "stages",
+    ],
+    "ranks": [
+        "rendering models samplers zero",
+        "batches",
+        "losses",
+        "trainer",
+        "steps",
+        "job",
+    ],
+}
+STANDS_ON = {"both sides": (), "driver": ("both sides",), "ranks": ("both sides",)}
+FORBIDDEN = {
+    "both sides": {"torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers", "prefect"},
+    "driver": {"torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers", "prefect"},
+    "ranks": {"prefect", "matplotlib"},
+}
+PLACES = {unit: (block, n) for block, lines in BLOCKS.items() for n, line in enumerate(lines) for unit in line.split()}
+
+
+def unit_of(module: str) -> str:
+    """`hir_core.rewards.exact_match` belongs to `rewards`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its top or anywhere below; `from a import b` counts as a, or a.b."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are written out in full"
+            module = str(node.module)
+            yield from {f"{module}.{a.name}" if is_package(module, a.name) else module for a in node.names}
+
+
+def is_package(module: str, name: str) -> bool:
+    place = CHECKOUT.joinpath(*module.split("."))
+    return (place / f"{name}.py").is_file() or (place / name).is_dir()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def arrows() -> Iterator[tuple[str, str]]:
+    """Which unit of hir_core imports which other."""
+    for path in (CHECKOUT / "hir_core").rglob("*.py"):
+        unit = unit_of(name_of(path))
+        for module in imports_of(path):
+            if module.split(".")[0] == "hir_core" and unit_of(module) != unit:
+                yield unit, unit_of(module)
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_unit_has_its_place():
+    units = {unit_of(name_of(path)) for path in (CHECKOUT / "hir_core").rglob("*.py")} - {""}
+    assert units == set(PLACES)
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for unit, imported in sorted(set(arrows())):
+        (block, line), (other, other_line) = PLACES[unit], PLACES[imported]
+        if not (other in STANDS_ON[block] or (other == block and other_line < line)):
+            wrong.append(f"{unit} ({block}) imports {imported} ({other})")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_side_imports_only_what_it_may(block):
+    found = {
+        f"{name_of(path)}: {module}"
+        for path in (CHECKOUT / "hir_core").rglob("*.py")
+        for module in imports_of(path)
+        if PLACES.get(unit_of(name_of(path)), ("",))[0] == block and module.split(".")[0] in FORBIDDEN[block]
+    }
+    assert found == set()
+
+
+def users_of(library: str) -> set[str]:
+    return {name_of(path) for path in SOURCES if any(module.split(".")[0] == library for module in imports_of(path))}
+
+
+def test_only_zero_imports_deepspeed():
+    assert users_of("deepspeed") == {"hir_core.zero"}
+
+
+def test_only_flows_imports_prefect_and_what_draws_on_terminals():
+    users = users_of("prefect") | users_of("typer") | users_of("rich") | users_of("flows")
+    assert {name.split(".")[0] for name in users} == {"flows"}
+
+
+def test_flows_never_reach_what_runs_in_the_ranks():
+    flows = [path for path in SOURCES if path.is_relative_to(CHECKOUT / "flows")]
+    reached = {unit_of(module) for path in flows for module in imports_of(path) if module.startswith("hir_core.")}
+    assert {unit for unit in reached if PLACES[unit][0] == "ranks"} == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("hir_core.stages", "torch transformers deepspeed prefect matplotlib"),
+        ("flows.cli", "torch transformers deepspeed prefect matplotlib"),
+        ("hir_core.job", "torch polars prefect matplotlib"),
+        ("hir_core.supervisor", "hir_core.launch pydantic polars"),
+    ],
+)
+def test_what_must_start_fast_imports_nothing_heavy(module, absent):
+    code = f"import sys, {module}; print(*set('{absent}'.split()) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, text=True, capture_output=True)
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("", "", 0)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_module_is_named_after_nothing():
+    assert {path.stem for path in SOURCES} & {"utils", "util", "common", "helpers", "base", "misc", "core"} == set()
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *TESTS], ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_modules_and_functions_are_small_and_modules_say_what_they_are(path):
+    tree = tree_of(path)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno - f.lineno >= FUNCTION_LINES}
+    assert long == {}
+    if path in SOURCES:
+        assert ast.get_docstring(tree)
+        assert len(path.read_text().splitlines()) <= MODULE_LINES
+
+
+def calls_of(path: Path) -> Iterator[str]:
+    """Every function that a file calls, as it is written there, and every keyword that it passes."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+            yield from (f"{keyword.arg}=" for keyword in node.keywords)
+
+
+def test_sources_run_no_shell_no_foreign_code_and_no_pickles():
+    called = {"eval", "exec", "os.system", "torch.load", "shell=", "trust_remote_code="}
+    imported = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+    found = {f"{name_of(path)}: {call}" for path in SOURCES for call in calls_of(path) if call in called}
+    found |= {f"{name_of(path)}: {module}" for path in SOURCES for module in imports_of(path) if module in imported}
+    assert found == set()
+
+
+def test_the_top_level_holds_only_what_was_agreed():
+    agreed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "flows", "hir_core", "ds_configs", "tests"}
+    made = {"runs", "build", "dist", "hir.egg-info"}  # ignored by git
+    there = {path.name for path in CHECKOUT.iterdir() if not path.name.startswith(".")}
+    assert there - made <= agreed
+
+
+def test_the_wheel_is_made_of_all_packages_with_their_data():
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert packages == ["flows", "hir_core", "ds_configs"]  # hatchling takes every file below that git does not ignore
+    assert project["project"]["scripts"] == {"hir": "flows.cli:app"}
+    data = [
+        path for package in packages for path in (CHECKOUT / package).rglob("*") if path.suffix in (".yaml", ".json")
+    ]
+    assert len(data) > 5
+    if (CHECKOUT / ".git").exists():
+        ignored = subprocess.run(["git", "check-ignore", *map(str, data)], cwd=CHECKOUT, text=True, capture_output=True)
+        assert ignored.stdout == ""
+
+
+# --- checks by other programs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", ["ruff check .", "ruff format --check .", "mypy"])
+def test_lint_and_types_are_clean(check):
+    done = subprocess.run([sys.executable, "-m", *check.split()], cwd=CHECKOUT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ci_runs_the_line_that_the_readme_gives():
+    line = subprocess.run([CHECKOUT / ".ci" / "run", "--print"], text=True, capture_output=True, check=True).stdout
+    assert line == 'pip install -e ".[dev]" && pytest -m "slow or not slow"\n'
+    text = (CHECKOUT / "README.md").read_text()
+    assert re.search(r"^## Test.*\n+```\w*\n" + re.escape(line) + "```$", text, re.MULTILINE)
+    assert os.access(CHECKOUT / ".ci" / "run", os.X_OK)
