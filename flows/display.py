@@ -19,7 +19,7 @@ from hir_core.config import RunConfig
 from hir_core.devices import find_place
 from hir_core.rank import Progress
 from hir_core.stages import Outputs, Run
-from hir_core.store import StageRef
+from hir_core.versions import StageRef
 
 SILENCE_S = 15.0
 """Where there is no terminal, a line of progress comes when nothing was said for so long."""

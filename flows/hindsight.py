@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.display import Display
 from hir_core.config import RunConfig
 from hir_core.stages import Outputs, Run
-from hir_core.store import StageRef
+from hir_core.versions import StageRef
 
 stage = partial(task, cache_policy=NO_CACHE, persist_result=False)
 

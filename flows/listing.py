@@ -12,7 +12,8 @@ from flows.runs import find_runs
 from flows.wording import NOTHING, accuracy, age, columns, number, printable, size
 from hir_core.errors import StoreError
 from hir_core.manifest import STAGES, Manifest
-from hir_core.store import StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hir_core.errors import VersionNotFound
 from hir_core.manifest import STAGES
-from hir_core.store import StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 _VERSION = re.compile(rf"(?:(?P<run>.+)/)?(?P<version>(?:{'|'.join(STAGES)})[@/][^/]*)/?")
 

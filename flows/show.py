@@ -8,7 +8,8 @@ from typing import Any
 from flows.wording import NOTHING, age, folded, number, printable, size
 from hir_core.manifest import Manifest
 from hir_core.schemas import SCHEMAS
-from hir_core.store import StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 LABEL = 12
 FILES_SHOWN = 8

@@ -14,8 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from hir_core.config import LaunchConfig
 from hir_core.errors import ConfigError
+from hir_core.sections import LaunchConfig
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import RunConfig, ScratchModel
+from hir_core.config import RunConfig
 from hir_core.manifest import Identity, canonical_json, identity
 from hir_core.model_files import model_law
 from hir_core.relabelers import Relabeler
 from hir_core.rewards import Reward
-from hir_core.store import StageRef
+from hir_core.sections import ScratchModel
+from hir_core.versions import StageRef
 
 
 class Identities:

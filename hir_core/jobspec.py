@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hir_core.config import ModelConfig, Part, TrainingConfig, WarmStartConfig
 from hir_core.parts import read_json, write_json
+from hir_core.sections import ModelConfig, Part, TrainingConfig, WarmStartConfig
 
 
 class TrainStep(Part):

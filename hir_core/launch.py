@@ -26,11 +26,11 @@ from pathlib import Path
 
 from hir_core import errors, supervisor
 from hir_core.build_locks import clear_build_locks
-from hir_core.config import LaunchConfig
 from hir_core.devices import Place, find_place
 from hir_core.errors import ConfigError, HirError, JobFailed
 from hir_core.launchers import is_free, launcher_command, launcher_env
 from hir_core.rank import Progress, Word, done_file, rank_log, read_progress, read_words, word_file
+from hir_core.sections import LaunchConfig
 
 logger = logging.getLogger(__name__)
 

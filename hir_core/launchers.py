@@ -13,8 +13,8 @@ import socket
 import sys
 from pathlib import Path
 
-from hir_core.config import LaunchConfig
 from hir_core.devices import Place
+from hir_core.sections import LaunchConfig
 
 FORWARDED = ("DS_ACCELERATOR", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HOME", "HF_HUB_OFFLINE")
 """Variables that reach other hosts; the deepspeed launcher itself forwards `PYTHON*` and `NCCL*` only."""

@@ -10,8 +10,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from hir_core.config import GgufModel, HubModel, ModelConfig
 from hir_core.errors import ConfigError
+from hir_core.sections import GgufModel, HubModel, ModelConfig
 
 DIGESTED_BYTES = 1024 * 1024
 """Of each end of a file: enough to tell models apart, and fast for those of many GB."""

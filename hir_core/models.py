@@ -16,9 +16,9 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.errors import ConfigError
 from hir_core.model_files import gguf_file
+from hir_core.sections import GgufModel, HubModel, ScratchModel
 
 END, PAD = "<|end|>", "<|pad|>"
 

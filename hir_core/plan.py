@@ -14,11 +14,14 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import HubModel, RunConfig, ScratchModel, TrainingConfig
+from hir_core.config import RunConfig
+from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.manifest import Identity
 from hir_core.schemas import content_key
-from hir_core.store import Draft, StageRef, Store
+from hir_core.sections import HubModel, ScratchModel, TrainingConfig
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 COMPLETIONS = ".completions"
 """Where the evaluate step leaves its answers inside the draft: they are scored before anything is committed."""

@@ -20,6 +20,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.config import RunConfig
+from hir_core.drafts import Draft
 from hir_core.errors import ConfigError
 from hir_core.evaluation import summarise
 from hir_core.identities import Identities
@@ -33,7 +34,8 @@ from hir_core.rank import Progress, done_file
 from hir_core.relabelers import build_relabeler, demonstrations
 from hir_core.rewards import build_reward
 from hir_core.schemas import Evaluations
-from hir_core.store import Draft, StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 
 @dataclass(frozen=True)

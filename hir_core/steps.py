@@ -16,7 +16,6 @@ import torch
 from torch import distributed as dist
 
 from hir_core import models, trainer, zero
-from hir_core.config import HubModel
 from hir_core.errors import ConfigError
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.losses import TripleLoss
@@ -25,6 +24,7 @@ from hir_core.rank import Progress, Rank
 from hir_core.rendering import Renderer
 from hir_core.samplers import hf
 from hir_core.schemas import Samples, content_key
+from hir_core.sections import HubModel
 
 
 def run_job(rank: Rank) -> None:

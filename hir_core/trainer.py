@@ -12,18 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from torch import distributed as dist
 
 from hir_core import zero
 from hir_core.batches import Batch, Example, collate, deal, make_example, plan_steps, step_totals
-from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.losses import Coefficients, TripleLoss
 from hir_core.models import context_length
 from hir_core.rendering import Renderer
+from hir_core.sections import TrainingConfig
 
 GUARD_ROWS = 64
 """Samples whose log-probabilities are compared before training."""
@@ -60,9 +59,6 @@ def train(
         on_step: called after each step with steps done, steps in all, and the step's terms.
     """
     steps = plan_steps(len(examples), training.batch_size, training.epochs, seed)
-    torch.manual_seed(
-        int(np.random.default_rng([*seed, dist.get_rank()]).integers(2**63))
-    )  # dropout, where a model has it
     engine.train()
     started, history = time.monotonic(), []
     for number, rows in enumerate(steps):

@@ -23,7 +23,8 @@ from hir_core.manifest import Identity, identity
 from hir_core.rank import Progress
 from hir_core.schemas import Evaluations, Samples
 from hir_core.stages import Outputs, Run
-from hir_core.store import StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 ROW = {"query": "1 and 1?", "references": ["2"], "split": "train"}
 TEST_ROW = {"query": "1 and 2?", "references": ["3"], "split": "test"}

@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from hir_core.config import (
-    SHIPPED_DS_CONFIGS,
-    HubModel,
-    RunConfig,
-    load_config,
-    parse_config,
-    read_deepspeed,
-)
+from hir_core.config import SHIPPED_DS_CONFIGS, RunConfig, load_config, parse_config, read_deepspeed
 from hir_core.errors import ConfigError
+from hir_core.sections import HubModel
 
 RECIPES = sorted((Path(__file__).parent.parent / "flows" / "configs").glob("*.yaml"))
 TINY: dict[str, Any] = {

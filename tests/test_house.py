@@ -24,12 +24,16 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 BLOCKS: dict[str, list[str]] = {
     "both sides": [
         "errors supervisor build_locks",
-        "config schemas",
+        "sections schemas",
+        "explaining",
+        "config",
         "parts rank model_files",
         "jobspec",
     ],
     "driver": [
         "manifest devices prompts rewards relabelers",
+        "locks checks versions",
+        "drafts",
         "store evaluation launchers",
         "launch identities plan",
         "stages",

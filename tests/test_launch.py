@@ -20,12 +20,12 @@ import pytest
 from hir_core import launch as launch_module
 from hir_core import supervisor
 from hir_core.build_locks import clear_build_locks
-from hir_core.config import LaunchConfig
 from hir_core.devices import Devices, Place, find_devices, read_hostfile
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.launch import check_launch, launch
 from hir_core.launchers import launcher_command, launcher_env
 from hir_core.rank import Progress, read_words
+from hir_core.sections import LaunchConfig
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two usable cores")
@@ -221,7 +221,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from hir_core import launch
-from hir_core.config import LaunchConfig
+from hir_core.sections import LaunchConfig
 
 if "{launcher}" == "plain":
     command = [sys.executable, "{folder}/plain_launcher.py", "2", "work", "{folder}/job"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from hir_core.config import BigBenchHardPrompts, FilePrompts, SyntheticPrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts import check_leaks, leaks, load_prompts
 from hir_core.prompts.dice import Dice
 from hir_core.prompts.object_counting import CATEGORIES, number_word
 from hir_core.prompts.options import read_options, with_options
 from hir_core.schemas import Prompts, content_key
+from hir_core.sections import BigBenchHardPrompts, FilePrompts, SyntheticPrompts
 
 BBH = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "bbh"
 EASY = {

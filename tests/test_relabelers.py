@@ -3,10 +3,10 @@
 import polars as pl
 import pytest
 
-from hir_core.config import HindsightRelabel, Instructions, KeepCorrectRelabel
 from hir_core.errors import ConfigError, SchemaError
 from hir_core.relabelers import build_relabeler, demonstrations
 from hir_core.schemas import Prompts, Rewards, Samples, Triples, content_key
+from hir_core.sections import HindsightRelabel, Instructions, KeepCorrectRelabel
 
 TOLD = Instructions(correct="Be right.", wrong="Be wrong.")
 HINDSIGHT = build_relabeler(HindsightRelabel(), TOLD)

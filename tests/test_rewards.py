@@ -7,10 +7,10 @@ from itertools import count
 import polars as pl
 import pytest
 
-from hir_core.config import ExactMatchReward, OptionChoiceReward, PythonReward
 from hir_core.errors import ConfigError, RewardError, SchemaError
 from hir_core.rewards import build_reward
 from hir_core.schemas import Prompts, Rewards
+from hir_core.sections import ExactMatchReward, OptionChoiceReward, PythonReward
 
 COLOURS = {"query": "Which?\nOptions:\n(A) red\n(B) dark blue\n(C) blue", "options": ["red", "dark blue", "blue"]}
 MODULE_NUMBERS = count()

@@ -15,7 +15,8 @@ from hir_core.errors import RunLocked, SchemaError, StoreError, VersionCorrupt, 
 from hir_core.manifest import identity
 from hir_core.parts import read_json, read_parts, write_json
 from hir_core.schemas import Prompts, Rewards
-from hir_core.store import StageRef, Store
+from hir_core.store import Store
+from hir_core.versions import StageRef
 
 SAMPLES = "samples/0003-ab12cd34"
 THIS = identity("rewards", 3, {"type": "exact_match"}, [SAMPLES])

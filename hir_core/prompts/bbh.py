@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hir_core.config import BigBenchHardPrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import accepted, letter, read_options
 from hir_core.schemas import content_key
+from hir_core.sections import BigBenchHardPrompts
 
 LARGEST_STORY = 10  # questions that one story may be asked in a small file
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")

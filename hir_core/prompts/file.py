@@ -17,11 +17,11 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.dice import Dice
 from hir_core.prompts.items import Item, Split
 from hir_core.prompts.options import MAX_OPTIONS, accepted, letter, read_options, with_options
+from hir_core.sections import FilePrompts
 
 Row = dict[str, Any]
 ANSWER_COLUMNS = ("references", "reference", "answer")

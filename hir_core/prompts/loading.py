@@ -14,7 +14,6 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import PromptSource
 from hir_core.errors import ConfigError
 from hir_core.prompts.bbh import read_bbh
 from hir_core.prompts.file import read_file
@@ -22,6 +21,7 @@ from hir_core.prompts.items import Item, Split
 from hir_core.prompts.splits import assign_splits
 from hir_core.prompts.synthetic import draw_synthetic
 from hir_core.schemas import Prompts, content_key
+from hir_core.sections import PromptSource
 
 READERS: dict[str, Callable[[Any, AbstractSet[str]], list[Item]]] = {
     "synthetic": draw_synthetic,

@@ -11,10 +11,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
 from hir_core.prompts.dice import Dice
 from hir_core.prompts.items import Item
 from hir_core.schemas import content_key
+from hir_core.sections import Part
 
 
 class Noun(NamedTuple):

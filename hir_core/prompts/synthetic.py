@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import ValidationError
 
-from hir_core.config import Part, SyntheticPrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.dice import Dice
 from hir_core.prompts.items import Item
 from hir_core.prompts.object_counting import ObjectCounting
 from hir_core.prompts.tracking_shuffled_objects import TrackingShuffledObjects
+from hir_core.sections import Part, SyntheticPrompts
 
 
 class Generator(Protocol):

@@ -10,11 +10,11 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from hir_core.config import Part
 from hir_core.prompts.dice import Dice
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import accepted, with_options
 from hir_core.schemas import content_key
+from hir_core.sections import Part
 
 PEOPLE = (
     *("Nadia", "Tomas", "Ines", "Karim", "Olga", "Pedro", "Ruth", "Sven"),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import polars as pl
 
-from hir_core.config import Instructions
 from hir_core.errors import ConfigError
 from hir_core.relabelers.relabeler import with_keys
 from hir_core.schemas import content_key
+from hir_core.sections import Instructions
 
 
 def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int, seed: int) -> pl.DataFrame:

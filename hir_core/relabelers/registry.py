@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hir_core.config import Instructions, RelabelConfig
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
 from hir_core.relabelers.relabeler import Relabeler
+from hir_core.sections import Instructions, RelabelConfig
 
 RELABELERS: dict[str, type[Relabeler]] = {"hindsight": Hindsight, "keep_correct": KeepCorrect}
 

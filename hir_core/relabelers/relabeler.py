@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import Instructions
 from hir_core.errors import SchemaError
 from hir_core.schemas import Triples, content_key
+from hir_core.sections import Instructions
 
 CANNOT_JUDGE = "cannot judge"
 EMPTY_COMPLETION = "empty completion"

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hir_core.config import PythonReward
 from hir_core.errors import ConfigError, RewardError
 from hir_core.rewards.reward import Reward, Verdict, shortened
+from hir_core.sections import PythonReward
 
 UserFunction = Callable[[list[str], list[dict[str, Any]]], list[float | None]]
 
