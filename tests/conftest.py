@@ -25,8 +25,8 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def build_model(tokenizer: Any) -> Callable[..., Any]:
     """Builds a random model of 16 hidden units; large weights make its distributions far from flat."""
-    from hir_core.config import ScratchModel
     from hir_core.models import build_scratch
+    from hir_core.sections import ScratchModel
 
     def build(architecture: str, *, seed: int = 0, sharpness: float = 1.0, **shape: int) -> Any:
         sizes = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 32, "context": 64, **shape}

@@ -7,8 +7,8 @@ import torch
 import transformers
 
 from hir_core import models
-from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.errors import ConfigError
+from hir_core.sections import GgufModel, HubModel, ScratchModel
 
 
 @pytest.mark.parametrize(

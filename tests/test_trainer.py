@@ -10,11 +10,11 @@ import torch
 
 from hir_core import trainer
 from hir_core.batches import Batch, Example
-from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.losses import TripleLoss
 from hir_core.rendering import Renderer
 from hir_core.samplers import hf
+from hir_core.sections import TrainingConfig
 from hir_core.trainer import Layout, learning_rate
 
 END = 1
