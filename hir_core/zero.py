@@ -17,11 +17,13 @@ from deepspeed.accelerator import get_accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
+from transformers import PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
-from hir_core.config import OWNED_BY_CONFIG, TrainingConfig
+from hir_core.config import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
 from hir_core.parts import write_json
+from hir_core.sections import TrainingConfig
 
 SHARD_BYTES = 2 * 1024**3
 
@@ -86,9 +88,34 @@ def loading(settings: dict[str, Any]) -> Iterator[None]:
         return
     keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1})
     try:
-        yield
+        with _whole_tensors_when_tying():
+            yield
     finally:
         del keeper  # transformers holds a weak reference: partitioned loading ends here
+
+
+@contextlib.contextmanager
+def _whole_tensors_when_tying() -> Iterator[None]:
+    """Gathers what `from_pretrained` compares before it ties weights.
+
+    It ties two tensors of a checkpoint where the config says so and they are equal. Of partitioned tensors it would
+    compare the empty place-holders, and a FLAN-T5, whose config says "tied", would lose its own head.
+    """
+    tie_weights = PreTrainedModel.tie_weights
+
+    def tie_whole(model: Any, missing_keys: set[str] | None = None, **options: Any) -> None:
+        compared: set[Any] = set()
+        if missing_keys is not None:
+            pairs = [pair for pair in model.all_tied_weights_keys.items() if missing_keys.isdisjoint(pair)]
+            compared = {model.get_parameter(name) for pair in pairs for name in pair}
+        with deepspeed.zero.GatheredParameters(sorted(compared, key=lambda p: p.ds_id), enabled=bool(compared)):
+            tie_weights(model, missing_keys=missing_keys, **options)
+
+    PreTrainedModel.tie_weights = tie_whole
+    try:
+        yield
+    finally:
+        PreTrainedModel.tie_weights = tie_weights
 
 
 def engine_for_training(module: nn.Module, settings: dict[str, Any], training: TrainingConfig) -> Any:
