@@ -32,11 +32,11 @@ def logits(model: Any) -> Any:
     """Of fixed inputs; all ranks together where weights are sharded."""
     import torch
 
-    ids = torch.tensor(IDS)
+    ids = torch.tensor(IDS, device=next(model.parameters()).device)
     with torch.no_grad():
         if model.config.is_encoder_decoder:
-            return model.eval()(input_ids=ids, decoder_input_ids=ids).logits
-        return model.eval()(input_ids=ids).logits
+            return model.eval()(input_ids=ids, decoder_input_ids=ids).logits.cpu()
+        return model.eval()(input_ids=ids).logits.cpu()
 
 
 def alive_tensors() -> list[Any]:
