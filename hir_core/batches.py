@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,17 +73,17 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
 
-def make_example(row: dict[str, object], renderer: Renderer, *, with_contrast: bool) -> Example:
+def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool) -> Example:
     """Tokenises one row of Triples; sampled ids are taken as they are, written outputs are tokenised here."""
-    query, contrast = str(row["query"]), list(row["contrast"] or []) if with_contrast else []  # type: ignore[call-overload]
+    query, contrast = str(row["query"]), list(row["contrast"] or []) if with_contrast else []
     instructions = [str(row["instruction"]), *contrast]
     target = row["target_ids"]
     return Example(
         key=str(row["triple_id"]),
         prompts=tuple(tuple(renderer.prompt_ids(instruction, query)) for instruction in instructions),
-        prefix_ids=tuple(row["prefix_ids"]),  # type: ignore[arg-type]
-        target_ids=tuple(renderer.target_ids(str(row["output"])) if target is None else target),  # type: ignore[arg-type]
-        weight=float(row["weight"]),  # type: ignore[arg-type]
+        prefix_ids=tuple(row["prefix_ids"]),
+        target_ids=tuple(renderer.target_ids(str(row["output"])) if target is None else target),
+        weight=float(row["weight"]),
     )
 
 

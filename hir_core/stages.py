@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import polars as pl
@@ -75,14 +76,14 @@ class Run:
         """
         check_launch(self.config.launch)
         check_files(self.config.model)
-        prompts, _ = self._load_prompts()
+        prompts, _ = self._loaded_prompts
         if self.config.warm_start is not None:
             self._show_references(prompts, self.config.warm_start.demonstrations)
         return prompts
 
     def prompts(self) -> StageRef:
         """Reads the prompts of every source, split into train and test."""
-        prompts, rejected = self._load_prompts()
+        prompts, rejected = self._loaded_prompts
         sources = {"sources": self.config.law()["prompts"], "also": self.config.evaluation.law()["also"]}
         rows_in = prompts.height + sum(rejected.values())
         return self._commit(self.identities.prompts(prompts), prompts, rows_in, rejected, sources)
@@ -196,7 +197,8 @@ class Run:
 
     # --- prompts and versions ----------------------------------------------------------------------------------------
 
-    def _load_prompts(self) -> tuple[pl.DataFrame, dict[str, int]]:
+    @cached_property
+    def _loaded_prompts(self) -> tuple[pl.DataFrame, dict[str, int]]:
         prompts, rejected = load_prompts(self.config.prompts, self.config.evaluation.also)
         check_leaks(prompts)
         self.reward.check_prompts(prompts)

@@ -67,7 +67,7 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, w
     if twice:
         raise ConfigError(f"deepspeed settings hold {', '.join(twice)}, which the run's config decides")
     if training is None:
-        inference = {"stage": 3, **{k: v for k, v in settings["zero_optimization"].items() if k != "offload_optimizer"}}
+        inference = {k: v for k, v in settings["zero_optimization"].items() if k != "offload_optimizer"}
         return {**settings, "zero_optimization": inference, "train_micro_batch_size_per_gpu": 1}
     steps = accumulation_steps(training, world_size)
     adam = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True}
@@ -277,10 +277,8 @@ def _shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
 
 def _saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     parameters: dict[str, Tensor] = dict(model.named_parameters())
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {
-        name: buffer for name, buffer in model.named_buffers() if name in model.state_dict() and name not in tied
-    }
+    persistent = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {**parameters, **buffers}
 
 
