@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from hir_core.rewards import attribute_means
 from hir_core.rewards.exact_match import normalised
 
 
@@ -46,23 +47,24 @@ def majority_baseline(prompts: pl.DataFrame) -> float | None:
     return max(counts.values()) / prompts.height if counts else None
 
 
-def summarise(evaluations: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0) -> dict[str, Any]:
+def summarise(judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0) -> dict[str, Any]:
     """Accuracy per task and over the run's own tasks, as plain JSON values.
 
     An answer is right where its score reaches the threshold. One that could not be judged counts as not right, and is
     counted under `not_judged` as well.
 
     Args:
-        evaluations: one model's answers.
+        judged: one model's answers, as `Reward.judge` returns them, with their `task`.
         prompts: the whole table: a task is the run's own where it has train prompts; without any, every task is.
         threshold: the score of a right answer.
 
     Returns:
-        `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `majority_baseline`;
+        `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `majority_baseline`, and
+        where the reward judges several attributes `attributes`, each one's `mean` score and how many are `judged`;
         `overall`: the same over the run's own tasks, named in `overall.tasks`. Its baseline answers each task by that
         task's own most frequent answer.
     """
-    answered = evaluations.select("prompt_id", "task", right=pl.col("score") >= threshold)
+    answered = judged.select("prompt_id", "task", "parts", right=pl.col("score") >= threshold)
     asked = answered.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
     tasks = sorted(asked["task"].unique())
     by_task = {task: asked.filter(pl.col("task") == task) for task in tasks}
@@ -85,6 +87,7 @@ def _accuracy(rows: pl.DataFrame, baseline: float | None) -> dict[str, Any]:
         "low": low,
         "high": high,
         "majority_baseline": baseline,
+        **attribute_means(rows),
     }
 
 

@@ -188,6 +188,8 @@ def _type_name(dtype: pl.DataType | DataTypeClass) -> str:
     # Spelled out here because polars may print a type otherwise in its next release, and ids must not change with it.
     if isinstance(dtype, pl.List):
         return f"list[{_type_name(dtype.inner)}]"
+    if isinstance(dtype, pl.Struct):
+        return f"struct[{'|'.join(f'{field.name} {_type_name(field.dtype)}' for field in dtype.fields)}]"
     if isinstance(dtype, pl.Enum):
         return f"enum[{'|'.join(dtype.categories)}]"
     return str(dtype.base_type().__name__).lower()

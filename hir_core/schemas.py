@@ -73,6 +73,15 @@ class Rewards(dy.Schema):
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
     """Null: the reward cannot judge this sample, which is not 0."""
     reason = dy.String()
+    parts = dy.List(
+        dy.Struct({"name": dy.String(), "score": dy.Float64(nullable=True, allow_inf=False, allow_nan=False)})
+    )
+    """The score of each attribute by name, null where it cannot be judged; empty where one score is all there is."""
+
+    @dy.rule()
+    def parts_have_names_of_their_own_in_order(cls) -> pl.Expr:
+        names = pl.col("parts").list.eval(pl.element().struct.field("name"))
+        return names == names.list.unique().list.sort()
 
 
 class Triples(dy.Schema):

@@ -34,7 +34,7 @@ from hir_core.plan import COMPLETIONS, Facts, Inputs, Plan, Wanted
 from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
 from hir_core.relabelers import build_relabeler, demonstrations
-from hir_core.rewards import build_reward, not_judged_reasons
+from hir_core.rewards import attribute_means, build_reward, not_judged_reasons
 from hir_core.schemas import Evaluations
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -111,6 +111,7 @@ class Run:
             "correct_share": right / max(1, rewards.height),
             "not_judged": rewards["score"].null_count(),
             "not_judged_reasons": not_judged_reasons(rewards),
+            **attribute_means(rewards),
         }
         return self._commit(named, rewards, drawn.height, metrics=facts)
 
@@ -196,7 +197,7 @@ class Run:
         judged = self.reward.judge(answers, asked).join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
         rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
         draft.write("0", rows)
-        summary = summarise(rows, asked, self.config.relabel.threshold)
+        summary = summarise(judged, asked, self.config.relabel.threshold)
         summary["not_judged_reasons"] = not_judged_reasons(judged)
         draft.commit(rows_in=asked.filter(pl.col("split") == "test").height, metrics={**facts, **summary})
 

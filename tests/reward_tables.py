@@ -23,6 +23,11 @@ def verdict(config, completion, row):
     return scored["score"][0], scored["reason"][0]
 
 
+def parts_of(scored):
+    """The attributes of each row, as `{name: score}`."""
+    return [{part["name"]: part["score"] for part in parts} for parts in scored["parts"]]
+
+
 def verdicts(config, completions, row):
     scored = build_reward(config).score(samples(*completions), prompts(row))
     Rewards.validate(scored)

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from reward_tables import prompts, samples, verdict
+from reward_tables import parts_of, prompts, samples, verdict
 
 from hir_core.config import parse_config
 from hir_core.errors import ConfigError
@@ -43,7 +43,7 @@ def test_hand_computed_scores(how, weights, scores, expected):
 
 def test_a_product_of_shares_is_smaller_than_each():
     row = {"references": ["1 2 3"]}
-    kendall = {"reward": {"type": "graded", "measure": "kendall"}}
+    kendall = {"name": "order", "reward": {"type": "graded", "measure": "kendall"}}
     assert verdict(combined(GRADED, kendall, how="product"), "1 3 2", row)[0] == pytest.approx(float(Fraction(2, 9)))
     assert verdict(combined(GRADED, kendall, how="minimum"), "1 3 2", row)[0] == pytest.approx(1 / 3)
 
@@ -60,6 +60,27 @@ def test_where_one_part_cannot_judge_the_whole_cannot_and_its_reason_is_counted(
     assert scored["score"].to_list() == [None, 1.0, None]
     assert scored["reason"][0] == "no number: 'many' [exact_match 0, numeric none]"
     assert not_judged_reasons(scored) == {"no number": 1, "unclear number": 1}
+
+
+def test_each_part_is_an_attribute_by_its_name_or_its_rewards():
+    order = {"name": "order", "reward": {"type": "graded", "measure": "kendall"}}
+    reward = build_reward(combined(GRADED, order, EXACT))
+    scored = reward.score(samples("1 2 4 3", "none"), prompts(ROW))
+    assert parts_of(scored) == [
+        {"exact_match": 0.0, "graded": 0.5, "order": 5 / 6},
+        {"exact_match": 0.0, "graded": None, "order": None},
+    ]
+    assert scored["score"][1] is None
+    assert scored["reason"][1] == "names no item: 'none' [graded none, order none, exact_match 0]"
+
+
+def test_the_name_of_a_part_is_that_of_its_reward(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "quarters.py").write_text("def score(completions, prompts): return [0.25] * len(completions)")
+    inner = {"reward": {"type": "combined", "parts": [GRADED]}}
+    reward = build_reward(combined({"reward": {"type": "python", "function": "quarters:score"}}, inner, EXACT, NUMERIC))
+    assert reward.names == [part.name for part in reward.parts]
+    assert reward.names == ["quarters:score", "combined", "exact_match", "numeric"]
 
 
 def test_parts_may_be_combined_themselves():
@@ -81,6 +102,8 @@ def test_the_law_holds_what_decides_each_part(tmp_path, monkeypatch):
     assert laws[0]["parts"][0] == {"weight": 1.0, "reward": {"type": "exact_match"}}
     assert laws[0] != laws[1]
     assert laws[0] != build_reward(combined(EXACT, python)).law()
+    named = build_reward(combined(EXACT | {"name": "right"}, GRADED)).law()["parts"]
+    assert named == [{"name": "right", **laws[0]["parts"][0]}, laws[1]["parts"][1]]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +133,9 @@ def test_the_law_holds_what_decides_each_part(tmp_path, monkeypatch):
         ),
         ({"parts": [{"reward": "exact_match"}]}, "reward.parts.0.reward: expected settings as `key: value`"),
         ({"parts": ["exact_match"]}, "reward.parts.0: expected settings as `key: value` (found 'exact_match')"),
+        ({"parts": [GRADED, EXACT, GRADED]}, "reward: several parts are named graded: give each a `name` of its own"),
+        ({"parts": [EXACT | {"name": "graded"}, GRADED]}, "reward: several parts are named graded"),
+        ({"parts": [EXACT | {"name": ""}]}, "reward.parts.0.name: "),
         ({"how": "min", "parts": [EXACT]}, "reward.how: expected 'mean', 'minimum' or 'product' (found 'min')"),
         ({"how": "minimum", "parts": [EXACT | {"weight": 2}]}, "reward: weights count in a mean only: leave `weight`"),
     ],

@@ -7,6 +7,7 @@ from itertools import pairwise, product
 
 import polars as pl
 import pytest
+from reward_tables import parts_of
 
 from hir_core.constraints import (
     KINDS,
@@ -285,6 +286,13 @@ def test_the_score_is_the_share_of_constraints_that_are_met(completion, score, r
     scored = build_reward(ConstraintsReward(type="constraints")).score(samples, prompts(asking(*THREE)))
     Rewards.validate(scored)
     assert scored.select("reward", "score", "reason").row(0) == ("constraints", score, reason)
+
+
+def test_the_parts_are_the_shares_by_kind():
+    asked = asking(*THREE, Constraint("contains", "plum"))
+    samples = pl.DataFrame({"sample_id": ["s"], "prompt_id": ["p0"], "completion": ["a fig"]})
+    scored = build_reward(ConstraintsReward(type="constraints")).score(samples, prompts(asked))
+    assert parts_of(scored) == [{"contains": 0.5, "upper_case": 0.0, "words_exactly": 1.0}]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from hir_core.evaluation import majority_baseline, summarise, wilson_interval
-from hir_core.schemas import Evaluations, Prompts
+from hir_core.schemas import Evaluations, Prompts, Rewards
 
 
 def prompts(**tasks):
@@ -28,7 +28,8 @@ def evaluations(**tasks):
         for task, scores in tasks.items()
         for n, score in enumerate(scores)
     ]  # fmt: skip
-    return pl.DataFrame(rows, schema=Evaluations.create_empty().schema)
+    scores = pl.DataFrame(rows, schema=Evaluations.create_empty().schema)
+    return scores.with_columns(parts=pl.lit([], Rewards.create_empty().schema["parts"]))
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,17 @@ def test_a_graded_score_is_right_from_the_threshold_on():
     asked = prompts(a=[("test", []), ("test", [])])
     found = summarise(evaluations(a=[0.7, 0.4]), asked, threshold=0.5)["overall"]
     assert (found["accuracy"], found["majority_baseline"]) == (0.5, None)
+
+
+def test_attributes_have_their_mean_in_each_task():
+    asked = prompts(sums=[("test", ["1"]), ("test", ["1"]), ("train", ["1"])], bench=[("test", ["x"])])
+    judged = evaluations(sums=[1.0, None], bench=[0.5])
+    parts = [[("brief", 0.5), ("right", 1.0)], [("brief", 0.75), ("right", None)], [("brief", 0.0)]]
+    named = [[{"name": name, "score": score} for name, score in row] for row in parts]
+    found = summarise(judged.with_columns(parts=pl.Series(named, dtype=judged.schema["parts"])), asked)
+    expected = {"brief": {"mean": 0.625, "judged": 2}, "right": {"mean": 1.0, "judged": 1}}
+    assert found["overall"]["attributes"] == found["tasks"]["sums"]["attributes"] == expected
+    assert found["tasks"]["bench"]["attributes"] == {"brief": {"mean": 0.0, "judged": 1}}
 
 
 def test_no_evaluations_are_no_tasks():

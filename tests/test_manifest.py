@@ -62,7 +62,9 @@ def test_an_id_does_not_change_with_when_where_and_how_well_it_was_done():
 
 def test_every_stage_has_a_schema_text_but_models():
     assert {stage for stage in STAGES if table_schema(stage)} == set(SCHEMAS)
-    assert table_schema("rewards") == "sample_id string, reward string, score float64, reason string"
+    assert table_schema("rewards") == (
+        "sample_id string, reward string, score float64, reason string, parts list[struct[name string|score float64]]"
+    )
     assert "finish_reason enum[eos|length]" in table_schema("samples")
     assert "logprobs list[float32]" in table_schema("samples")
 

@@ -6,10 +6,11 @@ from itertools import count
 
 import polars as pl
 import pytest
-from reward_tables import prompts, samples, verdict
+from reward_tables import parts_of, prompts, samples, verdict
 
 from hir_core.errors import ConfigError, RewardError, SchemaError
-from hir_core.rewards import build_reward, not_judged_reasons
+from hir_core.rewards import attribute_means, build_reward, not_judged_reasons
+from hir_core.schemas import Rewards
 from hir_core.sections import ExactMatchReward, OptionChoiceReward, PythonReward
 
 COLOURS = {"query": "Which?\nOptions:\n(A) red\n(B) dark blue\n(C) blue", "options": ["red", "dark blue", "blue"]}
@@ -145,7 +146,7 @@ def test_scores_are_one_row_per_sample_in_order_of_their_ids():
 def test_judging_keeps_rows_and_their_order():
     answers = pl.DataFrame({"prompt_id": ["p1", "p0"], "completion": ["1", "1"], "model": ["m", "m"]})
     judged = build_reward(ExactMatchReward()).judge(answers, prompts({"references": ["0"]}, {"references": ["1"]}))
-    assert judged.columns == ["prompt_id", "completion", "model", "score", "reason"]
+    assert judged.columns == ["prompt_id", "completion", "model", "score", "reason", "parts"]
     assert judged["score"].to_list() == [1.0, 0.0]
 
 
@@ -221,10 +222,10 @@ def test_under_a_time_limit_a_broken_contract_is_named_with_the_row(write_reward
     [
         ("return [1, 'good']", "found 'good' of type str for row 1, prompt p0, completion 'two'"),
         ("return [1, 1j]", "found 1j of type complex for row 1"),
-        ("return [1]", "expected 2 numbers, one per row, found 1; the first row without its own is 1"),
-        ("return [1, 1, 1]", "expected 2 numbers, one per row, found 3"),
-        ("return 1", "expected a list of 2 numbers, found int"),
-        ("return None", "expected a list of 2 numbers, found NoneType"),
+        ("return [1]", "expected 2 scores, one per row, found 1; the first row without its own is 1"),
+        ("return [1, 1, 1]", "expected 2 scores, one per row, found 3"),
+        ("return 1", "expected a list of 2 scores, found int"),
+        ("return None", "expected a list of 2 scores, found NoneType"),
         ("return (1 for text in completions)", "found generator"),
         ("return prompts[5]", "raised IndexError: list index out of range, at .*my_rewards.*py line 2, .* rows 0 to 1"),
     ],
@@ -234,6 +235,77 @@ def test_a_function_that_breaks_its_contract_is_named_with_the_row(write_reward,
     with pytest.raises(RewardError, match=message) as caught:
         build_reward(config).score(samples("one", "two"), prompts({}))
     assert config.function in str(caught.value)
+
+
+@pytest.mark.parametrize("time_limit_s", [None, 20])
+def test_a_function_may_judge_several_attributes_whose_mean_is_the_score(write_reward, time_limit_s):
+    config = write_reward("""
+        from types import MappingProxyType
+        judged = {
+            "good": MappingProxyType({"right": 1, "brief": 0.5}),
+            "half": {"right": True, "brief": None},
+            "odd": {"right": float("nan"), "brief": 10**400},
+            "none": None,
+        }
+        return [judged[text] for text in completions]
+        """)
+    reward = build_reward(config.model_copy(update={"time_limit_s": time_limit_s}))
+    scored = reward.score(samples("good", "half", "odd", "none"), prompts({}))
+    Rewards.validate(scored)
+    assert scored.select("score", "reason").rows() == [
+        (0.75, ""),
+        (None, "cannot judge: brief"),
+        (None, "not finite: nan"),
+        (None, "cannot judge"),
+    ]
+    none = {"right": None, "brief": None}
+    assert parts_of(scored) == [{"right": 1.0, "brief": 0.5}, {"right": 1.0, "brief": None}, none, {}]
+    assert scored["parts"][0].to_list() == [{"name": "brief", "score": 0.5}, {"name": "right", "score": 1.0}]
+    assert not_judged_reasons(scored) == {"cannot judge": 2, "not finite": 1}
+
+
+def test_a_function_may_say_itself_what_its_attributes_come_to(write_reward):
+    judged = [{"score": 0.25, "a": 1, "b": 1}, {"score": 0.5, "a": None, "b": 0}, {"score": None, "a": 1, "b": 1}]
+    scored = build_reward(write_reward(f"return {judged!r}")).score(samples("x", "y", "z"), prompts({}))
+    assert scored.select("score", "reason").rows() == [(0.25, ""), (0.5, ""), (None, "cannot judge")]
+    assert parts_of(scored) == [{"a": 1.0, "b": 1.0}, {"a": None, "b": 0.0}, {"a": 1.0, "b": 1.0}]
+    alone = build_reward(write_reward("return [{'score': 0.5}]")).score(samples("x"), prompts({}))
+    assert (alone["score"][0], parts_of(alone)) == (0.5, [{}])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"a": 1}, {"a": "good"}, "found 'good' of type str as `a` for row 1, prompt p0, completion 'two'"),
+        ({"a": 1}, {"a": [1]}, r"found \[1\] of type list as `a` for row 1"),
+        ({"a": 1}, {}, r"found \{\}, which names none, for row 1"),
+        ({"a": 1}, {1: 1}, "found 1 as a name for row 1"),
+        ({"a": 1}, {" ": 1}, "found ' ' as a name for row 1"),
+        ({"a": 1, "b": 1}, {"a": 1, "c": 1}, "found a, c for row 1, prompt p0, completion 'two', and a, b for row 0"),
+        ({"a": 1, "score": 1}, {"a": 1}, "found a for row 1, .* and a, score for row 0: give None to an attribute"),
+        (0.5, {"a": 1}, "found a for row 1, .* and one number for row 0"),
+        ({"a": 1}, 0.5, "found one number for row 1, .* and a for row 0"),
+    ],
+)
+def test_attributes_that_are_none_or_others_are_refused_with_the_row(write_reward, first, second, message):
+    config = write_reward(f"return [{first!r}, {second!r}]")
+    with pytest.raises(RewardError, match=message) as caught:
+        build_reward(config).score(samples("one", "two"), prompts({}))
+    assert config.function in str(caught.value)
+
+
+def test_under_a_time_limit_attributes_are_compared_with_those_of_the_first_row_that_has_some(write_reward):
+    config = write_reward("return [{'none': None, 'one': {'a': 1}, 'two': {'b': 1}}[completions[0]]]")
+    with pytest.raises(RewardError, match="found b for row 2, prompt p0, completion 'two', and a for row 1: give None"):
+        build_reward(config.model_copy(update={"time_limit_s": 20})).score(samples("none", "one", "two"), prompts({}))
+
+
+def test_the_mean_of_each_attribute_is_told_with_how_many_it_is_of(write_reward):
+    reward = build_reward(write_reward("return [{'a': len(t), 'b': None if t == 'x' else 1} for t in completions]"))
+    scored = reward.score(samples("x", "xxx"), prompts({}))
+    assert attribute_means(scored) == {"attributes": {"a": {"mean": 2.0, "judged": 2}, "b": {"mean": 1.0, "judged": 1}}}
+    assert attribute_means(build_reward(ExactMatchReward()).score(samples("8"), prompts({"references": ["8"]}))) == {}
+    assert attribute_means(reward.score(samples("x"), prompts({})))["attributes"]["b"] == {"mean": None, "judged": 0}
 
 
 def test_functions_that_cannot_be_found_are_refused_before_anything_starts(write_reward):

@@ -1,4 +1,4 @@
-"""The reward `combined`: several rewards as one score, by weighted mean, minimum or product.
+"""The reward `combined`: several rewards as one score, by weighted mean, minimum or product, and each as an attribute.
 
 Where one part cannot judge, the whole cannot: a score made of the other parts would not be on the same scale.
 """
@@ -23,14 +23,15 @@ class Combined(Reward):
         super().__init__(config)
         self.parts = parts
         self.weights = [part.weight for part in config.parts]
+        self.names = [part.attribute for part in config.parts]
 
     def law(self) -> dict[str, Any]:
-        parts = zip(self.weights, self.parts, strict=True)
-        return {**super().law(), "parts": [{"weight": weight, "reward": part.law()} for weight, part in parts]}
+        parts = zip(self.config.parts, self.parts, strict=True)
+        return {**super().law(), "parts": [{**given.law(), "reward": part.law()} for given, part in parts]}
 
     def unusable(self, prompt: dict[str, Any]) -> str | None:
-        found = ((part, part.unusable(prompt)) for part in self.parts)
-        return next((f"{part.name}: {reason}" for part, reason in found if reason), None)
+        found = ((name, part.unusable(prompt)) for name, part in zip(self.names, self.parts, strict=True))
+        return next((f"{name}: {reason}" for name, reason in found if reason), None)
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         columns = [map(finite, part.verdicts(completions, prompts)) for part in self.parts]
@@ -38,13 +39,15 @@ class Combined(Reward):
 
     def _joined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The joint score, and the parts' reasons; the reason of a part that cannot judge stands first."""
-        named = [(part.name, *verdict) for part, verdict in zip(self.parts, verdicts, strict=True)]
-        unjudged = [reason for _, score, reason in named if score is None]
-        if unjudged:
-            told = [f"{name} {'none' if score is None else f'{score:.4g}'}" for name, score, _ in named]
-            return None, f"{unjudged[0]} [{', '.join(told)}]"
-        told = [f"{name} {score:.4g}{f' ({reason})' if reason else ''}" for name, score, reason in named]
-        return self._score([score for score, _ in verdicts if score is not None]), "; ".join(told)
+        parts = {name: verdict.score for name, verdict in zip(self.names, verdicts, strict=True)}
+        scores = [score for score in parts.values() if score is not None]
+        if len(scores) < len(parts):
+            told = [f"{name} {'none' if score is None else f'{score:.4g}'}" for name, score in parts.items()]
+            unjudged = next(verdict.reason for verdict in verdicts if verdict.score is None)
+            return Verdict(None, f"{unjudged} [{', '.join(told)}]", parts)
+        named = zip(self.names, verdicts, strict=True)
+        told = [f"{name} {score:.4g}{f' ({reason})' if reason else ''}" for name, (score, reason, _) in named]
+        return Verdict(self._score(scores), "; ".join(told), parts)
 
     def _score(self, scores: Sequence[float]) -> float:
         if self.config.how == "minimum":

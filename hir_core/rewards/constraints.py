@@ -6,6 +6,7 @@ They stand in the prompt's metadata: `{"constraints": [{"kind": "words_exactly",
 from __future__ import annotations
 
 import json
+from statistics import fmean
 from typing import Any
 
 from hir_core.constraints import check, described, read_constraints
@@ -16,7 +17,7 @@ REASON_WIDTH = 200
 
 
 class Constraints(RowReward):
-    """Checks every constraint that a prompt asks for."""
+    """Checks every constraint that a prompt asks for; the parts are the shares by kind."""
 
     name = "constraints"
 
@@ -32,7 +33,10 @@ class Constraints(RowReward):
 
     def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
         asked = read_constraints(prompt["metadata"]["constraints"])
-        unmet = [constraint for constraint in asked if not check(constraint, completion)]
+        met = [(constraint, check(constraint, completion)) for constraint in asked]
+        unmet = [constraint for constraint, is_met in met if not is_met]
+        parts = {kind: fmean(is_met for one, is_met in met if one.kind == kind) for kind in {c.kind for c in asked}}
         if not unmet:
-            return 1.0, f"meets all {len(asked)}"
-        return (len(asked) - len(unmet)) / len(asked), f"unmet: {shortened(described(unmet), REASON_WIDTH)}"
+            return Verdict(1.0, f"meets all {len(asked)}", parts)
+        reason = f"unmet: {shortened(described(unmet), REASON_WIDTH)}"
+        return Verdict((len(asked) - len(unmet)) / len(asked), reason, parts)

@@ -29,5 +29,5 @@ class ExactMatch(RowReward):
         answer, references = normalised(completion), prompt["references"]
         for reference in references:
             if answer and answer == normalised(reference):
-                return 1.0, f"equals {shortened(reference)}"
-        return 0.0, f"expected {shortened(' or '.join(references))}"
+                return Verdict(1.0, f"equals {shortened(reference)}")
+        return Verdict(0.0, f"expected {shortened(' or '.join(references))}")

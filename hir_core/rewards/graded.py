@@ -36,16 +36,16 @@ class Graded(RowReward):
     def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
         text = after_marker(completion, self.config.marker)
         if text is None:
-            return None, f"no {self.config.marker!r}: {shortened(completion)}"
+            return Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
         sequences = [items for reference in prompt["references"] if (items := items_of(reference))]
         has_numbers = any(word.isdecimal() for items in sequences for word, _ in items)
         given = items_of(text if has_numbers else _LIST_NUMBER.sub(" ", text))
         if not any(set(given) & set(items) for items in sequences):
-            return None, f"names no item: {shortened(completion)}"
+            return Verdict(None, f"names no item: {shortened(completion)}")
         share = prefix_share if self.config.measure == "prefix" else order_share
         best = max(sequences, key=lambda items: share(given, items))
         expected = " ".join(word for word, _ in best)
-        return share(given, best), f"{len(given)} items for {len(best)}, expected {shortened(expected)}"
+        return Verdict(share(given, best), f"{len(given)} items for {len(best)}, expected {shortened(expected)}")
 
 
 def items_of(text: str) -> list[Item]:

@@ -46,7 +46,9 @@ class Judge(Reward):
         replies = self._replies(requests)
         texts = [reply.text for reply in replies if not reply.problem]
         scores = iter(find(self.config.score_pattern, texts, group=1, how="last", limit_s=_READ_LIMIT_S))
-        return [(None, reply.problem) if reply.problem else self._read(reply.text, next(scores)) for reply in replies]
+        return [
+            Verdict(None, reply.problem) if reply.problem else self._read(reply.text, next(scores)) for reply in replies
+        ]
 
     def _request(self, completion: str, prompt: dict[str, Any]) -> dict[str, Any]:
         values = {
@@ -71,14 +73,14 @@ class Judge(Reward):
 
     def _read(self, reply: str, found: Answer) -> Verdict:
         if found.problem:
-            return None, f"the score was not found in time: {shortened(reply)}"
+            return Verdict(None, f"the score was not found in time: {shortened(reply)}")
         try:
             score = float(found.value[0]) / self.config.best
         except (IndexError, TypeError, ValueError):
-            return None, f"no score in the reply: {shortened(reply)}"
+            return Verdict(None, f"no score in the reply: {shortened(reply)}")
         if not 0 <= score <= 1:
-            return None, f"score out of range: {shortened(found.value[0])}, expected 0 to {self.config.best:g}"
-        return score, shortened(reply)
+            return Verdict(None, f"score out of range: {shortened(found.value[0])}, expected 0 to {self.config.best:g}")
+        return Verdict(score, shortened(reply))
 
 
 def request_name(url: str, request: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ class Math(Reward):
         work = Work("hir_core.rewards.mathematics:make_comparer")
         found = iter(answers(work, rows, self.config.time_limit_s))
         return [
-            (None, f"no {self.config.marker!r}: {shortened(completion)}")
+            Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
             if text is None
             else _verdict(next(found), completion, prompt["references"])
             for text, completion, prompt in zip(texts, completions, prompts, strict=True)
@@ -67,10 +67,10 @@ class Math(Reward):
 
 def _verdict(found: Any, completion: str, references: Sequence[str]) -> Verdict:
     if found.problem or isinstance(found.value, str):
-        return None, f"{found.problem or found.value}: {shortened(completion)}"
+        return Verdict(None, f"{found.problem or found.value}: {shortened(completion)}")
     if found.value:
-        return 1.0, f"equals {shortened(' or '.join(references))}"
-    return 0.0, f"expected {shortened(' or '.join(references))}"
+        return Verdict(1.0, f"equals {shortened(' or '.join(references))}")
+    return Verdict(0.0, f"expected {shortened(' or '.join(references))}")
 
 
 def make_comparer(settings: dict[str, Any]) -> Callable[[dict[str, Any]], bool | str]:

@@ -28,15 +28,15 @@ class Numeric(RowReward):
     def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
         text = after_marker(completion, self.config.marker)
         if text is None:
-            return None, f"no {self.config.marker!r}: {shortened(completion)}"
+            return Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
         number, problem = self._read(text)
         if number is None:
-            return None, f"{problem}: {shortened(completion)}"
+            return Verdict(None, f"{problem}: {shortened(completion)}")
         accepted = self._accepted(prompt)
         for reference, expected in accepted.items():
             if abs(number - expected) <= self._tolerance(expected):
-                return 1.0, f"equals {shortened(reference)}"
-        return 0.0, f"expected {shortened(' or '.join(accepted))}"
+                return Verdict(1.0, f"equals {shortened(reference)}")
+        return Verdict(0.0, f"expected {shortened(' or '.join(accepted))}")
 
     def _read(self, text: str) -> Reading:
         """The first number after the marker; without a marker, the last of all."""

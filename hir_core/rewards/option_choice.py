@@ -34,11 +34,11 @@ class OptionChoice(RowReward):
         named = options_named(completion, prompt["options"], lettered=_is_lettered(prompt))
         if len(named) != 1:
             what = "no option" if not named else f"{len(named)} options"
-            return None, f"names {what}: {shortened(completion)}"
+            return Verdict(None, f"names {what}: {shortened(completion)}")
         (chosen,) = named
         right = _right(prompt)
-        verdict = "right" if chosen in right else "wrong"
-        return float(chosen in right), f"{verdict}: names {shortened(prompt['options'][chosen])}"
+        judged = "right" if chosen in right else "wrong"
+        return Verdict(float(chosen in right), f"{judged}: names {shortened(prompt['options'][chosen])}")
 
 
 def options_named(text: str, options: Sequence[str], *, lettered: bool) -> set[int]:

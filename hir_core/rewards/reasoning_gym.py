@@ -59,8 +59,8 @@ class ReasoningGym(RowReward):
         try:
             score = float(self._task(kept).score_answer(completion.strip(), from_tagged(kept["entry"])))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on an odd text cannot judge it
-            return None, f"the scorer of {kept['task']} failed: {type(error).__name__}: {error}"
-        return score, f"{score:g} of 1 by {kept['task']}"
+            return Verdict(None, f"the scorer of {kept['task']} failed: {type(error).__name__}: {error}")
+        return Verdict(score, f"{score:g} of 1 by {kept['task']}")
 
     def _task(self, kept: dict[str, Any]) -> Any:
         """The task with the dials that the prompt was drawn with: some scorers look at them."""

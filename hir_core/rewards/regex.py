@@ -36,12 +36,14 @@ class Regex(Reward):
 
     def _verdict(self, answer: Answer, completion: str, references: Sequence[str]) -> Verdict:
         if answer.problem:
-            return None, f"{answer.problem}: {shortened(completion)}"
+            return Verdict(None, f"{answer.problem}: {shortened(completion)}")
         if self.config.group is None:
-            return (1.0, "matches") if answer.value else (0.0, f"does not match: {shortened(completion)}")
+            if answer.value:
+                return Verdict(1.0, "matches")
+            return Verdict(0.0, f"does not match: {shortened(completion)}")
         if not answer.value or answer.value[0] is None:
-            return None, f"no match: {shortened(completion)}"
+            return Verdict(None, f"no match: {shortened(completion)}")
         given = normalised(answer.value[0])
         if given and given in map(normalised, references):
-            return 1.0, f"found {shortened(answer.value[0])}"
-        return 0.0, f"found {shortened(answer.value[0])}, expected {shortened(' or '.join(references))}"
+            return Verdict(1.0, f"found {shortened(answer.value[0])}")
+        return Verdict(0.0, f"found {shortened(answer.value[0])}, expected {shortened(' or '.join(references))}")

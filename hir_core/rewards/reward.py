@@ -10,8 +10,9 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -19,8 +20,18 @@ from hir_core.errors import ConfigError, SchemaError
 from hir_core.schemas import Rewards
 from hir_core.sections import Part
 
-Verdict = tuple[float | None, str]
-"""A score and the reason for it; no score: the reward cannot judge, which is not 0."""
+PARTS = Rewards.create_empty().schema["parts"]
+_NONE: Mapping[str, float | None] = MappingProxyType({})
+
+
+class Verdict(NamedTuple):
+    """How a completion was judged."""
+
+    score: float | None
+    """None: the reward cannot judge, which is not 0."""
+    reason: str
+    parts: Mapping[str, float | None] = _NONE
+    """The score of each attribute that was judged by itself, None where it cannot be; none where there is one score."""
 
 
 class Reward(ABC):
@@ -61,7 +72,7 @@ class Reward(ABC):
             )
 
     def judge(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        """Adds `score` and `reason` to rows that have a `prompt_id` and a `completion`, in their own order.
+        """Adds `score`, `reason` and `parts` to rows with a `prompt_id` and a `completion`, in their own order.
 
         Raises:
             ConfigError: a prompt cannot be judged; found before anything is scored.
@@ -78,8 +89,9 @@ class Reward(ABC):
         asked_of = [by_id[key] for key in answers["prompt_id"]]
         found = [finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of)]
         return answers.with_columns(
-            score=pl.Series([score for score, _ in found], dtype=pl.Float64),
-            reason=pl.Series([reason for _, reason in found], dtype=pl.String),
+            score=pl.Series([verdict.score for verdict in found], dtype=pl.Float64),
+            reason=pl.Series([verdict.reason for verdict in found], dtype=pl.String),
+            parts=pl.Series([_listed(verdict.parts) for verdict in found], dtype=PARTS),
         )
 
     def score(self, samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
@@ -91,7 +103,7 @@ class Reward(ABC):
         """
         judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts)
         return (
-            judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason")
+            judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason", "parts")
             .sort("sample_id")
             .cast(Rewards.create_empty().schema)
         )
@@ -109,11 +121,12 @@ class RowReward(Reward):
 
 
 def finite(verdict: Verdict) -> Verdict:
-    """The verdict, or none where its score is NaN or infinite, for which no threshold has a meaning."""
-    score, reason = verdict
+    """The verdict without scores that are NaN or infinite, for which no threshold has a meaning."""
+    score, reason, parts = verdict
+    parts = {name: part if part is not None and math.isfinite(part) else None for name, part in parts.items()}
     if score is None or math.isfinite(score):
-        return verdict
-    return None, f"not finite: {score}{f', {reason}' if reason else ''}"
+        return Verdict(score, reason, parts)
+    return Verdict(None, f"not finite: {score}{f', {reason}' if reason else ''}", parts)
 
 
 def not_judged_reasons(judged: pl.DataFrame, most: int = 20) -> dict[str, int]:
@@ -128,6 +141,17 @@ def not_judged_reasons(judged: pl.DataFrame, most: int = 20) -> dict[str, int]:
     return named | ({"other": named.get("other", 0) + rest} if rest else {})
 
 
+def attribute_means(judged: pl.DataFrame) -> dict[str, Any]:
+    """As `attributes`, for each by name its `mean` score and how many rows are `judged` on it; {} where there are none.
+
+    Args:
+        judged: rows with `parts`.
+    """
+    parts = judged.select("parts").explode("parts").unnest("parts")
+    means = parts.group_by("name").agg(mean=pl.col("score").mean(), judged=pl.col("score").count()).sort("name")
+    return {"attributes": {row.pop("name"): row for row in means.to_dicts()}} if means.height else {}
+
+
 def after_marker(text: str, marker: str | None) -> str | None:
     """What follows the last place of a marker, whatever its case; all of it without one, None where it is missing."""
     if marker is None:
@@ -140,6 +164,10 @@ def shortened(text: str, width: int = 60) -> str:
     """The beginning of a text on one line, for messages."""
     line = " ".join(text.split())
     return repr(line if len(line) <= width else line[: width - 1] + "…")
+
+
+def _listed(parts: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    return [{"name": name, "score": score} for name, score in sorted(parts.items())]
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:

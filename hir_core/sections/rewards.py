@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -88,7 +89,8 @@ class GradedReward(Part):
 
 
 class PythonReward(Part):
-    """A function of yours: `score(completions, prompts) -> list[float | None]`."""
+    """A function of yours, `score(completions, prompts)`, which returns for each completion a number, None, or several
+    numbers by name: the attributes, with `score` for all of them together (left out: their mean)."""
 
     type: Literal["python"]
     function: str
@@ -177,13 +179,26 @@ class JudgeReward(Part):
 class WeightedReward(Part):
     """A part of a combined reward."""
 
+    name: str | None = Field(None, min_length=1)
+    """Of the attribute that it judges; left out: its reward's name."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How much it counts in the mean."""
     reward: RewardConfig
 
+    @property
+    def attribute(self) -> str:
+        """The name of what it judges."""
+        own = self.reward.function if isinstance(self.reward, PythonReward) else self.reward.type
+        return self.name or own
+
+    def law(self) -> dict[str, Any]:
+        """A name decides nothing where it is left out: the reward of the part says it already."""
+        law = super().law()
+        return law if self.name else {key: value for key, value in law.items() if key != "name"}
+
 
 class CombinedReward(Part):
-    """Several rewards as one score; where one part cannot judge, the whole cannot."""
+    """Several rewards as one score, and each as an attribute; where one part cannot judge, the whole cannot."""
 
     type: Literal["combined"]
     how: Literal["mean", "minimum", "product"] = "mean"
@@ -193,6 +208,13 @@ class CombinedReward(Part):
     def _weights_count(self) -> CombinedReward:
         if self.how != "mean" and any(part.weight != 1 for part in self.parts):
             raise ValueError(f"weights count in a mean only: leave `weight` out, or set how to mean, found {self.how}")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_have_names_of_their_own(self) -> CombinedReward:
+        counts = Counter(part.attribute for part in self.parts)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"several parts are named {', '.join(twice)}: give each a `name` of its own")
         return self
 
 
@@ -218,6 +240,9 @@ RewardConfig = Annotated[
     | Annotated[CombinedReward, Tag("combined")],
     tagged("exact_match"),
 ]
+
+WITH_ATTRIBUTES = (CombinedReward, ConstraintsReward, PythonReward)
+"""Rewards that can judge several attributes of one output."""
 
 WeightedReward.model_rebuild()  # parts of a combined reward may be combined themselves
 CombinedReward.model_rebuild()
