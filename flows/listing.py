@@ -16,6 +16,7 @@ from hir_core.store import Store
 from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
+INSTRUCTIONS_SHOWN = 3
 
 
 def describe_runs(runs_dir: Path) -> list[Facts]:
@@ -65,9 +66,16 @@ def metric_text(stage: str, facts: Facts) -> str:
     if stage == "evaluations":
         return f"accuracy {accuracy(facts)}"
     if stage == "triples":
-        return " · ".join(f"{share:.0%} {printable(name)}" for name, share in facts["instructions"].items())
+        return _shares(facts["instructions"])
     (name, value), *_ = facts.items()
     return f"{name.replace('_', ' ')} {number(value, '.3f' if value is not None and value < 100 else ',.0f')}"
+
+
+def _shares(shares: dict[str, float]) -> str:
+    """The most frequent instructions, in the order given, and how many more there are."""
+    most = sorted(shares, key=lambda name: -shares[name])[:INSTRUCTIONS_SHOWN]
+    told = [f"{share:.0%} {printable(name)}" for name, share in shares.items() if name in most]
+    return " · ".join(told) + (f" · {len(shares) - len(most)} more" if len(shares) > len(most) else "")
 
 
 def _evaluation_metric(manifest: Manifest) -> Facts:

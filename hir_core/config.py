@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from hir_core.errors import ConfigError
 from hir_core.explaining import did_you_mean, explain, roots
 from hir_core.sections import (
+    WITH_ATTRIBUTES,
+    AttributesRelabel,
     EvaluationConfig,
     ExactMatchReward,
     HindsightRelabel,
@@ -63,6 +65,17 @@ class RunConfig(Part):
     launch: Annotated[LaunchConfig, Performance] = LaunchConfig()
 
     _run_names_a_folder = field_validator("run")(folder_name)
+
+    @field_validator("relabel")
+    @classmethod
+    def _attributes_are_judged(cls, relabel: Part, others: ValidationInfo) -> Part:
+        reward = others.data.get("reward")  # absent where it is wrong itself
+        if isinstance(relabel, AttributesRelabel) and reward is not None and not isinstance(reward, WITH_ATTRIBUTES):
+            raise ValueError(
+                f"attributes come from a reward that judges several: set reward.type to combined, constraints or "
+                f"python, found {reward.type}"
+            )
+        return relabel
 
     @field_validator("deepspeed")
     @classmethod

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app, next_commands
 from flows.display import Display, headline
+from flows.listing import metric_text
 from flows.wording import accuracy, duration, folded, printable, size
 from hir_core.config import parse_config
 from hir_core.identities import Scored
@@ -159,6 +160,11 @@ def test_ls_of_a_run_lists_its_versions_in_the_order_of_the_loop(outputs: list[O
 )
 def test_ls_tells_what_matters_of_each_stage(stage: str, metric: str, outputs: list[Outputs]) -> None:
     assert any(f" {stage}/0001-" in line and line.endswith(metric) for line in hir("ls", "tiny").splitlines())
+
+
+def test_ls_names_the_most_frequent_instructions_and_counts_the_others() -> None:
+    shares = {"wrong": 0.15, "a": 0.5, "b": 0.04, "correct": 0.3, "c": 0.01}
+    assert metric_text("triples", {"instructions": shares}) == "15% wrong · 50% a · 30% correct · 2 more"
 
 
 def test_ls_of_several_runs_puts_the_run_in_front(outputs: list[Outputs]) -> None:

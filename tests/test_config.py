@@ -149,6 +149,11 @@ def test_the_last_of_two_changes_holds(tmp_path: Path) -> None:
         ("run=../up", "run: expected a folder's name of up to 100 letters"),
         ("launch.processes=0", "launch.processes: expected auto or a whole number of at least 1 (found 0)"),
         ("reward={type: python, function: f}", "reward.function: expected module:function, as in my_rewards:score"),
+        ("relabel.type=attributes", "relabel: attributes come from a reward that judges several: set reward.type to"),
+        (
+            "relabel={type: attributes, instruction: Be good.}",
+            "relabel.instruction: expected a text with {attributes}, and {correct} if you like (found 'Be good.')",
+        ),
         ("warm_start.epochs=3", "warm_start.demonstrations: required, but missing"),
         ("iterations", "expected key=value, found `iterations`"),
         ("=3", "expected key=value, found `=3`"),

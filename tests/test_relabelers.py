@@ -12,6 +12,7 @@ from hir_core.relabelers import build_relabeler
 from hir_core.relabelers.satisfied import achieved
 from hir_core.schemas import Prompts, Rewards, Samples, Triples, content_key
 from hir_core.sections import (
+    AttributesRelabel,
     BestOfKRelabel,
     ChainRelabel,
     ConstraintsRelabel,
@@ -33,11 +34,12 @@ DEMONSTRATIONS = build_relabeler(DemonstrationsRelabel(type="demonstrations"), T
 QUANTILES = build_relabeler(QuantilesRelabel(type="quantiles", levels=3, instruction="{level} of {levels}"), TOLD)
 CHAIN = build_relabeler(ChainRelabel(type="chain", query="{query} Not {wrong}, but"), TOLD)
 CONSTRAINTS = build_relabeler(ConstraintsRelabel(type="constraints"), TOLD)
-ALL = [HINDSIGHT, KEEP_CORRECT, BEST_OF_K, DEMONSTRATIONS, QUANTILES, CHAIN, CONSTRAINTS]
+ATTRIBUTES = build_relabeler(AttributesRelabel(type="attributes", instruction="Be {attributes}."), TOLD)
+ALL = [HINDSIGHT, KEEP_CORRECT, BEST_OF_K, DEMONSTRATIONS, QUANTILES, CHAIN, CONSTRAINTS, ATTRIBUTES]
 
 
-def tables(*scores, prompt_ids=None, completions=None, **changed):
-    """One sample per score, all of one prompt unless their prompts are named."""
+def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
+    """One sample per score, all of one prompt unless their prompts are named; parts as `{attribute: score}`."""
     defaults = {"prompt_id": "p", "model": "m", "instruction": "i", "k": 0, "prompt_ids": [1], "completion": "8",
                 "completion_ids": [5, 2], "logprobs": [-0.1, -0.2], "finish_reason": "eos", "seed": 0}  # fmt: skip
     rows = [defaults | changed | {"sample_id": f"s{n}"} for n in range(len(scores))]
@@ -45,7 +47,11 @@ def tables(*scores, prompt_ids=None, completions=None, **changed):
     for row, text in zip(rows, completions or [], strict=False):
         row |= {"completion": text, "completion_ids": [ord(text), 2]}
     samples = pl.DataFrame(rows, schema=Samples.create_empty().schema)
-    judged = [{"sample_id": f"s{n}", "reward": "r", "score": score, "reason": ""} for n, score in enumerate(scores)]
+    judged = [
+        {"sample_id": f"s{n}", "reward": "r", "score": score, "reason": "",
+         "parts": [{"name": name, "score": part} for name, part in sorted(named.items())]}
+        for n, (score, named) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
+    ]  # fmt: skip
     return samples, pl.DataFrame(judged, schema=Rewards.create_empty().schema), prompts(4)
 
 
@@ -122,7 +128,7 @@ def test_keep_correct_leaves_wrong_outputs_out_and_contrasts_nothing():
 
 @pytest.mark.parametrize("relabeler", ALL, ids=lambda relabeler: relabeler.name)
 def test_the_order_of_rows_does_not_matter_and_no_rows_are_fine(relabeler):
-    samples, rewards, asked = tables(1.0, 0.0, 1.0, None)
+    samples, rewards, asked = tables(1.0, 0.0, 1.0, None, parts=[{"a": 1}, {"a": 0, "b": 3}, {"b": 2}, {"a": 0.5}])
     forward, backward = (relabeler.relabel(samples, rewards[::step], asked)[0] for step in (1, -1))
     assert forward.equals(backward)
     assert forward["triple_id"].is_sorted()
@@ -254,6 +260,109 @@ def test_every_correct_output_is_kept_and_without_any_all_are():
     assert relabeled(HINDSIGHT, 0.0, 0.0, select={"others_per_correct": 1.0})[0].height == 2
 
 
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+JUDGED = [
+    {"correctness": 0.0, "brevity": -10.0},
+    {"correctness": 1.0, "brevity": -2.0},
+    {"correctness": 0.5, "brevity": -4.0},
+    {"correctness": 0.6, "brevity": -9.0},
+    {"correctness": None, "brevity": -2.0},
+    {"correctness": 1.0},
+    {"correctness": None, "brevity": None},
+    {},
+]
+
+
+def told(relabeler, parts, scores=None, **changed):
+    """The instruction of each sample, by its number; whatever the joint scores are, unless they are given."""
+    triples, rejected = relabeled(relabeler, *(scores or [None] * len(parts)), parts=parts, **changed)
+    return {int(key[1:]): text for key, text in triples.select("sample_id", "instruction").iter_rows()}, rejected
+
+
+def test_attributes_are_told_as_levels_and_the_best_of_all_is_the_correct_instruction():
+    """Five levels. Correctness ranges over 1: 0.5 is 4 / 2 = 2, 0.6 is 2.4 and so 2. Brevity ranges over 8:
+
+    -4 is 4 * 6 / 8 = 3, -9 is 4 / 8 = 0.5 and so, a half being rounded up, 1.
+    """
+    found, rejected = told(ATTRIBUTES, JUDGED)
+    assert found == {
+        0: "Be brevity 0, correctness 0.",
+        1: "Be right.",
+        2: "Be brevity 3, correctness 2.",
+        3: "Be brevity 1, correctness 2.",
+        4: "Be brevity 4.",  # the best that is told, but nobody knows whether it is right
+        5: "Be right.",  # nobody asked how brief it is
+    }
+    assert rejected == {"cannot judge": 2}
+
+
+def test_an_attribute_that_is_the_same_everywhere_is_best_from_the_threshold_on_and_worst_below():
+    parts = [{"correct": 0.5, "brevity": brevity} for brevity in (1.0, 0.0)]
+    low, high = (
+        build_relabeler(AttributesRelabel(type="attributes", levels=2, threshold=threshold), TOLD)
+        for threshold in (0.6, 0.5)
+    )
+    text = "Generate an answer with brevity {}, correct {} to this problem.".format
+    assert told(low, parts)[0] == {0: text(1, 0), 1: text(0, 0)}
+    assert told(high, parts)[0] == {0: "Be right.", 1: text(0, 1)}
+    unknown = [*parts, {"correct": None, "brevity": 1.0}]
+    assert told(high, unknown)[0][2] == "Generate an answer with brevity 1 to this problem."
+
+
+def test_an_output_that_says_nothing_moves_no_range_and_is_not_contrasted_with():
+    samples, rewards, asked = tables(0.0, 0.0, 0.0, parts=[{"a": 0.0}, {"a": 1.0}, {"a": 9.0}])
+    lists = [pl.Series(name, [*samples[name][:2], []], samples.schema[name]) for name in ("completion_ids", "logprobs")]
+    triples, rejected = ATTRIBUTES.relabel(samples.with_columns(lists), rewards, asked)
+    assert triples.sort("sample_id").select("sample_id", "instruction", "contrast").rows() == [
+        ("s0", "Be a 0.", ["Be right."]),
+        ("s1", "Be right.", ["Be a 0."]),
+    ]
+    assert rejected == {"empty completion": 1}
+
+
+def test_attributes_are_contrasted_with_those_of_other_samples_of_the_prompt():
+    parts = [{"a": score} for score in (0, 2, 2, 4, 1)]
+    triples, _ = relabeled(ATTRIBUTES, *[0.0] * 5, parts=parts, prompt_ids=["p", "p", "p", "p", "p1"])
+    assert triples.sort("sample_id").select("instruction", "contrast").rows() == [
+        ("Be a 0.", ["Be a 2.", "Be right."]),
+        ("Be a 2.", ["Be a 0.", "Be right."]),
+        ("Be a 2.", ["Be a 0.", "Be right."]),
+        ("Be right.", ["Be a 0.", "Be a 2."]),
+        ("Be a 1.", []),
+    ]
+
+
+def test_levels_depend_on_the_place_in_the_range_alone():
+    scores = [float(place) for place in (3, 17, 0, 64, 41, 40, 63)]
+    moved = [[4 * score - 128 for score in scores], [score / 1024 for score in scores]]  # exact in binary
+    first, *others = ([{"a": score} for score in row] for row in (scores, *moved))
+    levels = told(ATTRIBUTES, first)[0]
+    assert levels == {
+        0: "Be a 0.",
+        1: "Be a 1.",
+        2: "Be a 0.",
+        3: "Be right.",
+        4: "Be a 3.",
+        5: "Be a 3.",
+        6: "Be right.",
+    }
+    assert [told(ATTRIBUTES, parts)[0] for parts in others] == [levels, levels]
+
+
+def test_a_range_beyond_all_floats_has_its_ends():
+    parts = [{"a": score} for score in (-1.7e308, 1.7e308)]
+    assert told(ATTRIBUTES, parts)[0] == {0: "Be a 0.", 1: "Be right."}
+
+
+def test_the_instruction_may_hold_the_correct_one():
+    relabeler = build_relabeler(AttributesRelabel(type="attributes", instruction="{correct} {attributes}"), TOLD)
+    assert told(relabeler, [{"a": 0, "b": 1}, {"a": 1, "b": 0}])[0] == {
+        0: "Be right. a 0, b 4",
+        1: "Be right. a 4, b 0",
+    }
+
+
 # --- constraints -----------------------------------------------------------------------------------------------------
 
 WRITING = {"words": 4, "max_words": 3, "kinds": ["words_exactly", "contains", "lower_case", "upper_case"]}
@@ -322,7 +431,7 @@ def told_by(tmp_path, monkeypatch):
 def test_a_function_writes_instructions_and_the_others_of_the_prompt_are_the_contrast(told_by):
     relabeler = told_by("return [None if s['completion'] == 'c' else f'Say {s[\"completion\"]}.' for s in samples]")
     triples, rejected = relabeled(relabeler, 0.0, 1.0, 1.0, 0.0, None, completions="abcda", prompt_ids=[*"pppp", "p1"])
-    assert triples.sort("sample_id").select("sample_id", "instruction", pl.col("contrast").list.sort()).rows() == [
+    assert triples.sort("sample_id").select("sample_id", "instruction", "contrast").rows() == [
         ("s0", "Say a.", ["Say b.", "Say d."]),
         ("s1", "Say b.", ["Say a.", "Say d."]),
         ("s3", "Say d.", ["Say a.", "Say b."]),
@@ -334,6 +443,12 @@ def test_the_source_of_a_function_is_part_of_its_law(told_by):
     laws = [told_by(body).law() for body in ("return ['x'] * len(samples)", "return ['y'] * len(samples)")]
     assert laws[0]["source_sha256"] != laws[1]["source_sha256"]
     assert laws[0]["type"] == "python"
+
+
+def test_a_function_sees_attributes_by_name(told_by):
+    relabeler = told_by("return [f'Be {s[\"parts\"]}.' for s in samples]")
+    triples, _ = relabeled(relabeler, 1.0, 0.0, parts=[{"a": 0.5, "b": None}, {}])
+    assert sorted(triples["instruction"]) == ["Be {'a': 0.5, 'b': None}.", "Be {}."]
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,27 @@ def test_a_triple_is_traced_to_its_sample_prompt_score_rule_and_model(settings):
     assert run.store.manifest(run.store.resolve("models@1")).parents == (sample["model"], str(ref))
 
 
+def test_attributes_are_judged_relabeled_and_told_while_all_is_sampled_and_tested_alike(settings, tmp_path):
+    """The model says "2", nothing and "7" to each of 8 train prompts; 2 answers three of them."""
+    (tmp_path / "briefly.py").write_text("def score(completions, prompts): return [float(len(t)) for t in completions]")
+    length = {"name": "length", "reward": {"type": "python", "function": "briefly:score"}}
+    reward = {"type": "combined", "parts": [{"name": "truth", "reward": {"type": "exact_match"}}, length]}
+    run = loop(with_changes(settings, {"reward": reward, "relabel": {"type": "attributes", "levels": 3}}))
+    told = "Generate an answer with length 2, truth 0 to this problem."
+    correct = run.config.instructions.correct
+    assert run.facts(run.store.resolve("triples@1"))["instructions"] == {correct: 3, told: 13}
+    contrasts = run.table(run.store.resolve("triples@1")).group_by("instruction", "contrast").len()
+    assert sorted(contrasts.rows()) == [(correct, [told], 3), (told, [], 10), (told, [correct], 3)]
+    means = run.facts(run.store.resolve("rewards@1"))["attributes"]
+    assert means["length"] == {"mean": pytest.approx(16 / 24), "judged": 24}
+    assert means["truth"] == {"mean": pytest.approx(3 / 24), "judged": 24}
+    overall = run.facts(run.store.resolve("evaluations@1"))["overall"]
+    assert overall["attributes"]["length"] == {"mean": 1.0, "judged": 4}
+    assert overall["attributes"]["truth"]["judged"] == 4
+    for stage in ("samples@1", "evaluations@1"):
+        assert set(run.table(run.store.resolve(stage))["instruction"]) == {correct}
+
+
 def test_every_table_opens_with_plain_polars_and_duckdb(settings):
     run = loop(with_changes(settings, {}))
     for ref in run.store.versions():

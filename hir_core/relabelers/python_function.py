@@ -1,8 +1,8 @@
 """The relabeler `python`: a function of the user's writes the instruction of every sample.
 
-It is called once with all judged samples as dicts (`prompt_id`, `query`, `completion`, `score`, `is_correct`,
-`references`) and returns, for each, the instruction that its completion is right under, or None to leave it out. Where
-other samples of the prompt got other instructions, these are the contrast.
+It is called once with all judged samples as dicts (`prompt_id`, `query`, `completion`, `score`, `parts` by name,
+`is_correct`, `references`) and returns, for each, the instruction that its completion is right under, or None to leave
+it out. Where other samples of the prompt got other instructions, these are the contrast.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 
 from hir_core.errors import RewardError
-from hir_core.relabelers.relabeler import Relabeler
+from hir_core.relabelers.relabeler import Relabeler, other_instructions
 from hir_core.sections import Instructions, PythonRelabel
 from hir_core.user_functions import UserFunction
 
 LEFT_OUT = "left out by the function"
-COLUMNS = ("prompt_id", "query", "completion", "score", "is_correct", "references")
+COLUMNS = ("prompt_id", "query", "completion", "score", "parts", "is_correct", "references")
 
 
 class PythonFunction(Relabeler):
@@ -43,7 +43,8 @@ class PythonFunction(Relabeler):
         del prompts
         judged = scored.with_columns(rejected=self.rejection())
         rows = judged.filter(pl.col("rejected").is_null()).select("sample_id", *COLUMNS)
-        written = self._function(rows.select(COLUMNS).to_dicts(), what="instruction") if rows.height else []
+        seen = [row | {"parts": _by_name(row["parts"])} for row in rows.select(COLUMNS).iter_rows(named=True)]
+        written = self._function(seen, what="instruction") if seen else []
         for row, text in enumerate(written):
             if text is not None and not isinstance(text, str):
                 raise RewardError(
@@ -52,7 +53,8 @@ class PythonFunction(Relabeler):
         told = rows.select("sample_id", instruction=pl.Series(written, dtype=pl.String))
         labeled = judged.join(told, on="sample_id", how="left", maintain_order="left")
         left_out = pl.when(pl.col("rejected").is_null() & pl.col("instruction").is_null()).then(pl.lit(LEFT_OUT))
-        others = pl.col("instruction").unique().sort().implode().over("prompt_id")
-        return labeled.with_columns(rejected=pl.coalesce("rejected", left_out)).with_columns(
-            contrast=others.list.drop_nulls().list.set_difference(pl.concat_list("instruction"))
-        )
+        return labeled.with_columns(rejected=pl.coalesce("rejected", left_out), contrast=other_instructions())
+
+
+def _by_name(parts: list[dict[str, Any]]) -> dict[str, float | None]:
+    return {part["name"]: part["score"] for part in parts}

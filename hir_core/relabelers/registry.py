@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hir_core.relabelers.attributes import Attributes
 from hir_core.relabelers.best_of_k import BestOfK
 from hir_core.relabelers.chain import Chain
 from hir_core.relabelers.demonstrations import Demonstrations
@@ -19,6 +20,7 @@ RELABELERS: dict[str, type[Relabeler]] = {
     "best_of_k": BestOfK,
     "demonstrations": Demonstrations,
     "quantiles": Quantiles,
+    "attributes": Attributes,
     "chain": Chain,
     "constraints": Satisfied,
     "python": PythonFunction,

@@ -27,8 +27,8 @@ class Relabeler:
     """An instruction generation function phi(p, q, o, R) of Zhang et al. 2023 (arXiv 2302.05206), given as rules.
 
     The rules are expressions over one row per sample, sorted by sample_id: sample_id, prompt_id, completion,
-    completion_ids, finish_reason, score, is_correct, query, references, metadata. One that needs more than expressions
-    overrides `label`.
+    completion_ids, finish_reason, score, parts, is_correct, query, references, metadata. One that needs more than
+    expressions overrides `label`.
     """
 
     name: str
@@ -52,10 +52,14 @@ class Relabeler:
         """The other instructions, under which it should be unlikely; none unless a relabeler says so."""
         return NO_TEXTS
 
+    def is_judged(self) -> pl.Expr:
+        """Whether there is a score to go by."""
+        return pl.col("score").is_not_null()
+
     def rejection(self) -> pl.Expr:
         """Why a sample is left out; null where it is kept."""
         return (
-            pl.when(pl.col("score").is_null())
+            pl.when(~self.is_judged())
             .then(pl.lit(CANNOT_JUDGE))
             .when(pl.col("completion_ids").list.len() == 0)
             .then(pl.lit(EMPTY_COMPLETION))
@@ -92,6 +96,12 @@ class Relabeler:
         return _with_keys(triples, self.parent)
 
 
+def other_instructions() -> pl.Expr:
+    """The instructions that other samples of the prompt got, in order; a row without one adds none."""
+    of_prompt = pl.col("instruction").unique().implode().over("prompt_id")
+    return of_prompt.list.drop_nulls().list.set_difference(pl.concat_list("instruction")).list.sort()
+
+
 def _with_keys(triples: pl.DataFrame, parent: str) -> pl.DataFrame:
     """A sorted Triples table, its `triple_id` made of the parent's key, the relabeler and the instruction."""
     origins = triples.select(parent, "relabeler", "instruction").iter_rows()
@@ -108,5 +118,5 @@ def _joined(samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame)
                 f"{strangers['sample_id'].sort()[0]}: pass the tables of one iteration"
             )
     wanted = samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
-    scored = wanted.join(rewards.select("sample_id", "score"), on="sample_id", validate="1:1")
+    scored = wanted.join(rewards.select("sample_id", "score", "parts"), on="sample_id", validate="1:1")
     return scored.join(prompts.select("prompt_id", "query", "references", "metadata"), on="prompt_id", validate="m:1")

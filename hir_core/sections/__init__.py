@@ -17,6 +17,7 @@ from hir_core.sections.prompts import (
     SyntheticPrompts,
 )
 from hir_core.sections.relabeling import (
+    AttributesRelabel,
     BestOfKRelabel,
     ChainRelabel,
     ConstraintsRelabel,
@@ -30,6 +31,7 @@ from hir_core.sections.relabeling import (
     SelectConfig,
 )
 from hir_core.sections.rewards import (
+    WITH_ATTRIBUTES,
     CombinedReward,
     ConstraintsReward,
     ExactMatchReward,
@@ -47,6 +49,8 @@ from hir_core.sections.sampling import EvaluationConfig, SamplingConfig
 from hir_core.sections.training import TrainingConfig, WarmStartConfig
 
 __all__ = [
+    "WITH_ATTRIBUTES",
+    "AttributesRelabel",
     "BestOfKRelabel",
     "BigBenchHardPrompts",
     "BigBenchPrompts",

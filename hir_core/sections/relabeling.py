@@ -56,6 +56,27 @@ class QuantilesRelabel(Relabel):
         return instruction
 
 
+class AttributesRelabel(Relabel):
+    """Every attribute's score as a level; best in all of them has the correct instruction, the others are told theirs.
+
+    Needs a reward that judges several: `combined`, `constraints` or `python`. An attribute that is the same everywhere
+    counts as best where it reaches the threshold, and as worst below.
+    """
+
+    type: Literal["attributes"]
+    levels: int = Field(5, ge=2, le=100)
+    """Of each attribute, from 0, the worst."""
+    instruction: str = "Generate an answer with {attributes} to this problem."
+    """`{attributes}` becomes, for instance, `brevity 2, correctness 4`; `{correct}` is the correct instruction."""
+
+    @field_validator("instruction")
+    @classmethod
+    def _tells_the_attributes(cls, instruction: str) -> str:
+        if "{attributes}" not in instruction:
+            raise ValueError("expected a text with {attributes}, and {correct} if you like")
+        return instruction
+
+
 class ChainRelabel(Relabel):
     """A wrong attempt of the same prompt is shown before a correct one, with what was wrong said between them."""
 
@@ -93,6 +114,7 @@ RelabelConfig = Annotated[
     | Annotated[BestOfKRelabel, Tag("best_of_k")]
     | Annotated[DemonstrationsRelabel, Tag("demonstrations")]
     | Annotated[QuantilesRelabel, Tag("quantiles")]
+    | Annotated[AttributesRelabel, Tag("attributes")]
     | Annotated[ChainRelabel, Tag("chain")]
     | Annotated[ConstraintsRelabel, Tag("constraints")]
     | Annotated[PythonRelabel, Tag("python")],
