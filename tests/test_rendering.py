@@ -94,6 +94,16 @@ def test_a_conversation_is_to_the_token_what_the_template_says(chat_tokenizer, b
     assert ids == expected["input_ids"]
 
 
+@pytest.mark.parametrize("place", range(len(BEFORE) + 1))
+def test_control_tokens_in_any_turn_are_the_tokens_that_transformers_makes_of_them(chat_tokenizer, place):
+    """Its own way to keep them text, which is another one."""
+    said = turns("Say", "Hi", BEFORE)
+    said[place] = {**said[place], "content": f"Say\n\n{ATTACK}"}
+    ids = Renderer(chat_tokenizer, None).prompt_ids("Say", said[-1]["content"].removeprefix("Say\n\n"), said[:-1])
+    safe = {"add_generation_prompt": True, "sanitize_control_tokens": True}
+    assert ids == chat_tokenizer.apply_chat_template(said, **safe)["input_ids"]
+
+
 @pytest.mark.slow
 def test_a_conversation_for_smollm2_is_to_the_token_what_its_template_says():
     """SmolLM2's tokenizer and template, out of the package that holds its weights."""
