@@ -77,12 +77,12 @@ class Batch:
 
 def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool) -> Example:
     """Tokenises one row of Triples; sampled ids are taken as they are, written outputs are tokenised here."""
-    query, contrast = str(row["query"]), list(row["contrast"] or []) if with_contrast else []
-    instructions = [str(row["instruction"]), *contrast]
+    instructions = [str(row["instruction"]), *(row["contrast"] or [] if with_contrast else [])]
+    query, history, of = str(row["query"]), row["history"], f"triple {row['triple_id']}"
     target = row["target_ids"]
     return Example(
         key=str(row["triple_id"]),
-        prompts=tuple(tuple(renderer.prompt_ids(instruction, query)) for instruction in instructions),
+        prompts=tuple(tuple(renderer.prompt_ids(told, query, history, of=of)) for told in instructions),
         prefix_ids=tuple(row["prefix_ids"]),
         target_ids=tuple(renderer.target_ids(str(row["output"])) if target is None else target),
         weight=float(row["weight"]),

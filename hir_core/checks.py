@@ -15,15 +15,22 @@ import polars as pl
 
 from hir_core.errors import SchemaError, StoreError
 from hir_core.parts import ROW_GROUP_ROWS, list_parts
+from hir_core.schemas import as_declared, optional_columns
 
 
 def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> list[int]:
     """Returns the rows of each part, if together they are a table of this schema; never loads more than its keys."""
+    holders: dict[tuple[str, ...], Path] = {}
     for path in paths:
         if path not in list_parts(path.parent):
             raise StoreError(f"{ref}: only part-*.parquet may lie in a table's draft; remove {path.name}")
         with _readable(ref, path):
-            check_columns(schema, pl.read_parquet_schema(path), f"{ref} {path.name}")
+            found = pl.read_parquet_schema(path)
+        check_columns(schema, found, f"{ref} {path.name}")
+        holders.setdefault(tuple(name for name in optional_columns(schema) if name in found), path)
+    if len(holders) > 1:
+        names = " and ".join(path.name for path in holders.values())
+        raise SchemaError(f"{ref}: {names} do not have the same columns of {schema.__name__}")
     _check_keys(schema, ref, paths)
     return [_check_rows(schema, ref, path) for path in paths]
 
@@ -43,7 +50,8 @@ def check_columns(schema: type[dy.Schema], found: Mapping[str, Any], where: str)
         SchemaError: names every column that is missing, unknown or of another type.
     """
     expected = {name: column.dtype for name, column in schema.columns().items()}
-    problems = [f"column `{name}` is missing" for name in expected if name not in found]
+    needed = [name for name in expected if name not in optional_columns(schema)]
+    problems = [f"column `{name}` is missing" for name in needed if name not in found]
     problems += [f"column `{name}` is unknown" for name in found if name not in expected]
     problems += [
         f"column `{name}` is {found[name]}, expected {dtype}"
@@ -77,7 +85,7 @@ def _check_rows(schema: type[dy.Schema], ref: object, path: Path) -> int:
         scan = pl.scan_parquet(path)
         rows = int(scan.select(pl.len()).collect().item())
         for start in range(0, rows, ROW_GROUP_ROWS):
-            _, failure = schema.filter(scan.slice(start, ROW_GROUP_ROWS).collect())
+            _, failure = schema.filter(as_declared(schema, scan.slice(start, ROW_GROUP_ROWS).collect()))
             if broken := failure.counts():
                 rules = ", ".join(f"`{rule.replace('|', ' ')}` in {count}" for rule, count in broken.items())
                 raise SchemaError(

@@ -56,7 +56,8 @@ class Draft:
         """
         schema = SCHEMAS[self.ref.stage]
         check_columns(schema, frame.schema, f"{self.ref} part-{name}.parquet")
-        return write_part(self.path, name, frame.select(schema.column_names()))
+        columns = [column for column in schema.column_names() if column in frame.columns]
+        return write_part(self.path, name, frame.select(columns))
 
     def discard(self) -> None:
         """Deletes the draft and all that is in it."""

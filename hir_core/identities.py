@@ -20,6 +20,7 @@ from hir_core.manifest import Identity, canonical_json, identity
 from hir_core.model_files import model_law
 from hir_core.relabelers import Relabeler
 from hir_core.rewards import Reward
+from hir_core.schemas import Prompts, as_written
 from hir_core.sections import ScratchModel
 from hir_core.versions import StageRef
 
@@ -40,7 +41,7 @@ class Identities:
 
     def prompts(self, rows: pl.DataFrame) -> Identity:
         """Prompts are their rows, wherever these were read from: an edited file makes another version, a moved none."""
-        return identity("prompts", 0, {"rows": table_digest(rows)}, ())
+        return identity("prompts", 0, {"rows": table_digest(as_written(Prompts, rows))}, ())
 
     def demonstrations(self, prompts: StageRef, count: int) -> Identity:
         """Triples for the warm start."""

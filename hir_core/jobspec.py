@@ -41,7 +41,7 @@ class SampleStep(Part):
     name: Literal["sample", "evaluate"]
     """What a person sees while it runs."""
     requests: Path
-    """Parquet file of `prompt_id` and `query`, the prompts to complete."""
+    """Parquet file of `prompt_id`, `query` and `history`, the prompts to complete."""
     output: Path
     """Draft folder; prompts that finished parts in it already hold are left out."""
     version: str

@@ -18,7 +18,7 @@ import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from hir_core.schemas import SCHEMAS
+from hir_core.schemas import SCHEMAS, optional_columns
 
 STAGES = ("prompts", "samples", "rewards", "triples", "models", "evaluations")
 VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
@@ -87,7 +87,7 @@ class Manifest(_Frozen):
     parents: tuple[str, ...]
     config: dict[str, Any]
     table_schema: str
-    """Columns and types of the table; empty for models."""
+    """Columns and types that every table of the stage has; empty for models."""
     code_version: str
     created: str
     """When it was committed: UTC, ISO 8601."""
@@ -155,10 +155,12 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
 
 
 def table_schema(stage: str) -> str:
-    """Names and types of a stage's columns in one line; empty for models, which hold no table."""
+    """Names and types of the columns that every table of a stage has, in one line; empty for models."""
     if stage not in SCHEMAS:
         return ""
-    return ", ".join(f"{name} {_type_name(column.dtype)}" for name, column in SCHEMAS[stage].columns().items())
+    schema = SCHEMAS[stage]
+    always = {name: column for name, column in schema.columns().items() if name not in optional_columns(schema)}
+    return ", ".join(f"{name} {_type_name(column.dtype)}" for name, column in always.items())
 
 
 def code_version() -> str:

@@ -16,6 +16,7 @@ import polars as pl
 
 from hir_core.choosing import choose_prompts
 from hir_core.config import RunConfig
+from hir_core.conversations import as_lines
 from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.manifest import Identity
@@ -132,7 +133,7 @@ class Plan:
             draft,
             name="evaluate",
             output=answers.resolve(),
-            requests=_write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
+            requests=write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
             k=1,
             temperature=0.0,
             guidance=self.config.evaluation_guidance,
@@ -148,7 +149,7 @@ class Plan:
             draft,
             name="sample",
             output=draft.path.resolve(),
-            requests=_write_requests(job_dir, "sample", chosen),
+            requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
             temperature=sampling.temperature,
             guidance=sampling.guidance,
@@ -191,12 +192,13 @@ class Plan:
         self.commits.append(commit)
 
     def _write_texts(self, job_dir: Path) -> Path:
-        """Writes what a scratch model's tokenizer is fitted to: train queries, their answers, both instructions."""
+        """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, both instructions."""
         train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
         answers = [reference for references in train["references"].to_list() for reference in references]
         instructions = [self.config.instructions.correct, self.config.instructions.wrong]
+        turns = [as_lines(history) for history in train["history"].to_list() if history]
         path = (job_dir / "texts.parquet").resolve()
-        pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions]}).write_parquet(path)
+        pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}).write_parquet(path)
         return path
 
 
@@ -204,7 +206,8 @@ def _name(named: Identity) -> str:
     return f"{named.stage}/{named.id}"
 
 
-def _write_requests(job_dir: Path, name: str, prompts: pl.DataFrame) -> Path:
+def write_requests(job_dir: Path, name: str, prompts: pl.DataFrame) -> Path:
+    """Writes what a step of this name asks of the model, and returns the file."""
     path = (job_dir / f"requests-{name}.parquet").resolve()
-    prompts.select("prompt_id", "query").sort("prompt_id").write_parquet(path)
+    prompts.select("prompt_id", "query", "history").sort("prompt_id").write_parquet(path)
     return path

@@ -1,7 +1,8 @@
 """How an instruction and a query become the tokens that a model reads: one function for sampling and training alike.
 
-Reads a tokenizer; keeps no state. What is said to the model is data: text inside a query or an instruction never
-becomes a control token, only the template's own text may. Leaves padding and batching to `batches` and the samplers.
+Reads a tokenizer and changes nothing. What is said to the model is data: text inside a turn, a query or an instruction
+never becomes a control token, only the template's own text may. Leaves padding and batching to `batches` and the
+samplers.
 """
 
 from __future__ import annotations
@@ -9,19 +10,28 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import jinja2
+
+from hir_core.conversations import History, as_lines
 from hir_core.errors import ConfigError
 
-PLAIN_TEMPLATE = "{instruction}\n{query}\n"
-_PLACEHOLDER = "\ue000instruction and query\ue001"
+PLAIN_TEMPLATE = "{history}{instruction}\n{query}\n"
+_FIELD = re.compile(r"\{(instruction|query|history)\}")
+_PLACE = re.compile("\ue000([0-9]+)\ue001")
+_Frame = tuple[list[int], list[tuple[int, list[int]]]]
+"""A chat template's own tokens: those that open the prompt, and the number of each turn with those that follow it."""
 
 
 class Renderer:
     """Turns (instruction, query) into prompt ids, and an output's text into target ids.
 
+    The instruction stands in the last user turn, before the query; the turns before that one stay as they are.
+
     Args:
         tokenizer: a `transformers` tokenizer.
-        template: a format string with `{instruction}` and `{query}`, `chat`, or None for `chat` where the tokenizer has
-            a chat template and plain lines where it has none.
+        template: a format string with `{instruction}` and `{query}`, and `{history}` for the turns before the query as
+            lines like `User: …`; `chat`; or None for `chat` where the tokenizer has a chat template and plain lines
+            where it has none.
         ends_prompt: whether a prompt closes with the end-of-sequence token, as encoders are trained to expect.
 
     Raises:
@@ -40,15 +50,37 @@ class Renderer:
         added = tokenizer.added_tokens_decoder.items()
         self._controls = {*tokenizer.all_special_ids, *(n for n, token in added if token.special)}
         self._controls.discard(tokenizer.unk_token_id)
-        self._before, self._after = self._frame(ends_prompt)
+        first = list(tokenizer.encode("", add_special_tokens=True))[:1]  # as the tokenizer itself opens a text
+        self._opening = first if first == [tokenizer.bos_token_id] else []
+        self._closing = [tokenizer.eos_token_id] if ends_prompt else []
+        self._frames: dict[tuple[str, ...], _Frame] = {}
 
-    def prompt_ids(self, instruction: str, query: str) -> list[int]:
-        """Token ids of the rendered prompt, ready for the model to continue (or, for an encoder, to read)."""
-        values = {"instruction": instruction, "query": query}
-        text = "{instruction}\n\n{query}" if self.template == "chat" else self.template
+    def prompt_ids(
+        self, instruction: str, query: str, history: History | None = None, *, of: str = "a prompt"
+    ) -> list[int]:
+        """Token ids of the rendered prompt, ready for the model to continue (or, for an encoder, to read).
+
+        Args:
+            history: the turns before the query, where there are any.
+            of: whose prompt it is, for messages.
+
+        Raises:
+            ConfigError: the template refuses turns of these roles, shows not all of them, or has no place for them.
+        """
+        history = history or ()
+        if self.template == "chat":
+            said = [*(turn["content"] for turn in history), f"{instruction}\n\n{query}"]
+            opening, places = self._frame((*(turn["role"] for turn in history), "user"), of)
+            return [*opening, *(token for n, after in places for token in (*self._data(said[n]), *after))]
+        if history and "{history}" not in self.template:
+            raise ConfigError(
+                f"{of} has {len(history)} turn(s) before its query, for which model.template {self.template!r} has no "
+                f"place: add {{history}}, or use `chat` with a tokenizer that has a chat template"
+            )
+        values = {"instruction": instruction, "query": query, "history": as_lines(history)}
         # In one pass: a query that is about `{query}` stays as it is.
-        filled = re.sub(r"\{(instruction|query)\}", lambda field: values[field[1]], text)
-        return [*self._before, *self._data(filled), *self._after]
+        filled = _FIELD.sub(lambda field: values[field[1]], self.template)
+        return [*self._opening, *self._data(filled), *self._closing]
 
     def target_ids(self, output: str) -> list[int]:
         """Token ids of an output that was written, not sampled, with its end-of-sequence token."""
@@ -69,16 +101,31 @@ class Renderer:
         letters = self.tokenizer.convert_ids_to_tokens(control)
         return [part for letter in letters for part in self.tokenizer.encode(letter, add_special_tokens=False)]
 
-    def _frame(self, ends_prompt: bool) -> tuple[list[int], list[int]]:
-        """What stands before and after the user's text: the chat template's own text, or the start and end tokens."""
-        if self.template == "chat":
-            turns = [{"role": "user", "content": _PLACEHOLDER}]
-            framed = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            before, _, after = framed.partition(_PLACEHOLDER)
-            return self._control(before), self._control(after)
-        first = list(self.tokenizer.encode("", add_special_tokens=True))[:1]  # as the tokenizer itself opens a text
-        opens = first if first == [self.tokenizer.bos_token_id] else []
-        return opens, [self.tokenizer.eos_token_id] if ends_prompt else []
+    def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
+        """What the chat template puts around turns of these roles; it never sees what they say."""
+        if roles not in self._frames:
+            own, places = self._taken_apart(roles, of)
+            opening, *following = map(self._control, own)
+            self._frames[roles] = opening, list(zip(places, following, strict=True))
+        return self._frames[roles]
+
+    def _taken_apart(self, roles: tuple[str, ...], of: str) -> tuple[list[str], list[int]]:
+        """The template's text before, between and after the turns, and the turns' numbers in the order they come in."""
+        turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
+        instead = "change the turns, or give model.template a format string with {history}"
+        try:
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:  # how templates refuse roles, or their order
+            named = ", ".join(roles)
+            raise ConfigError(
+                f"{of}: the tokenizer's chat template refuses turns of {named}: {error}: {instead}"
+            ) from None
+        places = [int(n) for n in _PLACE.findall(text)]
+        if wrong := [f"{n + 1} ({role})" for n, role in enumerate(roles) if places.count(n) != 1]:
+            raise ConfigError(
+                f"{of}: the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong)}: {instead}"
+            )
+        return _PLACE.split(text)[::2], places
 
     def _control(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))

@@ -12,6 +12,11 @@ import json
 import dataframely as dy
 import polars as pl
 
+from hir_core.conversations import ROLES
+
+_OPTIONAL = {"optional": True}
+_TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content": dy.String()})
+
 
 def content_key(*parts: object) -> str:
     """A 16-digit hexadecimal key of the given values: equal values, equal key, on every machine."""
@@ -28,6 +33,9 @@ class Prompts(dy.Schema):
     """Items of one story share it; splits never divide a group."""
     split = dy.Enum(["train", "test"])
     query = dy.String()
+    """The question; of a conversation the last user turn."""
+    history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
+    """The turns before the query, `role` and `content` of each; null where the query is all that is said."""
     options = dy.List(dy.String(), nullable=True)
     """The options as offered, in order; null for free answers."""
     references = dy.List(dy.String())
@@ -96,6 +104,8 @@ class Triples(dy.Schema):
     contrast = dy.List(dy.String())
     """The other instructions, under which the output should be unlikely."""
     query = dy.String()
+    history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
+    """The turns before the query, as its prompt has them."""
     output = dy.String()
     prefix_ids = dy.List(dy.Int32())
     """Tokens of the output that are given, not trained on; empty for whole outputs."""
@@ -125,3 +135,22 @@ SCHEMAS: dict[str, type[dy.Schema]] = {
     "triples": Triples,
     "evaluations": Evaluations,
 }
+
+
+def optional_columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
+    """The columns that only a table with a value in them is written with, by name, and their types.
+
+    Whether there is one follows from what the table is made from, so they are no part of what names a version.
+    """
+    return {name: column.dtype for name, column in schema.columns().items() if column.metadata == _OPTIONAL}
+
+
+def as_written(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
+    """The table as its parts hold it: without the optional columns that have no value."""
+    return table.drop(name for name in optional_columns(schema) if table[name].null_count() == table.height)
+
+
+def as_declared(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
+    """The table with all columns of its schema: the optional ones that its parts do not hold are null."""
+    missing = {name: dtype for name, dtype in optional_columns(schema).items() if name not in table.columns}
+    return table.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in missing.items())

@@ -35,7 +35,7 @@ from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
 from hir_core.relabelers import build_relabeler, demonstrations
 from hir_core.rewards import attribute_means, build_reward, not_judged_reasons
-from hir_core.schemas import Evaluations
+from hir_core.schemas import SCHEMAS, Evaluations, as_declared, as_written
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
@@ -61,7 +61,7 @@ class Run:
 
     def table(self, ref: StageRef) -> pl.DataFrame:
         """A version's rows, its files checked against their digests."""
-        return self.store.table(ref).collect()
+        return as_declared(SCHEMAS[ref.stage], self.store.table(ref).collect())
 
     def facts(self, ref: StageRef) -> dict[str, Any]:
         """The metrics that a version's manifest holds."""
@@ -87,7 +87,9 @@ class Run:
         prompts, rejected = self._loaded_prompts
         sources = {"sources": self.config.law()["prompts"], "also": self.config.evaluation.law()["also"]}
         rows_in = prompts.height + sum(rejected.values())
-        return self._commit(self.identities.prompts(prompts), prompts, rows_in, rejected, sources)
+        conversations = prompts.height - prompts["history"].null_count()
+        facts = {**sources, **({"conversations": conversations} if conversations else {})}
+        return self._commit(self.identities.prompts(prompts), prompts, rows_in, rejected, facts)
 
     def demonstrations(self, prompts: StageRef) -> StageRef | None:
         """Reference answers as triples for the warm start, or None where the run has none."""
@@ -239,5 +241,5 @@ class Run:
         if found := self.store.find(named):
             return found
         draft = self.store.draft(named)
-        draft.write("0", rows)
+        draft.write("0", as_written(SCHEMAS[named.stage], rows))
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)

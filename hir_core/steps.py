@@ -23,7 +23,7 @@ from hir_core.parts import finished_parts, list_parts, read_parts, write_part
 from hir_core.rank import Progress, Rank
 from hir_core.rendering import Renderer
 from hir_core.samplers import hf
-from hir_core.schemas import Samples, content_key
+from hir_core.schemas import Samples, Triples, as_declared, content_key
 from hir_core.sections import HubModel
 
 
@@ -53,7 +53,8 @@ class Job:
         start = self.model.config.decoder_start_token_id if is_pair else None
         ends = tuple(models.end_ids(self.model, self.tokenizer))
         self.layout = trainer.Layout(int(self.tokenizer.pad_token_id), ends, start, device)
-        self.requests = {step.output: self._read_requests(step) for step in spec.steps if isinstance(step, SampleStep)}
+        steps, room = [step for step in spec.steps if isinstance(step, SampleStep)], models.context_length(self.model)
+        self.requests = {step.output: read_requests(step, self.renderer, room, spec.seed) for step in steps}
         self.engine: Any = None
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
@@ -87,7 +88,7 @@ class Job:
     def train(self, step: TrainStep) -> dict[str, Any]:
         """Trains on the step's triples, after the checks that guard it."""
         training = step.training
-        triples = read_parts(step.triples)
+        triples = as_declared(Triples, read_parts(step.triples))
         samples = None if step.samples is None else read_parts(step.samples)
         examples = trainer.read_examples(triples, self.renderer, training)
         trainer.check_lengths(examples, self.model)
@@ -137,7 +138,7 @@ class Job:
         mine = sorted(requests, key=lambda r: (len(r.prompt_ids), r.key))[self.rank.rank :: self.rank.world_size]
         work = hf.batches(mine, step.max_new_tokens, step.batch_tokens)
         model, streamed, why = zero.sampling_weights(self.model, step.zero3_weights, self.device)
-        writer = _PartWriter(step, {request.key: request for request in mine})
+        writer = PartWriter(step, {request.key: request for request in mine})
         started, progress = time.monotonic(), _Meter(self.rank, step, len(requests) * step.k, len(mine) * step.k)
         with torch.no_grad():
             for batch in self._in_step(work) if streamed else work:
@@ -155,23 +156,6 @@ class Job:
     def _limits(self, step: SampleStep) -> hf.Limits:
         layout = self.layout
         return hf.Limits(step.temperature, step.max_new_tokens, layout.end_ids, layout.pad_id, step.guidance)
-
-    def _read_requests(self, step: SampleStep) -> list[hf.Request]:
-        """The step's prompts, rendered; refuses those that leave no room for an output before any work is done."""
-        room = models.context_length(self.model)
-        requests = []
-        for prompt_id, query in pl.read_parquet(step.requests).select("prompt_id", "query").iter_rows():
-            ids = tuple(self.renderer.prompt_ids(step.instruction, query))
-            against = tuple(self.renderer.prompt_ids(step.against, query)) if step.guidance else ()
-            longest = max(len(ids), len(against))
-            if room is not None and longest + step.max_new_tokens > room:
-                raise ConfigError(
-                    f"prompt {prompt_id} has {longest} tokens, which with {step.max_new_tokens} new tokens is more "
-                    f"than the model's context of {room}: shorten it, or lower sampling.max_new_tokens"
-                )
-            seeds = tuple(hf.row_seed(self.spec.seed, step.iteration, prompt_id, k) for k in range(step.k))
-            requests.append(hf.Request(prompt_id, ids, seeds, against))
-        return requests
 
     def _in_step(self, work: Sequence[Sequence[hf.Request]]) -> list[list[hf.Request]]:
         """This rank's batches, filled up with idle ones so that all ranks have as many as the longest list."""
@@ -192,7 +176,33 @@ class Job:
         return [int(value) for value in found]
 
 
-class _PartWriter:
+def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: int) -> list[hf.Request]:
+    """The step's prompts, rendered.
+
+    Args:
+        room: tokens that the model's context has; None where it has no end.
+        seed: the run's.
+
+    Raises:
+        ConfigError: a prompt leaves no room for an output, or the template has none for its turns; names the prompt.
+    """
+    requests = []
+    for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
+        of = f"prompt {prompt_id}"
+        ids = tuple(renderer.prompt_ids(step.instruction, query, history, of=of))
+        against = tuple(renderer.prompt_ids(step.against, query, history, of=of)) if step.guidance else ()
+        longest = max(len(ids), len(against))
+        if room is not None and longest + step.max_new_tokens > room:
+            raise ConfigError(
+                f"{of} has {longest} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
+                f"context of {room}: shorten it, or lower sampling.max_new_tokens"
+            )
+        seeds = tuple(hf.row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
+        requests.append(hf.Request(prompt_id, ids, seeds, against))
+    return requests
+
+
+class PartWriter:
     """Turns completions into Samples rows and writes them as parts named after their first row."""
 
     def __init__(self, step: SampleStep, requests: dict[str, hf.Request]) -> None:

@@ -187,10 +187,10 @@ def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
 
 
 def _check_rendering(samples: pl.DataFrame, triples: pl.DataFrame, renderer: Renderer) -> None:
-    queries = dict(triples.select("sample_id", "query").iter_rows())
+    asked = {key: prompt for key, *prompt in triples.select("sample_id", "query", "history").iter_rows()}
     for row in samples.iter_rows(named=True):
-        query = queries.get(row["sample_id"])
-        if query is not None and renderer.prompt_ids(row["instruction"], query) != row["prompt_ids"]:
+        prompt = asked.get(row["sample_id"])
+        if prompt is not None and renderer.prompt_ids(row["instruction"], *prompt) != row["prompt_ids"]:
             raise TrainingError(
                 f"the prompt of sample {row['sample_id']} renders to other tokens than were sampled under"
             )

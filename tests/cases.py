@@ -55,7 +55,8 @@ def make_model(folder: Path, architecture: str) -> None:
 def make_requests(path: Path, count: int) -> None:
     fruits = ("figs", "plums", "two figs and three plums")
     queries = [f"{n} {fruits[n % 3]}" for n in range(count)]
-    pl.DataFrame({"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries}).write_parquet(path)
+    asked = {"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries, "history": [None] * count}
+    pl.DataFrame(asked).write_parquet(path)
 
 
 def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -> None:

@@ -126,6 +126,14 @@ def test_a_judge_is_asked_with_the_filled_template_and_its_score_is_read(serve, 
     assert "Authorization" not in server.headers[0]
 
 
+def test_a_judge_is_shown_all_turns_of_a_conversation(serve, judge):
+    server = serve("Score: 1")
+    before = [{"role": "system", "content": "Be brief. {completion}"}, {"role": "assistant", "content": "What?"}]
+    verdicts(judge(server, template="Q {query} C {completion}"), ["8"], {**ROW, "history": before})
+    (message,) = server.requests[0]["messages"]
+    assert message["content"] == "Q System: Be brief. {completion}\nAssistant: What?\nUser: How many? C 8"
+
+
 @pytest.mark.parametrize(
     ("settings", "text", "score", "reason"),
     [

@@ -101,6 +101,7 @@ def test_a_triple_holds_the_sampled_tokens_as_they_are():
         "instruction": "Be right.",
         "contrast": ["Be wrong."],
         "query": "q0",
+        "history": None,
         "output": "8",
         "prefix_ids": [],
         "target_ids": [5, 2],

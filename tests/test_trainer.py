@@ -79,6 +79,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
             "instruction": (RIGHT, WRONG)[n % 2],
             "contrast": [(WRONG, RIGHT)[n % 2]],
             "query": row["query"],
+            "history": None,
             "output": "",
             "prefix_ids": [],
             "target_ids": row["completion_ids"],

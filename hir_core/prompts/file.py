@@ -1,4 +1,4 @@
-"""File sources: prompts from the rows of a JSONL, Parquet, CSV or TSV file with at least a `query`.
+"""File sources: prompts from the rows of a JSONL, Parquet, CSV or TSV file with at least a `query` or `messages`.
 
 What the columns mean is in `rows`. A cell of a CSV or TSV file is text, empty where there is none; lists stand in it as
 JSON. A table that hir wrote reads back as the same prompts.
@@ -22,6 +22,10 @@ from hir_core.errors import ConfigError
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import ANSWER_COLUMNS, Row, item_from_row
 from hir_core.sections import FilePrompts
+
+_A_CONVERSATION = '[{"role": "user", "content": "2 + 2?"}]'
+_LISTS = {"options": '["red", "blue"]', "messages": _A_CONVERSATION, "history": _A_CONVERSATION}
+"""Columns that hold lists, and what one looks like in its cell."""
 
 
 def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # noqa: ARG001 - the readers' signature
@@ -125,11 +129,11 @@ def _cell(name: str, text: str, place: str) -> Any:
         return text  # a blank one is counted, not missing
     if not text.strip():
         return None
-    if name == "options" or (name in ANSWER_COLUMNS and text.lstrip().startswith("[")):
+    if name in _LISTS or (name in ANSWER_COLUMNS and text.lstrip().startswith("[")):
         values = _json_list(text)
-        if values is None and name == "options":
+        if values is None and name in _LISTS:
             raise ConfigError(
-                f'prompts: {place}: expected `options` as a JSON list in its cell, like ["red", "blue"], found {text!r}'
+                f"prompts: {place}: expected `{name}` as a JSON list in its cell, like {_LISTS[name]}, found {text!r}"
             )
         return text.strip() if values is None else values
     return text.strip() if name in ANSWER_COLUMNS else text

@@ -20,6 +20,8 @@ class Item:
     """Accepted answers, the one to show in demonstrations first."""
     place: str
     """Where it came from, for messages: a file and line, or a generator and number."""
+    history: tuple[Mapping[str, str], ...] = ()
+    """The turns before the query, where it is the last of a conversation."""
     options: tuple[str, ...] | None = None
     group: str | None = None
     """None: the item stands for itself."""

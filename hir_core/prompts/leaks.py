@@ -12,14 +12,20 @@ from hir_core.errors import ConfigError
 SHOWN = 3
 # Sentence punctuation and blanks count as one blank. Operators and brackets stay: `5 - 3` is not `5 / 3`.
 _INCIDENTAL = r"""[\s.,;:!?'"“”‘’…`]+"""
+_TURN = pl.element().struct
+# Not the system turn: the same question is the same under another one, as it is under another instruction.
+_TURNS = pl.col("history").list.eval(pl.when(_TURN.field("role") != "system").then(_TURN.field("content")))
+_ASKED = pl.concat_str(_TURNS.list.drop_nulls().list.join(" ").fill_null(""), "query", separator=" ")
 _SHARED = {
     "group": pl.col("group"),
-    "query": pl.col("query").str.to_lowercase().str.replace_all(_INCIDENTAL, " ").str.strip_chars(),
+    "query": _ASKED.str.to_lowercase().str.replace_all(_INCIDENTAL, " ").str.strip_chars(),
 }
 
 
 def leaks(prompts: pl.DataFrame) -> pl.DataFrame:
     """Lists test prompts that share their group, or their normalised query, with a train prompt.
+
+    Of a conversation the query is all that its user and its assistant said.
 
     Returns:
         `shared` (group or query), `train_id` and `test_id`, one row per leaked test prompt and kind, sorted.

@@ -98,7 +98,7 @@ def _screened(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str])
 
 
 def _key(item: Item) -> str:
-    return content_key(item.task, item.query, item.options, item.references)
+    return content_key(item.task, item.query, item.options, item.references, *([item.history] if item.history else []))
 
 
 def _told_apart(items: list[Item], tasks: AbstractSet[str], kind: str) -> list[Item]:
@@ -144,6 +144,7 @@ def _row(key: str, item: Item, split: Split) -> dict[str, Any]:
         "group": item.group or key,
         "split": split,
         "query": item.query,
+        "history": list(item.history) or None,
         "options": None if item.options is None else list(item.options),
         "references": list(item.references),
         "metadata": json.dumps(item.metadata, ensure_ascii=False, sort_keys=True, default=str)

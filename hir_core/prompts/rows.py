@@ -1,14 +1,13 @@
 """Rows of a user's table as prompts: what each column means, whichever file or library the row comes from.
 
-Columns: query, references (a list or one value; `reference` and `answer` mean the same), options, task, group, split,
-metadata; anything else goes into metadata. Options are offered in an order decided by the seed, lettered below the
-query, and references that name one are rewritten to its letter and text. A query that already ends with its options is
-left as it is.
+Columns: query or messages, references (a list or one value; `reference` and `answer` mean the same), options, task,
+group, split, metadata; anything else goes into metadata. Options are offered in an order decided by the seed, lettered
+below the query, and references that name one are rewritten to its letter and text. A query that already ends with its
+options is left as it is. What a row asks is read by `questions`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +15,11 @@ from typing import Any
 from hir_core.errors import ConfigError
 from hir_core.prompts.items import Item, Split
 from hir_core.prompts.options import MAX_OPTIONS, accepted, letter, read_options, shuffled_options, with_options
+from hir_core.prompts.questions import QUESTION_COLUMNS, read_question
 
 Row = dict[str, Any]
 ANSWER_COLUMNS = ("references", "reference", "answer")
-KNOWN_COLUMNS = {"prompt_id", "query", "options", "task", "group", "split", "metadata", *ANSWER_COLUMNS}
+KNOWN_COLUMNS = {"prompt_id", "options", "task", "group", "split", "metadata", *QUESTION_COLUMNS, *ANSWER_COLUMNS}
 
 
 def item_from_row(row: Row, place: str, task: str, seed: int) -> Item:
@@ -35,27 +35,19 @@ def item_from_row(row: Row, place: str, task: str, seed: int) -> Item:
         ConfigError: the row is malformed; names its place.
     """
     row = {name: value for name, value in row.items() if value is not None}
-    query, options, references = _offer(_query(row, place), _options(row, place), _references(row, place), place, seed)
+    asked, history = read_question(row, place)
+    query, options, references = _offer(asked, _options(row, place), _references(row, place), place, seed)
     return Item(
         task=_text(row, "task", place) or task,
         query=query,
         references=references,
         place=place,
+        history=history,
         options=options,
         group=_text(row, "group", place) or None,
         split=_split(row, place),
         metadata=_metadata(row, place),
     )
-
-
-def _query(row: Row, place: str) -> str:
-    if "query" not in row:
-        near = difflib.get_close_matches("query", row, n=1)
-        hint = f"rename `{near[0]}`" if near else "name the column that holds the question `query`"
-        raise ConfigError(f"prompts: {place}: expected a `query`, found {', '.join(row) or 'nothing'}: {hint}")
-    if not isinstance(row["query"], str):
-        raise ConfigError(f"prompts: {place}: `query` must be text, found {row['query']!r}")
-    return row["query"]
 
 
 def _references(row: Row, place: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The relabeler `python`: a function of the user's writes the instruction of every sample.
 
-It is called once with all judged samples as dicts (`prompt_id`, `query`, `completion`, `score`, `parts` by name,
-`is_correct`, `references`) and returns, for each, the instruction that its completion is right under, or None to leave
-it out. Where other samples of the prompt got other instructions, these are the contrast.
+It is called once with all judged samples as dicts (`prompt_id`, `query`, `history`, `completion`, `score`, `parts` by
+name, `is_correct`, `references`) and returns, for each, the instruction that its completion is right under, or None to
+leave it out. Where other samples of the prompt got other instructions, these are the contrast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hir_core.sections import Instructions, PythonRelabel
 from hir_core.user_functions import UserFunction
 
 LEFT_OUT = "left out by the function"
-COLUMNS = ("prompt_id", "query", "completion", "score", "parts", "is_correct", "references")
+COLUMNS = ("prompt_id", "query", "history", "completion", "score", "parts", "is_correct", "references")
 
 
 class PythonFunction(Relabeler):

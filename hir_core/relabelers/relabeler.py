@@ -27,8 +27,8 @@ class Relabeler:
     """An instruction generation function phi(p, q, o, R) of Zhang et al. 2023 (arXiv 2302.05206), given as rules.
 
     The rules are expressions over one row per sample, sorted by sample_id: sample_id, prompt_id, completion,
-    completion_ids, finish_reason, score, parts, is_correct, query, references, metadata. One that needs more than
-    expressions overrides `label`.
+    completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. One that needs more
+    than expressions overrides `label`.
     """
 
     name: str
@@ -119,4 +119,5 @@ def _joined(samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame)
             )
     wanted = samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
     scored = wanted.join(rewards.select("sample_id", "score", "parts"), on="sample_id", validate="1:1")
-    return scored.join(prompts.select("prompt_id", "query", "references", "metadata"), on="prompt_id", validate="m:1")
+    asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
+    return scored.join(asked, on="prompt_id", validate="m:1")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hir_core.conversations import as_text
 from hir_core.errors import ConfigError, StoreError
 from hir_core.limits import Answer
 from hir_core.limits.patterns import find
@@ -52,7 +53,7 @@ class Judge(Reward):
 
     def _request(self, completion: str, prompt: dict[str, Any]) -> dict[str, Any]:
         values = {
-            "query": prompt["query"],
+            "query": as_text(prompt["history"], prompt["query"]),
             "completion": completion,
             "references": " or ".join(prompt["references"]) or "none given",
         }

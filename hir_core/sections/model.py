@@ -19,8 +19,9 @@ class HubModel(Part):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     template: str | None = None
-    """How instruction and query become one text: a format string with `{instruction}` and `{query}`, or `chat` for the
-    tokenizer's own chat template. Left out: `chat` where the tokenizer has one, else both on lines of their own."""
+    """How instruction and query become one text: a format string with `{instruction}` and `{query}`, and `{history}`
+    for the turns before the query, as lines like `User: …`; or `chat` for the tokenizer's own chat template. Left out:
+    `chat` where the tokenizer has one, else all of them on lines of their own."""
 
 
 class GgufModel(Part):

@@ -26,7 +26,7 @@ class SyntheticPrompts(Part):
 
 
 class FilePrompts(Part):
-    """Prompts from a JSONL, Parquet, CSV or TSV file with at least a `query`."""
+    """Prompts from a JSONL, Parquet, CSV or TSV file with at least a `query`, or `messages` that end with it."""
 
     type: Literal["file"] = "file"
     path: Path
@@ -69,8 +69,8 @@ class DatasetsPrompts(Part):
     """Branch, tag or commit on the hub."""
     split: str = "train"
     """Of the dataset; which of its prompts are train and test is decided by `test_share`."""
-    columns: dict[Literal["query", "references", "options", "task", "group", "split", "metadata"], str] = Field(
-        default_factory=dict
+    columns: dict[Literal["query", "messages", "references", "options", "task", "group", "split", "metadata"], str] = (
+        Field(default_factory=dict)
     )
     """Where hir's columns come from, as `query: question`, or `options: choices.text` for a field of a column; the
     others go into metadata. Left out: columns mean what they mean in a file."""
@@ -83,8 +83,10 @@ class DatasetsPrompts(Part):
 
     @model_validator(mode="after")
     def _columns_have_a_query(self) -> DatasetsPrompts:
-        if self.columns and "query" not in self.columns:
-            raise ValueError("columns must say where `query` comes from, for example `query: question`")
+        if self.columns and len({"query", "messages"} & self.columns.keys()) != 1:
+            raise ValueError(
+                "columns must say where `query` comes from, or else `messages`, for example `query: question`"
+            )
         return self
 
 

@@ -135,7 +135,8 @@ class JudgeReward(Part):
     """Where the API begins, for example `http://localhost:8000/v1`; holds no key."""
     model: str = Field(min_length=1)
     template: str = JUDGE_TEMPLATE
-    """What it is asked, with `{completion}`, and `{query}` and `{references}` where they help."""
+    """What it is asked, with `{completion}`, and `{query}` and `{references}` where they help; the `{query}` of a
+    conversation is all of its turns."""
     score_pattern: str = r"(?i)score\W{0,5}([0-9.]+)"
     """A regular expression, the first group of which is the score; the last place in the reply counts."""
     best: float = Field(1.0, gt=0, allow_inf_nan=False)
