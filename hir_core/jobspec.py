@@ -23,6 +23,8 @@ class TrainStep(Part):
     """Folder of a Triples table."""
     samples: Path | None
     """Folder of the Samples that the triples come from, to test the weights against; None for demonstrations."""
+    prompts: Path
+    """Folder of the Prompts that they answer."""
     training: WarmStartConfig | TrainingConfig
     iteration: int
 

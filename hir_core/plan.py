@@ -117,7 +117,8 @@ class Plan:
             return
         drawn = None if inputs.samples is None else store.folder(inputs.samples).resolve()
         folder, iteration = store.folder(inputs.triples).resolve(), self.wanted.model.iteration
-        step = TrainStep(triples=folder, samples=drawn, training=training, iteration=iteration)
+        asked = store.folder(inputs.prompts).resolve()
+        step = TrainStep(triples=folder, samples=drawn, prompts=asked, training=training, iteration=iteration)
         self._add(step, self.training_facts.update)
 
     def _save(self) -> None:

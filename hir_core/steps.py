@@ -23,7 +23,7 @@ from hir_core.parts import finished_parts, list_parts, read_parts, write_part
 from hir_core.rank import Progress, Rank
 from hir_core.rendering import Renderer
 from hir_core.samplers import hf
-from hir_core.schemas import Samples, Triples, as_declared, content_key
+from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
 from hir_core.sections import HubModel
 
 
@@ -89,7 +89,7 @@ class Job:
         """Trains on the step's triples, after the checks that guard it."""
         training = step.training
         triples = as_declared(Triples, read_parts(step.triples))
-        samples = None if step.samples is None else read_parts(step.samples)
+        samples = None if step.samples is None else _with_queries(read_parts(step.samples), step.prompts)
         examples = trainer.read_examples(triples, self.renderer, training)
         trainer.check_lengths(examples, self.model)
         trainer.self_test(examples, triples, samples, self.renderer, self.layout)
@@ -255,6 +255,11 @@ class _Meter:
         seconds, tokens = time.monotonic() - self.started, self.tokens * self.rank.world_size
         done = round(share * self.total)
         self.rank.progress(Progress(self.step.name, done, self.total, "samples", tokens=tokens, seconds=seconds))
+
+
+def _with_queries(samples: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    prompts = as_declared(Prompts, read_parts(folder)).select("prompt_id", "query", "history")
+    return samples.join(prompts, on="prompt_id", how="left", validate="m:1", maintain_order="left")
 
 
 def _finished_prompts(folder: Path) -> set[str]:

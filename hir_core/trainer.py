@@ -144,6 +144,9 @@ def self_test(
     Targets reach the loss to the token, each predicted from the one before it; an end-of-sequence token where and only
     where the output ended; padding nowhere; and prompts render to the tokens that were sampled under.
 
+    Args:
+        samples: with the `query` and the `history` of their prompts; None for demonstrations.
+
     Raises:
         TrainingError: naming the first row that fails.
     """
@@ -158,7 +161,7 @@ def self_test(
             taught = "is taught where the output did not end" if where else "is missing where the output ended"
             raise TrainingError(f"triple {example.key}: the end-of-sequence token {taught}")
     if samples is not None:
-        _check_rendering(samples.sort("sample_id").head(GUARD_ROWS), triples, renderer)
+        _check_rendering(samples.sort("sample_id").head(GUARD_ROWS), renderer)
 
 
 def check_lengths(examples: Sequence[Example], model: Any) -> None:
@@ -186,11 +189,10 @@ def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
         raise TrainingError(f"a target of {named} is predicted from the wrong place")
 
 
-def _check_rendering(samples: pl.DataFrame, triples: pl.DataFrame, renderer: Renderer) -> None:
-    asked = {key: prompt for key, *prompt in triples.select("sample_id", "query", "history").iter_rows()}
+def _check_rendering(samples: pl.DataFrame, renderer: Renderer) -> None:
+    # By what the prompt asked, not by the triple's query: a relabeler may have asked something else in hindsight.
     for row in samples.iter_rows(named=True):
-        prompt = asked.get(row["sample_id"])
-        if prompt is not None and renderer.prompt_ids(row["instruction"], *prompt) != row["prompt_ids"]:
+        if renderer.prompt_ids(row["instruction"], row["query"], row["history"]) != row["prompt_ids"]:
             raise TrainingError(
                 f"the prompt of sample {row['sample_id']} renders to other tokens than were sampled under"
             )

@@ -53,10 +53,13 @@ def make_model(folder: Path, architecture: str) -> None:
 
 
 def make_requests(path: Path, count: int) -> None:
+    """Writes prompts as a sample step reads them, and in the folder of that name as a train step does."""
     fruits = ("figs", "plums", "two figs and three plums")
     queries = [f"{n} {fruits[n % 3]}" for n in range(count)]
     asked = {"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries, "history": [None] * count}
     pl.DataFrame(asked).write_parquet(path)
+    path.with_suffix("").mkdir()
+    write_part(path.with_suffix(""), "0", pl.DataFrame(asked))
 
 
 def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -> None:
@@ -104,7 +107,8 @@ class Cases:
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
         triples = self.data / f"triples-{architecture}"
-        steps = [TrainStep(triples=triples, samples=samples, training=training, iteration=1)]
+        asked = self.data / "requests-many"
+        steps = [TrainStep(triples=triples, samples=samples, prompts=asked, training=training, iteration=1)]
         steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
         self.add(name, architecture, settings, *steps)
 

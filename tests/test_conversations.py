@@ -385,24 +385,26 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     write_part(tmp_path, "triples", as_written(Triples, triples))
     triples = as_declared(Triples, read_parts(tmp_path))
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
-    trainer.self_test(examples, triples, drawn, renderer, trainer.Layout(0, (END,), None, torch.device("cpu")))
+    sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
+    trainer.self_test(examples, triples, sampled, renderer, trainer.Layout(0, (END,), None, torch.device("cpu")))
     rendered = {prompt for example in examples for prompt in example.prompts}
     assert {tuple(ids) for ids in drawn["prompt_ids"].to_list()} < rendered
     assert len(rendered) == 4
 
 
-def test_a_triple_that_lost_its_turns_is_found_before_training(tmp_path, tokenizer):
+def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
     renderer = Renderer(tokenizer, None)
     asked = prompt_rows({**PLAIN, "history": BEFORE})
     drawn = drawn_rows("5", instruction="Be right.", completion_ids=[7, END], logprobs=[-0.1, -0.1],
                        prompt_ids=renderer.prompt_ids("Be right.", PLAIN["query"], BEFORE))  # fmt: skip
+    sampled = drawn.join(asked.select("prompt_id", "query", "history"), on="prompt_id")
     scored = build_reward(ExactMatchReward()).score(drawn, asked)
     triples, _ = build_relabeler(HindsightRelabel(), Instructions()).relabel(drawn, scored, asked)
     layout = trainer.Layout(0, (END,), None, torch.device("cpu"))
-    trainer.self_test([], triples, drawn, renderer, layout)
-    lost = triples.with_columns(history=pl.lit(None, dtype=triples["history"].dtype))
+    trainer.self_test([], triples, sampled, renderer, layout)
+    lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))
     with pytest.raises(TrainingError, match="prompt of sample p0-0 renders to other tokens"):
-        trainer.self_test([], lost, drawn, renderer, layout)
+        trainer.self_test([], triples, lost, renderer, layout)
 
 
 def test_a_conversation_that_leaves_no_room_names_its_prompt(tmp_path, tokenizer):

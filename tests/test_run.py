@@ -122,6 +122,29 @@ def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, home):
     assert list(facts["metrics"]["instructions"]) == ["Generate a correct answer to this problem."]
 
 
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory, home) -> Path:
+    """A run whose prompts carry constraints, its first samples drawn."""
+    folder = tmp_path_factory.mktemp("writing")
+    dials = {"words": 4, "max_words": 3, "min_constraints": 2, "max_constraints": 2, "examples": True}
+    source = {"type": "synthetic", "task": "constrained_writing", "size": 60, "test_share": 0.3, "dials": dials}
+    model = TINY["model"] | {"context": 160}
+    write_config(folder, prompts=[source], model=model, reward={"type": "constraints"}, launch={"processes": 1},
+                 sampling={"k": 3, "max_new_tokens": 8, "temperature": 1.5})  # fmt: skip
+    hir(folder, home, "run", "tiny.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("relabeler", ["attributes", "chain", "constraints"])
+def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, home):
+    hir(writing, home, "run", "tiny.yaml", f"relabel.type={relabeler}")
+    store = Store(writing / "runs/tiny")
+    triples, asked = (store.table(store.resolve(ref)).collect() for ref in ("triples@latest", "prompts@0"))
+    assert triples["relabeler"].unique().to_list() == [relabeler]
+    compared = triples.join(asked.select("prompt_id", asked="query"), on="prompt_id", validate="m:1")
+    assert (compared["query"] == compared["asked"]).all() == (relabeler == "attributes")
+
+
 def test_an_encoder_decoder_learns_to_name_options(tmp_path, home):
     model = TINY["model"] | {"architecture": "t5", "context": 256}
     prompts = [{"type": "synthetic", "task": "tracking_shuffled_objects", "size": 60, "test_share": 0.3}]

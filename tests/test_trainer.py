@@ -61,6 +61,7 @@ def sample(renderer: Renderer, number: int, completion_ids: list[int], **changes
     values = {
         "sample_id": f"s{number:02}",
         "query": query,
+        "history": None,
         "instruction": RIGHT,
         "prompt_ids": renderer.prompt_ids(RIGHT, query),
         "completion_ids": completion_ids,

@@ -111,7 +111,8 @@ def run_large(root: Path, name: str, shape: dict[str, int], load: dict[str, int]
     micro = load["micro_batch_size"]
     training = TrainingConfig(batch_size=128, micro_batch_size=micro, epochs=1, activation_checkpointing=True)
     learning = Cases(root / "training", 1, data)
-    step = TrainStep(triples=data / "triples", samples=drawn, training=training, iteration=1)
+    asked = data / "requests-many"
+    step = TrainStep(triples=data / "triples", samples=drawn, prompts=asked, training=training, iteration=1)
     learning.add("large", "large", SHIPPED[name], step)
     learning.launch()
     return {"sampled": sampling.facts("large"), "trained": learning.facts("large")}
