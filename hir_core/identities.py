@@ -36,7 +36,7 @@ class Identities:
 
     def __init__(self, config: RunConfig, reward: Reward, relabeler: Relabeler) -> None:
         self.config, self.reward, self.relabeler = config, reward, relabeler
-        self.is_bf16 = bool(config.deepspeed_settings().get("bf16", {}).get("enabled"))
+        self.is_bf16 = config.is_bf16
 
     def prompts(self, rows: pl.DataFrame) -> Identity:
         """Prompts are their rows, wherever these were read from: an edited file makes another version, a moved none."""
@@ -54,7 +54,7 @@ class Identities:
 
     def rewards(self, prompts: StageRef, samples: StageRef) -> Identity:
         """The threshold decides the share of correct samples in the manifest."""
-        law = {"reward": self.reward.law(), "threshold": self.config.relabel.threshold}
+        law = {**self._reward(), "threshold": self.config.relabel.threshold}
         return identity("rewards", samples.iteration, law, [str(prompts), str(samples)])
 
     def triples(self, prompts: StageRef, scored: Sequence[Scored]) -> Identity:
@@ -86,7 +86,7 @@ class Identities:
             "template": self.config.model.template,
             "max_new_tokens": self.config.evaluation_tokens,
             **self._guidance(self.config.evaluation_guidance),
-            "reward": self.reward.law(),
+            **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
         return identity("evaluations", iteration, law, [str(prompts), model])
@@ -101,6 +101,11 @@ class Identities:
             "seed": self.config.seed,
         }
         return identity("samples", iteration, law, [str(prompts), model])
+
+    def _reward(self) -> dict[str, Any]:
+        """A reward that is a model scores otherwise in bf16; any other one does not know of it."""
+        law: dict[str, Any] = {"reward": self.reward.law()}
+        return law | {"bf16": True} if self.reward.launches and self.is_bf16 else law
 
     def _guidance(self, weight: float) -> dict[str, Any]:
         """The wrong instruction decides what is written only where guidance pushes away from it."""

@@ -61,17 +61,35 @@ class SampleStep(Part):
     iteration: int
 
 
+class ScoreStep(Part):
+    """Scores texts with the job's model, which is a classifier, and writes Scores."""
+
+    type: Literal["score"] = "score"
+    requests: Path
+    """Parquet file of `key`, `query` and `completion`, the texts to score."""
+    output: Path
+    """Folder of Scores; texts that finished parts in it already hold are left out."""
+    template: str | None
+    label: int
+    activation: Literal["none", "sigmoid", "softmax"]
+    batch_tokens: int
+    write_every_s: float
+
+
+Step = TrainStep | SaveStep | SampleStep | ScoreStep
+
+
 class JobSpec(Part):
     """One launch."""
 
     model: ModelConfig
-    """Where the weights come from: the run's own model, or the folder of a version."""
+    """Where the weights come from: the run's own model, the folder of a version, or a classifier."""
     texts: Path | None = None
     """Parquet file with a column `text`, which a scratch model's tokenizer is fitted to."""
     seed: int
     deepspeed: dict[str, Any]
     """Content of the DeepSpeed file."""
-    steps: tuple[TrainStep | SaveStep | SampleStep, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = Field(min_length=1)
 
     def write(self, job_dir: Path) -> None:
         """Writes `job.json`."""

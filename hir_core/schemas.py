@@ -1,4 +1,4 @@
-"""The five tables that stages pass on, in the order of the loop: Prompts, Samples, Rewards, Triples, Evaluations.
+"""The tables that stages pass on, in the order of the loop, and those that they are made from.
 
 Keys come from content, never from positions, and every row names its parent row. Reads and writes nothing itself;
 the store decides where tables live.
@@ -107,6 +107,16 @@ class Evaluations(dy.Schema):
     completion = dy.String()
     finish_reason = dy.Enum(["eos", "length"])
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
+
+
+class Scores(dy.Schema):
+    """What a classifier said of texts; no stage of its own, but what one is made from."""
+
+    key = dy.String(primary_key=True)
+    """Of the text: equal texts, equal key."""
+    score = dy.Float64(nullable=True)
+    """Null: it cannot judge this text."""
+    reason = dy.String()
 
 
 SCHEMAS: dict[str, type[dy.Schema]] = {

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,12 +31,13 @@ from hir_core.launch import check_launch, launch
 from hir_core.manifest import Identity
 from hir_core.model_files import check_files
 from hir_core.parts import read_json, read_parts
-from hir_core.plan import COMPLETIONS, Facts, Inputs, Plan, Wanted
+from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside
 from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
 from hir_core.relabelers import build_relabeler, demonstrations
 from hir_core.rewards import build_reward, not_judged_reasons
 from hir_core.schemas import Evaluations
+from hir_core.score_launch import ScoreLaunch
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
@@ -50,12 +52,17 @@ class Outputs:
 
 
 class Run:
-    """One run: its config, store, reward and relabeler."""
+    """One run: its config, store, reward and relabeler.
+
+    Attributes:
+        on_progress: called with what any launch of the run reports, a few times per second at most.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.store = Store(config.run_dir)
-        self.reward = build_reward(config.reward)
+        self.on_progress: Callable[[Progress], None] | None = None
+        self.reward = build_reward(config.reward, ScoreLaunch(config, self._run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
         self.identities = Identities(config, self.reward, self.relabeler)
 
@@ -109,6 +116,7 @@ class Run:
         right = int((rewards["score"].drop_nulls() >= self.config.relabel.threshold).sum())
         facts = {
             "correct_share": right / max(1, rewards.height),
+            "mean_score": rewards["score"].mean(),
             "not_judged": rewards["score"].null_count(),
             "not_judged_reasons": not_judged_reasons(rewards),
         }
@@ -147,9 +155,10 @@ class Run:
         triples: StageRef | None,
         samples: StageRef | None,
         before: StageRef | None,
-        on_progress: Callable[[Progress], None] | None = None,
     ) -> Outputs:
         """Trains, evaluates and samples in one launch; does only what no version holds yet.
+
+        A reward that is a model follows in a launch of its own, which scores what this one has left.
 
         Args:
             triples: what to train on; None where iteration 0 takes the model as it is.
@@ -157,9 +166,13 @@ class Run:
             before: the model to train; None in iteration 0.
         """
         inputs = Inputs(prompts, triples, samples, before)
-        plan = Plan(self.config, self.store, inputs, self._wanted(inputs), self.table(prompts), self._finish_evaluation)
+        # A second model would have no room beside the one that still samples.
+        score = set_answers_aside if self.reward.launches else self._finish_evaluation
+        plan = Plan(self.config, self.store, inputs, self._wanted(inputs), self.table(prompts), score)
         if not plan.is_done:
-            self._launch(plan, on_progress)
+            self._launch(plan)
+        if self.store.find(plan.wanted.evaluation) is None:
+            self._score_together(plan)
         return self._outputs(plan.wanted)
 
     def _wanted(self, inputs: Inputs) -> Wanted:
@@ -173,20 +186,28 @@ class Run:
             samples=None if is_last else self.identities.samples(prompts, model, iteration + 1),
         )
 
-    def _launch(self, plan: Plan, on_progress: Callable[[Progress], None] | None) -> None:
+    def _launch(self, plan: Plan) -> None:
         check_launch(self.config.launch)  # refused: nothing is written
         job_dir = self.config.run_dir / "launches" / f"{plan.wanted.model.iteration:04d}"
         try:
             plan.write(job_dir)
-            launch(
-                job_dir,
-                self.config.launch,
-                on_progress=on_progress,
-                on_step=lambda number: plan.commit(number, read_json(done_file(job_dir, number))),
-            )
+            self._run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))))
         finally:
             plan.discard_empty_drafts()
             shutil.rmtree(job_dir / "model", ignore_errors=True)  # it is a version now, or is made again
+
+    def _run_job(self, job_dir: Path, on_step: Callable[[int], None] | None = None) -> None:
+        launch(job_dir, self.config.launch, on_progress=self.on_progress, on_step=on_step)
+
+    def _score_together(self, plan: Plan) -> None:
+        """Scores the answers that were set aside; in the same launch the new samples, for `score` to find."""
+        draft = self.store.draft(plan.wanted.evaluation)
+        texts = read_parts(draft.path / COMPLETIONS).select("prompt_id", "completion")
+        drawn = None if plan.wanted.samples is None else self.store.find(plan.wanted.samples)
+        if drawn is not None:
+            texts = pl.concat([texts, self.table(drawn).select("prompt_id", "completion")])
+        self.reward.judge_ahead(texts, plan.prompts)
+        self._finish_evaluation(draft, read_json(draft.path / ANSWERED))
 
     def _finish_evaluation(self, draft: Draft, facts: Facts) -> None:
         """Scores the answers that the evaluate step left in the draft, and commits them with their summary."""
@@ -196,7 +217,7 @@ class Run:
         judged = self.reward.judge(answers, asked).join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
         rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
         draft.write("0", rows)
-        summary = summarise(rows, asked, self.config.relabel.threshold)
+        summary = summarise(rows, asked, self.config.relabel.threshold, compares=self.reward.compares)
         summary["not_judged_reasons"] = not_judged_reasons(judged)
         draft.commit(rows_in=asked.filter(pl.col("split") == "test").height, metrics={**facts, **summary})
 

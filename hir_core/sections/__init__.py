@@ -42,6 +42,8 @@ from hir_core.sections.rewards import (
     ReasoningGymReward,
     RegexReward,
     RewardConfig,
+    RewardModelReward,
+    has_reward_model,
 )
 from hir_core.sections.sampling import EvaluationConfig, SamplingConfig
 from hir_core.sections.training import TrainingConfig, WarmStartConfig
@@ -83,6 +85,7 @@ __all__ = [
     "Relabel",
     "RelabelConfig",
     "RewardConfig",
+    "RewardModelReward",
     "SamplingConfig",
     "ScratchModel",
     "SelectConfig",
@@ -90,4 +93,5 @@ __all__ = [
     "TrainingConfig",
     "WarmStartConfig",
     "folder_name",
+    "has_reward_model",
 ]
