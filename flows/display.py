@@ -41,6 +41,8 @@ DOING = {
     "evaluate": "evaluating",
     "sample": "sampling from",
     "score": "scoring outputs of",
+    "write": "writing instructions with",
+    "weigh": "weighing instructions with",
 }
 
 

@@ -34,8 +34,9 @@ def hindsight(config: RunConfig) -> list[Outputs]:
         scored: list[Scored] = []
         for _ in range(config.iterations):
             before = models[-1]
-            scored.append(Scored(before.samples, score(run, prompts, before.samples)))
-            display.row(before, scored[-1].rewards)
+            rewards = score(run, prompts, before.samples)
+            display.row(before, rewards)
+            scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])
@@ -58,6 +59,12 @@ def demonstrate(run: Run, prompts: StageRef) -> StageRef | None:
 def score(run: Run, prompts: StageRef, samples: StageRef) -> StageRef:
     """Judges the samples."""
     return run.score(prompts, samples)
+
+
+@stage(name="instruct")  # called, never submitted, as `advance`
+def instruct(run: Run, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+    """Instructions that a model writes for the samples, checked; none where rules relabel."""
+    return run.instruct(prompts, samples, rewards)
 
 
 @stage(name="relabel")

@@ -1,7 +1,7 @@
 """What decides each version of a run, and nothing else: the settings that change its content, and its parents.
 
     prompts@0 -> triples@0 (demonstrations) -> models@0 -> evaluations@0, samples@1
-    samples@i -> rewards@i -> triples@i -> models@i -> evaluations@i, samples@(i+1)
+    samples@i -> rewards@i [-> instructions@i] -> triples@i -> models@i -> evaluations@i, samples@(i+1)
 
 A setting that is missing here changes a result under an old name; one too many makes work be done again. Where a run
 lies, on how many ranks it runs and how fast must not be here. Reads configs; leaves looking versions up to the store.
@@ -20,15 +20,17 @@ from hir_core.manifest import Identity, canonical_json, identity
 from hir_core.model_files import model_law
 from hir_core.relabelers import Relabeler
 from hir_core.rewards import Reward
-from hir_core.sections import ScratchModel
+from hir_core.sections import LearnedRelabel, ScratchModel
 from hir_core.versions import StageRef
 
 
 class Scored(NamedTuple):
-    """The samples of one iteration and their scores."""
+    """The samples of one iteration, and what was said of them."""
 
     samples: StageRef
     rewards: StageRef
+    instructions: StageRef | None = None
+    """Written for them, where the relabeler is a model."""
 
 
 class Identities:
@@ -43,13 +45,17 @@ class Identities:
         return identity("prompts", 0, {"rows": table_digest(rows)}, ())
 
     def demonstrations(self, prompts: StageRef, count: int) -> Identity:
-        """Triples for the warm start."""
+        """Triples for the warm start; where a model relabels, also those that show it how."""
         law = {
             "relabeler": "demonstrations",
             "count": count,
             "instruction": self.config.instructions.correct,
             "seed": self.config.seed,
         }
+        learned = self.config.relabel
+        if isinstance(learned, LearnedRelabel) and learned.shown:
+            shown = {name: learned.law()[name] for name in ("instruction", "query", "shown")}
+            law["writing"] = shown | {"wrong": self.config.instructions.wrong}
         return identity("triples", 0, law, [str(prompts)])
 
     def rewards(self, prompts: StageRef, samples: StageRef) -> Identity:
@@ -57,10 +63,24 @@ class Identities:
         law = {**self._reward(), "threshold": self.config.relabel.threshold}
         return identity("rewards", samples.iteration, law, [str(prompts), str(samples)])
 
+    def instructions(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> Identity:
+        """What a model writes of samples, and what is believed of it; the policy is the one that drew them."""
+        config, learned = self.config, self.config.relabel
+        assert isinstance(learned, LearnedRelabel)
+        law = {
+            **{name: value for name, value in learned.law().items() if name not in ("writer", "fallback", "shown")},
+            **({"writer": model_law(learned.writer), "bf16": self.is_bf16} if learned.writer else {}),
+            "writer_template": (learned.writer or config.model).template,
+            "template": config.model.template,
+            "instructions": config.instructions.law(),
+            "seed": config.seed,
+        }
+        return identity("instructions", samples.iteration, law, [str(prompts), str(samples), str(rewards)])
+
     def triples(self, prompts: StageRef, scored: Sequence[Scored]) -> Identity:
         """Triples made from the samples of one iteration, or of the last few."""
         law = {"relabel": self.relabeler.law(), "select": self.config.select.law()}
-        parents = [str(ref) for one in scored for ref in (one.samples, one.rewards)]
+        parents = [str(ref) for one in scored for ref in one if ref is not None]
         return identity("triples", scored[-1].samples.iteration, law, [str(prompts), *parents])
 
     def model(self, prompts: StageRef, triples: StageRef | None, before: StageRef | None) -> Identity:

@@ -38,7 +38,7 @@ class SampleStep(Part):
     """Completes prompts and writes Samples."""
 
     type: Literal["sample"] = "sample"
-    name: Literal["sample", "evaluate"]
+    name: Literal["sample", "evaluate", "write"]
     """What a person sees while it runs."""
     requests: Path
     """Parquet file of `prompt_id` and `query`, the prompts to complete."""
@@ -59,6 +59,23 @@ class SampleStep(Part):
     zero3_weights: Literal["auto", "gather", "stream"]
     write_every_s: float
     iteration: int
+    too_long: Literal["refuse", "leave out"] = "refuse"
+    """What becomes of a prompt that leaves no room for an output: it ends the job, or nothing is written for it."""
+
+
+class WeighStep(Part):
+    """Weighs outputs under instructions that were written for them, and writes Weights."""
+
+    type: Literal["weigh"] = "weigh"
+    requests: Path
+    """Parquet file of `sample_id`, `query` and `completion_ids`, the outputs to weigh."""
+    written: Path
+    """Folder of Samples: what was written for the sample that `prompt_id` names."""
+    output: Path
+    """Draft folder; outputs that finished parts in it already hold are left out."""
+    batch_tokens: int
+    logits_chunk: int
+    write_every_s: float
 
 
 class ScoreStep(Part):
@@ -76,7 +93,7 @@ class ScoreStep(Part):
     write_every_s: float
 
 
-Step = TrainStep | SaveStep | SampleStep | ScoreStep
+Step = TrainStep | SaveStep | SampleStep | WeighStep | ScoreStep
 
 
 class JobSpec(Part):

@@ -21,14 +21,17 @@ DIGESTED_BYTES = 1024 * 1024
 """Of each end of a file: enough to tell models apart, and fast for those of many GB."""
 
 
-def check_files(model: ModelConfig) -> None:
+def check_files(model: ModelConfig, setting: str = "model") -> None:
     """Returns if the files that the config names are there, or are nobody's yet (hub, scratch).
+
+    Args:
+        setting: what names the model, for messages.
 
     Raises:
         ConfigError: a folder that is none of a model, a missing GGUF file or package.
     """
     if isinstance(model, HubModel) and _is_path(model.source) and not (Path(model.source) / "config.json").is_file():
-        raise ConfigError(f"model.source: {model.source} is no model folder: it has no config.json")
+        raise ConfigError(f"{setting}.source: {model.source} is no model folder: it has no config.json")
     if isinstance(model, GgufModel):
         gguf_file(model)
 

@@ -20,7 +20,7 @@ from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.manifest import Identity
 from hir_core.parts import write_json
-from hir_core.sections import HubModel, ScratchModel, TrainingConfig
+from hir_core.sections import HubModel, LearnedRelabel, ScratchModel, TrainingConfig
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
@@ -200,10 +200,12 @@ class Plan:
         self.commits.append(commit)
 
     def _write_texts(self, job_dir: Path) -> Path:
-        """Writes what a scratch model's tokenizer is fitted to: train queries, their answers, both instructions."""
+        """Writes what a scratch model's tokenizer is fitted to: train queries, their answers, the instructions."""
         train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
         answers = [reference for references in train["references"].to_list() for reference in references]
         instructions = [self.config.instructions.correct, self.config.instructions.wrong]
+        if isinstance(learned := self.config.relabel, LearnedRelabel) and learned.shown:
+            instructions += [learned.instruction, learned.query]
         path = (job_dir / "texts.parquet").resolve()
         pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions]}).write_parquet(path)
         return path

@@ -4,7 +4,7 @@
 train, evaluate and sample are steps of one launch per iteration (`advance`). Iteration 0 makes the seed model,
 iteration i >= 1 trains it on triples@i, made from samples@i, which model@(i-1) drew.
 
-    samples@i -> rewards@i -> triples@i -> models@i -> evaluations@i, samples@(i+1)
+    samples@i -> rewards@i [-> instructions@i] -> triples@i -> models@i -> evaluations@i, samples@(i+1)
 
 Reads and writes through the store. Leaves what decides a version to `identities`, the content of a launch to `plan`,
 orchestration and display to `flows`.
@@ -27,6 +27,7 @@ from hir_core.drafts import Draft
 from hir_core.errors import ConfigError
 from hir_core.evaluation import summarise
 from hir_core.identities import Identities, Scored
+from hir_core.instructing import Instructing
 from hir_core.launch import check_launch, launch
 from hir_core.manifest import Identity
 from hir_core.model_files import check_files
@@ -34,12 +35,15 @@ from hir_core.parts import read_json, read_parts
 from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside
 from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
-from hir_core.relabelers import build_relabeler, demonstrations
+from hir_core.relabelers import believed, build_relabeler, demonstrations, shares, writing_demonstrations
 from hir_core.rewards import build_reward, not_judged_reasons
 from hir_core.schemas import Evaluations
 from hir_core.score_launch import ScoreLaunch
+from hir_core.sections import HubModel, LearnedRelabel
 from hir_core.store import Store
 from hir_core.versions import StageRef
+
+NOT_ASKED = "without a verdict, or empty"
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,11 @@ class Run:
         """
         check_launch(self.config.launch)
         check_files(self.config.model)
+        if isinstance(self.config.relabel, LearnedRelabel) and self.config.relabel.writer is not None:
+            check_files(self.config.relabel.writer, "relabel.writer")
         prompts, _ = self._loaded_prompts
         if self.config.warm_start is not None:
-            self._show_references(prompts, self.config.warm_start.demonstrations)
+            self._demonstrations(prompts, self.config.warm_start.demonstrations)
         return prompts
 
     def prompts(self) -> StageRef:
@@ -104,7 +110,7 @@ class Run:
         named = self.identities.demonstrations(prompts, warm.demonstrations)
         if found := self.store.find(named):
             return found
-        return self._commit(named, self._show_references(self.table(prompts), warm.demonstrations))
+        return self._commit(named, self._demonstrations(self.table(prompts), warm.demonstrations))
 
     def score(self, prompts: StageRef, samples: StageRef) -> StageRef:
         """Judges every sample."""
@@ -137,17 +143,41 @@ class Run:
             return found
         drawn = pl.concat([self.table(one.samples) for one in scored])
         rewards = pl.concat([self.table(one.rewards) for one in scored])
-        triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select)
+        told = [self.table(one.instructions) for one in scored if one.instructions is not None]
+        written = pl.concat(told) if told else None
+        triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select, written)
         if triples.is_empty():
             raise ConfigError(
                 f"relabel.type={self.relabeler.name} kept none of {drawn.height} samples of {scored[-1].samples} "
                 f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
                 "which learns from wrong ones"
             )
-        mix = dict(triples.group_by("instruction").len().sort("instruction").iter_rows())
-        return self._commit(named, triples, drawn.height, rejected, {"instructions": mix})
+        facts: Facts = {"instructions": dict(triples.group_by("instruction").len().sort("instruction").iter_rows())}
+        if told:
+            facts["written"] = shares(told)
+        return self._commit(named, triples, drawn.height, rejected, facts)
 
     # --- in a launch -------------------------------------------------------------------------------------------------
+
+    def instruct(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+        """Has a model write what each sample is a demonstration of, and checks it; None where rules say it."""
+        if not isinstance(self.config.relabel, LearnedRelabel):
+            return None
+        named = self.identities.instructions(prompts, samples, rewards)
+        if found := self.store.find(named):
+            return found
+        drawn = self.table(samples)
+        asked = self.relabeler.judged(drawn, self.table(rewards), self.table(prompts))
+        draft, own = self.store.draft(named), self.config.instructions
+        policy = self._version_model(self.store.resolve(self.store.manifest(samples).parents[1]))
+        made = Instructing(self.config, draft, policy, asked, self._run_job)
+        rows = believed(asked, *made.run(), own, self.config.relabel.margin)
+        draft.write("0", rows)
+        left_out = {NOT_ASKED: drawn.height - rows.height} if rows.height < drawn.height else {}
+        return draft.commit(rows_in=drawn.height, rejected=left_out, metrics=shares([rows]))
+
+    def _version_model(self, ref: StageRef) -> HubModel:
+        return HubModel(source=str(self.store.folder(ref).resolve()), template=self.config.model.template)
 
     def advance(
         self,
@@ -245,8 +275,12 @@ class Run:
             check_mix(prompts.filter(pl.col("split") == "train"), sampling.prompts, sampling.mix)
         return prompts, rejected
 
-    def _show_references(self, prompts: pl.DataFrame, count: int) -> pl.DataFrame:
-        return demonstrations(prompts, self.config.instructions, count, self.config.seed)
+    def _demonstrations(self, prompts: pl.DataFrame, count: int) -> pl.DataFrame:
+        own, seed, learned = self.config.instructions, self.config.seed, self.config.relabel
+        shown = demonstrations(prompts, own, count, seed)
+        if not isinstance(learned, LearnedRelabel) or not learned.shown:
+            return shown
+        return pl.concat([shown, writing_demonstrations(prompts, learned, own, seed)]).sort("triple_id")
 
     def _commit(
         self,

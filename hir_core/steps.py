@@ -1,4 +1,4 @@
-"""The steps of a job: the model is loaded once, then trained, saved and sampled from, in the order of `job.json`.
+"""The steps of a job: the model is loaded once, then trained, saved, sampled from, asked, as `job.json` says.
 
 Reads `job.json`, tables of triples and requests, and weights; writes Samples parts and model folders into drafts.
 Commits nothing: the driver does, once a step says that it is done.
@@ -17,7 +17,7 @@ from torch import distributed as dist
 from hir_core import models, trainer, zero
 from hir_core.classifier import Classifier
 from hir_core.errors import ConfigError
-from hir_core.jobspec import JobSpec, SampleStep, SaveStep, ScoreStep, TrainStep
+from hir_core.jobspec import JobSpec, SampleStep, SaveStep, ScoreStep, TrainStep, WeighStep
 from hir_core.losses import TripleLoss
 from hir_core.parts import read_parts
 from hir_core.rank import Progress, Rank
@@ -26,6 +26,7 @@ from hir_core.samplers import hf
 from hir_core.schemas import Samples, content_key
 from hir_core.sections import HubModel
 from hir_core.shares import Meter, PartWriter, as_many_as_any_rank, finished_keys
+from hir_core.weighing import weigh
 
 
 def run_job(rank: Rank) -> None:
@@ -60,13 +61,15 @@ class Job:
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
-    def do(self, step: TrainStep | SaveStep | SampleStep) -> dict[str, Any]:
+    def do(self, step: TrainStep | SaveStep | SampleStep | WeighStep) -> dict[str, Any]:
         """Does one step and returns what is worth knowing about it."""
         started = time.monotonic()
         if isinstance(step, TrainStep):
             facts = self.train(step)
         elif isinstance(step, SaveStep):
             facts = self.save(step.output)
+        elif isinstance(step, WeighStep):
+            facts = weigh(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
             facts = self.sample(step)
         return {**facts, "step_seconds": time.monotonic() - started}
@@ -162,6 +165,8 @@ class Job:
             against = tuple(self.renderer.prompt_ids(step.against, query)) if step.guidance else ()
             longest = max(len(ids), len(against))
             if room is not None and longest + step.max_new_tokens > room:
+                if step.too_long == "leave out":
+                    continue
                 raise ConfigError(
                     f"prompt {prompt_id} has {longest} tokens, which with {step.max_new_tokens} new tokens is more "
                     f"than the model's context of {room}: shorten it, or lower sampling.max_new_tokens"

@@ -36,7 +36,7 @@ BLOCKS: dict[str, list[str]] = {
         "locks checks versions comparison",
         "drafts",
         "store evaluation launchers",
-        "launch identities plan score_launch",
+        "launch identities plan score_launch instructing",
         "stages",
     ],
     "ranks": [
@@ -44,6 +44,7 @@ BLOCKS: dict[str, list[str]] = {
         "batches classifier",
         "losses",
         "trainer",
+        "weighing",
         "steps",
         "job",
     ],

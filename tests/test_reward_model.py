@@ -41,6 +41,7 @@ from hir_core.store import Store
 
 __all__ = ["settings"]  # a fixture
 CPU = torch.device("cpu")
+PATIENCE_S = 400
 QUERIES = ("How many plums?", "two figs and three pears", "one")
 TEXTS = [(QUERIES[n % 3], "five six seven eight nine ten " * (n % 7) + str(n)) for n in range(40)]
 CHAT = (
@@ -438,10 +439,12 @@ def kill_when(folder: Path, home: Path, is_time: Callable[[], bool]) -> None:
         command("run", "tiny.yaml"), cwd=folder, env=environment(home), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 150
-    while not is_time():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline, "the moment never came"
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    deadline = time.monotonic() + PATIENCE_S
+    try:
+        while not is_time():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the moment never came"
+            time.sleep(0.01)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)

@@ -118,7 +118,8 @@ def loop(config: RunConfig) -> Run:
     scored: list[Scored] = []
     for _ in range(config.iterations):
         assert made.samples is not None
-        scored.append(Scored(made.samples, run.score(prompts, made.samples)))
+        rewards = run.score(prompts, made.samples)
+        scored.append(Scored(made.samples, rewards, run.instruct(prompts, made.samples, rewards)))
         made = run.advance(prompts, run.relabel(prompts, scored), made.samples, made.model)
     return run
 

@@ -7,6 +7,7 @@ from hir_core.relabelers.chain import Chain
 from hir_core.relabelers.demonstrations import Demonstrations
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
+from hir_core.relabelers.learned import Learned
 from hir_core.relabelers.python_function import PythonFunction
 from hir_core.relabelers.quantiles import Quantiles
 from hir_core.relabelers.relabeler import Relabeler
@@ -21,6 +22,7 @@ RELABELERS: dict[str, type[Relabeler]] = {
     "quantiles": Quantiles,
     "chain": Chain,
     "constraints": Satisfied,
+    "learned": Learned,
     "python": PythonFunction,
 }
 
