@@ -35,8 +35,8 @@ def hindsight(config: RunConfig) -> list[Outputs]:
         for _ in range(config.iterations):
             before = models[-1]
             rewards = score(run, prompts, before.samples)
-            display.row(before, rewards)
             scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
+            display.row(before, rewards)
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])

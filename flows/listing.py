@@ -16,6 +16,7 @@ from hir_core.store import Store
 from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
+INSTRUCTIONS_SHOWN = 4
 
 
 def describe_runs(runs_dir: Path) -> list[Facts]:
@@ -65,9 +66,16 @@ def metric_text(stage: str, facts: Facts) -> str:
     if stage == "evaluations":
         return f"accuracy {accuracy(facts)}"
     if stage == "triples":
-        return " · ".join(f"{share:.0%} {printable(name)}" for name, share in facts["instructions"].items())
+        return _shares_text(facts["instructions"])
     (name, value), *_ = facts.items()
     return f"{name.replace('_', ' ')} {number(value, '.3f' if value is not None and value < 100 else ',.0f')}"
+
+
+def _shares_text(shares: dict[str, float]) -> str:
+    """The shares in words; of many, the largest, and how many are left out."""
+    largest = sorted(shares, key=lambda name: -shares[name])[:INSTRUCTIONS_SHOWN]
+    shown = [f"{share:.0%} {printable(name)}" for name, share in shares.items() if name in largest]
+    return " · ".join([*shown, f"{len(shares) - len(shown)} more"] if len(shares) > len(shown) else shown)
 
 
 def _evaluation_metric(manifest: Manifest) -> Facts:

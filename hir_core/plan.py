@@ -189,7 +189,7 @@ class Plan:
         source = self.store.find(self.wanted.model) or self.inputs.before
         if source is None:
             return self.config.model
-        return HubModel(source=str(self.store.folder(source).resolve()), template=self.config.model.template)
+        return version_model(self.config, self.store, source)
 
     def _draft(self, named: Identity) -> Draft:
         self.drafts.append(self.store.draft(named))
@@ -209,6 +209,11 @@ class Plan:
         path = (job_dir / "texts.parquet").resolve()
         pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions]}).write_parquet(path)
         return path
+
+
+def version_model(config: RunConfig, store: Store, ref: StageRef) -> HubModel:
+    """A model version as a launch loads it."""
+    return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
 
 
 def set_answers_aside(draft: Draft, facts: Facts) -> None:

@@ -32,14 +32,14 @@ from hir_core.launch import check_launch, launch
 from hir_core.manifest import Identity
 from hir_core.model_files import check_files
 from hir_core.parts import read_json, read_parts
-from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside
+from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside, version_model
 from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
 from hir_core.relabelers import believed, build_relabeler, demonstrations, shares, writing_demonstrations
 from hir_core.rewards import build_reward, not_judged_reasons
 from hir_core.schemas import Evaluations
 from hir_core.score_launch import ScoreLaunch
-from hir_core.sections import HubModel, LearnedRelabel
+from hir_core.sections import LearnedRelabel
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
@@ -152,7 +152,7 @@ class Run:
                 f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
                 "which learns from wrong ones"
             )
-        facts: Facts = {"instructions": dict(triples.group_by("instruction").len().sort("instruction").iter_rows())}
+        facts: Facts = {"instructions": _mix(triples)}
         if told:
             facts["written"] = shares(told)
         return self._commit(named, triples, drawn.height, rejected, facts)
@@ -169,15 +169,13 @@ class Run:
         drawn = self.table(samples)
         asked = self.relabeler.judged(drawn, self.table(rewards), self.table(prompts))
         draft, own = self.store.draft(named), self.config.instructions
-        policy = self._version_model(self.store.resolve(self.store.manifest(samples).parents[1]))
+        drew = self.store.resolve(self.store.manifest(samples).parents[1])
+        policy = version_model(self.config, self.store, drew)
         made = Instructing(self.config, draft, policy, asked, self._run_job)
         rows = believed(asked, *made.run(), own, self.config.relabel.margin)
         draft.write("0", rows)
         left_out = {NOT_ASKED: drawn.height - rows.height} if rows.height < drawn.height else {}
         return draft.commit(rows_in=drawn.height, rejected=left_out, metrics=shares([rows]))
-
-    def _version_model(self, ref: StageRef) -> HubModel:
-        return HubModel(source=str(self.store.folder(ref).resolve()), template=self.config.model.template)
 
     def advance(
         self,
@@ -295,3 +293,11 @@ class Run:
         draft = self.store.draft(named)
         draft.write("0", rows)
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
+
+
+def _mix(triples: pl.DataFrame, most: int = 20) -> dict[str, int]:
+    """Triples of each instruction; where there are many, those beyond the most frequent count as `other`."""
+    counts = triples.group_by("instruction").len().sort("len", "instruction", descending=[True, False])
+    named = dict(counts.head(most).sort("instruction").iter_rows())
+    rest = triples.height - sum(named.values())
+    return named | ({"other": rest} if rest else {})

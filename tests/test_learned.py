@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from real_run import digests, hir, manifest, write_config
+from cases import STAGES, make_model
+from real_run import CORES, digests, hir, manifest, write_config
 from test_relabelers import prompts as some_prompts
 from test_relabelers import tables
 from test_samplers import plain_logprobs
@@ -23,6 +24,7 @@ from hir_core import models, stages
 from hir_core.config import parse_config
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.jobspec import JobSpec, SampleStep, WeighStep
+from hir_core.launch import launch
 from hir_core.parts import list_parts, read_parts, write_part
 from hir_core.rank import Rank
 from hir_core.relabelers import build_relabeler, composed, shares, writing_demonstrations
@@ -42,7 +44,7 @@ from hir_core.relabelers.believing import (
 )
 from hir_core.rendering import Renderer
 from hir_core.schemas import Samples, Triples, Weights, WrittenInstructions, content_key
-from hir_core.sections import HubModel, Instructions, LearnedRelabel, ScratchModel
+from hir_core.sections import HubModel, Instructions, LaunchConfig, LearnedRelabel, ScratchModel
 from hir_core.steps import Job
 from hir_core.store import Store
 from hir_core.trainer import Layout
@@ -424,6 +426,17 @@ def test_a_run_that_is_killed_while_it_writes_goes_on_there(learned, monkeypatch
     assert digests(run.store.run_dir) == before
 
 
+def test_many_instructions_are_counted_by_the_most_frequent(learned, monkeypatch):
+    spelled = str.maketrans("0123456789", "abcdefghij")
+    monkeypatch.setattr("test_learned.instruction", lambda query: f"Guess {query.partition('?')[0]}".translate(spelled))
+    run = loop(with_changes(learned, {"sampling.k": 1}))
+    mix = run.facts(run.store.resolve("triples@1"))["instructions"]
+    assert sum(mix.values()) == run.store.manifest(run.store.resolve("triples@1")).rows == len(mix) == 8
+    line = next(text for text in versions_text(describe_versions(run.store.run_dir)) if "triples/0001" in text)
+    assert line.count(" 12% Guess") == 4
+    assert line.endswith(" · 4 more")
+
+
 def test_replay_takes_what_was_written_then(learned):
     run = loop(with_changes(learned, {"iterations": 2, "select.replay": 1}))
     parents = [parent.partition("-")[0] for parent in run.store.manifest(run.store.resolve("triples@2")).parents]
@@ -447,9 +460,9 @@ def test_a_warm_start_that_shows_how_to_write_makes_another_seed_model(learned):
 
 @pytest.mark.slow
 def test_a_run_writes_weighs_and_trains_on_what_it_believes(tmp_path, tmp_path_factory):
-    """Shown how to, the tiny model writes; its weights are those of one plain forward pass of the model that drew."""
+    """Shown how, the tiny model writes this and that; weights are those of a plain forward pass of what drew."""
     home = tmp_path_factory.mktemp("prefect")
-    relabel = {"type": "learned", "shown": 32, "max_new_tokens": 12, "query": "{query}\n{output} is {verdict}:"}
+    relabel = {"type": "learned", "shown": 32, "temperature": 1.0, "max_new_tokens": 12}
     write_config(tmp_path, relabel=relabel)
     hir(tmp_path, home, "run", "tiny.yaml")
     store = Store(tmp_path / "runs/tiny")
@@ -480,3 +493,45 @@ def _check_weights(store: Store, told: pl.DataFrame) -> None:
             expected = plain_logprobs(model, tuple(prompt), tuple(one["completion_ids"])).mean().item()
         assert one["logprob"] == pytest.approx(expected, abs=1e-4)
         assert one["asked_logprob"] == pytest.approx(sum(one["logprobs"]) / len(one["logprobs"]), abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_two_ranks_with_sharded_weights_write_and_weigh_as_one_rank(architecture, alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "model").mkdir()
+    make_model(tmp_path / "model", architecture)
+    one = instruct_job(tmp_path, "one", {})
+    job = Job(Rank(tmp_path / "one", 0, 1, 0), one, CPU)
+    rows = [job.do(step)["rows"] for step in one.steps]
+    assert (rows[0], rows[1] >= 15) == (14, True)
+    instruct_job(tmp_path, "two", STAGES["zero3"]).write(tmp_path / "two")
+    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=500))
+    texts, found = ({name: read_parts(tmp_path / name / kind).sort("sample_id") for name in ("one", "two")}
+                    for kind in ("written", "weighed"))  # fmt: skip
+    assert texts["one"].drop("logprobs").equals(texts["two"].drop("logprobs"))
+    assert found["one"]["sample_id"].to_list() == found["two"]["sample_id"].to_list()
+    assert found["two"]["logprob"].to_list() == pytest.approx(found["one"]["logprob"].to_list(), abs=1e-4)
+
+
+def instruct_job(root: Path, name: str, deepspeed: dict[str, Any]) -> JobSpec:
+    """Writes about 29 outputs, of which 15 are done already, and weighs them."""
+    place = root / name
+    for folder in ("written", "weighed"):
+        (place / folder).mkdir(parents=True)
+    write_part(place / "written", "0", written({f"s{n:02}": f"add {'two ' * (n % 6)}" for n in range(15)}))
+    rows = [{"prompt_id": f"s{n:02}", "query": f"{n} figs and {'two ' * (n % 5)}plums"} for n in range(29)]
+    pl.DataFrame(rows).write_parquet(place / "write.parquet")
+    outputs = [
+        {"sample_id": row["prompt_id"], "query": row["query"], "completion_ids": [40 + n] * (1 + n % 3)}
+        for n, row in enumerate(rows)
+    ]
+    pl.DataFrame(outputs, schema_overrides={"completion_ids": pl.List(pl.Int32)}).write_parquet(place / "weigh.parquet")
+    write = SampleStep(name="write", requests=place / "write.parquet", output=place / "written", version="v", model="m",
+                       instruction="Go.", against="", guidance=0.0, k=1, temperature=1.0, max_new_tokens=6,
+                       batch_tokens=200, zero3_weights="stream", write_every_s=0, iteration=1)  # fmt: skip
+    told = WeighStep(requests=place / "weigh.parquet", written=place / "written", output=place / "weighed",
+                     batch_tokens=200, logits_chunk=5, write_every_s=0)  # fmt: skip
+    return JobSpec(model=HubModel(source=str(root / "model")), seed=0, deepspeed=deepspeed, steps=(write, told))
