@@ -22,7 +22,6 @@ from hir_core.sections import (
     HindsightRelabel,
     Instructions,
     LaunchConfig,
-    LearnedRelabel,
     ModelConfig,
     Part,
     Performance,
@@ -72,14 +71,6 @@ class RunConfig(Part):
             raise ValueError(
                 "relabel.threshold: required with a reward model, whose scores are seldom exactly 1: say from which "
                 "score on an output counts as correct"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _writing_is_shown_in_the_warm_start(self) -> RunConfig:
-        if isinstance(self.relabel, LearnedRelabel) and self.relabel.shown and self.warm_start is None:
-            raise ValueError(
-                "relabel.shown: it is the warm start that shows how to write: set warm_start, or shown to 0"
             )
         return self
 

@@ -18,7 +18,7 @@ import polars as pl
 from hir_core.config import RunConfig
 from hir_core.manifest import Identity, canonical_json, identity
 from hir_core.model_files import model_law
-from hir_core.relabelers import Relabeler
+from hir_core.relabelers import Relabeler, shown_law
 from hir_core.rewards import Reward
 from hir_core.sections import LearnedRelabel, ScratchModel
 from hir_core.versions import StageRef
@@ -52,11 +52,7 @@ class Identities:
             "instruction": self.config.instructions.correct,
             "seed": self.config.seed,
         }
-        learned = self.config.relabel
-        if isinstance(learned, LearnedRelabel) and learned.shown:
-            shown = {name: learned.law()[name] for name in ("instruction", "query", "shown")}
-            law["writing"] = shown | {"wrong": self.config.instructions.wrong}
-        return identity("triples", 0, law, [str(prompts)])
+        return identity("triples", 0, law | self._shown(), [str(prompts)])
 
     def rewards(self, prompts: StageRef, samples: StageRef) -> Identity:
         """The threshold decides the share of correct samples in the manifest."""
@@ -95,7 +91,7 @@ class Identities:
             law["model"] = model_law(config.model)
             if isinstance(config.model, ScratchModel):  # its tokenizer is fitted to the prompts and the instructions
                 parents.insert(0, prompts)
-                law |= {"instructions": config.instructions.law(), "seed": config.seed}
+                law |= {"instructions": config.instructions.law(), "seed": config.seed, **self._shown()}
         iteration = 0 if before is None else before.iteration + 1
         return identity("models", iteration, law, [str(ref) for ref in parents if ref is not None])
 
@@ -121,6 +117,12 @@ class Identities:
             "seed": self.config.seed,
         }
         return identity("samples", iteration, law, [str(prompts), model])
+
+    def _shown(self) -> dict[str, Any]:
+        """Demonstrations of writing, where there are any."""
+        learned = self.config.relabel
+        shown = shown_law(learned, self.config.instructions) if isinstance(learned, LearnedRelabel) else {}
+        return {"shown": shown} if shown else {}
 
     def _reward(self) -> dict[str, Any]:
         """A reward that is a model scores otherwise in bf16; any other one does not know of it."""

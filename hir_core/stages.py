@@ -37,7 +37,7 @@ from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
 from hir_core.relabelers import believed, build_relabeler, demonstrations, shares, writing_demonstrations
 from hir_core.rewards import build_reward, not_judged_reasons
-from hir_core.schemas import Evaluations
+from hir_core.schemas import Evaluations, Triples
 from hir_core.score_launch import ScoreLaunch
 from hir_core.sections import LearnedRelabel
 from hir_core.store import Store
@@ -93,6 +93,7 @@ class Run:
         prompts, _ = self._loaded_prompts
         if self.config.warm_start is not None:
             self._demonstrations(prompts, self.config.warm_start.demonstrations)
+        self._writing(prompts)
         return prompts
 
     def prompts(self) -> StageRef:
@@ -155,7 +156,8 @@ class Run:
         facts: Facts = {"instructions": _mix(triples)}
         if told:
             facts["written"] = shares(told)
-        return self._commit(named, triples, drawn.height, rejected, facts)
+        writing = self._writing(self.table(prompts))
+        return self._commit(named, pl.concat([triples, writing]), drawn.height + writing.height, rejected, facts)
 
     # --- in a launch -------------------------------------------------------------------------------------------------
 
@@ -274,11 +276,15 @@ class Run:
         return prompts, rejected
 
     def _demonstrations(self, prompts: pl.DataFrame, count: int) -> pl.DataFrame:
-        own, seed, learned = self.config.instructions, self.config.seed, self.config.relabel
-        shown = demonstrations(prompts, own, count, seed)
-        if not isinstance(learned, LearnedRelabel) or not learned.shown:
-            return shown
-        return pl.concat([shown, writing_demonstrations(prompts, learned, own, seed)]).sort("triple_id")
+        shown = demonstrations(prompts, self.config.instructions, count, self.config.seed)
+        return pl.concat([shown, self._writing(prompts)])
+
+    def _writing(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        """Triples that show the model how to write instructions; none unless the config asks for them."""
+        learned = self.config.relabel
+        if not isinstance(learned, LearnedRelabel):
+            return pl.DataFrame(schema=Triples.create_empty().schema)
+        return writing_demonstrations(prompts, learned, self.config.instructions, self.config.seed)
 
     def _commit(
         self,

@@ -193,13 +193,12 @@ def test_the_warm_start_shows_a_right_and_a_wrong_answer_of_each_chosen_prompt()
         asked_of, answer, verdict = query.split("|")
         assert (answer in accepted[asked_of]) == (verdict == "correct") == (output == "Be right.")
     assert triples.equals(writing_demonstrations(train.reverse(), LEARNED, OWN, seed=0))
+    assert writing_demonstrations(train, LEARNED.model_copy(update={"shown": 0}), OWN, seed=0).is_empty()
     alike = writing_demonstrations(some_prompts(4), LEARNED, OWN, seed=0)
     assert alike["output"].to_list() == ["Be right."] * 3, "no prompt has another answer"
 
 
-def test_showing_needs_a_warm_start_and_enough_prompts(settings):
-    with pytest.raises(ConfigError, match=r"relabel\.shown: it is the warm start that shows how to write"):
-        parse_config({**settings, "relabel": {"type": "learned", "shown": 2}, "warm_start": None})
+def test_showing_needs_enough_prompts(settings):
     with pytest.raises(ConfigError, match=r"relabel\.shown is 9, but there are only 8 train prompts"):
         loop(with_changes(settings, {"relabel": {"type": "learned", "shown": 9}}))
     with pytest.raises(ConfigError, match=r"relabel\.query: expected a text with \{output\}"):
@@ -444,15 +443,27 @@ def test_replay_takes_what_was_written_then(learned):
     assert run.facts(run.store.resolve("triples@2"))["written"]["asked"] == 32
 
 
-def test_a_warm_start_that_shows_how_to_write_makes_another_seed_model(learned):
-    run = loop(with_changes(learned, {"iterations": 0}))
-    before = versions(run.store)
-    loop(with_changes(learned, {"iterations": 0, "relabel.shown": 2}))
-    assert set(versions(run.store) - before) == {"triples@0", "models@0", "evaluations@0"}
-    heights = {run.store.manifest(ref).rows for ref in run.store.versions("triples")}
-    assert heights == {4, 4 + 2 * 2}
+def test_how_to_write_is_shown_in_the_warm_start_and_in_every_iteration(learned):
+    """Two prompts, each with a right and a wrong answer, beside 4 references and beside what came of 24 samples."""
+    loop(with_changes(learned, {}))
+    run = loop(with_changes(learned, {"relabel.shown": 2}))
+    triples = run.store.versions("triples")
+    heights = [(ref.iteration, run.store.manifest(ref).rows) for ref in triples]
+    assert sorted(heights) == [(0, 4), (0, 4 + 4), (1, 16), (1, 16 + 4)]
+    shown = [run.table(ref).filter(pl.col("sample_id").is_null(), relabeler="learned") for ref in triples]
+    assert sorted(rows.height for rows in shown) == [0, 0, 4, 4]
+    assert {run.store.manifest(ref).rows_in for ref in triples if ref.iteration} == {24, 24 + 4}
+    assert set(versions(run.store).values()) == {1, 2}
+    assert versions(run.store)["prompts@0"] == 1
     texts = pl.read_parquet(run.store.run_dir / "launches/0000/texts.parquet")["text"]
     assert LearnedRelabel(type="learned").instruction in texts.to_list()
+
+
+def test_a_tokenizer_that_is_fitted_to_writing_is_another_one_without_a_warm_start_too(learned):
+    del learned["warm_start"]
+    run = loop(with_changes(learned, {"iterations": 0}))
+    loop(with_changes(learned, {"iterations": 0, "relabel.shown": 2}))
+    assert versions(run.store) == {"prompts@0": 1, "models@0": 2, "evaluations@0": 2}
 
 
 # --- a real launch ---------------------------------------------------------------------------------------------------

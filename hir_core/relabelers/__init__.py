@@ -7,7 +7,7 @@ writes instructions: what it wrote comes as a table.
 
 from hir_core.relabelers.believing import believed, shares
 from hir_core.relabelers.demonstrations import demonstrations
-from hir_core.relabelers.learned import composed, writing_demonstrations
+from hir_core.relabelers.learned import composed, shown_law, writing_demonstrations
 from hir_core.relabelers.registry import RELABELERS, build_relabeler
 from hir_core.relabelers.relabeler import Relabeler
 
@@ -19,5 +19,6 @@ __all__ = [
     "composed",
     "demonstrations",
     "shares",
+    "shown_law",
     "writing_demonstrations",
 ]

@@ -2,7 +2,7 @@
 
 The instruction generation function phi as a model (Zhang et al. 2023, arXiv 2302.05206, Algorithm 1). What it wrote,
 and what is believed of it, stands in a WrittenInstructions table; what is not believed is relabeled by the fixed rule
-or left out. Composes what the writer reads, and shows a seed model how to write; leaves writing and weighing to the
+or left out. Composes what the writer reads, and shows a model how to write; leaves writing and weighing to the
 launch, and the checks to `believing`.
 """
 
@@ -31,8 +31,9 @@ class Learned(Hindsight):
 
     def law(self) -> dict[str, Any]:
         """What was written, and whether it is believed, is the parent's law."""
-        law = super().law()
-        return {name: law[name] for name in ("type", "threshold", "instructions")} | {"fallback": self.config.fallback}
+        law, shown = super().law(), shown_law(self.config, self.instructions)
+        decides = {name: law[name] for name in ("type", "threshold", "instructions", "fallback")}
+        return decides | ({"shown": shown} if shown else {})
 
     def rejection(self) -> pl.Expr:
         if self.config.fallback == "hindsight":
@@ -52,6 +53,12 @@ class Learned(Hindsight):
         return pl.when(pl.col("believed").is_null()).then(pl.lit(Hindsight.name)).otherwise(pl.lit(self.name))
 
 
+def shown_law(config: LearnedRelabel, own: Instructions) -> dict[str, Any]:
+    """What decides the demonstrations of writing; empty where there are none."""
+    law = {name: config.law()[name] for name in ("instruction", "query", "shown")}
+    return {**law, "instructions": own.law()} if config.shown else {}
+
+
 def composed(config: LearnedRelabel, query: str, output: str, is_correct: bool) -> str:
     """What the writer reads below its instruction; braces inside a query or an output are text."""
     values = {"query": query, "output": output, "verdict": verdict_word(is_correct)}
@@ -62,12 +69,14 @@ def writing_demonstrations(prompts: pl.DataFrame, config: LearnedRelabel, own: I
     """Triples that show how to write: for each chosen prompt its reference, and one that is wrong for it.
 
     The wrong answer is the reference of the next chosen prompt whose answers are others; where there is none, only the
-    right one is shown.
+    right one is shown. No triples where none are asked for.
 
     Raises:
         ConfigError: there are too few train prompts, or one of the chosen has no reference.
     """
     chosen = chosen_to_show(prompts, config.shown, seed, "relabel.shown").to_dicts()
+    if not chosen:
+        return pl.DataFrame(schema=SHAPE)
     rows = []
     for place, row in enumerate(chosen):
         others = (other["references"][0] for other in [*chosen[place + 1 :], *chosen[:place]])

@@ -93,12 +93,13 @@ class LearnedRelabel(Relabel):
     max_new_tokens: int = Field(32, ge=1)
     """An instruction that is longer is not believed."""
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Nats per token that an output must gain under an instruction that no rule can check."""
+    """Nats per token that an output must gain under an instruction that no rule can check; at 0 any gain will do, one
+    by chance too."""
     fallback: Literal["hindsight", "reject"] = "hindsight"
     """What becomes of an output whose instruction is not believed: the fixed rule relabels it, or it is left out."""
     shown: int = Field(0, ge=0)
-    """Train prompts with which the warm start shows a model how to write: the reference and the correct instruction,
-    another prompt's reference and the wrong one."""
+    """Train prompts with which the model is shown how to write: the reference and the correct instruction, another
+    prompt's reference and the wrong one. In the warm start, and again in every iteration: it forgets otherwise."""
 
     @field_validator("query")
     @classmethod
