@@ -35,7 +35,15 @@ COLUMNS = (
     ("", "time", 6),
 )
 """Two lines of header and a width: together they fit into 80 columns."""
-DOING = {"train": "training", "save": "saving", "evaluate": "evaluating", "sample": "sampling from"}
+DOING = {
+    "train": "training",
+    "save": "saving",
+    "evaluate": "evaluating",
+    "sample": "sampling from",
+    "score": "scoring outputs of",
+    "write": "writing instructions with",
+    "weigh": "weighing instructions with",
+}
 
 
 class Display:

@@ -27,16 +27,18 @@ def hindsight(config: RunConfig) -> list[Outputs]:
     run = Run(config)
     run.check()
     with run.store.lock(), Display(run) as display:
+        run.on_progress = display.progress
         prompts = read_prompts(run)
         demonstrations = demonstrate(run, prompts)
-        models = [advance(run, display, prompts, demonstrations)]
+        models = [advance(run, prompts, demonstrations)]
         scored: list[Scored] = []
         for _ in range(config.iterations):
             before = models[-1]
-            scored.append(Scored(before.samples, score(run, prompts, before.samples)))
-            display.row(before, scored[-1].rewards)
+            rewards = score(run, prompts, before.samples)
+            scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
+            display.row(before, rewards)
             triples = relabel(run, prompts, scored)
-            models.append(advance(run, display, prompts, triples, before.samples, before.model))
+            models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])
     return models
 
@@ -53,10 +55,16 @@ def demonstrate(run: Run, prompts: StageRef) -> StageRef | None:
     return run.demonstrations(prompts)
 
 
-@stage(name="score")
+@stage(name="score")  # called, never submitted, as `advance`
 def score(run: Run, prompts: StageRef, samples: StageRef) -> StageRef:
     """Judges the samples."""
     return run.score(prompts, samples)
+
+
+@stage(name="instruct")  # called, never submitted, as `advance`
+def instruct(run: Run, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+    """Instructions that a model writes for the samples, checked; none where rules relabel."""
+    return run.instruct(prompts, samples, rewards)
 
 
 @stage(name="relabel")
@@ -68,11 +76,10 @@ def relabel(run: Run, prompts: StageRef, scored: Sequence[Scored]) -> StageRef:
 @stage(name="launch")  # called, never submitted: a signal must reach the thread that waits for the ranks
 def advance(
     run: Run,
-    display: Display,
     prompts: StageRef,
     triples: StageRef | None,
     samples: StageRef | None = None,
     before: StageRef | None = None,
 ) -> Outputs:
-    """One DeepSpeed launch: train, evaluate, sample for the next iteration."""
-    return run.advance(prompts, triples, samples, before, display.progress)
+    """One DeepSpeed launch: train, evaluate, sample for the next iteration; one more where the reward is a model."""
+    return run.advance(prompts, triples, samples, before)

@@ -100,6 +100,7 @@ METRICS: dict[str, Callable[[Manifest], Facts]] = {
     "prompts": lambda _: {},
     "samples": _one("tokens_per_s"),
     "rewards": _one("correct_share"),
+    "instructions": _one("believed_share"),
     "triples": _mix,
     "models": _one("loss"),
     "evaluations": _evaluation_metric,

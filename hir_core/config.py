@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hir_core.errors import ConfigError
 from hir_core.explaining import did_you_mean, explain, roots
@@ -35,6 +35,7 @@ from hir_core.sections import (
     TrainingConfig,
     WarmStartConfig,
     folder_name,
+    has_reward_model,
 )
 
 P = TypeVar("P", bound=Part)
@@ -77,6 +78,15 @@ class RunConfig(Part):
             )
         return relabel
 
+    @model_validator(mode="after")
+    def _threshold_is_said(self) -> RunConfig:
+        if has_reward_model(self.reward) and "threshold" not in self.relabel.model_fields_set:
+            raise ValueError(
+                "relabel.threshold: required with a reward model, whose scores are seldom exactly 1: say from which "
+                "score on an output counts as correct"
+            )
+        return self
+
     @field_validator("deepspeed")
     @classmethod
     def _find_deepspeed(cls, path: Path) -> Path:
@@ -99,6 +109,11 @@ class RunConfig(Part):
         """Guidance towards the correct instruction in evaluation."""
         own = self.evaluation.guidance
         return self.sampling.guidance if own is None else own
+
+    @property
+    def is_bf16(self) -> bool:
+        """Whether models are held in bf16, which decides what they learn, write and score."""
+        return bool(self.deepspeed_settings().get("bf16", {}).get("enabled"))
 
     def deepspeed_settings(self) -> dict[str, Any]:
         """The DeepSpeed file's content, checked: see `read_deepspeed`."""

@@ -47,7 +47,9 @@ def majority_baseline(prompts: pl.DataFrame) -> float | None:
     return max(counts.values()) / prompts.height if counts else None
 
 
-def summarise(judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0) -> dict[str, Any]:
+def summarise(
+    judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0, *, compares: bool = True
+) -> dict[str, Any]:
     """Accuracy per task and over the run's own tasks, as plain JSON values.
 
     An answer is right where its score reaches the threshold. One that could not be judged counts as not right, and is
@@ -57,18 +59,20 @@ def summarise(judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.
         judged: one model's answers, as `Reward.judge` returns them, with their `task`.
         prompts: the whole table: a task is the run's own where it has train prompts; without any, every task is.
         threshold: the score of a right answer.
+        compares: whether the reward judges by references; where it does not, there is no baseline.
 
     Returns:
-        `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `majority_baseline`, and
-        where the reward judges several attributes `attributes`, each one's `mean` score and how many are `judged`;
+        `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `mean_score` (of those that
+        were judged), `majority_baseline`, and where the reward judges several attributes `attributes`, each one's
+        `mean` score and how many are `judged`;
         `overall`: the same over the run's own tasks, named in `overall.tasks`. Its baseline answers each task by that
         task's own most frequent answer.
     """
-    answered = judged.select("prompt_id", "task", "parts", right=pl.col("score") >= threshold)
+    answered = judged.select("prompt_id", "task", "score", "parts", right=pl.col("score") >= threshold)
     asked = answered.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
     tasks = sorted(asked["task"].unique())
     by_task = {task: asked.filter(pl.col("task") == task) for task in tasks}
-    baselines = {task: majority_baseline(rows) for task, rows in by_task.items()}
+    baselines = {task: majority_baseline(rows) if compares else None for task, rows in by_task.items()}
     trained = set(prompts.filter(pl.col("split") == "train")["task"])
     own = [task for task in tasks if task in trained] or tasks
     overall = _accuracy(asked.filter(pl.col("task").is_in(own)), _pooled(by_task, baselines, own))
@@ -86,6 +90,7 @@ def _accuracy(rows: pl.DataFrame, baseline: float | None) -> dict[str, Any]:
         "accuracy": right / rows.height if rows.height else None,
         "low": low,
         "high": high,
+        "mean_score": rows["score"].mean(),
         "majority_baseline": baseline,
         **attribute_means(rows),
     }

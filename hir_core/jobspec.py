@@ -40,7 +40,7 @@ class SampleStep(Part):
     """Completes prompts and writes Samples."""
 
     type: Literal["sample"] = "sample"
-    name: Literal["sample", "evaluate"]
+    name: Literal["sample", "evaluate", "write"]
     """What a person sees while it runs."""
     requests: Path
     """Parquet file of `prompt_id`, `query` and `history`, the prompts to complete."""
@@ -61,19 +61,54 @@ class SampleStep(Part):
     zero3_weights: Literal["auto", "gather", "stream"]
     write_every_s: float
     iteration: int
+    too_long: Literal["refuse", "leave out"] = "refuse"
+    """What becomes of a prompt that leaves no room for an output: it ends the job, or nothing is written for it."""
+
+
+class WeighStep(Part):
+    """Weighs outputs under instructions that were written for them, and writes Weights."""
+
+    type: Literal["weigh"] = "weigh"
+    requests: Path
+    """Parquet file of `sample_id`, `query` and `completion_ids`, the outputs to weigh."""
+    written: Path
+    """Folder of Samples: what was written for the sample that `prompt_id` names."""
+    output: Path
+    """Draft folder; outputs that finished parts in it already hold are left out."""
+    batch_tokens: int
+    logits_chunk: int
+    write_every_s: float
+
+
+class ScoreStep(Part):
+    """Scores texts with the job's model, which is a classifier, and writes Scores."""
+
+    type: Literal["score"] = "score"
+    requests: Path
+    """Parquet file of `key`, `query` and `completion`, the texts to score."""
+    output: Path
+    """Folder of Scores; texts that finished parts in it already hold are left out."""
+    template: str | None
+    label: int
+    activation: Literal["none", "sigmoid", "softmax"]
+    batch_tokens: int
+    write_every_s: float
+
+
+Step = TrainStep | SaveStep | SampleStep | WeighStep | ScoreStep
 
 
 class JobSpec(Part):
     """One launch."""
 
     model: ModelConfig
-    """Where the weights come from: the run's own model, or the folder of a version."""
+    """Where the weights come from: the run's own model, the folder of a version, or a classifier."""
     texts: Path | None = None
     """Parquet file with a column `text`, which a scratch model's tokenizer is fitted to."""
     seed: int
     deepspeed: dict[str, Any]
     """Content of the DeepSpeed file."""
-    steps: tuple[TrainStep | SaveStep | SampleStep, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = Field(min_length=1)
 
     def write(self, job_dir: Path) -> None:
         """Writes `job.json`."""

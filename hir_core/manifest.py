@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from hir_core.schemas import SCHEMAS, optional_columns
 
-STAGES = ("prompts", "samples", "rewards", "triples", "models", "evaluations")
+STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
 VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
 _PARENT = re.compile(rf"({'|'.join(STAGES)})/{VERSION_ID.pattern}")
 

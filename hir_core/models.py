@@ -1,8 +1,8 @@
 """Where a model comes from: a hub name, a folder, a GGUF file, or nothing at all (`scratch`).
 
-Reads weights and tokenizers through `transformers`. Writes a dense copy into the job's folder for sources that
-`from_pretrained` cannot load sharded, so that every model is then loaded by the same call. Leaves partitioning to
-`zero`: the caller opens its loading context around `load_model`.
+Reads weights and tokenizers through `transformers`, those of reward models included. Writes a dense copy into the job's
+folder for sources that `from_pretrained` cannot load sharded, so that every model is then loaded by the same call.
+Leaves partitioning to `zero`: the caller opens its loading context around `load_model` and `load_classifier`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from hir_core.errors import ConfigError
 from hir_core.model_files import gguf_file
@@ -36,8 +42,11 @@ def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: 
         _unpack_gguf(spec, folder)
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> Any:
+def load_tokenizer(source: str, revision: str | None = None, setting: str = "model") -> Any:
     """The tokenizer at a hub name or folder, with a padding token that is never the end-of-sequence token's mask.
+
+    Args:
+        setting: what names the model, for messages.
 
     Raises:
         ConfigError: nothing can be loaded from there.
@@ -45,7 +54,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ConfigError(_not_loadable(source, error)) from None
+        raise ConfigError(_not_loadable(setting, source, error)) from None
     if tokenizer.pad_token_id is None:
         # Masks are always built from lengths, never by comparing with this id, so sharing it with EOS is safe.
         tokenizer.pad_token = tokenizer.eos_token
@@ -69,9 +78,31 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = auto.from_pretrained(source, config=config, revision=revision, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(_not_loadable(source, error)) from None
+        raise ConfigError(_not_loadable("model", source, error)) from None
     model.config.use_cache = True
     return model
+
+
+def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None) -> Any:
+    """The sequence classifier at a hub name or folder, for forward passes only.
+
+    Raises:
+        ConfigError: nothing can be loaded from there, or not the whole of a classifier: a head that is missing would be
+            made at random, and its scores with it.
+    """
+    try:
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loadable("reward", source, error)) from None
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"reward.source: `{source}` is no trained classifier: its weights lack {', '.join(missing[:4])}; "
+            "name a model that was saved with its classification head"
+        )
+    model.config.use_cache = False
+    return model.eval()
 
 
 def context_length(model: Any) -> int | None:
@@ -147,6 +178,6 @@ def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
     AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
 
 
-def _not_loadable(source: str, error: Exception) -> str:
+def _not_loadable(setting: str, source: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"model.source: cannot load `{source}` as a folder or a hub name: {first}"
+    return f"{setting}.source: cannot load `{source}` as a folder or a hub name: {first}"

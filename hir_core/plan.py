@@ -20,12 +20,15 @@ from hir_core.conversations import as_lines
 from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.manifest import Identity
-from hir_core.sections import HubModel, ScratchModel, TrainingConfig
+from hir_core.parts import write_json
+from hir_core.sections import HubModel, LearnedRelabel, ScratchModel, TrainingConfig
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
 COMPLETIONS = ".completions"
 """Where the evaluate step leaves its answers inside the draft: they are scored before anything is committed."""
+ANSWERED = ".answered.json"
+"""What the evaluate step measured, in a draft whose answers are complete and wait to be scored."""
 Facts = dict[str, Any]
 
 
@@ -74,9 +77,9 @@ class Plan:
 
     @property
     def is_done(self) -> bool:
-        """Whether every version is there already."""
+        """Whether there is nothing left to launch for."""
         wanted = self.wanted
-        return all(named is None or self._has(named) for named in (wanted.model, wanted.evaluation, wanted.samples))
+        return self._is_answered and all(named is None or self._has(named) for named in (wanted.model, wanted.samples))
 
     def write(self, job_dir: Path) -> None:
         """Opens the drafts, and writes `job.json` and the files that it names."""
@@ -86,7 +89,7 @@ class Plan:
         if not self._has(self.wanted.model):
             self._train()
             self._save()
-        if not self._has(self.wanted.evaluation):
+        if not self._is_answered:
             self._evaluate(job_dir)
         if self.wanted.samples is not None and not self._has(self.wanted.samples):
             self._sample(self.wanted.samples, job_dir)
@@ -177,12 +180,18 @@ class Plan:
     def _has(self, named: Identity) -> bool:
         return self.store.find(named) is not None
 
+    @property
+    def _is_answered(self) -> bool:
+        """Whether the model was evaluated, be it that its answers are not scored yet."""
+        named = self.wanted.evaluation
+        return self._has(named) or (self.store.draft_path(named) / ANSWERED).exists()
+
     def _loaded(self) -> Any:
         """The model that the job loads: the wanted one where it is there, else the one before, else the run's own."""
         source = self.store.find(self.wanted.model) or self.inputs.before
         if source is None:
             return self.config.model
-        return HubModel(source=str(self.store.folder(source).resolve()), template=self.config.model.template)
+        return version_model(self.config, self.store, source)
 
     def _draft(self, named: Identity) -> Draft:
         self.drafts.append(self.store.draft(named))
@@ -193,14 +202,26 @@ class Plan:
         self.commits.append(commit)
 
     def _write_texts(self, job_dir: Path) -> Path:
-        """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, both instructions."""
+        """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, the instructions."""
         train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
         answers = [reference for references in train["references"].to_list() for reference in references]
         instructions = [self.config.instructions.correct, self.config.instructions.wrong]
+        if isinstance(learned := self.config.relabel, LearnedRelabel) and learned.shown:
+            instructions += [learned.instruction, learned.query]
         turns = [as_lines(history) for history in train["history"].to_list() if history]
         path = (job_dir / "texts.parquet").resolve()
         pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}).write_parquet(path)
         return path
+
+
+def version_model(config: RunConfig, store: Store, ref: StageRef) -> HubModel:
+    """A model version as a launch loads it."""
+    return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
+
+
+def set_answers_aside(draft: Draft, facts: Facts) -> None:
+    """Notes that a draft's answers are complete, for a reward that has to wait until the launch has ended."""
+    write_json(draft.path / ANSWERED, facts)
 
 
 def _name(named: Identity) -> str:

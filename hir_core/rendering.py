@@ -1,8 +1,8 @@
-"""How an instruction and a query become the tokens that a model reads: one function for sampling and training alike.
+"""How texts become the tokens that a model reads: instruction and query (`Renderer`), or query and completion (`Pair`).
 
-Reads a tokenizer and changes nothing. What is said to the model is data: text inside a turn, a query or an instruction
-never becomes a control token, only the template's own text may. Leaves padding and batching to `batches` and the
-samplers.
+Reads a tokenizer and changes nothing. What is said to the model is data: text inside a turn, a query, an instruction or
+a completion never becomes a control token, only the template's own text may. One function serves sampling and training
+alike. Leaves padding and batching to `batches`, the samplers and the classifier.
 """
 
 from __future__ import annotations
@@ -20,6 +20,34 @@ _FIELD = re.compile(r"\{(instruction|query|history)\}")
 _PLACE = re.compile("\ue000([0-9]+)\ue001")
 _Frame = tuple[list[int], list[tuple[int, list[int]]]]
 """A chat template's own tokens: those that open the prompt, and the number of each turn with those that follow it."""
+PLAIN_PAIR_TEMPLATE = "{query}\n{completion}"
+_QUERY, _COMPLETION = "\ue000query\ue001", "\ue000completion\ue001"
+
+
+class Spelling:
+    """A tokenizer that knows what is said (`data`) from what commands (`control`)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.items()
+        self.controls = {*tokenizer.all_special_ids, *(n for n, token in added if token.special)}
+        self.controls.discard(tokenizer.unk_token_id)
+
+    def data(self, text: str) -> list[int]:
+        """Token ids of a text, none of which is a control token, whatever the text holds."""
+        ids = list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        if self.controls.isdisjoint(ids):
+            return ids
+        # A Unigram model, as T5's, has its control tokens among its pieces and finds them in plain text: spell them.
+        return [part for token in ids for part in (self._spelled(token) if token in self.controls else [token])]
+
+    def control(self, text: str) -> list[int]:
+        """Token ids of a template's own text."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _spelled(self, control: int) -> list[int]:
+        letters = self.tokenizer.convert_ids_to_tokens(control)
+        return [part for letter in letters for part in self.tokenizer.encode(letter, add_special_tokens=False)]
 
 
 class Renderer:
@@ -39,7 +67,7 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: Any, template: str | None, *, ends_prompt: bool = False) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer, self._spelling = tokenizer, Spelling(tokenizer)
         self.template = template or ("chat" if tokenizer.chat_template else PLAIN_TEMPLATE)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the model's tokenizer has no end-of-sequence token: no output could ever end")
@@ -47,9 +75,6 @@ class Renderer:
             raise ConfigError("model.template is `chat`, but the tokenizer has no chat template: give a format string")
         if self.template != "chat" and not all(field in self.template for field in ("{instruction}", "{query}")):
             raise ConfigError(f"model.template {self.template!r} needs both {{instruction}} and {{query}}")
-        added = tokenizer.added_tokens_decoder.items()
-        self._controls = {*tokenizer.all_special_ids, *(n for n, token in added if token.special)}
-        self._controls.discard(tokenizer.unk_token_id)
         first = list(tokenizer.encode("", add_special_tokens=True))[:1]  # as the tokenizer itself opens a text
         self._opening = first if first == [tokenizer.bos_token_id] else []
         self._closing = [tokenizer.eos_token_id] if ends_prompt else []
@@ -71,7 +96,7 @@ class Renderer:
         if self.template == "chat":
             said = [*(turn["content"] for turn in history), f"{instruction}\n\n{query}"]
             opening, places = self._frame((*(turn["role"] for turn in history), "user"), of)
-            return [*opening, *(token for n, after in places for token in (*self._data(said[n]), *after))]
+            return [*opening, *(token for n, after in places for token in (*self._spelling.data(said[n]), *after))]
         if history and "{history}" not in self.template:
             raise ConfigError(
                 f"{of} has {len(history)} turn(s) before its query, for which model.template {self.template!r} has no "
@@ -80,32 +105,21 @@ class Renderer:
         values = {"instruction": instruction, "query": query, "history": as_lines(history)}
         # In one pass: a query that is about `{query}` stays as it is.
         filled = _FIELD.sub(lambda field: values[field[1]], self.template)
-        return [*self._opening, *self._data(filled), *self._closing]
+        return [*self._opening, *self._spelling.data(filled), *self._closing]
 
     def target_ids(self, output: str) -> list[int]:
         """Token ids of an output that was written, not sampled, with its end-of-sequence token."""
-        return [*self._data(output), int(self.tokenizer.eos_token_id)]
+        return [*self._spelling.data(output), int(self.tokenizer.eos_token_id)]
 
     def text(self, ids: list[int]) -> str:
         """The text of generated tokens, control tokens left out."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
-    def _data(self, text: str) -> list[int]:
-        ids = list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-        if self._controls.isdisjoint(ids):
-            return ids
-        # A Unigram model, as T5's, has its control tokens among its pieces and finds them in plain text: spell them.
-        return [part for token in ids for part in (self._spelled(token) if token in self._controls else [token])]
-
-    def _spelled(self, control: int) -> list[int]:
-        letters = self.tokenizer.convert_ids_to_tokens(control)
-        return [part for letter in letters for part in self.tokenizer.encode(letter, add_special_tokens=False)]
-
     def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
         """What the chat template puts around turns of these roles; it never sees what they say."""
         if roles not in self._frames:
             own, places = self._taken_apart(roles, of)
-            opening, *following = map(self._control, own)
+            opening, *following = map(self._spelling.control, own)
             self._frames[roles] = opening, list(zip(places, following, strict=True))
         return self._frames[roles]
 
@@ -127,5 +141,52 @@ class Renderer:
             )
         return _PLACE.split(text)[::2], places
 
-    def _control(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+class Pair:
+    """Turns a query and its completion into the tokens of one text, for a classifier.
+
+    Args:
+        template: a format string with `{completion}`, and `{query}` where it helps, `chat` for a turn of the user and
+            one of the assistant, or None for `chat` where the tokenizer has a chat template and else plain lines.
+
+    Raises:
+        ConfigError: the template is `chat`, and the tokenizer has none, or one that does not show both turns.
+    """
+
+    def __init__(self, tokenizer: Any, template: str | None) -> None:
+        self.tokenizer, self._spelling = tokenizer, Spelling(tokenizer)
+        self.template = template or ("chat" if tokenizer.chat_template else PLAIN_PAIR_TEMPLATE)
+        self._before, self._between, self._after = self._frame()
+
+    @property
+    def free_controls(self) -> list[int]:
+        """Control tokens that stand in no text, from the smallest: any of them can fill up a row."""
+        return sorted(self._spelling.controls - {*self._before, *self._between, *self._after})
+
+    def ids(self, query: str, completion: str) -> list[int]:
+        """Token ids of the rendered text."""
+        values, data = {"query": query, "completion": completion}, self._spelling.data
+        if self.template == "chat":
+            return [*self._before, *data(query), *self._between, *data(completion), *self._after]
+        filled = re.sub(r"\{(query|completion)\}", lambda field: values[field[1]], self.template)
+        return [*self._before, *data(filled), *self._after]
+
+    def _frame(self) -> tuple[list[int], list[int], list[int]]:
+        """What stands before, between and after the user's texts, as the chat template or the tokenizer has it."""
+        if self.template != "chat":
+            bare, framed = (self.tokenizer.encode("a", add_special_tokens=is_framed) for is_framed in (False, True))
+            start = next(n for n in range(len(framed)) if framed[n : n + len(bare)] == bare)
+            return list(framed[:start]), [], list(framed[start + len(bare) :])
+        if not self.tokenizer.chat_template:
+            raise ConfigError("reward.template is `chat`, but the tokenizer has no chat template: give a format string")
+        turns = [{"role": "user", "content": _QUERY}, {"role": "assistant", "content": _COMPLETION}]
+        framed = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        if [framed.count(text) for text in (_QUERY, _COMPLETION)] != [1, 1]:
+            raise ConfigError(
+                "reward.template is `chat`, but the tokenizer's chat template does not show both turns once: "
+                "give a format string with {query} and {completion}"
+            )
+        before, _, rest = framed.partition(_QUERY)
+        between, _, after = rest.partition(_COMPLETION)
+        before_ids, between_ids, after_ids = map(self._spelling.control, (before, between, after))
+        return before_ids, between_ids, after_ids

@@ -1,4 +1,4 @@
-"""The five tables that stages pass on, in the order of the loop: Prompts, Samples, Rewards, Triples, Evaluations.
+"""The tables that stages pass on, in the order of the loop, and those that they are made from.
 
 Keys come from content, never from positions, and every row names its parent row. Reads and writes nothing itself;
 the store decides where tables live.
@@ -92,6 +92,26 @@ class Rewards(dy.Schema):
         return names == names.list.unique().list.sort()
 
 
+class WrittenInstructions(dy.Schema):
+    """What a model wrote as the instruction that a sample follows, and whether it is believed."""
+
+    sample_id = dy.String(primary_key=True)
+    verdict = dy.Enum(["correct", "wrong"])
+    """What the writer was told of the sample."""
+    written = dy.String(nullable=True)
+    """Null: there was no room to write."""
+    check = dy.Enum(["named", "constraints", "logprob"], nullable=True)
+    """The check that decided; null where there was nothing to check."""
+    instruction = dy.String(nullable=True)
+    """What the sample is a demonstration of; null: what was written is not believed."""
+    logprob = dy.Float64(nullable=True)
+    """Of the sample's tokens under what was written: their mean, in nats, by the model that drew them."""
+    asked_logprob = dy.Float64()
+    """The same under the instruction that they were sampled under."""
+    reason = dy.String()
+    """Why it is not believed; empty where it is."""
+
+
 class Triples(dy.Schema):
     """What is trained on: an instruction and query, and an output that is right under them."""
 
@@ -128,10 +148,29 @@ class Evaluations(dy.Schema):
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
 
 
+class Weights(dy.Schema):
+    """How likely samples are under other instructions; no stage of its own, but what one is made from."""
+
+    sample_id = dy.String(primary_key=True)
+    logprob = dy.Float64(nullable=True)
+    """Mean of the sample's tokens, in nats; null: too long to weigh."""
+
+
+class Scores(dy.Schema):
+    """What a classifier said of texts; no stage of its own, but what one is made from."""
+
+    key = dy.String(primary_key=True)
+    """Of the text: equal texts, equal key."""
+    score = dy.Float64(nullable=True)
+    """Null: it cannot judge this text."""
+    reason = dy.String()
+
+
 SCHEMAS: dict[str, type[dy.Schema]] = {
     "prompts": Prompts,
     "samples": Samples,
     "rewards": Rewards,
+    "instructions": WrittenInstructions,
     "triples": Triples,
     "evaluations": Evaluations,
 }

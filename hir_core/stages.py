@@ -4,7 +4,7 @@
 train, evaluate and sample are steps of one launch per iteration (`advance`). Iteration 0 makes the seed model,
 iteration i >= 1 trains it on triples@i, made from samples@i, which model@(i-1) drew.
 
-    samples@i -> rewards@i -> triples@i -> models@i -> evaluations@i, samples@(i+1)
+    samples@i -> rewards@i [-> instructions@i] -> triples@i -> models@i -> evaluations@i, samples@(i+1)
 
 Reads and writes through the store. Leaves what decides a version to `identities`, the content of a launch to `plan`,
 orchestration and display to `flows`.
@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -26,18 +27,23 @@ from hir_core.drafts import Draft
 from hir_core.errors import ConfigError
 from hir_core.evaluation import summarise
 from hir_core.identities import Identities, Scored
+from hir_core.instructing import Instructing
 from hir_core.launch import check_launch, launch
 from hir_core.manifest import Identity
 from hir_core.model_files import check_files
 from hir_core.parts import read_json, read_parts
-from hir_core.plan import COMPLETIONS, Facts, Inputs, Plan, Wanted
+from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside, version_model
 from hir_core.prompts import check_leaks, load_prompts
 from hir_core.rank import Progress, done_file
-from hir_core.relabelers import build_relabeler, demonstrations
+from hir_core.relabelers import believed, build_relabeler, demonstrations, shares, writing_demonstrations
 from hir_core.rewards import attribute_means, build_reward, not_judged_reasons
-from hir_core.schemas import SCHEMAS, Evaluations, as_declared, as_written
+from hir_core.schemas import SCHEMAS, Evaluations, Triples, as_declared, as_written
+from hir_core.score_launch import ScoreLaunch
+from hir_core.sections import LearnedRelabel
 from hir_core.store import Store
 from hir_core.versions import StageRef
+
+NOT_ASKED = "without a verdict, or empty"
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,17 @@ class Outputs:
 
 
 class Run:
-    """One run: its config, store, reward and relabeler."""
+    """One run: its config, store, reward and relabeler.
+
+    Attributes:
+        on_progress: called with what any launch of the run reports, a few times per second at most.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.store = Store(config.run_dir)
-        self.reward = build_reward(config.reward)
+        self.on_progress: Callable[[Progress], None] | None = None
+        self.reward = build_reward(config.reward, ScoreLaunch(config, self._run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
         self.identities = Identities(config, self.reward, self.relabeler)
 
@@ -77,9 +88,12 @@ class Run:
         """
         check_launch(self.config.launch)
         check_files(self.config.model)
+        if isinstance(self.config.relabel, LearnedRelabel) and self.config.relabel.writer is not None:
+            check_files(self.config.relabel.writer, "relabel.writer")
         prompts, _ = self._loaded_prompts
         if self.config.warm_start is not None:
-            self._show_references(prompts, self.config.warm_start.demonstrations)
+            self._demonstrations(prompts, self.config.warm_start.demonstrations)
+        self._writing(prompts)
         return prompts
 
     def prompts(self) -> StageRef:
@@ -99,7 +113,7 @@ class Run:
         named = self.identities.demonstrations(prompts, warm.demonstrations)
         if found := self.store.find(named):
             return found
-        return self._commit(named, self._show_references(self.table(prompts), warm.demonstrations))
+        return self._commit(named, self._demonstrations(self.table(prompts), warm.demonstrations))
 
     def score(self, prompts: StageRef, samples: StageRef) -> StageRef:
         """Judges every sample."""
@@ -111,6 +125,7 @@ class Run:
         right = int((rewards["score"].drop_nulls() >= self.config.relabel.threshold).sum())
         facts = {
             "correct_share": right / max(1, rewards.height),
+            "mean_score": rewards["score"].mean(),
             "not_judged": rewards["score"].null_count(),
             "not_judged_reasons": not_judged_reasons(rewards),
             **attribute_means(rewards),
@@ -132,17 +147,40 @@ class Run:
             return found
         drawn = pl.concat([self.table(one.samples) for one in scored])
         rewards = pl.concat([self.table(one.rewards) for one in scored])
-        triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select)
+        told = [self.table(one.instructions) for one in scored if one.instructions is not None]
+        written = pl.concat(told) if told else None
+        triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select, written)
         if triples.is_empty():
             raise ConfigError(
                 f"relabel.type={self.relabeler.name} kept none of {drawn.height} samples of {scored[-1].samples} "
                 f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
                 "which learns from wrong ones"
             )
-        mix = dict(triples.group_by("instruction").len().sort("instruction").iter_rows())
-        return self._commit(named, triples, drawn.height, rejected, {"instructions": mix})
+        facts: Facts = {"instructions": _mix(triples)}
+        if told:
+            facts["written"] = shares(told)
+        writing = self._writing(self.table(prompts))
+        return self._commit(named, pl.concat([triples, writing]), drawn.height + writing.height, rejected, facts)
 
     # --- in a launch -------------------------------------------------------------------------------------------------
+
+    def instruct(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+        """Has a model write what each sample is a demonstration of, and checks it; None where rules say it."""
+        if not isinstance(self.config.relabel, LearnedRelabel):
+            return None
+        named = self.identities.instructions(prompts, samples, rewards)
+        if found := self.store.find(named):
+            return found
+        drawn = self.table(samples)
+        asked = self.relabeler.judged(drawn, self.table(rewards), self.table(prompts))
+        draft, own = self.store.draft(named), self.config.instructions
+        drew = self.store.resolve(self.store.manifest(samples).parents[1])
+        policy = version_model(self.config, self.store, drew)
+        made = Instructing(self.config, draft, policy, asked, self._run_job)
+        rows = believed(asked, *made.run(), own, self.config.relabel.margin)
+        draft.write("0", rows)
+        left_out = {NOT_ASKED: drawn.height - rows.height} if rows.height < drawn.height else {}
+        return draft.commit(rows_in=drawn.height, rejected=left_out, metrics=shares([rows]))
 
     def advance(
         self,
@@ -150,9 +188,10 @@ class Run:
         triples: StageRef | None,
         samples: StageRef | None,
         before: StageRef | None,
-        on_progress: Callable[[Progress], None] | None = None,
     ) -> Outputs:
         """Trains, evaluates and samples in one launch; does only what no version holds yet.
+
+        A reward that is a model follows in a launch of its own, which scores what this one has left.
 
         Args:
             triples: what to train on; None where iteration 0 takes the model as it is.
@@ -160,9 +199,13 @@ class Run:
             before: the model to train; None in iteration 0.
         """
         inputs = Inputs(prompts, triples, samples, before)
-        plan = Plan(self.config, self.store, inputs, self._wanted(inputs), self.table(prompts), self._finish_evaluation)
+        # A second model would have no room beside the one that still samples.
+        score = set_answers_aside if self.reward.launches else self._finish_evaluation
+        plan = Plan(self.config, self.store, inputs, self._wanted(inputs), self.table(prompts), score)
         if not plan.is_done:
-            self._launch(plan, on_progress)
+            self._launch(plan)
+        if self.store.find(plan.wanted.evaluation) is None:
+            self._score_together(plan)
         return self._outputs(plan.wanted)
 
     def _wanted(self, inputs: Inputs) -> Wanted:
@@ -176,20 +219,28 @@ class Run:
             samples=None if is_last else self.identities.samples(prompts, model, iteration + 1),
         )
 
-    def _launch(self, plan: Plan, on_progress: Callable[[Progress], None] | None) -> None:
+    def _launch(self, plan: Plan) -> None:
         check_launch(self.config.launch)  # refused: nothing is written
         job_dir = self.config.run_dir / "launches" / f"{plan.wanted.model.iteration:04d}"
         try:
             plan.write(job_dir)
-            launch(
-                job_dir,
-                self.config.launch,
-                on_progress=on_progress,
-                on_step=lambda number: plan.commit(number, read_json(done_file(job_dir, number))),
-            )
+            self._run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))))
         finally:
             plan.discard_empty_drafts()
             shutil.rmtree(job_dir / "model", ignore_errors=True)  # it is a version now, or is made again
+
+    def _run_job(self, job_dir: Path, on_step: Callable[[int], None] | None = None) -> None:
+        launch(job_dir, self.config.launch, on_progress=self.on_progress, on_step=on_step)
+
+    def _score_together(self, plan: Plan) -> None:
+        """Scores the answers that were set aside; in the same launch the new samples, for `score` to find."""
+        draft = self.store.draft(plan.wanted.evaluation)
+        texts = read_parts(draft.path / COMPLETIONS).select("prompt_id", "completion")
+        drawn = None if plan.wanted.samples is None else self.store.find(plan.wanted.samples)
+        if drawn is not None:
+            texts = pl.concat([texts, self.table(drawn).select("prompt_id", "completion")])
+        self.reward.judge_ahead(texts, plan.prompts)
+        self._finish_evaluation(draft, read_json(draft.path / ANSWERED))
 
     def _finish_evaluation(self, draft: Draft, facts: Facts) -> None:
         """Scores the answers that the evaluate step left in the draft, and commits them with their summary."""
@@ -199,7 +250,7 @@ class Run:
         judged = self.reward.judge(answers, asked).join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
         rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
         draft.write("0", rows)
-        summary = summarise(judged, asked, self.config.relabel.threshold)
+        summary = summarise(judged, asked, self.config.relabel.threshold, compares=self.reward.compares)
         summary["not_judged_reasons"] = not_judged_reasons(judged)
         draft.commit(rows_in=asked.filter(pl.col("split") == "test").height, metrics={**facts, **summary})
 
@@ -227,8 +278,16 @@ class Run:
             check_mix(prompts.filter(pl.col("split") == "train"), sampling.prompts, sampling.mix)
         return prompts, rejected
 
-    def _show_references(self, prompts: pl.DataFrame, count: int) -> pl.DataFrame:
-        return demonstrations(prompts, self.config.instructions, count, self.config.seed)
+    def _demonstrations(self, prompts: pl.DataFrame, count: int) -> pl.DataFrame:
+        shown = demonstrations(prompts, self.config.instructions, count, self.config.seed)
+        return pl.concat([shown, self._writing(prompts)])
+
+    def _writing(self, prompts: pl.DataFrame) -> pl.DataFrame:
+        """Triples that show the model how to write instructions; none unless the config asks for them."""
+        learned = self.config.relabel
+        if not isinstance(learned, LearnedRelabel):
+            return pl.DataFrame(schema=Triples.create_empty().schema)
+        return writing_demonstrations(prompts, learned, self.config.instructions, self.config.seed)
 
     def _commit(
         self,
@@ -243,3 +302,11 @@ class Run:
         draft = self.store.draft(named)
         draft.write("0", as_written(SCHEMAS[named.stage], rows))
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
+
+
+def _mix(triples: pl.DataFrame, most: int = 20) -> dict[str, int]:
+    """Triples of each instruction; where there are many, those beyond the most frequent count as `other`."""
+    counts = triples.group_by("instruction").len().sort("len", "instruction", descending=[True, False])
+    named = dict(counts.head(most).sort("instruction").iter_rows())
+    rest = triples.height - sum(named.values())
+    return named | ({"other": rest} if rest else {})

@@ -1,4 +1,4 @@
-"""The steps of a job: the model is loaded once, then trained, saved and sampled from, in the order of `job.json`.
+"""The steps of a job: the model is loaded once, then trained, saved, sampled from, asked, as `job.json` says.
 
 Reads `job.json`, tables of triples and requests, and weights; writes Samples parts and model folders into drafts.
 Commits nothing: the driver does, once a step says that it is done.
@@ -7,7 +7,6 @@ Commits nothing: the driver does, once a step says that it is done.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,26 @@ import torch
 from torch import distributed as dist
 
 from hir_core import models, trainer, zero
+from hir_core.classifier import Classifier
 from hir_core.errors import ConfigError
-from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
+from hir_core.jobspec import JobSpec, SampleStep, SaveStep, ScoreStep, TrainStep, WeighStep
 from hir_core.losses import TripleLoss
-from hir_core.parts import finished_parts, list_parts, read_parts, write_part
+from hir_core.parts import read_parts
 from hir_core.rank import Progress, Rank
 from hir_core.rendering import Renderer
 from hir_core.samplers import hf
 from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
 from hir_core.sections import HubModel
+from hir_core.shares import Meter, PartWriter, as_many_as_any_rank, finished_keys
+from hir_core.weighing import weigh
 
 
 def run_job(rank: Rank) -> None:
     """Does every step of the job and says so after each."""
     spec = JobSpec.read(rank.job_dir)
     device = zero.connect(rank.local_rank)
-    job = Job(rank, spec, device)
+    is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
+    job: Any = Classifier(rank, spec, device) if is_scoring else Job(rank, spec, device)
     for number, step in enumerate(spec.steps):
         facts = job.do(step)
         dist.barrier()
@@ -59,13 +62,15 @@ class Job:
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
-    def do(self, step: TrainStep | SaveStep | SampleStep) -> dict[str, Any]:
+    def do(self, step: TrainStep | SaveStep | SampleStep | WeighStep) -> dict[str, Any]:
         """Does one step and returns what is worth knowing about it."""
         started = time.monotonic()
         if isinstance(step, TrainStep):
             facts = self.train(step)
         elif isinstance(step, SaveStep):
             facts = self.save(step.output)
+        elif isinstance(step, WeighStep):
+            facts = weigh(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
             facts = self.sample(step)
         return {**facts, "step_seconds": time.monotonic() - started}
@@ -129,51 +134,37 @@ class Job:
 
     def sample(self, step: SampleStep) -> dict[str, Any]:
         """Completes every prompt that no finished part holds yet."""
-        if self.rank.rank == 0:
-            finished_parts(step.output)  # drops what a power cut left unreadable, before any rank reads
-        dist.barrier()
-        done = _finished_prompts(step.output)
-        dist.barrier()  # all ranks have looked before any rank writes
+        done = finished_keys(self.rank, step.output, "prompt_id")
         requests = [request for request in self.requests[step.output] if request.key not in done]
         mine = sorted(requests, key=lambda r: (len(r.prompt_ids), r.key))[self.rank.rank :: self.rank.world_size]
         work = hf.batches(mine, step.max_new_tokens, step.batch_tokens)
         model, streamed, why = zero.sampling_weights(self.model, step.zero3_weights, self.device)
-        writer = PartWriter(step, {request.key: request for request in mine})
-        started, progress = time.monotonic(), _Meter(self.rank, step, len(requests) * step.k, len(mine) * step.k)
+        if streamed:
+            work = as_many_as_any_rank(work, [self._idle()], self.device)
+        asked = {request.key: request for request in mine}
+        writer = PartWriter(step.output, Samples.create_empty().schema, step.write_every_s)
+        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(mine) * step.k)
         with torch.no_grad():
-            for batch in self._in_step(work) if streamed else work:
-                completions = hf.complete(
-                    model, batch, self._limits(step), self.device, self._anyone if streamed else None
-                )
-                writer.add([c for c in completions if c.key], self.renderer)
-                progress.add(completions)
+            for batch in work:
+                found = hf.complete(model, batch, self._limits(step), self.device, self._anyone if streamed else None)
+                written = [completion for completion in found if completion.key]
+                writer.add([sample_row(step, asked[c.key], c, self.renderer.text(list(c.token_ids))) for c in written])
+                meter.add(len(written), sum(len(completion.token_ids) for completion in written))
         writer.flush()
-        seconds = time.monotonic() - started
-        rows, tokens = self._summed([progress.rows, progress.tokens])
-        rate = tokens / seconds if tokens else None
-        return {"rows": rows, "tokens": tokens, "seconds": seconds, "tokens_per_s": rate, "weights": why}
+        return {**meter.facts(self.device), "weights": why}
 
     def _limits(self, step: SampleStep) -> hf.Limits:
         layout = self.layout
         return hf.Limits(step.temperature, step.max_new_tokens, layout.end_ids, layout.pad_id, step.guidance)
 
-    def _in_step(self, work: Sequence[Sequence[hf.Request]]) -> list[list[hf.Request]]:
-        """This rank's batches, filled up with idle ones so that all ranks have as many as the longest list."""
-        most = torch.tensor([len(work)], device=self.device)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    def _idle(self) -> hf.Request:
         nothing = (int(self.tokenizer.eos_token_id),)
-        idle = hf.Request("", nothing, (0,), nothing)
-        return [*map(list, work), *[[idle]] * (int(most) - len(work))]
+        return hf.Request("", nothing, (0,), nothing)
 
     def _anyone(self, is_writing: bool) -> bool:
         flag = torch.tensor([int(is_writing)], device=self.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
-
-    def _summed(self, values: Sequence[int]) -> list[int]:
-        found = torch.tensor(values, device=self.device)
-        dist.all_reduce(found)
-        return [int(value) for value in found]
 
 
 def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: int) -> list[hf.Request]:
@@ -193,6 +184,8 @@ def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: 
         against = tuple(renderer.prompt_ids(step.against, query, history, of=of)) if step.guidance else ()
         longest = max(len(ids), len(against))
         if room is not None and longest + step.max_new_tokens > room:
+            if step.too_long == "leave out":
+                continue
             raise ConfigError(
                 f"{of} has {longest} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
                 f"context of {room}: shorten it, or lower sampling.max_new_tokens"
@@ -202,67 +195,23 @@ def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: 
     return requests
 
 
-class PartWriter:
-    """Turns completions into Samples rows and writes them as parts named after their first row."""
-
-    def __init__(self, step: SampleStep, requests: dict[str, hf.Request]) -> None:
-        self.step, self.requests = step, requests
-        self.rows: list[dict[str, Any]] = []
-        self.flushed = time.monotonic()
-
-    def add(self, completions: Sequence[hf.Completion], renderer: Renderer) -> None:
-        for completion in completions:
-            self.rows.append(self._row(completion, renderer))
-        if time.monotonic() - self.flushed > self.step.write_every_s:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.rows:
-            frame = pl.DataFrame(self.rows, schema=Samples.create_empty().schema)
-            write_part(self.step.output, self.rows[0]["sample_id"], frame)
-        self.rows, self.flushed = [], time.monotonic()
-
-    def _row(self, completion: hf.Completion, renderer: Renderer) -> dict[str, Any]:
-        request, step = self.requests[completion.key], self.step
-        return {
-            "sample_id": content_key(step.version, completion.key, completion.k),
-            "prompt_id": completion.key,
-            "model": step.model,
-            "instruction": step.instruction,
-            "k": completion.k,
-            "prompt_ids": list(request.prompt_ids),
-            "completion": renderer.text(list(completion.token_ids)),
-            "completion_ids": list(completion.token_ids),
-            "logprobs": list(completion.logprobs),
-            "finish_reason": "eos" if completion.ended else "length",
-            "seed": request.seeds[completion.k],
-        }
-
-
-class _Meter:
-    """Counts rows and tokens of this rank and reports the whole launch's progress from its own share."""
-
-    def __init__(self, rank: Rank, step: SampleStep, total: int, own: int) -> None:
-        self.rank, self.step, self.total, self.own = rank, step, total, own
-        self.rows = self.tokens = 0
-        self.started = time.monotonic()
-
-    def add(self, completions: Sequence[hf.Completion]) -> None:
-        written = [completion for completion in completions if completion.key]
-        self.rows += len(written)
-        self.tokens += sum(len(completion.token_ids) for completion in written)
-        share = self.rows / self.own if self.own else 1.0
-        seconds, tokens = time.monotonic() - self.started, self.tokens * self.rank.world_size
-        done = round(share * self.total)
-        self.rank.progress(Progress(self.step.name, done, self.total, "samples", tokens=tokens, seconds=seconds))
+def sample_row(step: SampleStep, request: hf.Request, completion: hf.Completion, text: str) -> dict[str, Any]:
+    """A completion, whose text is given, as a row of Samples."""
+    return {
+        "sample_id": content_key(step.version, completion.key, completion.k),
+        "prompt_id": completion.key,
+        "model": step.model,
+        "instruction": step.instruction,
+        "k": completion.k,
+        "prompt_ids": list(request.prompt_ids),
+        "completion": text,
+        "completion_ids": list(completion.token_ids),
+        "logprobs": list(completion.logprobs),
+        "finish_reason": "eos" if completion.ended else "length",
+        "seed": request.seeds[completion.k],
+    }
 
 
 def _with_queries(samples: pl.DataFrame, folder: Path) -> pl.DataFrame:
     prompts = as_declared(Prompts, read_parts(folder)).select("prompt_id", "query", "history")
     return samples.join(prompts, on="prompt_id", how="left", validate="m:1", maintain_order="left")
-
-
-def _finished_prompts(folder: Path) -> set[str]:
-    if not list_parts(folder):
-        return set()
-    return set(read_parts(folder, ["prompt_id"])["prompt_id"].to_list())

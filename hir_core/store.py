@@ -74,6 +74,10 @@ class Store:
             draft.path.mkdir(exist_ok=True)
         return draft
 
+    def draft_path(self, identity: Identity) -> Path:
+        """Where the draft of a version is, or would be; opens none."""
+        return Draft(self._ref(identity.stage, identity.id), identity).path
+
     # --- finding ---
 
     def find(self, identity: Identity) -> StageRef | None:

@@ -41,7 +41,7 @@ from hir_core.sections import (
     TrainingConfig,
 )
 from hir_core.stages import Run
-from hir_core.steps import PartWriter, read_requests
+from hir_core.steps import read_requests, sample_row
 from hir_core.store import Store
 
 END = 1
@@ -364,12 +364,12 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     prompts = table(jsonl(tmp_path, CHAT, PLAIN, test_share=0))
     step = asked_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), told.correct)
     requests = read_requests(step, renderer, room=400, seed=3)
-    writer = PartWriter(step, {request.key: request for request in requests})
     with torch.no_grad():
         limits = hf.Limits(1.0, 4, (END,), 0)
-        writer.add(hf.complete(build_model("llama", context=400), requests, limits, torch.device("cpu")), renderer)
-    writer.flush()
-    drawn = read_parts(step.output)
+        found = hf.complete(build_model("llama", context=400), requests, limits, torch.device("cpu"))
+    by_key = {request.key: request for request in requests}
+    rows = [sample_row(step, by_key[one.key], one, renderer.text(list(one.token_ids))) for one in found]
+    drawn = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     asked = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
     texts = {query: tokenizer.decode(ids) for query, ids in asked}
     assert texts == {

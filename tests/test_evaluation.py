@@ -86,7 +86,8 @@ def test_summary_of_two_tasks_and_one_that_is_only_evaluated():
     assert json.loads(json.dumps(found)) == found
     low, high = wilson_interval(2, 4)
     assert found["tasks"]["sums"] == {
-        "items": 4, "judged": 3, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high, "majority_baseline": 0.5,
+        "items": 4, "judged": 3, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high, "mean_score": 2 / 3,
+        "majority_baseline": 0.5,
     }  # fmt: skip
     assert found["tasks"]["words"]["accuracy"] == 0.5
     assert found["tasks"]["bench"]["accuracy"] == 0.0
@@ -94,7 +95,7 @@ def test_summary_of_two_tasks_and_one_that_is_only_evaluated():
     assert found["overall"] == {
         "tasks": ["sums", "words"],
         "items": 6, "judged": 5, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high,
-        "majority_baseline": (2 + 1) / 6,
+        "mean_score": 3.5 / 5, "majority_baseline": (2 + 1) / 6,
     }  # fmt: skip
 
 
@@ -118,6 +119,12 @@ def test_attributes_have_their_mean_in_each_task():
     expected = {"brief": {"mean": 0.625, "judged": 2}, "right": {"mean": 1.0, "judged": 1}}
     assert found["overall"]["attributes"] == found["tasks"]["sums"]["attributes"] == expected
     assert found["tasks"]["bench"]["attributes"] == {"brief": {"mean": 0.0, "judged": 1}}
+
+
+def test_where_nothing_is_compared_there_is_no_baseline():
+    asked = prompts(a=[("test", ["1"]), ("test", ["1"])])
+    found = summarise(evaluations(a=[0.7, None]), asked, threshold=0.5, compares=False)["overall"]
+    assert (found["accuracy"], found["mean_score"], found["majority_baseline"]) == (0.5, 0.7, None)
 
 
 def test_no_evaluations_are_no_tasks():

@@ -74,7 +74,7 @@ def test_the_shown_configs_load(here):
     ("heading", "known"),
     [
         ("Where prompts come from", READERS),
-        ("How outputs are scored", [*REWARDS, "combined"]),
+        ("How outputs are scored", [*REWARDS, "combined", "reward_model"]),
         ("How instructions are relabeled", RELABELERS),
     ],
 )

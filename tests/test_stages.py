@@ -24,10 +24,10 @@ from hir_core.choosing import choose_prompts
 from hir_core.config import RunConfig, parse_config
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.identities import Scored
-from hir_core.jobspec import JobSpec, SampleStep, SaveStep
+from hir_core.jobspec import JobSpec, SampleStep, SaveStep, ScoreStep
 from hir_core.parts import list_parts, read_parts, write_json, write_part
 from hir_core.rank import done_file
-from hir_core.schemas import Samples, content_key
+from hir_core.schemas import Samples, Scores, content_key
 from hir_core.stages import Run
 from hir_core.store import Store
 
@@ -52,18 +52,29 @@ def answer(step: SampleStep, prompt_id: str, k: int) -> dict[str, Any]:
     }
 
 
-def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None], **__: object) -> None:
+def liking(completion: str) -> float:
+    """What the reward model of these tests makes of an answer, whatever it was asked."""
+    return {"2": 1.5, "7": -0.5}.get(completion, -3.0)
+
+
+def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__: object) -> None:
     """Does what the ranks of a launch do, as far as the driver can see."""
     for number, step in enumerate(JobSpec.read(job_dir).steps):
         if isinstance(step, SaveStep):
             (step.output / "config.json").write_text("{}")
+        if isinstance(step, ScoreStep):
+            done = read_parts(step.output)["key"].to_list() if list_parts(step.output) else []
+            asked = [row for row in pl.read_parquet(step.requests).sort("key").to_dicts() if row["key"] not in done]
+            rows = [{"key": row["key"], "score": liking(row["completion"]), "reason": ""} for row in asked]
+            write_part(step.output, f"{len(asked)}", pl.DataFrame(rows, schema=Scores.create_empty().schema))
         if isinstance(step, SampleStep):
             done = read_parts(step.output)["prompt_id"].to_list() if list_parts(step.output) else []
             asked = [key for key in pl.read_parquet(step.requests)["prompt_id"] if key not in done]
             rows = [answer(step, prompt_id, k) for prompt_id in asked for k in range(step.k)]
             write_part(step.output, f"{len(asked)}", pl.DataFrame(rows, schema=Samples.create_empty().schema))
         write_json(done_file(job_dir, number), {"tokens": 1})
-        on_step(number)
+        if on_step is not None:
+            on_step(number)
 
 
 @pytest.fixture
@@ -107,7 +118,8 @@ def loop(config: RunConfig) -> Run:
     scored: list[Scored] = []
     for _ in range(config.iterations):
         assert made.samples is not None
-        scored.append(Scored(made.samples, run.score(prompts, made.samples)))
+        rewards = run.score(prompts, made.samples)
+        scored.append(Scored(made.samples, rewards, run.instruct(prompts, made.samples, rewards)))
         made = run.advance(prompts, run.relabel(prompts, scored), made.samples, made.model)
     return run
 

@@ -47,13 +47,7 @@ def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int
     Raises:
         ConfigError: there are too few train prompts, or one of the chosen has no reference.
     """
-    chosen = _chosen(prompts.filter(pl.col("split") == "train"), count, seed)
-    unknown = chosen.filter(pl.col("references").list.len() == 0)
-    if not unknown.is_empty():
-        raise ConfigError(
-            f"warm_start.demonstrations: {unknown.height} of {count} chosen prompts have no reference to show, first "
-            f"{unknown['prompt_id'][0]}: add `references`, or leave warm_start out"
-        )
+    chosen = chosen_to_show(prompts, count, seed, "warm_start.demonstrations")
     relabeler = Demonstrations(DemonstrationsRelabel(type="demonstrations"), instructions)
     labeled = chosen.with_columns(
         instruction=relabeler.instruction(), contrast=relabeler.contrast(), weight=pl.lit(1.0), given=pl.lit(0)
@@ -61,11 +55,26 @@ def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int
     return relabeler.triples(labeled)
 
 
-def _chosen(train: pl.DataFrame, count: int, seed: int) -> pl.DataFrame:
+def chosen_to_show(prompts: pl.DataFrame, count: int, seed: int, setting: str) -> pl.DataFrame:
+    """`count` train prompts that have a reference, chosen by a hash of seed and prompt_id.
+
+    Args:
+        setting: what asks for them, for messages.
+
+    Raises:
+        ConfigError: there are too few train prompts, or one of the chosen has no reference.
+    """
+    train = prompts.filter(pl.col("split") == "train")
     if train.height < count:
         raise ConfigError(
-            f"warm_start.demonstrations is {count}, but there are only {train.height} train prompts: "
-            f"lower it, or add prompts"
+            f"{setting} is {count}, but there are only {train.height} train prompts: lower it, or add prompts"
         )
     order = pl.Series("order", [content_key(seed, key) for key in train["prompt_id"]], dtype=pl.String)
-    return train.with_columns(order).sort("order").head(count)
+    chosen = train.with_columns(order).sort("order").head(count)
+    unknown = chosen.filter(pl.col("references").list.len() == 0)
+    if not unknown.is_empty():
+        raise ConfigError(
+            f"{setting}: {unknown.height} of {count} chosen prompts have no reference to show, first "
+            f"{unknown['prompt_id'][0]}: add `references`, or leave {setting.partition('.')[0]} out"
+        )
+    return chosen

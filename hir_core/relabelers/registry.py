@@ -8,6 +8,7 @@ from hir_core.relabelers.chain import Chain
 from hir_core.relabelers.demonstrations import Demonstrations
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
+from hir_core.relabelers.learned import Learned
 from hir_core.relabelers.python_function import PythonFunction
 from hir_core.relabelers.quantiles import Quantiles
 from hir_core.relabelers.relabeler import Relabeler
@@ -23,6 +24,7 @@ RELABELERS: dict[str, type[Relabeler]] = {
     "attributes": Attributes,
     "chain": Chain,
     "constraints": Satisfied,
+    "learned": Learned,
     "python": PythonFunction,
 }
 

@@ -65,29 +65,52 @@ class Relabeler:
             .then(pl.lit(EMPTY_COMPLETION))
         )
 
+    def author(self) -> pl.Expr:
+        """The relabeler that a triple is from."""
+        return pl.lit(self.name)
+
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """Adds `rejected`, `instruction` and `contrast`; may change the `query`. `prompts` is the whole table."""
         del prompts  # for relabelers that look beyond a sample's own prompt
         return scored.with_columns(rejected=self.rejection(), instruction=self.instruction(), contrast=self.contrast())
 
     def relabel(
-        self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame, selection: SelectConfig | None = None
+        self,
+        samples: pl.DataFrame,
+        rewards: pl.DataFrame,
+        prompts: pl.DataFrame,
+        selection: SelectConfig | None = None,
+        written: pl.DataFrame | None = None,
     ) -> tuple[pl.DataFrame, dict[str, int]]:
         """Turns scored samples into Triples, sorted by triple_id, and counts the rejected by reason.
+
+        Args:
+            written: WrittenInstructions, where a model wrote some.
 
         Raises:
             SchemaError: a sample has no reward or no prompt in these tables.
         """
-        scored = _joined(samples, rewards, prompts).with_columns(is_correct=pl.col("score") >= self.config.threshold)
+        scored = self._scored(samples, rewards, prompts)
+        if written is not None:
+            believed = written.select("sample_id", believed="instruction", refusal="reason")
+            scored = scored.join(believed, on="sample_id", how="left")
         labeled = self.label(scored.sort("sample_id"), prompts)
         labeled = select(labeled, selection or SelectConfig(), self.instructions.correct)
         counts = labeled["rejected"].drop_nulls().value_counts(sort=True)
         return self.triples(labeled.filter(pl.col("rejected").is_null())), dict(sorted(counts.iter_rows()))
 
+    def judged(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+        """The samples that there is something to say of: with a verdict, `is_correct`, and at least one token."""
+        scored = self._scored(samples, rewards, prompts).join(samples.select("sample_id", "logprobs"), on="sample_id")
+        return scored.filter(Relabeler.rejection(self).is_null()).sort("sample_id")
+
+    def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+        return _joined(samples, rewards, prompts).with_columns(is_correct=pl.col("score") >= self.config.threshold)
+
     def triples(self, kept: pl.DataFrame) -> pl.DataFrame:
         """Labeled and weighted rows as a Triples table."""
         triples = kept.with_columns(
-            relabeler=pl.lit(self.name),
+            relabeler=self.author(),
             output="completion",
             prefix_ids=pl.coalesce(pl.col("completion_ids").list.head("given"), NO_IDS),
             target_ids=pl.col("completion_ids").list.slice("given"),

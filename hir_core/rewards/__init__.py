@@ -5,5 +5,6 @@ Reads Samples and Prompts, returns Rewards; writes nothing. What a score means f
 
 from hir_core.rewards.registry import REWARDS, build_reward
 from hir_core.rewards.reward import Reward, Verdict, attribute_means, not_judged_reasons
+from hir_core.rewards.reward_model import RewardModel
 
-__all__ = ["REWARDS", "Reward", "Verdict", "attribute_means", "build_reward", "not_judged_reasons"]
+__all__ = ["REWARDS", "Reward", "RewardModel", "Verdict", "attribute_means", "build_reward", "not_judged_reasons"]

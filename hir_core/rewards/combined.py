@@ -22,6 +22,8 @@ class Combined(Reward):
     def __init__(self, config: CombinedReward, parts: Sequence[Reward]) -> None:
         super().__init__(config)
         self.parts = parts
+        self.launches = any(part.launches for part in parts)
+        self.compares = all(part.compares for part in parts)
         self.weights = [part.weight for part in config.parts]
         self.names = [part.attribute for part in config.parts]
 
@@ -32,6 +34,10 @@ class Combined(Reward):
     def unusable(self, prompt: dict[str, Any]) -> str | None:
         found = ((name, part.unusable(prompt)) for name, part in zip(self.names, self.parts, strict=True))
         return next((f"{name}: {reason}" for name, reason in found if reason), None)
+
+    def prepare(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> None:
+        for part in self.parts:
+            part.prepare(completions, prompts)
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         columns = [map(finite, part.verdicts(completions, prompts)) for part in self.parts]

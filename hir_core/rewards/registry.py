@@ -14,7 +14,8 @@ from hir_core.rewards.python_function import PythonFunction
 from hir_core.rewards.reasoning_gym import ReasoningGym
 from hir_core.rewards.regex import Regex
 from hir_core.rewards.reward import Reward
-from hir_core.sections import CombinedReward, RewardConfig
+from hir_core.rewards.reward_model import RewardModel, ScoreInLaunch
+from hir_core.sections import CombinedReward, RewardConfig, RewardModelReward
 
 REWARDS: dict[str, type[Reward]] = {
     "exact_match": ExactMatch,
@@ -28,15 +29,21 @@ REWARDS: dict[str, type[Reward]] = {
     "python": PythonFunction,
     "reasoning_gym": ReasoningGym,
 }
-"""Those that are made from their settings alone; `combined` is made of them."""
+"""Those that are made from their settings alone; `combined` is made of others, and `reward_model` needs a launch."""
 
 
-def build_reward(config: RewardConfig) -> Reward:
+def build_reward(config: RewardConfig, score: ScoreInLaunch | None = None) -> Reward:
     """The reward that the config names, with its parts where it has some.
 
+    Args:
+        score: how a reward model scores; left out where nothing will be judged by one.
+
     Raises:
-        ConfigError: a function of the user's cannot be imported, a judge's key is not set, or an extra is missing.
+        ConfigError: a function of the user's cannot be imported, a judge's key is not set, an extra is missing, or a
+            reward model is none.
     """
     if isinstance(config, CombinedReward):
-        return Combined(config, [build_reward(part.reward) for part in config.parts])
+        return Combined(config, [build_reward(part.reward, score) for part in config.parts])
+    if isinstance(config, RewardModelReward):
+        return RewardModel(config, score)
     return REWARDS[config.type](config)

@@ -39,6 +39,10 @@ class Reward(ABC):
 
     name: str
     config: Part
+    launches = False
+    """Whether its verdicts need a launch: they are then asked for while no other launch runs."""
+    compares = True
+    """Whether it judges by a prompt's references, so that the most frequent of them is a baseline."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -50,6 +54,10 @@ class Reward(ABC):
     @abstractmethod
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         """One verdict per completion; `prompts` are its rows of the Prompts table, `metadata` decoded."""
+
+    def prepare(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> None:
+        """Does at once, for all these rows, what `verdicts` would else start a launch for each time it is asked."""
+        del completions, prompts
 
     def unusable(self, prompt: dict[str, Any]) -> str | None:
         """Why a prompt cannot be judged by this reward whatever the completion; None where it can."""
@@ -78,6 +86,20 @@ class Reward(ABC):
             ConfigError: a prompt cannot be judged; found before anything is scored.
             SchemaError: a row names a prompt that is not there.
         """
+        asked_of = self._asked_of(answers, prompts)
+        found = [finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of)]
+        return answers.with_columns(
+            score=pl.Series([verdict.score for verdict in found], dtype=pl.Float64),
+            reason=pl.Series([verdict.reason for verdict in found], dtype=pl.String),
+            parts=pl.Series([_listed(verdict.parts) for verdict in found], dtype=PARTS),
+        )
+
+    def judge_ahead(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> None:
+        """Has all these rows prepared, so that judging any of them starts no launch; raises what `judge` raises."""
+        self.prepare(answers["completion"].to_list(), self._asked_of(answers, prompts))
+
+    def _asked_of(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> list[dict[str, Any]]:
+        """The prompt of each row, once all are known to be there and to be judgeable."""
         asked = prompts.filter(pl.col("prompt_id").is_in(answers["prompt_id"].unique().to_list()))
         self.check_prompts(asked)
         by_id = {row["prompt_id"]: _decoded(row) for row in asked.iter_rows(named=True)}
@@ -86,13 +108,7 @@ class Reward(ABC):
                 f"{len(strangers)} of {answers.height} rows to judge name prompts that the prompts table lacks, first "
                 f"{strangers[0]}: pass the prompts they were sampled from"
             )
-        asked_of = [by_id[key] for key in answers["prompt_id"]]
-        found = [finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of)]
-        return answers.with_columns(
-            score=pl.Series([verdict.score for verdict in found], dtype=pl.Float64),
-            reason=pl.Series([verdict.reason for verdict in found], dtype=pl.String),
-            parts=pl.Series([_listed(verdict.parts) for verdict in found], dtype=PARTS),
-        )
+        return [by_id[key] for key in answers["prompt_id"]]
 
     def score(self, samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """The Rewards table of all samples, sorted by sample_id.

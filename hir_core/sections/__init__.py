@@ -24,6 +24,7 @@ from hir_core.sections.relabeling import (
     DemonstrationsRelabel,
     HindsightRelabel,
     KeepCorrectRelabel,
+    LearnedRelabel,
     PythonRelabel,
     QuantilesRelabel,
     Relabel,
@@ -44,6 +45,8 @@ from hir_core.sections.rewards import (
     ReasoningGymReward,
     RegexReward,
     RewardConfig,
+    RewardModelReward,
+    has_reward_model,
 )
 from hir_core.sections.sampling import EvaluationConfig, SamplingConfig
 from hir_core.sections.training import TrainingConfig, WarmStartConfig
@@ -71,6 +74,7 @@ __all__ = [
     "JudgeReward",
     "KeepCorrectRelabel",
     "LaunchConfig",
+    "LearnedRelabel",
     "MathReward",
     "ModelConfig",
     "NumericReward",
@@ -87,6 +91,7 @@ __all__ = [
     "Relabel",
     "RelabelConfig",
     "RewardConfig",
+    "RewardModelReward",
     "SamplingConfig",
     "ScratchModel",
     "SelectConfig",
@@ -94,4 +99,5 @@ __all__ = [
     "TrainingConfig",
     "WarmStartConfig",
     "folder_name",
+    "has_reward_model",
 ]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, field_validator
 
+from hir_core.sections.model import HubModel
 from hir_core.sections.part import Part, function_name, tagged
 
 
@@ -98,6 +99,37 @@ class ConstraintsRelabel(Relabel):
     type: Literal["constraints"]
 
 
+class LearnedRelabel(Relabel):
+    """A model writes the instruction that each output is right under; it is believed where a check confirms it."""
+
+    type: Literal["learned"]
+    writer: HubModel | None = None
+    """The model that writes; left out: the run's own, as it was when it drew the samples."""
+    instruction: str = "Write the instruction that this answer follows."
+    """What the writer is told to do."""
+    query: str = "{query}\nAnswer: {output}\nThis answer is {verdict}."
+    """What it reads below that; the verdict is `correct` or `wrong`."""
+    temperature: float = Field(0.0, ge=0)
+    """0 writes the likeliest instruction."""
+    max_new_tokens: int = Field(32, ge=1)
+    """An instruction that is longer is not believed."""
+    margin: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Nats per token that an output must gain under an instruction that no rule can check; at 0 any gain will do, one
+    by chance too."""
+    fallback: Literal["hindsight", "reject"] = "hindsight"
+    """What becomes of an output whose instruction is not believed: the fixed rule relabels it, or it is left out."""
+    shown: int = Field(0, ge=0)
+    """Train prompts with which the model is shown how to write: the reference and the correct instruction, another
+    prompt's reference and the wrong one. In the warm start, and again in every iteration: it forgets otherwise."""
+
+    @field_validator("query")
+    @classmethod
+    def _has_the_output(cls, query: str) -> str:
+        if "{output}" not in query:
+            raise ValueError("expected a text with {output}, and {query} and {verdict} where they help")
+        return query
+
+
 class PythonRelabel(Relabel):
     """A function of yours: `relabel(samples) -> list[str | None]`, the instruction that each sample is right under."""
 
@@ -117,6 +149,7 @@ RelabelConfig = Annotated[
     | Annotated[AttributesRelabel, Tag("attributes")]
     | Annotated[ChainRelabel, Tag("chain")]
     | Annotated[ConstraintsRelabel, Tag("constraints")]
+    | Annotated[LearnedRelabel, Tag("learned")]
     | Annotated[PythonRelabel, Tag("python")],
     tagged("hindsight"),
 ]

@@ -177,6 +177,35 @@ class JudgeReward(Part):
         return self
 
 
+class RewardModelReward(Part):
+    """What a sequence classifier says of a query and its completion; where they are too long for it: cannot judge."""
+
+    type: Literal["reward_model"]
+    source: str
+    """`owner/name` on the hub, or a folder; its weights must be safetensors, and its code that of `transformers`."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    template: str | None = None
+    """How query and completion become one text: a format string with `{completion}`, and `{query}` where it helps, or
+    `chat` for a turn each in the tokenizer's own chat template. Left out: `chat` where the tokenizer has one, else both
+    on lines of their own."""
+    label: int | str | None = None
+    """The label whose output is the score, by number or name; left out: the only one."""
+    activation: Literal["none", "sigmoid", "softmax"] = "none"
+    """What the output goes through: nothing (any number), a sigmoid of its own, or a softmax over all labels."""
+    batch_tokens: Annotated[int, Performance] = Field(16384, ge=1)
+    """Tokens, padding counted, that one rank works on at a time."""
+    write_every_s: Annotated[float, Performance] = Field(20.0, ge=0)
+    """Finished scores are written at least this often: what a crash can cost."""
+
+    @field_validator("template")
+    @classmethod
+    def _shows_the_completion(cls, template: str | None) -> str | None:
+        if template not in (None, "chat") and "{completion}" not in template:
+            raise ValueError("expected `chat`, or a text with {completion}, and {query} where it helps")
+        return template
+
+
 class WeightedReward(Part):
     """A part of a combined reward."""
 
@@ -237,6 +266,7 @@ RewardConfig = Annotated[
     | Annotated[PythonReward, Tag("python")]
     | Annotated[MathReward, Tag("math")]
     | Annotated[JudgeReward, Tag("judge")]
+    | Annotated[RewardModelReward, Tag("reward_model")]
     | Annotated[ReasoningGymReward, Tag("reasoning_gym")]
     | Annotated[CombinedReward, Tag("combined")],
     tagged("exact_match"),
@@ -247,3 +277,10 @@ WITH_ATTRIBUTES = (CombinedReward, ConstraintsReward, PythonReward)
 
 WeightedReward.model_rebuild()  # parts of a combined reward may be combined themselves
 CombinedReward.model_rebuild()
+
+
+def has_reward_model(reward: RewardConfig) -> bool:
+    """Whether a reward is a classifier, or has one among its parts."""
+    if isinstance(reward, CombinedReward):
+        return any(has_reward_model(part.reward) for part in reward.parts)
+    return isinstance(reward, RewardModelReward)
