@@ -61,7 +61,7 @@ class RunConfig(Part):
     select: SelectConfig = SelectConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    deepspeed: Annotated[Path, Performance] = Path("ds_configs/zero2.json")
+    deepspeed: Annotated[Path, Performance] = Field(Path("ds_configs/zero2.json"), validate_default=True)
     """A DeepSpeed JSON file (ZeRO stage, offload, buckets, dtype): a path, or the name of one that comes with hir."""
     launch: Annotated[LaunchConfig, Performance] = LaunchConfig()
 

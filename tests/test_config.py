@@ -47,6 +47,11 @@ def test_a_shipped_deepspeed_file_is_found_by_name_from_any_folder(tmp_path: Pat
         assert parse_config({**TINY, "deepspeed": name}).deepspeed_settings()["zero_optimization"]["stage"] == 3
 
 
+def test_the_default_deepspeed_file_is_found_from_any_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_config(TINY).deepspeed_settings()["zero_optimization"]["stage"] == 2
+
+
 def test_a_missing_deepspeed_file_elsewhere_is_not_replaced_by_a_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"no such file mine/zero3\.json"):
         parse_config({**TINY, "deepspeed": "mine/zero3.json"})
