@@ -1,0 +1,60 @@
+"""`hir head`, `sample`, `row`, `trace`, `stats`, `diff`: commands that look at the rows of versions and write nothing.
+
+Exit codes: 0 fine; 1 `diff` found a difference, or a version that is read is damaged; 2 what was typed is wrong.
+What is read is up to `hir_core`, how it is shown to modules beside this one; both are imported when a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
+
+Where = Annotated[str | None, typer.Option(help="Only rows of which this SQL expression is true, as in 'k = 0'.")]
+Columns = Annotated[str | None, typer.Option(help="Columns to show, with commas between: a,b.")]
+
+
+def head(
+    ref: Ref,
+    rows: Annotated[int, typer.Option(min=0, help="Rows at most.")] = 10,
+    where: Where = None,
+    columns: Columns = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show the first rows of a version."""
+    from flows.runs import find_version
+    from flows.show import rows_text
+    from hir_core import excerpts
+
+    with messages():
+        found = excerpts.head(*find_version(ref, runs_dir), rows, where, _names(columns)).to_dicts()
+        answer(found, as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
+
+
+def sample(
+    ref: Ref,
+    rows: Annotated[int, typer.Option(min=0, help="Rows at most.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed draws other rows.")] = 0,
+    where: Where = None,
+    columns: Columns = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show rows of a version that chance picks; the same seed picks the same."""
+    from flows.runs import find_version
+    from flows.show import rows_text
+    from hir_core import excerpts
+
+    with messages():
+        found = excerpts.draw(*find_version(ref, runs_dir), rows, seed, where, _names(columns)).to_dicts()
+        answer(found, as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
+
+
+def _names(columns: str | None) -> list[str]:
+    return [] if columns is None else [name.strip() for name in columns.split(",")]
+
+
+COMMANDS = (head, sample)
