@@ -12,6 +12,7 @@ import typer
 
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
 
+Key = Annotated[str, typer.Argument(help="A prompt_id, sample_id or triple_id, or its first digits; [RUN/] in front.")]
 Where = Annotated[str | None, typer.Option(help="Only rows of which this SQL expression is true, as in 'k = 0'.")]
 Columns = Annotated[str | None, typer.Option(help="Columns to show, with commas between: a,b.")]
 
@@ -53,8 +54,33 @@ def sample(
         answer(found, as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
 
 
+def row(
+    key: Key,
+    iteration: Annotated[int | None, typer.Option(min=0, help="Only what belongs to this iteration.")] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show a prompt with its samples and scores, and the instruction that each was asked and became an example of."""
+    from flows.runs import find_key
+    from flows.stories import row_text
+    from hir_core.lineage import story
+
+    with messages():
+        answer(story(*find_key(key, runs_dir), iteration), as_json, lambda facts: row_text(facts, terminal_width()))
+
+
+def trace(key: Key, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Show the versions that a row comes from, up to its prompt and writer, and goes to, down to the trained models."""
+    from flows.runs import find_key
+    from flows.stories import trace_text
+    from hir_core.lineage import trail
+
+    with messages():
+        answer(trail(*find_key(key, runs_dir)), as_json, lambda facts: trace_text(facts, terminal_width()))
+
+
 def _names(columns: str | None) -> list[str]:
     return [] if columns is None else [name.strip() for name in columns.split(",")]
 
 
-COMMANDS = (head, sample)
+COMMANDS = (head, sample, row, trace)

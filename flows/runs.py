@@ -47,14 +47,27 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, StageRef]:
             f"`{text}` names no version: expected stage@iteration, stage@latest or stage/id, with the run in front "
             f"where there are several, as in quickstart/samples@3; stages are {', '.join(STAGES)}"
         )
-    store = Store(_only_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
+    store = Store(_current_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
     return store, store.resolve(match["version"])
 
 
-def _only_run(text: str, runs_dir: Path) -> Path:
+def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
+    """The run that a person means a row of, and the row's key; the run is named as in `find_version`.
+
+    Raises:
+        VersionNotFound: there is no such run, or several; lists what there is.
+    """
+    run, slash, key = text.rpartition("/")
+    return Store(find_run(run, runs_dir) if slash else _current_run(text, runs_dir)), key
+
+
+def _current_run(text: str, runs_dir: Path) -> Path:
+    """The run that needs no name: the only one there is, or the one whose folder one stands in."""
     there = find_runs(runs_dir)
     if len(there) == 1:
         return there[0]
+    if not there and _is_run(Path.cwd()):
+        return Path.cwd()
     hint = f"; put one in front, as in {there[0].name}/{text}" if there else ""
     raise VersionNotFound(f"`{text}` does not say of which run; {_there_are(runs_dir)}{hint}")
 
