@@ -79,8 +79,18 @@ def trace(key: Key, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         answer(trail(*find_key(key, runs_dir)), as_json, lambda facts: trace_text(facts, terminal_width()))
 
 
+def stats(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Show a table in figures: rows, lengths, nulls, scores, duplicates, why samples ended, instructions, tasks."""
+    from flows.measures import stats_text
+    from flows.runs import find_version
+    from hir_core.figures import figures
+
+    with messages():
+        answer(figures(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
+
+
 def _names(columns: str | None) -> list[str]:
     return [] if columns is None else [name.strip() for name in columns.split(",")]
 
 
-COMMANDS = (head, sample, row, trace)
+COMMANDS = (head, sample, row, trace, stats)

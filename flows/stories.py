@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, zip_longest
 from typing import Any
 
-from flows.wording import columns, folded, number, printable
+from flows.wording import clipped, columns, folded, number, printable
 
 Facts = dict[str, Any]
 LABEL = 12
@@ -40,7 +40,7 @@ def trace_text(trail: Facts, width: int) -> list[str]:
     lines = list(_trace_lines(trail))
     wide = max((len(version) for _, version, _, _ in lines), default=0)
     room = max(20, width - 15 - wide - max((len(key) for _, _, key, _ in lines), default=0) - 6)
-    rows = [(what, version, key, _clipped(text, room)) for what, version, key, text in lines]
+    rows = [(what, version, key, clipped(text, room)) for what, version, key, text in lines]
     head, *rest = rows
     return [f"of run {printable(trail['run'])}", *columns(head, rest)]
 
@@ -124,8 +124,3 @@ def _triple_lines(triple: Facts, name: str) -> Iterator[Line]:
 def _made(model: Facts) -> str:
     loss = "" if model.get("loss") is None else f"loss {model['loss']:.3f} · "
     return f"{loss}from {', '.join(model.get('parents', [])) or 'nothing'}"
-
-
-def _clipped(text: str, room: int) -> str:
-    shown = printable(text)
-    return shown if len(shown) <= room else f"{shown[: room - 1]}…"

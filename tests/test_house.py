@@ -37,7 +37,7 @@ BLOCKS: dict[str, list[str]] = {
         "drafts",
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage",
-        "stages",
+        "stages figures",
     ],
     "ranks": [
         "rendering models samplers zero shares",
