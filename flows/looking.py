@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
+from flows.terminal import FOUND, RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
 
 Key = Annotated[str, typer.Argument(help="A prompt_id, sample_id or triple_id, or its first digits; [RUN/] in front.")]
 Where = Annotated[str | None, typer.Option(help="Only rows of which this SQL expression is true, as in 'k = 0'.")]
@@ -89,8 +89,29 @@ def stats(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
         answer(figures(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
 
 
+def diff(
+    a: Ref,
+    b: Ref,
+    key: Annotated[
+        str | None, typer.Option(help="Show all about one prompt, sample or triple, as a text diff.")
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show how two versions of a stage differ, rows matched by prompt and k; the exit code is 1 where they do."""
+    from flows.measures import diff_text
+    from flows.runs import find_version
+    from hir_core.differences import Side, difference
+
+    with messages():
+        found = difference(Side(*find_version(a, runs_dir)), Side(*find_version(b, runs_dir)), key)
+        answer(found, as_json, lambda facts: diff_text(facts, terminal_width()))
+        if found["differs"]:
+            raise typer.Exit(FOUND)
+
+
 def _names(columns: str | None) -> list[str]:
     return [] if columns is None else [name.strip() for name in columns.split(",")]
 
 
-COMMANDS = (head, sample, row, trace, stats)
+COMMANDS = (head, sample, row, trace, stats, diff)

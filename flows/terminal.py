@@ -15,6 +15,8 @@ import typer
 from flows.wording import printable
 from hir_core.errors import HirError
 
+FOUND = 1
+"""Exit code of a command that looks for differences or damage, and found some."""
 INTERRUPTED = 130
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]

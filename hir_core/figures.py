@@ -65,13 +65,17 @@ def figures(store: Store, ref: StageRef) -> Facts:
 def located(store: Store, ref: StageRef) -> pl.DataFrame:
     """A version's rows with the `task` and, where a sample is their origin, the `prompt_id` and `k` that it has.
 
+    Of those, `order` is larger the newer the sample is.
+
     Raises:
         VersionNotFound: there is no such version, it holds no table, or what it is made from is gone.
         VersionCorrupt: it, or what it is made from, is damaged.
     """
     table = store.table(ref).collect()
-    if "sample_id" in table.columns and "k" not in table.columns:
-        origin = _of_parents(store, ref, "samples", ["sample_id", "prompt_id", "k"])
+    if ref.stage == "samples":
+        table = table.with_columns(order=pl.lit(0))
+    elif "sample_id" in table.columns:
+        origin = _of_parents(store, ref, "samples", ["sample_id", "prompt_id", "k"]).with_row_index("order")
         table = table.join(origin.select(pl.exclude(set(table.columns) - {"sample_id"})), on="sample_id", how="left")
     if "task" not in table.columns:
         table = table.join(_of_parents(store, ref, "prompts", ["prompt_id", "task"]), on="prompt_id", how="left")

@@ -38,6 +38,7 @@ BLOCKS: dict[str, list[str]] = {
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage",
         "stages figures",
+        "differences",
     ],
     "ranks": [
         "rendering models samplers zero shares",
