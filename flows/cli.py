@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import looking
+from flows import looking, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
 from hir_core.config import RunConfig, load_config
 from hir_core.errors import ConfigError
@@ -107,7 +107,7 @@ def show(
         print_lines(shown.rows_text(shown.first_rows(store, version, rows), width))
 
 
-for command in looking.COMMANDS:
+for command in (*looking.COMMANDS, *taking.COMMANDS):
     app.command()(command)
 
 

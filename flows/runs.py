@@ -61,6 +61,15 @@ def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
     return Store(find_run(run, runs_dir) if slash else _current_run(text, runs_dir)), key
 
 
+def one_run(name: str | None, runs_dir: Path) -> Store:
+    """The run of this name or folder; without a name, the one that needs none.
+
+    Raises:
+        VersionNotFound: there is no such run, or several; lists what there is.
+    """
+    return Store(_current_run("", runs_dir) if name is None else find_run(name, runs_dir))
+
+
 def _current_run(text: str, runs_dir: Path) -> Path:
     """The run that needs no name: the only one there is, or the one whose folder one stands in."""
     there = find_runs(runs_dir)
@@ -68,8 +77,9 @@ def _current_run(text: str, runs_dir: Path) -> Path:
         return there[0]
     if not there and _is_run(Path.cwd()):
         return Path.cwd()
-    hint = f"; put one in front, as in {there[0].name}/{text}" if there else ""
-    raise VersionNotFound(f"`{text}` does not say of which run; {_there_are(runs_dir)}{hint}")
+    hint = f"; put one in front, as in {there[0].name}/{text}" if there and text else ""
+    what = f"`{text}` does not say of which run" if text else "which run is meant"
+    raise VersionNotFound(f"{what}; {_there_are(runs_dir)}{hint}")
 
 
 def _there_are(runs_dir: Path) -> str:

@@ -5,7 +5,6 @@ Reads a version's parts, their digests checked; of a large table no more than th
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from hir_core.errors import ConfigError
+from hir_core.explaining import did_you_mean
 from hir_core.schemas import SCHEMAS
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -81,9 +81,8 @@ def _known(columns: Sequence[str], scan: pl.LazyFrame) -> list[str]:
     there = scan.collect_schema().names()
     for name in columns:
         if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
-            hint = f"did you mean `{near[0]}`? " if near else ""
-            raise ConfigError(f"--columns: no column `{name}`; {hint}There are {', '.join(there)}")
+            hint = did_you_mean(name, there) or f"; there are {', '.join(there)}"
+            raise ConfigError(f"--columns: no column `{name}`{hint}")
     return list(columns) or there
 
 

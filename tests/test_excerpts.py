@@ -57,8 +57,8 @@ def test_columns_come_as_they_are_asked_for(store, samples):
 @pytest.mark.parametrize(
     ("where", "columns", "message"),
     [
-        (None, ["completoin"], "no column `completoin`; did you mean `completion`"),
-        (None, [""], "no column ``; There are sample_id, "),
+        (None, ["completoin"], "no column `completoin`; did you mean `completion`?"),
+        (None, [""], "no column ``; there are sample_id, "),
         ("", [], "`` cannot be asked"),
         ("k", [], "`k` cannot be asked: filter predicate must be of type `Boolean`"),
         ("nope = 1", [], 'unable to find column "nope"'),
