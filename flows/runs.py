@@ -70,6 +70,18 @@ def one_run(name: str | None, runs_dir: Path) -> Store:
     return Store(_current_run("", runs_dir) if name is None else find_run(name, runs_dir))
 
 
+def some_runs(name: str | None, runs_dir: Path) -> list[Path]:
+    """The folder of the run of this name, or without a name those of all runs.
+
+    Raises:
+        VersionNotFound: there is no such run, or none at all.
+    """
+    found = [find_run(name, runs_dir)] if name is not None else find_runs(runs_dir)
+    if not found:
+        found = [_current_run("", runs_dir)]
+    return found
+
+
 def _current_run(text: str, runs_dir: Path) -> Path:
     """The run that needs no name: the only one there is, or the one whose folder one stands in."""
     there = find_runs(runs_dir)

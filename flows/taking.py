@@ -1,17 +1,18 @@
-"""`hir sql`: commands that take data out of a run, for other questions and other programs; none writes into it.
+"""`hir sql`, `path`, `export`, `verify`: a run for other questions and programs, and whether it can be trusted.
 
-Exit codes: 0 fine; 1 a version that is read is damaged; 2 what was typed is wrong.
+None writes into it. Exit codes: 0 fine; 1 a version that is read is damaged; 2 what was typed is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.terminal import RUNS, AsJson, RunsDir, answer, messages, terminal_width
-from flows.wording import NOTHING, clipped, columns, number
+from flows.terminal import FOUND, RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
+from flows.wording import NOTHING, clipped, columns, number, printable, size
 
 if TYPE_CHECKING:
     from hir_core.querying import Answer
@@ -39,6 +40,55 @@ def sql(
             answer(found, as_json, lambda facts: _table(facts, rows, terminal_width()))
 
 
+def path(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Print the folder of a version."""
+    from flows.runs import find_version
+
+    with messages():
+        _, version = find_version(ref, runs_dir)
+        folder = str(version.path.resolve())
+        answer({"version": str(version), "path": folder}, as_json, lambda _: [printable(folder)])
+
+
+def export(
+    ref: Ref,
+    out: Annotated[Path, typer.Argument(help="The file to make; for hf the folder.")],
+    to: Annotated[str, typer.Option(help="jsonl, csv, parquet, or hf: a folder for `datasets`.")],
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write the table of a version for other programs; replaces nothing."""
+    from flows.runs import find_version
+    from hir_core import exporting
+
+    with messages():
+        rows = exporting.export(*find_version(ref, runs_dir), to, out)
+        answer({"rows": rows, "path": str(out)}, as_json, lambda _: [f"{number(rows)} rows in {printable(str(out))}"])
+
+
+def verify(run: OneRun = None, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+    """Check every file, count, key and parent of a run, or of all; the exit code is 1 where something is damaged."""
+    from flows.runs import some_runs
+    from hir_core.soundness import check_run
+    from hir_core.store import Store
+
+    with messages():
+        found = [check_run(Store(path)) for path in some_runs(run, runs_dir)]
+        answer(found, as_json, lambda facts: [line for one in facts for line in _soundness(one)])
+        if any(one["problems"] for one in found):
+            raise typer.Exit(FOUND)
+
+
+def _soundness(facts: dict[str, Any]) -> Iterator[str]:
+    counts = f"{number(facts['versions'])} versions · {number(facts['files'])} files · {size(facts['bytes'])}"
+    problems = facts["problems"]
+    damaged = len({problem["version"] for problem in problems})
+    yield f"{printable(facts['run'])} · {counts} · {f'{number(damaged)} damaged' if problems else 'sound'}"
+    for problem in problems:
+        told = problem["problem"].removeprefix(problem["version"]).removeprefix(":").strip()
+        yield f"  {problem['version']}  {printable(told)}"
+
+
 def _table(found: Answer, most: int, width: int) -> Iterator[str]:
     """Rows in aligned columns, or below each other where the terminal is too narrow for that."""
     from flows.show import rows_text
@@ -58,4 +108,4 @@ def _cell(value: object) -> str:
     return NOTHING if value is None else clipped(f"{value:.6g}" if isinstance(value, float) else str(value), CELL)
 
 
-COMMANDS = (sql,)
+COMMANDS = (sql, path, export, verify)

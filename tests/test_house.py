@@ -36,7 +36,7 @@ BLOCKS: dict[str, list[str]] = {
         "locks checks versions comparison",
         "drafts",
         "store evaluation launchers",
-        "launch identities plan score_launch instructing excerpts lineage querying",
+        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
         "stages figures",
         "differences",
     ],
