@@ -41,17 +41,14 @@ class Kin:
         self.store = store
         self.refs = {str(ref): ref for ref in store.versions()}
         self.manifests: dict[str, Manifest] = {name: store.manifest(ref) for name, ref in self.refs.items()}
-
-    def parents(self, ref: StageRef, stage: str) -> list[StageRef]:
-        """The versions of a stage that this one is made from and that are still there."""
-        names = self.manifests[str(ref)].parents
-        return [self.refs[name] for name in names if name in self.refs and self.refs[name].stage == stage]
+        self.below: dict[str, list[StageRef]] = {}
+        for name, manifest in self.manifests.items():
+            for parent in dict.fromkeys(manifest.parents):
+                self.below.setdefault(parent, []).append(self.refs[name])
 
     def children(self, ref: StageRef, stage: str) -> list[StageRef]:
         """The versions of a stage that are made from this one, in the order of the loop."""
-        return [
-            child for name, child in self.refs.items() if child.stage == stage and ref in self.parents(child, ref.stage)
-        ]
+        return [child for child in self.below.get(str(ref), []) if child.stage == stage]
 
     def rows(self, ref: StageRef, where: pl.Expr) -> list[Facts]:
         """The rows of a version that fit, each with the version's name."""
