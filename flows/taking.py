@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CELL = 60
 OneRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; needed where there are several.")]
+AnyRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; all of them where none is named.")]
 
 
 def sql(
@@ -66,7 +67,7 @@ def export(
         answer({"rows": rows, "path": str(out)}, as_json, lambda _: [f"{number(rows)} rows in {printable(str(out))}"])
 
 
-def verify(run: OneRun = None, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
+def verify(run: AnyRun = None, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Check every file, count, key and parent of a run, or of all; the exit code is 1 where something is damaged."""
     from flows.runs import some_runs
     from hir_core.soundness import check_run

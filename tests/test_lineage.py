@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from looked_at import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, triple
+from looked_at import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
 from hir_core.lineage import find_row, story, trail
@@ -62,6 +62,12 @@ def test_a_whole_key_is_not_taken_for_the_start_of_another(store):
 def demonstration(key: str) -> dict:
     sample = {"sample_id": "s", "prompt_id": "p1", "completion": "2", "completion_ids": [], "finish_reason": "eos"}
     return triple(sample, True) | {"triple_id": key, "sample_id": None, "target_ids": None}
+
+
+def test_a_row_of_several_versions_is_told_from_the_last(store):
+    commit(store, "prompts", 0, [], [prompt("p1", QUERIES["p1"])], {"n": 1})
+    assert find_row(store, "p1")[0] == store.versions("prompts")[-1]
+    assert story(store, "p1")["prompt"]["version"] == str(store.versions("prompts")[-1])
 
 
 # --- stories ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import shutil
 
 import polars as pl
 import pytest
-from looked_at import commit, damage, drawn, hir, judged, make_run
+from looked_at import commit, damage, drawn, hir, judged, make_run, triple
 
 from hir_core.soundness import check_run
 from hir_core.store import Store
@@ -115,6 +115,23 @@ def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
     assert "breaks rules of Samples" in problems(store)[0][1]
     rewrite(samples, table, rows=7)
     assert problems(store) == [(str(samples), "its parts have 6 rows together, expected 7")]
+
+
+def test_rows_of_a_part_are_counted_though_their_sum_fits(store):
+    manifest = store.resolve("samples@1").path / "manifest.json"
+    facts = json.loads(manifest.read_text())
+    facts["parts"][0]["rows"], facts["parts"][1]["rows"] = 2, 4
+    manifest.write_text(json.dumps(facts))
+    assert [problem for _, problem in problems(store)] == [
+        "part-0.parquet has 3 rows, expected 2",
+        "part-1.parquet has 3 rows, expected 4",
+    ]
+
+
+def test_demonstrations_which_nobody_sampled_are_sound(store):
+    rows = [triple(sample, True) | {"sample_id": None} for sample in drawn(1, store.resolve("models@0"))]
+    commit(store, "triples", 0, [store.resolve("prompts@0")], rows)
+    assert problems(store) == []
 
 
 def test_columns_of_another_release_are_no_damage_but_a_key_twice_is(store):
