@@ -1,31 +1,26 @@
-"""`hir`: the command line. Turns arguments into a config or a version, runs flows, and turns errors into one message.
+"""`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
 
-Exit codes: 0 done, 1 a launch or the store failed, 2 the input is wrong, 130 interrupted. Imports what a command needs
-when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for it.
+Commands that look at rows are in `looking` and `taking`. Exit codes: 0 done; 1 a launch or the store failed, or what a
+command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted. Imports what a command
+needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for it.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import shlex
-import shutil
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows import looking, taking
+from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
 from hir_core.config import RunConfig, load_config
-from hir_core.errors import ConfigError, HirError
+from hir_core.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-INTERRUPTED = 130
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
 
 
 @app.callback()
@@ -76,7 +71,7 @@ def compare(
 @app.command()
 def ls(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs to look into, by name or folder.")] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """List the runs, or the versions of some."""
@@ -86,17 +81,17 @@ def ls(
     with messages():
         if runs:
             listed = [facts for name in runs for facts in listing.describe_versions(find_run(name, runs_dir))]
-            _answer(listed, as_json, listing.versions_text)
+            answer(listed, as_json, listing.versions_text)
         else:
             found = listing.describe_runs(runs_dir)
-            _answer(found, as_json, listing.runs_text if found else lambda _: [_how_to_start(runs_dir)])
+            answer(found, as_json, listing.runs_text if found else lambda _: [_how_to_start(runs_dir)])
 
 
 @app.command()
 def show(
-    ref: Annotated[str, typer.Argument(help="samples@3, samples@latest or samples/<id>; [RUN/] in front.")],
+    ref: Ref,
     rows: Annotated[int, typer.Option(min=0, help="Rows of the table to show.")] = 3,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Show a version: where it comes from, what it holds, and its first rows."""
@@ -106,11 +101,15 @@ def show(
     with messages():
         store, version = find_version(ref, runs_dir)
         if as_json:
-            _print_json({**shown.describe(store, version), "first_rows": shown.first_rows(store, version, rows)})
+            print_json({**shown.describe(store, version), "first_rows": shown.first_rows(store, version, rows)})
             return
-        width = shutil.get_terminal_size((100, 24)).columns
-        _print_lines(shown.version_text(store, version, width))
-        _print_lines(shown.rows_text(shown.first_rows(store, version, rows), width))
+        width = terminal_width()
+        print_lines(shown.version_text(store, version, width))
+        print_lines(shown.rows_text(shown.first_rows(store, version, rows), width))
+
+
+for command in (*looking.COMMANDS, *taking.COMMANDS):
+    app.command()(command)
 
 
 def read_config(config: str, changes: list[str]) -> RunConfig:
@@ -163,19 +162,6 @@ def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
     return " · ".join(map(shlex.join, commands))
 
 
-@contextmanager
-def messages() -> Iterator[None]:
-    """Ends the program with a message and an exit code where a HirError or an interrupt comes up."""
-    try:
-        yield
-    except HirError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def _no_such_config(config: str) -> str:
     """Names the files nearby and the shipped recipes, the near ones first."""
     shipped = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
@@ -188,19 +174,3 @@ def _no_such_config(config: str) -> str:
 
 def _how_to_start(runs_dir: Path) -> str:
     return f"no runs in {runs_dir}: start one with `hir run quickstart`"
-
-
-def _answer(facts: list[dict[str, Any]], as_json: bool, text: Callable[[list[dict[str, Any]]], Iterable[str]]) -> None:
-    if as_json:
-        _print_json(facts)
-    else:
-        _print_lines(text(facts))
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))  # ASCII only: a control character in a text stays an escape
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)

@@ -47,16 +47,51 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, StageRef]:
             f"`{text}` names no version: expected stage@iteration, stage@latest or stage/id, with the run in front "
             f"where there are several, as in quickstart/samples@3; stages are {', '.join(STAGES)}"
         )
-    store = Store(_only_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
+    store = Store(_current_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
     return store, store.resolve(match["version"])
 
 
-def _only_run(text: str, runs_dir: Path) -> Path:
+def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
+    """The run that a person means a row of, and the row's key; the run is named as in `find_version`.
+
+    Raises:
+        VersionNotFound: there is no such run, or several; lists what there is.
+    """
+    run, slash, key = text.rpartition("/")
+    return Store(find_run(run, runs_dir) if slash else _current_run(text, runs_dir)), key
+
+
+def one_run(name: str | None, runs_dir: Path) -> Store:
+    """The run of this name or folder; without a name, the one that needs none.
+
+    Raises:
+        VersionNotFound: there is no such run, or several; lists what there is.
+    """
+    return Store(_current_run("", runs_dir) if name is None else find_run(name, runs_dir))
+
+
+def some_runs(name: str | None, runs_dir: Path) -> list[Path]:
+    """The folder of the run of this name, or without a name those of all runs.
+
+    Raises:
+        VersionNotFound: there is no such run, or none at all.
+    """
+    found = [find_run(name, runs_dir)] if name is not None else find_runs(runs_dir)
+    if not found:
+        found = [_current_run("", runs_dir)]
+    return found
+
+
+def _current_run(text: str, runs_dir: Path) -> Path:
+    """The run that needs no name: the only one there is, or the one whose folder one stands in."""
     there = find_runs(runs_dir)
     if len(there) == 1:
         return there[0]
-    hint = f"; put one in front, as in {there[0].name}/{text}" if there else ""
-    raise VersionNotFound(f"`{text}` does not say of which run; {_there_are(runs_dir)}{hint}")
+    if not there and _is_run(Path.cwd()):
+        return Path.cwd()
+    hint = f"; put one in front, as in {there[0].name}/{text}" if there and text else ""
+    what = f"`{text}` does not say of which run" if text else "which run is meant"
+    raise VersionNotFound(f"{what}; {_there_are(runs_dir)}{hint}")
 
 
 def _there_are(runs_dir: Path) -> str:

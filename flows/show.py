@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.wording import NOTHING, age, folded, number, printable, size
+from hir_core.excerpts import head
 from hir_core.manifest import Manifest
 from hir_core.schemas import SCHEMAS
 from hir_core.store import Store
@@ -28,9 +29,7 @@ def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
     Raises:
         VersionCorrupt: a file is not what the manifest says.
     """
-    if ref.stage not in SCHEMAS or not count:
-        return []
-    return store.table(ref).head(count).collect().to_dicts()
+    return head(store, ref, count).to_dicts() if ref.stage in SCHEMAS and count else []
 
 
 def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:

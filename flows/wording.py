@@ -58,6 +58,12 @@ def folded(text: str, width: int, lines: int = 4) -> list[str]:
     return [*wrapped[:lines], f"… ({rest:,} more characters)"]
 
 
+def clipped(text: str, room: int) -> str:
+    """A text on one line of at most so many characters, escaped."""
+    shown = printable(text)
+    return shown if len(shown) <= room else f"{shown[: max(0, room - 1)]}…"
+
+
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Lines of an aligned table; `right` are the columns whose ends stand below each other."""
     widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]

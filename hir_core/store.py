@@ -165,14 +165,22 @@ class Store:
         """A version's table, verified; polars promises no row order, so sort where order matters.
 
         Raises:
-            VersionNotFound: there is no such version.
+            VersionNotFound: there is no such version, or it is a model, which holds no table.
             VersionCorrupt: its files are not what its manifest says.
-            StoreError: it is a model, which holds no table.
+        """
+        return pl.scan_parquet(self.parts(ref))
+
+    def parts(self, ref: StageRef) -> list[Path]:
+        """The files of a version's table, verified, by name: this order, and that within each, is the table's.
+
+        Raises:
+            VersionNotFound: there is no such version, or it is a model, which holds no table.
+            VersionCorrupt: its files are not what its manifest says.
         """
         if ref.stage not in SCHEMAS:
-            raise StoreError(f"{ref} holds no table: expected a version of {', '.join(SCHEMAS)}")
+            raise VersionNotFound(f"{ref} holds no table: expected a version of {', '.join(SCHEMAS)}")
         manifest = self._verified(ref)
-        return pl.scan_parquet([self._folder(ref) / part.name for part in manifest.parts])
+        return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
     def folder(self, ref: StageRef) -> Path:
         """A version's folder, verified: what `transformers` loads a model from.

@@ -4,10 +4,14 @@ torch is imported inside the fixtures: it takes seconds, and most tests do witho
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hir_core.store import Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost several times what they save
 
@@ -46,3 +50,18 @@ def alone() -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `looked_at`; made once, for every commit waits for the disk."""
+    from looked_at import make_run
+
+    return make_run(tmp_path_factory.mktemp("looked_at")).run_dir
+
+
+@pytest.fixture
+def small_run(made_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A copy of that run as `runs/small` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return Store(Path(shutil.copytree(made_run, tmp_path / "runs" / "small")))

@@ -36,8 +36,9 @@ BLOCKS: dict[str, list[str]] = {
         "locks checks versions comparison",
         "drafts",
         "store evaluation launchers",
-        "launch identities plan score_launch instructing",
-        "stages",
+        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
+        "stages figures",
+        "differences",
     ],
     "ranks": [
         "rendering models samplers zero shares",

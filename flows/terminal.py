@@ -1,0 +1,64 @@
+"""What every command shares: options that several have, one message for an error, text or JSON as the answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.wording import printable
+from hir_core.errors import HirError
+
+FOUND = 1
+"""Exit code of a command that looks for differences or damage, and found some."""
+INTERRUPTED = 130
+RUNS = Path("runs")
+RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+Ref = Annotated[
+    str, typer.Argument(help="samples@3, samples@latest, samples/<id> or a version's folder; [RUN/] in front.")
+]
+
+
+@contextmanager
+def messages() -> Iterator[None]:
+    """Ends the program with a message and an exit code where a HirError or an interrupt comes up."""
+    try:
+        yield
+    except HirError as error:
+        lines = f"error: {error}".split("\n")  # an error quotes what was typed and what was read
+        print("\n".join(map(printable, lines)), file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def answer(facts: Any, as_json: bool, text: Callable[[Any], Iterable[str]]) -> None:
+    """Prints facts, as JSON or as the lines that `text` makes of them."""
+    if as_json:
+        print_json(facts)
+    else:
+        print_lines(text(facts))
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON, in ASCII only: a control character in a text stays an escape."""
+    print(json.dumps(value, indent=2))
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints lines, which escape whatever could act on the terminal."""
+    for line in lines:
+        print(line)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 100 where there is none."""
+    return shutil.get_terminal_size((100, 24)).columns
