@@ -6,11 +6,14 @@ What is read is up to `hir_core`, how it is shown to modules beside this one; bo
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.terminal import FOUND, RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Key = Annotated[str, typer.Argument(help="A prompt_id, sample_id or triple_id, or its first digits; [RUN/] in front.")]
 Where = Annotated[str | None, typer.Option(help="Only rows of which this SQL expression is true, as in 'k = 0'.")]
@@ -27,12 +30,10 @@ def head(
 ) -> None:
     """Show the first rows of a version."""
     from flows.runs import find_version
-    from flows.show import rows_text
     from hir_core import excerpts
 
     with messages():
-        found = excerpts.head(*find_version(ref, runs_dir), rows, where, _names(columns)).to_dicts()
-        answer(found, as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
+        _answer_rows(excerpts.head(*find_version(ref, runs_dir), rows, where, _names(columns)), as_json)
 
 
 def sample(
@@ -46,12 +47,10 @@ def sample(
 ) -> None:
     """Show rows of a version that chance picks; the same seed picks the same."""
     from flows.runs import find_version
-    from flows.show import rows_text
     from hir_core import excerpts
 
     with messages():
-        found = excerpts.draw(*find_version(ref, runs_dir), rows, seed, where, _names(columns)).to_dicts()
-        answer(found, as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
+        _answer_rows(excerpts.draw(*find_version(ref, runs_dir), rows, seed, where, _names(columns)), as_json)
 
 
 def row(
@@ -108,6 +107,12 @@ def diff(
         answer(found, as_json, lambda facts: diff_text(facts, terminal_width()))
         if found["differs"]:
             raise typer.Exit(FOUND)
+
+
+def _answer_rows(found: pl.DataFrame, as_json: bool) -> None:
+    from flows.show import rows_text
+
+    answer(found.to_dicts(), as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
 
 
 def _names(columns: str | None) -> list[str]:

@@ -91,12 +91,14 @@ def story(store: Store, text: str, iteration: int | None = None) -> Facts:
         VersionNotFound: no row has this key, or several begin with it.
         VersionCorrupt: a version of the run is damaged.
     """
-    version, row = find_row(store, text)
-    kin = Kin(store)
+    return _story(*find_row(store, text), Kin(store), iteration)
+
+
+def _story(version: StageRef, row: Facts, kin: Kin, iteration: int | None = None) -> Facts:
     drawn, shown, answered = _meant(version.stage, row)
-    asked = [ref for ref in store.versions() if iteration in (None, ref.iteration)]
+    asked = [ref for ref in kin.refs.values() if iteration in (None, ref.iteration)]
     return {
-        "run": store.run_dir.resolve().name,
+        "run": kin.store.run_dir.resolve().name,
         "stage": version.stage,
         "key": row[KEYS[version.stage]],
         "prompt": _prompt(kin, row["prompt_id"]),
@@ -130,7 +132,8 @@ def trail(store: Store, text: str) -> Facts:
         VersionNotFound: no row has this key, or several begin with it.
         VersionCorrupt: a version of the run is damaged.
     """
-    told, kin = story(store, text), Kin(store)
+    found, kin = find_row(store, text), Kin(store)
+    told = _story(*found, kin)
     prompt = told["prompt"]
     return {
         **{name: told[name] for name in ("run", "stage", "key")},
