@@ -31,16 +31,22 @@ def finished_keys(rank: Rank, folder: Path, column: str) -> set[str]:
     return done
 
 
-def batches(rows: Sequence[T], length: Callable[[T], int], batch_tokens: int) -> list[list[T]]:
-    """Rows by falling length, cut so that rows times the longest of them stay within the token budget."""
+def batches(
+    rows: Sequence[T], length: Callable[[T], int], batch_tokens: int, copies: Callable[[T], int] = lambda _: 1
+) -> list[list[T]]:
+    """Rows by falling length, cut so that rows times the longest of them stay within the token budget.
+
+    Args:
+        copies: how many rows of the batch one of these becomes; they stay together.
+    """
     result: list[list[T]] = []
     room = 0
     for row in sorted(rows, key=length, reverse=True):
-        if not room:
+        if not result or copies(row) > room:
             result.append([])
-            room = max(1, batch_tokens // length(row))
+            room = batch_tokens // length(row)
         result[-1].append(row)
-        room -= 1
+        room -= copies(row)
     return result
 
 

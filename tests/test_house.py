@@ -41,7 +41,8 @@ BLOCKS: dict[str, list[str]] = {
         "differences",
     ],
     "ranks": [
-        "rendering models samplers zero shares",
+        "shares",
+        "rendering models samplers zero",
         "batches classifier",
         "losses",
         "trainer",

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hir_core import shares
+
 COMPACT_BELOW = 0.5
 """Ended rows are dropped from the batch once fewer than this share of it is still being written."""
 
@@ -65,17 +67,12 @@ def row_seed(*parts: object) -> int:
 
 def batches(requests: Sequence[Request], max_new_tokens: int, batch_tokens: int) -> list[list[Request]]:
     """Requests by falling length, cut so that rows times their longest sequence stay within the token budget."""
-    ordered = sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key))
-    result: list[list[Request]] = []
-    room = 0
-    for request in ordered:
-        rows = len(request.seeds)
-        if not result or rows > room:
-            result.append([])
-            room = batch_tokens // (len(request.prompt_ids) + max_new_tokens)
-        result[-1].append(request)
-        room -= rows
-    return result
+    return shares.batches(
+        sorted(requests, key=lambda request: request.key),
+        lambda request: len(request.prompt_ids) + max_new_tokens,
+        batch_tokens,
+        lambda request: len(request.seeds),
+    )
 
 
 def complete(
