@@ -5,6 +5,7 @@ Stays light until the rank's log is in place, then hands over to `steps`, whose 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,3 +22,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # All files are written and the process group is gone: taking down torch's modules one by one would cost a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
