@@ -167,6 +167,23 @@ def test_the_drawn_prompts_never_change():
     assert content_key(prompts["prompt_id"].to_list()) == "e2dfc0712358305a"
 
 
+def test_demonstrations_can_name_an_option_by_its_text():
+    lettered, named = (
+        {row["query"]: row for row in rows_of(synthetic("geometric_shapes", shown=shown))}
+        for shown in ("letter", "text")
+    )
+    assert named.keys() == lettered.keys()
+    for query, row in named.items():
+        assert row["references"][0] in row["options"]
+        assert sorted(row["references"]) == sorted(lettered[query]["references"])
+    assert rows_of(synthetic(shown="text")) == rows_of(synthetic()), "no options to name"
+
+
+def test_naming_options_by_letter_is_what_it_always_was():
+    assert "shown" not in synthetic("geometric_shapes").law()
+    assert synthetic("geometric_shapes", shown="text").law()["shown"] == "text"
+
+
 def test_dice_are_fair():
     dice, throws = Dice("fair"), 6000
     for faces in (

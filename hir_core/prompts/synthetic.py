@@ -7,6 +7,7 @@ source holds, is drawn again, so that no two sources of a run can put one story 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 from pydantic import ValidationError
@@ -70,8 +71,12 @@ def draw_synthetic(source: SyntheticPrompts, taken: AbstractSet[str]) -> list[It
             if in_vain == PATIENCE:
                 raise _used_up(source, len(items))
             continue
-        items[item.query], in_vain = item, 0
+        items[item.query], in_vain = item if source.shown == "letter" else _shown_by_text(item), 0
     return list(items.values())
+
+
+def _shown_by_text(item: Item) -> Item:
+    return replace(item, references=item.references[::-1]) if item.options else item
 
 
 def _build(source: SyntheticPrompts) -> Generator:

@@ -1,7 +1,8 @@
 """`Part`, one section of a configuration, and what its fields can be marked with.
 
 Every section is frozen and refuses unknown keys. A field is marked `Performance` when it changes speed or memory but
-not the numbers; such fields stay out of the identity of a version (`law`).
+not the numbers; such fields stay out of the identity of a version (`law`). One marked `Added` stays out of it for as
+long as it has its default: it joined its section later, and versions made without it are what they always were.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic.fields import FieldInfo
 
 
 class _Performance:
     """Marks a field that cannot change a result."""
 
 
+class _Added:
+    """Marks a field whose default is what its section did before it had the field."""
+
+
 Performance = _Performance()
+Added = _Added()
 
 
 class Part(BaseModel):
@@ -30,8 +37,13 @@ class Part(BaseModel):
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
-            if not any(isinstance(mark, _Performance) for mark in field.metadata)
+            if not _is_marked(field, _Performance)
+            and not (_is_marked(field, _Added) and getattr(self, name) == field.default)
         }
+
+
+def _is_marked(field: FieldInfo, mark: type) -> bool:
+    return any(isinstance(found, mark) for found in field.metadata)
 
 
 def _plain(value: Any) -> Any:

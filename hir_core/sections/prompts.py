@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from hir_core.sections.part import Part, tagged
+from hir_core.sections.part import Added, Part, tagged
 
 
 class SyntheticPrompts(Part):
@@ -23,6 +23,8 @@ class SyntheticPrompts(Part):
     seed: int = 0
     dials: dict[str, Any] = Field(default_factory=dict)
     """The generator's own difficulty settings."""
+    shown: Annotated[Literal["letter", "text"], Added] = "letter"
+    """How demonstrations name the right option, where there are options; the other way is accepted too."""
 
 
 class FilePrompts(Part):

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from hir_core.sections.part import Part, Performance, function_name, tagged
+from hir_core.sections.part import Added, Part, Performance, function_name, tagged
 
 
 class ExactMatchReward(Part):
@@ -209,7 +209,7 @@ class RewardModelReward(Part):
 class WeightedReward(Part):
     """A part of a combined reward."""
 
-    name: str | None = Field(None, min_length=1)
+    name: Annotated[str | None, Added] = Field(None, min_length=1)
     """Of the attribute that it judges; left out: its reward's name."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How much it counts in the mean."""
@@ -220,11 +220,6 @@ class WeightedReward(Part):
         """The name of what it judges."""
         own = self.reward.function if isinstance(self.reward, PythonReward) else self.reward.type
         return self.name or own
-
-    def law(self) -> dict[str, Any]:
-        """A name decides nothing where it is left out: the reward of the part says it already."""
-        law = super().law()
-        return law if self.name else {key: value for key, value in law.items() if key != "name"}
 
 
 class CombinedReward(Part):
