@@ -85,7 +85,7 @@ def _evaluation_metric(manifest: Manifest) -> Facts:
 
 def _mix(manifest: Manifest) -> Facts:
     """Each instruction's share, under the name that the config has for it."""
-    counts = manifest.metrics.get("instructions", {})
+    counts = dict(sorted(manifest.metrics.get("instructions", {}).items()))  # one order in every row
     named = manifest.config.get("relabel", {}).get("instructions", {})
     names = {text: name for name, text in named.items()}
     total = sum(counts.values())

@@ -26,6 +26,7 @@ from hir_core.config import RunConfig
 from hir_core.drafts import Draft
 from hir_core.errors import ConfigError
 from hir_core.evaluation import summarise
+from hir_core.figures import mix
 from hir_core.identities import Identities, Scored
 from hir_core.instructing import Instructing
 from hir_core.launch import check_launch, launch
@@ -156,7 +157,7 @@ class Run:
                 f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
                 "which learns from wrong ones"
             )
-        facts: Facts = {"instructions": _mix(triples)}
+        facts: Facts = {"instructions": mix(triples["instruction"])}
         if told:
             facts["written"] = shares(told)
         writing = self._writing(self.table(prompts))
@@ -302,11 +303,3 @@ class Run:
         draft = self.store.draft(named)
         draft.write("0", as_written(SCHEMAS[named.stage], rows))
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
-
-
-def _mix(triples: pl.DataFrame, most: int = 20) -> dict[str, int]:
-    """Triples of each instruction; where there are many, those beyond the most frequent count as `other`."""
-    counts = triples.group_by("instruction").len().sort("len", "instruction", descending=[True, False])
-    named = dict(counts.head(most).sort("instruction").iter_rows())
-    rest = triples.height - sum(named.values())
-    return named | ({"other": rest} if rest else {})

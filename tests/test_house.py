@@ -36,8 +36,8 @@ BLOCKS: dict[str, list[str]] = {
         "locks checks versions comparison",
         "drafts",
         "store evaluation launchers",
-        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
-        "stages figures",
+        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness figures",
+        "stages",
         "differences",
     ],
     "ranks": [
