@@ -33,12 +33,12 @@ BLOCKS: dict[str, list[str]] = {
     "driver": [
         "constraints numerals limits user_functions",
         "manifest devices prompts choosing rewards relabelers",
-        "locks checks versions comparison",
+        "locks checks versions comparison lines",
         "drafts",
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
-        "stages figures",
-        "differences",
+        "stages figures retaining",
+        "differences removing",
     ],
     "ranks": [
         "shares",
