@@ -1,7 +1,8 @@
-"""`hir gc`: removes what the retention rule of a run no longer keeps, having said what that is.
+"""`hir gc` and `hir doctor`: what of a run may go, and what is not as it should be, in the runs and on this machine.
 
-Exit codes: 0 done, or nothing to do; 2 somebody uses the run, or nobody said that anything may be removed. What may go
-is up to `hir_core.retaining`, how it goes to `hir_core.removing`.
+Exit codes: 0 done, or all is well; 1 the doctor has found something; 2 somebody uses the run, or nobody said that
+anything may be removed. What may go is up to `hir_core.retaining`, how it goes to `removing`; what is wrong to
+`upkeep`, `installation` and `stuck`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.taking import OneRun
-from flows.terminal import RUNS, AsJson, RunsDir, messages, print_json, print_lines
+from flows.terminal import FOUND, RUNS, AsJson, RunsDir, answer, messages, print_json, print_lines
 from flows.wording import columns, number, printable, size
 from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hir_core.findings import Finding
     from hir_core.retaining import Sorted
     from hir_core.store import Store
 
@@ -56,6 +58,57 @@ def gc(
             print_json(_facts(store, found, is_done=is_wanted))
         elif not found.is_nothing:
             print(f"{size(found.bytes)} removed" if is_wanted else "nothing was removed")
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Set right what cannot harm: what no run can take up.")] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is broken in the runs and on this machine; the exit code is 1 where something is found."""
+    from flows.runs import find_runs
+    from hir_core.installation import check_installation, missing_extras
+    from hir_core.upkeep import check_upkeep
+
+    with messages():
+        runs = find_runs(runs_dir)
+        found = [*check_installation(runs_dir), *(one for run in runs for one in check_upkeep(run)), *_flow_runs()]
+        for one in found:
+            if fix and one.mend is not None:
+                one.mend()
+        facts = {"runs": len(runs), "findings": [_told(one, fix) for one in found], "missing_extras": missing_extras()}
+        answer(facts, as_json, _diagnosis)
+        if any(not one["fixed"] for one in facts["findings"]):
+            raise typer.Exit(FOUND)
+
+
+def _flow_runs() -> list[Finding]:
+    try:
+        from flows.stuck import check_flow_runs
+    except ImportError as error:
+        from hir_core.findings import Finding
+
+        return [Finding(f"prefect cannot be imported: {error}", "Python packages", "in hir's folder: pip install -e .")]
+    return check_flow_runs()
+
+
+def _told(finding: Finding, fix: bool) -> dict[str, Any]:
+    can_mend = finding.mend is not None
+    facts = {"what": finding.what, "where": finding.where, "do": finding.do}
+    return {**facts, "fixable": can_mend, "fixed": can_mend and fix}
+
+
+def _diagnosis(facts: dict[str, Any]) -> Iterator[str]:
+    findings = facts["findings"]
+    for one in findings:
+        yield printable(f"{one['where']}: {one['what']}")
+        yield f"    {'done' if one['fixed'] else 'to do'}: {printable(one['do'])}"
+    if facts["missing_extras"]:
+        yield f"not installed, and needed by some settings only: extras {', '.join(facts['missing_extras'])}"
+    left = sum(not one["fixed"] for one in findings)
+    fixable = sum(one["fixable"] and not one["fixed"] for one in findings)
+    hint = f"; `hir doctor --fix` sets {number(fixable)} right" if fixable else ""
+    yield f"{_count(facts['runs'], 'run')} · {_count(left, 'finding') if left else 'sound'}{hint}"
 
 
 def _check_asked(dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -120,4 +173,4 @@ def _count(count: int, word: str) -> str:
     return f"{number(count)} {word}{'' if count == 1 else 's'}"
 
 
-COMMANDS = (gc,)
+COMMANDS = (gc, doctor)

@@ -44,8 +44,10 @@ def run(
         print(headline(run_config), flush=True)
         prefect_api.connect()
         from flows.hindsight import hindsight
+        from flows.stuck import signed
 
-        hindsight(run_config)
+        with signed():
+            hindsight(run_config)
         print(f"next    {next_commands(run_config, config, changes or [])}")
 
 
@@ -65,8 +67,10 @@ def compare(
 
         prefect_api.connect()
         from flows.compare import compare
+        from flows.stuck import signed
 
-        compare(comparison, arms)
+        with signed():
+            compare(comparison, arms)
 
 
 @app.command()

@@ -23,7 +23,7 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 # blocks that its block stands on. Units of one line do not know each other.
 BLOCKS: dict[str, list[str]] = {
     "both sides": [
-        "errors supervisor build_locks conversations",
+        "errors supervisor build_locks conversations findings",
         "sections schemas extras tagged_json",
         "explaining",
         "config",
@@ -38,7 +38,8 @@ BLOCKS: dict[str, list[str]] = {
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
         "stages figures retaining",
-        "differences removing",
+        "differences removing installation",
+        "upkeep",
     ],
     "ranks": [
         "shares",
