@@ -12,6 +12,7 @@ import sys
 import time
 from collections import namedtuple
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 
 import pytest
