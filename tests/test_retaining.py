@@ -5,6 +5,7 @@ The run is that of `looked_at`, two iterations, with weights in its models; a fo
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -361,6 +362,14 @@ def test_a_version_may_be_made_again_after_it_went(store, fork):
     assert store.manifest(again[2]).identity == facts.identity
     collect(store)
     assert not any(ref.path.exists() for ref in fork)
+
+
+def test_what_a_kill_left_of_an_earlier_removal_is_not_in_the_way(store, fork):
+    note(store, main_line(store, fork))
+    shutil.copytree(fork[2].path, fork[2].path.with_name(f".gone-{fork[2].id}"))  # hidden, killed, and made again
+    assert leftovers(store.run_dir) != []
+    assert names(one.ref for one in collect(store).removed) == names(fork)
+    assert leftovers(store.run_dir) == []
 
 
 def test_sweeping_touches_no_version_and_no_file_that_no_weights_are(store, models):

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import polars as pl
@@ -95,12 +95,14 @@ def fill(draft: Draft, number: int) -> Draft:
 class StoreMachine(RuleBasedStateMachine):
     """`there`: the versions that must be there; `damaged`: those of them whose files were changed."""
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(made=st.sets(st.sampled_from([3, 5])))
+    def begin(self, made: set[int]) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.store = Store(self.folder / "run")
         self.there: set[int] = set()
         self.damaged: set[int] = set()
+        for number in sorted(made):
+            self.commit(number)
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,10 +112,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def commit(self, number: int) -> None:
-        if self.can_be_made(number):
-            ref = fill(self.store.draft(named(number)), number).commit()
-            assert ref.path.is_dir()
-            self.there.add(number)
+        """Makes a version, and first what it is made from, as a run does."""
+        for parent in PARENTS[number]:
+            self.commit(parent)
+        ref = fill(self.store.draft(named(number)), number).commit()
+        assert ref.path.is_dir()
+        self.there.add(number)
 
     @rule(number=NUMBERS, after=st.integers(0, 30))
     def commit_killed(self, number: int, after: int) -> None:
@@ -167,26 +171,34 @@ class StoreMachine(RuleBasedStateMachine):
             fill(self.store.draft(named(number)), number).commit()
         self.damaged.clear()
 
-    @rule(used=st.sets(NUMBERS), after=st.none() | st.integers(0, 40))
-    def collect(self, used: set[int], after: int | None) -> None:
-        """A removal, which is killed where `after` says so; of what nobody uses nothing or something is gone then."""
+    @rule(used=st.sets(NUMBERS, max_size=2))
+    def collect(self, used: set[int]) -> None:
+        """Of what nobody uses nothing is left, of what somebody uses, and what that is made from, all."""
+        kept = self.ancestors(used & self.there)
+        assert self.removed(used, nullcontext()) == self.there - kept
+        assert leftovers(self.store.run_dir) == []
+        self.there, self.damaged = kept, self.damaged & kept
+
+    @precondition(lambda self: len(self.there) > 2)
+    @rule(used=st.sets(NUMBERS, max_size=1), after=st.integers(0, 20))
+    def collect_killed(self, used: set[int], after: int) -> None:
+        """Of what nobody uses something may be left."""
+        gone = self.removed(used, dying(after))
+        assert gone.isdisjoint(self.ancestors(used & self.there))
+        self.there, self.damaged = self.there - gone, self.damaged - gone
+
+    def removed(self, used: set[int], life: AbstractContextManager[None]) -> set[int]:
+        """Removes below `life` what a line does not use, and returns what is gone."""
         (self.store.run_dir / LINES).unlink(missing_ok=True)
         notes = LineNotes(self.store.run_dir, "main", RULE)
         for number in sorted(used):
             notes.note(named(number))
         notes.complete()
-        kept = self.ancestors(used & self.there)
         with self.store.lock():
             found = sort_out(self.store)
-            with nullcontext() if after is None else dying(after):
+            with life:
                 remove(self.store, found)
-        gone = {number for number in self.there if not self.path(number).exists()}
-        assert gone.isdisjoint(kept)
-        if after is None:
-            assert self.there - gone == kept
-            assert leftovers(self.store.run_dir) == []
-        self.there -= gone
-        self.damaged -= gone
+        return {number for number in self.there if not self.path(number).exists()}
 
     def ancestors(self, numbers: set[int]) -> set[int]:
         found = set(numbers)
@@ -236,9 +248,9 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_the_store_is_what_its_model_says_after_any_few_steps():
-    run(examples=12, steps=15)
+    run(examples=15, steps=12)
 
 
 @pytest.mark.slow
 def test_the_store_is_what_its_model_says_after_any_steps():
-    run(examples=150, steps=30)
+    run(examples=50, steps=25)
