@@ -40,6 +40,7 @@ def hindsight(config: RunConfig) -> list[Outputs]:
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])
+        run.line.complete()
     return models
 
 

@@ -17,6 +17,7 @@ from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
 INSTRUCTIONS_SHOWN = 3
+LET_GO_TEXT = "weights let go"
 
 
 def describe_runs(runs_dir: Path) -> list[Facts]:
@@ -144,15 +145,17 @@ def _describe_version(store: Store, ref: StageRef) -> Facts:
     facts: Facts = {"run": store.run_dir.name, "stage": ref.stage, "id": ref.id, "iteration": ref.iteration}
     try:
         manifest = store.manifest(ref)
+        gone = store.let_go(ref) if ref.stage == "models" else {}
     except StoreError as error:
         return {**facts, "problem": str(error)}
     return {
         **facts,
         "rows": manifest.rows,
         "rejected": sum(manifest.rejected.values()),
-        "bytes": sum(part.bytes for part in manifest.parts),
+        "bytes": sum(part.bytes for part in manifest.parts if part.name not in gone),
         "created": manifest.created,
         "metric": metric(manifest),
+        "has_all_files": not gone,
     }
 
 
@@ -167,5 +170,7 @@ def _version_cells(facts: Facts, with_run: bool) -> tuple[str, ...]:
         number(facts["rejected"] or None),
         size(facts["bytes"]),
         age(facts["created"]),
-        metric_text(facts["stage"], facts["metric"]),
+        " · ".join(
+            filter(None, [metric_text(facts["stage"], facts["metric"]), "" if facts["has_all_files"] else LET_GO_TEXT])
+        ),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flows.wording import NOTHING, age, folded, number, printable, size
@@ -19,8 +19,9 @@ DIGEST_DIGITS = 12
 
 
 def describe(store: Store, ref: StageRef) -> dict[str, Any]:
-    """All that a version's manifest says, with its run and folder."""
-    return {"run": store.run_dir.name, "path": str(ref.path), **store.manifest(ref).model_dump(mode="json")}
+    """All that a version's manifest says, with its run and folder, and which of its files were let go and why."""
+    facts = {"run": store.run_dir.name, "path": str(ref.path), **store.manifest(ref).model_dump(mode="json")}
+    return {**facts, "let_go": store.let_go(ref)}
 
 
 def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
@@ -43,7 +44,7 @@ def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
     yield from _labelled("rows", _rows(manifest), width)
     yield from _block("config", _flat(manifest.config), width)
     yield from _block("metrics", _flat(manifest.metrics), width)
-    yield from _files(manifest)
+    yield from _files(manifest, store.let_go(ref))
     yield from _block("columns", _schema(manifest), width)
 
 
@@ -71,12 +72,13 @@ def _schema(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in named]
 
 
-def _files(manifest: Manifest) -> Iterator[str]:
-    total = sum(part.bytes for part in manifest.parts)
-    yield f"{'files':<{LABEL}}{len(manifest.parts)} · {size(total)}"
+def _files(manifest: Manifest, gone: Mapping[str, str]) -> Iterator[str]:
+    there = [part for part in manifest.parts if part.name not in gone]
+    yield f"{'files':<{LABEL}}{len(there)} · {size(sum(part.bytes for part in there))}"
     for part in manifest.parts[:FILES_SHOWN]:
         rows = "" if part.rows is None else f" · {number(part.rows)} rows"
-        yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…"
+        why = f" · let go: {printable(gone[part.name])}" if part.name in gone else ""
+        yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…{why}"
     if len(manifest.parts) > FILES_SHOWN:
         yield f"  … and {len(manifest.parts) - FILES_SHOWN} more"
 

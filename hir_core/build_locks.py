@@ -12,14 +12,24 @@ from pathlib import Path
 
 def clear_build_locks() -> list[Path]:
     """Deletes the build locks that no living process of this machine holds, and returns them."""
-    home = Path.home() / ".cache" / "torch_extensions"
-    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR", home)).resolve()
-    locks = [*root.glob("*/lock"), *root.glob("*/*/lock")]
-    held = _open_files() if locks else set()
-    stale = [lock for lock in locks if str(lock) not in held]  # the builder keeps its lock open
+    stale = stale_build_locks()
     for lock in stale:
         lock.unlink(missing_ok=True)
     return stale
+
+
+def stale_build_locks() -> list[Path]:
+    """The build locks that no living process of this machine holds."""
+    root = extensions_dir()
+    locks = [*root.glob("*/lock"), *root.glob("*/*/lock")]
+    held = _open_files() if locks else set()
+    return [lock for lock in locks if str(lock) not in held]  # the builder keeps its lock open
+
+
+def extensions_dir() -> Path:
+    """Where torch keeps the operators that it has built."""
+    home = Path.home() / ".cache" / "torch_extensions"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR", home)).resolve()
 
 
 def _open_files() -> set[str]:

@@ -99,7 +99,7 @@ def _base(name: str, here: Path, recipes: Path) -> Changes:
 
 def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method: str) -> Arm:
     changes = {name: value for name, value in comparison.methods[method].items() if name != "only"}
-    place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed}
+    place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "line": method}
     settings = merged(merged(merged(base, comparison.tasks[task]), changes), place)
     return Arm(task, method, seed, parse_config(settings, f"{comparison.compare}: {task}, {method}"))
 

@@ -29,6 +29,7 @@ from hir_core.sections import (
     Performance,
     PromptSource,
     RelabelConfig,
+    RetentionConfig,
     RewardConfig,
     SamplingConfig,
     SelectConfig,
@@ -64,6 +65,10 @@ class RunConfig(Part):
     deepspeed: Annotated[Path, Performance] = Field(Path("ds_configs/zero2.json"), validate_default=True)
     """A DeepSpeed JSON file (ZeRO stage, offload, buckets, dtype): a path, or the name of one that comes with hir."""
     launch: Annotated[LaunchConfig, Performance] = LaunchConfig()
+    line: Annotated[str, Performance] = "main"
+    """Name of the line of versions that this config makes; one of the same name forgets those it does not use."""
+    retention: Annotated[RetentionConfig | None, Performance] = None
+    """What `hir gc` leaves of the run; left out: everything."""
 
     _run_names_a_folder = field_validator("run")(folder_name)
 

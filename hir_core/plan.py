@@ -7,7 +7,7 @@ makes a finished step's draft a version. Leaves what decides a version to `ident
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class Wanted:
     evaluation: Identity
     samples: Identity | None
     """For the next iteration; None after the last one."""
+
+    def __iter__(self) -> Iterator[Identity]:
+        yield from (named for named in (self.model, self.evaluation, self.samples) if named is not None)
 
 
 @dataclass

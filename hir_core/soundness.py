@@ -12,7 +12,7 @@ import polars as pl
 
 from hir_core.checks import check_table
 from hir_core.errors import HirError, StoreError
-from hir_core.manifest import Manifest, table_schema
+from hir_core.manifest import Manifest, Part, table_schema
 from hir_core.schemas import SCHEMAS
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -32,18 +32,17 @@ def check_run(store: Store) -> dict[str, Any]:
     """What a run holds and what is wrong with it, as plain JSON values.
 
     Returns:
-        `run`; how many `versions`, `files` and `bytes` the manifests speak of; `problems`, each with the `version` it
-        lies in and what is wrong there; none means that the run is sound.
+        `run`; how many `versions`, `files` and `bytes` the manifests speak of, weights that were let go aside;
+        `problems`, each with the `version` it lies in and what is wrong there; none means that the run is sound.
     """
-    problems, manifests, refs = [], list[Manifest](), _versions(store)
+    problems, parts, refs = [], list[Part](), _versions(store)
     for ref in refs:
         try:
-            manifests.append(store.manifest(ref))
+            parts += _parts(store, ref)
         except StoreError as error:
             problems.append({"version": str(ref), "problem": str(error)})
         else:
             problems += [{"version": str(ref), "problem": text} for text in check_version(store, ref)]
-    parts = [part for manifest in manifests for part in manifest.parts]
     return {
         "run": store.run_dir.resolve().name,
         "versions": len(refs),
@@ -74,6 +73,11 @@ def check_version(store: Store, ref: StageRef) -> Iterator[str]:
     yield from _writers(store, ref, manifest)
     for column, stage in PARENT_ROWS.get(ref.stage, {}).items():
         yield from _strangers(store, ref, manifest, column, stage)
+
+
+def _parts(store: Store, ref: StageRef) -> list[Part]:
+    gone = store.let_go(ref)
+    return [part for part in store.manifest(ref).parts if part.name not in gone]
 
 
 def _versions(store: Store) -> list[StageRef]:

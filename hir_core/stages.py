@@ -30,6 +30,7 @@ from hir_core.figures import mix
 from hir_core.identities import Identities, Scored
 from hir_core.instructing import Instructing
 from hir_core.launch import check_launch, launch
+from hir_core.lines import LineNotes
 from hir_core.manifest import Identity
 from hir_core.model_files import check_files
 from hir_core.parts import read_json, read_parts
@@ -61,11 +62,13 @@ class Run:
 
     Attributes:
         on_progress: called with what any launch of the run reports, a few times per second at most.
+        line: notes which versions the run uses; whoever calls the stages to the end completes it.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.store = Store(config.run_dir)
+        self.line = LineNotes(config.run_dir, config.line, config.retention)
         self.on_progress: Callable[[Progress], None] | None = None
         self.reward = build_reward(config.reward, ScoreLaunch(config, self._run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
@@ -112,14 +115,14 @@ class Run:
         if warm is None:
             return None
         named = self.identities.demonstrations(prompts, warm.demonstrations)
-        if found := self.store.find(named):
+        if found := self._known(named):
             return found
         return self._commit(named, self._demonstrations(self.table(prompts), warm.demonstrations))
 
     def score(self, prompts: StageRef, samples: StageRef) -> StageRef:
         """Judges every sample."""
         named = self.identities.rewards(prompts, samples)
-        if found := self.store.find(named):
+        if found := self._known(named):
             return found
         drawn = self.table(samples)
         rewards = self.reward.score(drawn, self.table(prompts))
@@ -144,7 +147,7 @@ class Run:
         """
         scored = scored[-1 - self.config.select.replay :]
         named = self.identities.triples(prompts, scored)
-        if found := self.store.find(named):
+        if found := self._known(named):
             return found
         drawn = pl.concat([self.table(one.samples) for one in scored])
         rewards = pl.concat([self.table(one.rewards) for one in scored])
@@ -170,7 +173,7 @@ class Run:
         if not isinstance(self.config.relabel, LearnedRelabel):
             return None
         named = self.identities.instructions(prompts, samples, rewards)
-        if found := self.store.find(named):
+        if found := self._known(named):
             return found
         drawn = self.table(samples)
         asked = self.relabeler.judged(drawn, self.table(rewards), self.table(prompts))
@@ -222,6 +225,8 @@ class Run:
 
     def _launch(self, plan: Plan) -> None:
         check_launch(self.config.launch)  # refused: nothing is written
+        for named in plan.wanted:
+            self.line.note(named)  # before the first of them is committed
         job_dir = self.config.run_dir / "launches" / f"{plan.wanted.model.iteration:04d}"
         try:
             plan.write(job_dir)
@@ -256,11 +261,16 @@ class Run:
         draft.commit(rows_in=asked.filter(pl.col("split") == "test").height, metrics={**facts, **summary})
 
     def _outputs(self, wanted: Wanted) -> Outputs:
-        model, evaluation = self.store.find(wanted.model), self.store.find(wanted.evaluation)
-        samples = None if wanted.samples is None else self.store.find(wanted.samples)
+        model, evaluation = self._known(wanted.model), self._known(wanted.evaluation)
+        samples = None if wanted.samples is None else self._known(wanted.samples)
         assert model is not None
         assert evaluation is not None
         return Outputs(model, evaluation, samples)
+
+    def _known(self, named: Identity) -> StageRef | None:
+        """The version of this identity, if it is there; noted as one that the run uses either way."""
+        self.line.note(named)
+        return self.store.find(named)
 
     # --- prompts and versions ----------------------------------------------------------------------------------------
 
@@ -298,7 +308,7 @@ class Run:
         rejected: dict[str, int] | None = None,
         metrics: dict[str, Any] | None = None,
     ) -> StageRef:
-        if found := self.store.find(named):
+        if found := self._known(named):
             return found
         draft = self.store.draft(named)
         draft.write("0", as_written(SCHEMAS[named.stage], rows))

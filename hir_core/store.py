@@ -6,7 +6,8 @@
     runs/<name>/<stage>/.commit-<iteration>-<hash>/     the same folder while it is being committed
 
 A version appears by one rename, checked and with its manifest written, or it does not appear; there is no other way
-in. Readers need no lock. What the tables hold is up to `schemas`, what is done to make them to `stages`.
+in. Readers wait for no writer; that they are there keeps `removing` away. What the tables hold is up to `schemas`, what
+is done to make them to `stages`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,20 @@ from pydantic import ValidationError
 
 from hir_core.drafts import Draft
 from hir_core.errors import StoreError, VersionCorrupt, VersionNotFound
-from hir_core.locks import exclusive
+from hir_core.locks import Reader, exclusive
 from hir_core.manifest import STAGES, VERSION_ID, Identity, Manifest
 from hir_core.parts import read_json
 from hir_core.schemas import SCHEMAS
-from hir_core.versions import MANIFEST, StageRef, difference, digests, problems_of, remedy, visible_files
+from hir_core.versions import (
+    MANIFEST,
+    StageRef,
+    difference,
+    digests,
+    let_go,
+    problems_of,
+    remedy,
+    visible_files,
+)
 
 _REFERENCE = re.compile(rf"(?P<stage>\w+)(@(?P<iteration>\d{{1,9}}|latest)|/(?P<id>{VERSION_ID.pattern}))", re.ASCII)
 
@@ -42,6 +52,7 @@ class Store:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self._reader = Reader(run_dir)
 
     # --- writing ---
 
@@ -56,6 +67,17 @@ class Store:
             StoreError: the folder cannot be written, or its file system has no locks.
         """
         with exclusive(self.run_dir / ".lock", wait=False):
+            yield
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Keeps readers out for the moment that it takes to remove something; who has this very store may go on.
+
+        Raises:
+            RunLocked: somebody else reads a version of the run now.
+            StoreError: the run's folder cannot be locked.
+        """
+        with self._reader.alone():
             yield
 
     def draft(self, identity: Identity) -> Draft:
@@ -150,8 +172,17 @@ class Store:
             raise VersionCorrupt(f"{ref}: {MANIFEST} is that of {manifest.stage}/{manifest.id}{remedy(path.parent)}")
         return manifest
 
+    def let_go(self, ref: StageRef) -> dict[str, str]:
+        """Why each file of a version that `hir gc` has let go is no longer there, by name; empty but for old models.
+
+        Raises:
+            VersionNotFound: there is no such version.
+            StoreError: the note that says so is damaged.
+        """
+        return let_go(self._folder(ref))
+
     def verify(self, ref: StageRef) -> None:
-        """Returns if a version's files are exactly those of its manifest, byte for byte.
+        """Returns if a version's files are exactly those of its manifest, byte for byte, but for weights let go.
 
         A digest is computed once per process and file, and again only when the file changes.
 
@@ -183,20 +214,28 @@ class Store:
         return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
     def folder(self, ref: StageRef) -> Path:
-        """A version's folder, verified: what `transformers` loads a model from.
+        """A version's folder, verified and whole: what `transformers` loads a model from.
 
         Raises:
             VersionNotFound: there is no such version.
             VersionCorrupt: its files are not what its manifest says.
+            StoreError: it is a model whose weights were let go.
         """
         self._verified(ref)
-        return self._folder(ref)
+        folder = self._folder(ref)
+        if gone := self.let_go(ref):
+            raise StoreError(
+                f"{ref} is needed for its weights, which `hir gc` has let go ({next(iter(gone.values()))}); to "
+                f"remake them delete {folder} and run the config again that made it, or start from one that has them"
+            )
+        return folder
 
     def _verified(self, ref: StageRef) -> Manifest:
+        self._reader.begin()
         manifest, folder = self.manifest(ref), self._folder(ref)
         expected = {part.name: part for part in manifest.parts}
         found = {path.name: path for path in visible_files(folder)}
-        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys() - self.let_go(ref).keys())]
         problems += [f"{name} does not belong to it" for name in sorted(found.keys() - expected.keys())]
         common = sorted(expected.keys() & found.keys())
         for name, digest in zip(common, digests([found[name] for name in common]), strict=True):

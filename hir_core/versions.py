@@ -15,8 +15,11 @@ from pydantic import ValidationError
 
 from hir_core.errors import StoreError
 from hir_core.manifest import Part
+from hir_core.parts import read_json
 
 MANIFEST = "manifest.json"
+LET_GO = ".let-go.json"
+"""In a model's folder: which of its files `hir gc` has let go, and why. Its manifest stays as it was committed."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ def visible_files(folder: Path) -> list[Path]:
             kind = "symbolic link" if path.is_symlink() else "folder"
             raise StoreError(f"{path} is a {kind}: a version holds plain files only; remove it")
     return paths
+
+
+def let_go(folder: Path) -> dict[str, str]:
+    """Why each file of a version that `hir gc` has let go is no longer there, by name; empty but for old models.
+
+    Raises:
+        StoreError: the note that says so is damaged.
+    """
+    path = folder / LET_GO
+    try:
+        return {str(name): str(why) for name, why in dict(read_json(path)).items()}
+    except FileNotFoundError:
+        return {}
+    except (TypeError, ValueError):
+        raise StoreError(f"{path} is damaged: expected names of files, each with a reason") from None
 
 
 _KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}

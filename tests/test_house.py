@@ -23,7 +23,7 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 # blocks that its block stands on. Units of one line do not know each other.
 BLOCKS: dict[str, list[str]] = {
     "both sides": [
-        "errors supervisor build_locks conversations",
+        "errors supervisor build_locks conversations findings",
         "sections schemas extras tagged_json",
         "explaining",
         "config",
@@ -33,12 +33,13 @@ BLOCKS: dict[str, list[str]] = {
     "driver": [
         "constraints numerals limits user_functions",
         "manifest devices prompts choosing rewards relabelers",
-        "locks checks versions comparison",
+        "locks checks versions comparison lines",
         "drafts",
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness figures",
-        "stages",
-        "differences",
+        "stages retaining",
+        "differences removing installation",
+        "upkeep",
     ],
     "ranks": [
         "shares",

@@ -412,7 +412,7 @@ def test_a_refused_launch_leaves_nothing_behind(settings):
         with pytest.raises(ConfigError, match="is taken"):
             run.advance(made, None, None, None)
     assert files(run.store.run_dir) == before
-    assert sorted(path.name for path in run.store.run_dir.iterdir()) == ["prompts"]
+    assert sorted(path.name for path in run.store.run_dir.iterdir()) == ["lines.json", "prompts"]
 
 
 def test_a_mistake_that_only_the_ranks_find_leaves_no_draft(settings, monkeypatch):

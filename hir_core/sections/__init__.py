@@ -1,4 +1,4 @@
-"""The sections of a run's configuration: model, prompts, sampling, reward, relabeling, training, launch.
+"""The sections of a run's configuration: model, prompts, sampling, reward, relabeling, training, launch, retention.
 
 Reads nothing; `config` puts the sections together and reads files.
 """
@@ -31,6 +31,7 @@ from hir_core.sections.relabeling import (
     RelabelConfig,
     SelectConfig,
 )
+from hir_core.sections.retention import RetentionConfig
 from hir_core.sections.rewards import (
     WITH_ATTRIBUTES,
     CombinedReward,
@@ -90,6 +91,7 @@ __all__ = [
     "RegexReward",
     "Relabel",
     "RelabelConfig",
+    "RetentionConfig",
     "RewardConfig",
     "RewardModelReward",
     "SamplingConfig",
