@@ -37,8 +37,9 @@ BLOCKS: dict[str, list[str]] = {
         "drafts",
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
-        "stages figures",
-        "differences",
+        "stages figures course",
+        "differences picking",
+        "reporting",
     ],
     "ranks": [
         "shares",
