@@ -182,7 +182,7 @@ def _model(kin: Kin, ref: StageRef) -> Facts:
         **{name: metrics.get(name) for name in LOSSES},
         **_measured(metrics),
         "save": metrics.get("save", {}),
-        "made_with": metrics.get("made_with", {}),
+        "made_with": metrics.get("save", {}).get("made_with", {}),
     }
 
 
