@@ -1,9 +1,8 @@
 """`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
 
-Commands that look at rows are in `looking` and `taking`, a run's page in `report`. Exit codes: 0 done; 1 a launch or the
-store failed, or what a command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted.
-Imports what a command needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for
-it.
+Commands that look at rows are in `looking` and `taking`, a run's page in `report`. Exit codes: 0 done; 1 a launch or
+the store failed, or what a command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted.
+Imports what a command needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait.
 """
 
 from __future__ import annotations
