@@ -71,14 +71,19 @@ def triple(sample: Row, score: float) -> Row:
 
 def evaluated(store: Store, iteration: int, prompts: StageRef, model: StageRef, config: Row | None = None) -> StageRef:
     rows = [
-        {"prompt_id": f"t{n:02}", "model": str(model), "task": "sums", "instruction": RIGHT, "completion": str(n * iteration),
-         "finish_reason": "eos" if n else "length", "score": float(n < TESTED[iteration])}
+        {
+            "prompt_id": f"t{n:02}",
+            "model": str(model),
+            "task": "sums",
+            "instruction": RIGHT,
+            "completion": str(n * iteration),
+            "finish_reason": "eos" if n else "length",
+            "score": float(n < TESTED[iteration]),
+        }
         for n in range(12)
-    ]  # fmt: skip
-    judged = pl.DataFrame(rows).with_columns(
-        parts=pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
-    )
-    found = summarise(judged, store.table(prompts).collect())
+    ]
+    parts = pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
+    found = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
     return commit(store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=found)
 
 
