@@ -13,6 +13,7 @@ from hir_core.evaluation import summarise
 from hir_core.store import Store
 from hir_core.versions import StageRef
 
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}</style></svg>\u202e\x1b[31m\x00\u2066"
 Row = dict[str, Any]
 SCORES = {1: [1.0, 0.0, 0.25, None, 0.0, 0.0], 2: [1.0, 1.0, 0.25, 1.0, None, 0.0]}
 """Of p1, p2 and p3, two samples each."""
@@ -85,6 +86,25 @@ def evaluated(store: Store, iteration: int, prompts: StageRef, model: StageRef, 
     parts = pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
     found = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
     return commit(store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=found)
+
+
+def attacked_run(folder: Path) -> Store:
+    """A run all of whose texts are an attack, two of them ten megabytes of it."""
+    store = Store(folder / "x<script>alert(1)<")
+    long = ATTACK * (10_000_000 // len(ATTACK))
+    prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", (ATTACK, ATTACK)) for n in (1, 2, 3)])
+    model = trained(store, 0, [prompts])
+    rows = [row | {"completion": ATTACK if n else long, "instruction": ATTACK} for n, row in enumerate(drawn(1, model))]
+    samples = commit(store, "samples", 1, [prompts, model], rows)
+    told = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
+    told[0]["reason"] = long
+    config = {"threshold": 1.0, "lone": "\ud800 \udfff" + ATTACK}
+    reasons = {"not_judged_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
+    rewards = commit(store, "rewards", 1, [prompts, samples], told, config, metrics=reasons)
+    kept = [triple(row, 0.0) | {"instruction": ATTACK, "query": ATTACK} for row in rows[:3]]
+    settings = {"relabel": {"instructions": {ATTACK: ATTACK}}}
+    commit(store, "triples", 1, [prompts, samples, rewards], kept, settings, rows_in=6, rejected={ATTACK: 3})
+    return store
 
 
 def without_columns(store: Store, text: str, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from looked_at import NASTY, RIGHT, WRONG, commit, damage, drawn, hir, prompt, trained
 from report_page import Page
-from reported import TESTED, Row, evaluated, judged, make_run, triple, without_columns
+from reported import TESTED, Row, attacked_run, evaluated, judged, make_run, without_columns
 
 from flows.page import page
 from flows.report import keep_drawn
@@ -23,8 +23,6 @@ from hir_core.evaluation import wilson_interval
 from hir_core.manifest import identity
 from hir_core.reporting import report
 from hir_core.store import Store
-
-ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}</style></svg>\u202e\x1b[31m\x00\u2066"
 
 
 @pytest.fixture(scope="module")
@@ -170,22 +168,7 @@ def test_every_picture_has_a_name_and_every_figure_a_table(shown):
 
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory) -> str:
-    """The page of a run all of whose texts are an attack, two of them ten megabytes of it."""
-    store = Store(tmp_path_factory.mktemp("attacked") / "x<script>alert(1)<")
-    long = ATTACK * (10_000_000 // len(ATTACK))
-    prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", (ATTACK, ATTACK)) for n in (1, 2, 3)])
-    model = trained(store, 0, [prompts])
-    rows = [row | {"completion": ATTACK if n else long, "instruction": ATTACK} for n, row in enumerate(drawn(1, model))]
-    samples = commit(store, "samples", 1, [prompts, model], rows)
-    told = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
-    told[0]["reason"] = long
-    config = {"threshold": 1.0, "lone": "\ud800 \udfff" + ATTACK}
-    reasons = {"not_judged_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
-    rewards = commit(store, "rewards", 1, [prompts, samples], told, config, metrics=reasons)
-    kept = [triple(row, 0.0) | {"instruction": ATTACK, "query": ATTACK} for row in rows[:3]]
-    config = {"relabel": {"instructions": {ATTACK: ATTACK}}}
-    commit(store, "triples", 1, [prompts, samples, rewards], kept, config, rows_in=6, rejected={ATTACK: 3})
-    return page(report(store))
+    return page(report(attacked_run(tmp_path_factory.mktemp("attacked"))))
 
 
 def test_no_text_can_act_on_the_page(attacked):
