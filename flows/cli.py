@@ -1,9 +1,9 @@
 """`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
 
-Commands that look at rows are in `looking` and `taking`, those that clear up in `clearing`. Exit codes: 0 done; 1 a
-launch or the store failed, or what a command looks for, a difference or damage, was found; 2 the input is wrong; 130
-interrupted. Imports what a command needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls`
-should wait for it.
+Commands that look at rows are in `looking` and `taking`, a run's page in `report`, those that clear up in `clearing`.
+Exit codes: 0 done; 1 a launch or the store failed, or what a command looks for, a difference or damage, was found; 2 the
+input is wrong; 130 interrupted. Imports what a command needs when it runs: prefect takes seconds, and neither wrong
+input nor `hir ls` should wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from flows import clearing, looking, taking
+from flows import clearing, looking, report, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
 from hir_core.config import RunConfig, load_config
 from hir_core.errors import ConfigError
@@ -113,7 +113,7 @@ def show(
         print_lines(shown.rows_text(shown.first_rows(store, version, rows), width))
 
 
-for command in (*looking.COMMANDS, *taking.COMMANDS, *clearing.COMMANDS):
+for command in (*looking.COMMANDS, *taking.COMMANDS, *report.COMMANDS, *clearing.COMMANDS):
     app.command()(command)
 
 

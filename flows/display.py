@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from flows.report import page_path
 from flows.wording import NOTHING, accuracy, duration, number
 from hir_core.config import RunConfig
 from hir_core.devices import find_place
@@ -112,6 +113,8 @@ class Display:
         for line in task_lines(self.run, self.models[0].evaluation, self.models[-1].evaluation):
             self.say(line)
         self.say(f"model   {self.models[-1].model.path}   (plain transformers)")
+        if page_path(self.run.store).is_file():
+            self.say(f"report  {page_path(self.run.store)}")
 
     def _now(self, doing: str) -> None:
         """Starts the bar anew: the speed of one step says nothing about the next."""

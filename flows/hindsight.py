@@ -13,6 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.display import Display
+from flows.report import keep_drawn
 from hir_core.config import RunConfig
 from hir_core.identities import Scored
 from hir_core.stages import Outputs, Run
@@ -37,10 +38,12 @@ def hindsight(config: RunConfig) -> list[Outputs]:
             rewards = score(run, prompts, before.samples)
             scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
             display.row(before, rewards)
+            keep_drawn(run.store, before.model, display.say)
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])
         run.line.complete()
+        keep_drawn(run.store, models[-1].model, display.say)
     return models
 
 

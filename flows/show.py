@@ -42,8 +42,8 @@ def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
     yield from _labelled("code", f"hir {manifest.code_version}", width)
     yield from _labelled("parents", " · ".join(manifest.parents) or "none", width)
     yield from _labelled("rows", _rows(manifest), width)
-    yield from _block("config", _flat(manifest.config), width)
-    yield from _block("metrics", _flat(manifest.metrics), width)
+    yield from _block("config", flat(manifest.config), width)
+    yield from _block("metrics", flat(manifest.metrics), width)
     yield from _files(manifest, store.let_go(ref))
     yield from _block("columns", _schema(manifest), width)
 
@@ -102,10 +102,10 @@ def _pairs(pairs: list[tuple[str, str]], width: int) -> Iterator[str]:
             yield f"  {'' if place else printable(name):<{indent - 2}}{line}"
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Nested settings as `a.b` and value."""
     if isinstance(value, dict) and value:
-        return [pair for key, item in value.items() for pair in _flat(item, f"{name}.{key}" if name else key)]
+        return [pair for key, item in value.items() for pair in flat(item, f"{name}.{key}" if name else key)]
     return [(name, _value(value))] if name else []
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.terminal import FOUND, RUNS, AsJson, Ref, RunsDir, answer, messages, terminal_width
+from flows.terminal import FOUND, RUNS, AsJson, OneRun, Ref, RunsDir, answer, messages, terminal_width
 from flows.wording import NOTHING, clipped, columns, number, printable, size
 
 if TYPE_CHECKING:
     from hir_core.querying import Answer
 
 CELL = 60
-OneRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; needed where there are several.")]
 AnyRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; all of them where none is named.")]
 
 

@@ -21,6 +21,7 @@ INTERRUPTED = 130
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
+OneRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; needed where there are several.")]
 Ref = Annotated[
     str, typer.Argument(help="samples@3, samples@latest, samples/<id> or a version's folder; [RUN/] in front.")
 ]

@@ -70,6 +70,22 @@ def draw(
     return rows.join(places, on=key).sort("drawn").select(wanted)
 
 
+def columns_of(store: Store, ref: StageRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
+    """Some columns of a version's table, by key, of all rows or of those that fit; what no part holds is null.
+
+    Raises:
+        VersionNotFound: there is no such version, or it holds no table.
+        VersionCorrupt: its files are not what its manifest says.
+    """
+    schema = SCHEMAS[ref.stage]
+    (key,) = schema.primary_key()
+    scan, types = store.table(ref), schema.create_empty().schema
+    there = scan.collect_schema().names()
+    missing = [pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in there]
+    rows = scan.with_columns(missing).filter(pl.lit(value=True) if where is None else where)
+    return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
+
+
 def _scans(store: Store, ref: StageRef, where: str | None) -> Iterator[pl.LazyFrame]:
     """The rows of each part that fit. One by one: polars promises no row order for a scan of many files."""
     for path in store.parts(ref):

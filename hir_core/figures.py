@@ -10,6 +10,8 @@ import math
 import statistics
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -19,6 +21,7 @@ from hir_core.store import Store
 from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
+Bin = tuple[float, float]
 BINS = 10
 INSTRUCTIONS_KEPT = 20
 OTHER = "other"
@@ -95,8 +98,7 @@ def lengths(column: pl.Series) -> Facts | None:
 def scores(score: pl.Series, threshold: float | None = None) -> Facts:
     """What scores there are: how many are null, mean, share that reaches the threshold, and a histogram.
 
-    The share counts what was not judged as not right, as the loop does. The histogram has one bar for each value where
-    there are few, else ten of one width; the last one includes its upper end.
+    The share counts what was not judged as not right, as the loop does. The histogram is that of `bins`.
     """
     judged = score.drop_nulls()
     right = None if threshold is None or not len(score) else int((judged >= threshold).sum()) / len(score)
@@ -105,8 +107,24 @@ def scores(score: pl.Series, threshold: float | None = None) -> Facts:
         "mean": judged.mean(),
         "threshold": threshold,
         "share_correct": right,
-        "histogram": _histogram(judged.to_list()),
+        "histogram": histogram(judged.to_list(), bins(judged.to_list())),
     }
+
+
+def bins(values: Iterable[float]) -> list[Bin]:
+    """The first and last value of each bar: one bar per value where there are few, else ten of one width."""
+    found = sorted(set(values))
+    if len(found) <= BINS:
+        return [(value, value) for value in found]
+    low, high = found[0], found[-1]
+    edges = [low, *(low + (high - low) * place / BINS for place in range(1, BINS)), high]
+    return list(pairwise(edges))
+
+
+def histogram(values: Iterable[float], bars: Sequence[Bin]) -> list[Facts]:
+    """How many rows each bar has; of two bars that share an edge the upper one has what lies on it."""
+    rows = Counter(bisect_right(bars, value, key=lambda bar: bar[0]) - 1 for value in values)
+    return [{"from": low, "to": high, "rows": rows[place]} for place, (low, high) in enumerate(bars)]
 
 
 def mix(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
@@ -146,17 +164,6 @@ def _column(column: pl.Series) -> Facts:
         unit = "tokens" if column.name.endswith("_ids") else "items"
         return {**nulls, "unit": unit, "lengths": lengths(column)}
     return nulls
-
-
-def _histogram(values: list[float]) -> list[Facts]:
-    counts = Counter(values)
-    if len(counts) <= BINS:
-        return [{"from": value, "to": value, "rows": count} for value, count in sorted(counts.items())]
-    low, high = min(counts), max(counts)
-    inner = [low + (high - low) * place / BINS for place in range(1, BINS)]
-    rows = Counter(bisect_right(inner, value) for value in values)
-    edges = [low, *inner, high]
-    return [{"from": edges[n], "to": edges[n + 1], "rows": rows[n]} for n in range(BINS)]
 
 
 def _of_parents(store: Store, ref: StageRef, stage: str, columns: list[str]) -> pl.DataFrame:

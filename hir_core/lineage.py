@@ -50,6 +50,11 @@ class Kin:
         """The versions of a stage that are made from this one, in the order of the loop."""
         return [child for child in self.below.get(str(ref), []) if child.stage == stage]
 
+    def parents(self, ref: StageRef, stage: str) -> list[StageRef]:
+        """The versions of a stage that this one is made from and that are still there."""
+        named = [name for name in self.manifests[str(ref)].parents if name in self.refs]
+        return [self.refs[name] for name in named if self.refs[name].stage == stage]
+
     def rows(self, ref: StageRef, where: pl.Expr) -> list[Facts]:
         """The rows of a version that fit, each with the version's name."""
         (key,) = SCHEMAS[ref.stage].primary_key()

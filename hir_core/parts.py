@@ -84,8 +84,16 @@ def write_json(path: Path, value: Any) -> Path:
         StoreError: the file cannot be written.
         TypeError: the value is not made of plain JSON types.
     """
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     # A lone surrogate, which UTF-8 refuses, becomes its \udXXX escape: valid JSON for the same text.
+    return write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a text as UTF-8 and returns the path; a lone surrogate becomes its \\udXXX escape.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     data = text.encode("utf-8", "backslashreplace")
     return _appear(path, lambda temporary: temporary.write_bytes(data))
 

@@ -73,7 +73,8 @@ class Job:
             facts = weigh(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
             facts = self.sample(step)
-        return {**facts, "step_seconds": time.monotonic() - started}
+        seconds = time.monotonic() - started
+        return {**facts, "step_seconds": seconds, "peak_bytes": zero.peak_bytes(self.device)}
 
     def _source(self) -> tuple[str, str | None]:
         """Where to load from; sources that cannot be loaded as they are become a folder of this job first."""
@@ -128,7 +129,7 @@ class Job:
         dist.barrier()
         written = zero.save_weights(self.model, folder)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
-        return {"weight_bytes": written, "parameters": parameters}
+        return {"weight_bytes": written, "parameters": parameters, "made_with": zero.made_with(self.device)}
 
     # --- sample ------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ the samplers.
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,24 @@ def free_bytes(device: torch.device) -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024 // dist.get_world_size()
     return 0
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that any rank has held so far: of its GPU, or where there is none of the machine."""
+    held = 0
+    if device.type != "cpu":
+        held = int(get_accelerator().max_memory_allocated())
+    else:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            held = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else held
+    return -_least(-held, device)
+
+
+def made_with(device: torch.device) -> dict[str, Any]:
+    """The software and the devices that a model is made with."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"python": platform.python_version(), **versions, "device": kind, "ranks": dist.get_world_size()}
 
 
 def sampling_weights(model: Any, choice: str, device: torch.device) -> tuple[Any, bool, str]:

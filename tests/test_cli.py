@@ -286,7 +286,8 @@ import sys
 from flows.cli import app
 ref = ["samples@1"]
 commands = {"ls": [], "show": ref, "head": ref, "sample": ref, "row": ["s"], "trace": ["s"], "stats": ref}
-commands |= {"diff": ref * 2, "sql": ["from samples"], "path": ref, "export": [*ref, "x", "--to", "csv"], "verify": []}
+commands |= {"diff": ref * 2, "sql": ["from samples"], "path": ref, "export": [*ref, "x", "--to", "csv"], "verify": [],
+             "report": []}
 codes = {}
 for command, arguments in commands.items():
     try:
