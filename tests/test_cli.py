@@ -361,12 +361,12 @@ def test_plain_lines_of_progress_come_after_a_silence_only(
     run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def report(display: Display) -> None:
-        display.progress(Progress("train", 1, 60, "steps", loss=2.5))
-        monkeypatch.setattr("flows.display.SILENCE_S", 0.0)
-        display.progress(Progress("train", 2, 60, "steps", loss=2.25))
+        display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
+        monkeypatch.setattr("flows.bar.SILENCE_S", 0.0)
+        display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
 
     lines = [line for line in shown(run, outputs, report) if "training" in line]
-    assert lines == ["  training model 0: 2 of 60 steps · loss 2.250"]
+    assert lines == ["  training model 0: 2 of 60 steps · 50 tok/s · loss 2.250 · 58 s left"]
 
 
 def test_the_headline_says_what_runs_where(run: Run) -> None:
