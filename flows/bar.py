@@ -84,8 +84,10 @@ class Bar:
         cells: list[Text | ProgressBar] = [Text(doing)]
         if doing and free >= LEAST:
             cells.append(self._line(min(MOST, free)))
-        line = Table.grid(padding=(0, 1, 0, 0))
-        line.add_row(*cells, Text(facts))
+        if facts:
+            cells.append(Text(facts))
+        line = Table.grid(padding=(0, 1), pad_edge=False)
+        line.add_row(*cells)
         yield line
 
     def _line(self, width: int) -> ProgressBar:

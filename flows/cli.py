@@ -1,8 +1,9 @@
 """`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
 
 Commands that look at rows are in `looking` and `taking`. Exit codes: 0 done; 1 a launch or the store failed, or what a
-command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted. Imports what a command
-needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for it.
+command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted; 141 nobody reads on.
+Imports what a command needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` should wait for
+it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,26 @@ from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_j
 from hir_core.config import RunConfig, find_config, load_config
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+
+
+def tell_version(is_asked: bool) -> None:
+    """Prints the installed version, and ends."""
+    if is_asked:
+        from hir_core.manifest import code_version
+
+        print(f"hir {code_version()}")
+        raise typer.Exit
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def main() -> None:
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Say which hir this is.")
+    ] = False,
+) -> None:
     """Post-training by hindsight instruction relabeling."""
 
 

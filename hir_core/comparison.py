@@ -18,6 +18,7 @@ import polars as pl
 from pydantic import Field, field_validator, model_validator
 
 from hir_core.config import RunConfig, checked, find_config, parse_config, read_settings
+from hir_core.errors import ConfigError
 from hir_core.sections import Part, folder_name
 
 Changes = dict[str, Any]
@@ -76,7 +77,10 @@ def load_comparison(path: Path, recipes: Path, changes: Sequence[str] = ()) -> t
     Raises:
         ConfigError: listing what is wrong with the comparison, or with the first arm that cannot run.
     """
-    comparison = checked(CompareConfig, read_settings(path, changes), str(path))
+    settings = read_settings(path, changes)
+    if "run" in settings and "compare" not in settings:
+        raise ConfigError(f"{path} is a single run and no comparison: start it with `hir run`")
+    comparison = checked(CompareConfig, settings, str(path))
     base = read_settings(find_config(comparison.base, recipes, path.parent, "base: "))
     return comparison, [_arm(comparison, base, *names) for names in _names(comparison)]
 
