@@ -2,14 +2,14 @@
 
 Commands that look at rows are in `looking` and `taking`, a run's page in `report`, those that clear up in `clearing`.
 Exit codes: 0 done; 1 a launch or the store failed, or what a command looks for, a difference or damage, was found; 2 the
-input is wrong; 130 interrupted. Imports what a command needs when it runs: prefect takes seconds, and neither wrong
-input nor `hir ls` should wait for it.
+input is wrong; 130 interrupted; 141 nobody reads on. Imports what a command needs when it runs: prefect takes seconds,
+and neither wrong input nor `hir ls` should wait for it.
 """
 
 from __future__ import annotations
 
-import difflib
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +17,29 @@ import typer
 
 from flows import clearing, looking, report, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
-from hir_core.config import RunConfig, load_config
-from hir_core.errors import ConfigError
+from hir_core.config import RunConfig, find_config, load_config
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+
+
+def tell_version(is_asked: bool) -> None:
+    """Prints the installed version, and ends."""
+    if is_asked:
+        from hir_core.manifest import code_version
+
+        print(f"hir {code_version()}")
+        raise typer.Exit
+
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 @app.callback()
-def main() -> None:
+def main(
+    _: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Say which hir this is.")
+    ] = False,
+) -> None:
     """Post-training by hindsight instruction relabeling."""
 
 
@@ -37,12 +51,11 @@ def run(
     """Run every iteration that a config asks for; the same command again continues."""
     with messages():
         run_config = read_config(config, changes or [])
-        check(run_config)
-        from flows import prefect_api
+        check([run_config])
         from flows.display import headline
 
         print(headline(run_config), flush=True)
-        prefect_api.connect()
+        connect()
         from flows.hindsight import hindsight
         from flows.stuck import signed
 
@@ -60,12 +73,9 @@ def compare(
     from hir_core.comparison import load_comparison
 
     with messages():
-        comparison, arms = load_comparison(_find(config), CONFIGS, changes or [])
-        for arm in arms:
-            check(arm.config)
-        from flows import prefect_api
-
-        prefect_api.connect()
+        comparison, arms = load_comparison(find_config(config, CONFIGS), CONFIGS, changes or [])
+        check([arm.config for arm in arms])
+        connect()
         from flows.compare import compare
         from flows.stuck import signed
 
@@ -125,30 +135,36 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     """
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
-    return load_config(_find(config), changes)
+    return load_config(find_config(config, CONFIGS), changes)
 
 
-def _find(config: str) -> Path:
-    """The file that a config's path or shipped name means."""
-    for path in (Path(config), CONFIGS / f"{config.removesuffix('.yaml')}.yaml"):
-        if path.is_file():
-            return path
-    raise ConfigError(_no_such_config(config))
-
-
-def check(config: RunConfig) -> None:
-    """Returns if a run can start, having written nothing.
+def check(configs: Sequence[RunConfig]) -> None:
+    """Returns if these runs can start, having written nothing.
 
     Raises:
-        HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or the run has a writer.
+        HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or a run has a writer.
     """
+    from flows.bar import Bar
     from hir_core.stages import Run
 
-    run = Run(config)
-    run.check()
-    if config.run_dir.exists():
-        with run.store.lock():
-            pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
+    with Bar() as bar:
+        for number, config in enumerate(configs, start=1):
+            bar.tell("reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}")
+            run = Run(config)
+            run.check()
+            if config.run_dir.exists():
+                with run.store.lock():
+                    pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
+
+
+def connect() -> None:
+    """Connects to Prefect, which takes seconds, and longer when its database is made."""
+    from flows import prefect_api
+    from flows.bar import Bar
+
+    with Bar() as bar:
+        bar.tell("starting Prefect")
+        prefect_api.connect()
 
 
 def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
@@ -165,16 +181,6 @@ def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
         ["hir", "run", name, *kept, more],
     )
     return " · ".join(map(shlex.join, commands))
-
-
-def _no_such_config(config: str) -> str:
-    """Names the files nearby and the shipped recipes, the near ones first."""
-    shipped = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-    folder = Path(config).parent
-    here = sorted(str(file) for file in folder.glob("*.yaml")) if folder.is_dir() else []
-    near = difflib.get_close_matches(config, [*here, *shipped], n=1)
-    hint = f"did you mean `{near[0]}`? " if near else ""
-    return f"no such config: {config}; {hint}Expected a YAML file or a shipped recipe ({', '.join(shipped)})"
 
 
 def _how_to_start(runs_dir: Path) -> str:

@@ -1,8 +1,8 @@
 """The comparison flow: runs every arm, gathers their learning curves, and says who won.
 
-Every arm is a run like any other, so the same call again continues. After every arm it writes `curves.parquet`,
-`table.md` and `curves.png` into the comparison's folder. Leaves what the arms are and what their numbers say to
-`comparison`.
+Every arm is a run like any other, so the same call again continues. After every arm that was not there it writes
+`curves.parquet`, `table.md` and `curves.png` into the comparison's folder. Leaves what the arms are and what their
+numbers say to `comparison`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
     rows: list[dict[str, Any]] = []
     for number, arm in enumerate(arms, start=1):
         print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)
+        store = Run(arm.config).store
+        there = store.versions()
         rows += points(arm, hindsight(arm.config))
-        write(comparison, pl.DataFrame(rows))
+        # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
+        if number == len(arms) or store.versions() != there:
+            write(comparison, pl.DataFrame(rows), f"{number} of {len(arms)} arms")
     print("\n" + (comparison.folder / "table.md").read_text())
     print(f"plot    {comparison.folder / 'curves.png'}")
 
@@ -53,15 +57,15 @@ def _point(run: Run, made: Outputs) -> dict[str, Any]:
     }
 
 
-def write(comparison: CompareConfig, curves: pl.DataFrame) -> None:
-    """Brings the comparison's files up to date."""
+def write(comparison: CompareConfig, curves: pl.DataFrame, progress: str) -> None:
+    """Brings the comparison's files up to date; `progress` says how many arms they tell of."""
     names = [name for name in comparison.methods if name in set(curves["method"])]
     reference = comparison.reference
     others = [name for name in names if name != reference and not paired(curves, name, reference).is_empty()]
     said = [verdict(curves, name, reference) for name in others]
     comparison.folder.mkdir(parents=True, exist_ok=True)
     curves.write_parquet(comparison.folder / "curves.parquet")
-    text = "\n".join([*table(curves, names, list(comparison.tasks)), "", *said, ""])
+    text = "\n".join([*table(curves, names, list(comparison.tasks)), "", progress, *said, ""])
     (comparison.folder / "table.md").write_text(text)
     draw(curves, names, comparison.folder / "curves.png")
 

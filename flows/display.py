@@ -1,7 +1,6 @@
 """What a person sees while a run works: what it is, how far it is, and a table that grows by a row per model.
 
-A terminal gets a live bar; anything else a line whenever nothing was said for a while. Reads manifests; writes to
-standard output only.
+Reads manifests; leaves drawing to `bar`.
 """
 
 from __future__ import annotations
@@ -11,9 +10,8 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
 
+from flows.bar import Bar
 from flows.report import page_path
 from flows.wording import NOTHING, accuracy, duration, number
 from hir_core.config import RunConfig
@@ -22,29 +20,33 @@ from hir_core.rank import Progress
 from hir_core.stages import Outputs, Run
 from hir_core.versions import StageRef
 
-SILENCE_S = 15.0
-"""Where there is no terminal, a line of progress comes when nothing was said for so long."""
 COLUMNS = (
-    ("", "model", 5),
-    ("", "accuracy [95 %]", 20),
-    ("majority", "baseline", 8),
-    ("correct", "samples", 7),
-    ("", "loss", 5),
-    ("sampled", "tok/s", 7),
-    ("trained", "tok/s", 7),
-    ("", "s/step", 6),
-    ("", "time", 6),
+    ("", "model", 5, 0),
+    ("", "accuracy [95 %]", 20, 0),
+    ("majority", "baseline", 8, 1),
+    ("correct", "samples", 7, 2),
+    ("", "loss", 5, 3),
+    ("sampled", "tok/s", 7, 4),
+    ("trained", "tok/s", 7, 5),
+    ("", "s/step", 6, 6),
+    ("", "time", 6, 0),
 )
-"""Two lines of header and a width: together they fit into 80 columns."""
+"""Two lines of header, a width, and how soon it is left out where the terminal is too narrow; all fit into 80."""
 DOING = {
-    "train": "training",
-    "save": "saving",
-    "evaluate": "evaluating",
-    "sample": "sampling from",
-    "score": "scoring outputs of",
-    "write": "writing instructions with",
-    "weigh": "weighing instructions with",
+    "launch": "starting the launch for model {}",
+    "load": "loading weights for model {}",
+    "train": "training model {}",
+    "save": "saving model {}",
+    "evaluate": "evaluating model {}",
+    "sample": "sampling from model {}",
+    "score": "scoring outputs of model {}",
+    "write": "writing instructions with model {}",
+    "weigh": "weighing instructions with model {}",
+    "end": "ending the launch of model {}",
+    "believe": "checking instructions of model {}",
+    "relabel": "relabeling samples for model {}",
 }
+"""What a person reads for the steps of a launch, and for those of the driver between launches."""
 
 
 class Display:
@@ -52,47 +54,27 @@ class Display:
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
         self.run = run
-        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
-        bar = (
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        self.bars = Bars(*bar, console=self.console, transient=True)
-        self.doing = "starting the launch for model 0"
-        self.bar = self.bars.add_task(self.doing, total=None, note="")
+        self.bar = Bar(console)
+        console = self.bar.console
+        self.columns = fitting_columns(console.width if console.is_terminal else None)
         self.there = set(run.store.versions())
         self.models: list[Outputs] = []
-        self.spoke = self.row_started = time.monotonic()
+        self.row_started = time.monotonic()
 
     def __enter__(self) -> Display:
-        if self.console.is_terminal:
-            self.bars.start()
+        self.bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.console.is_terminal:
-            self.bars.stop()
+        self.bar.__exit__(kind, error, trace)
         if kind is None:
             self.end()
 
-    def say(self, line: str) -> None:
-        """Prints a line above the bar."""
-        self.console.print(line)
-        self.spoke = time.monotonic()
-
     def progress(self, progress: Progress) -> None:
-        """Shows how far a step of the launch has come."""
-        doing = f"{DOING.get(progress.step, progress.step)} model {len(self.models)}"
-        note = _note(progress)
-        if doing != self.doing:
-            self._now(doing)
-        self.bars.update(self.bar, completed=progress.done, total=progress.total, note=note)
-        if not self.console.is_terminal and time.monotonic() - self.spoke > SILENCE_S:
-            self.say(f"  {doing}: {note}")
+        """Shows how far a step of the run has come."""
+        self.bar.tell(DOING[progress.step].format(len(self.models)), progress)
 
     def row(self, outputs: Outputs, rewards: StageRef | None = None) -> None:
         """Adds a model's row to the table."""
@@ -101,33 +83,38 @@ class Display:
         seconds, self.row_started = time.monotonic() - self.row_started, time.monotonic()
         refs = [outputs.model, outputs.evaluation, outputs.samples, rewards]
         is_new = any(ref is not None and ref not in self.there for ref in refs)
-        self.say(_line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING]))
+        self._line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING])
         self.models.append(outputs)
-        self._now(f"starting the launch for model {len(self.models)}")
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""
-        self.say("")
+        self.bar.say("")
         if set(self.run.store.versions()) == self.there:
-            self.say(f"nothing to do: {_all_there(self.run.config.iterations)}")
+            self.bar.say(f"nothing to do: {_all_there(self.run.config.iterations)}")
         for line in task_lines(self.run, self.models[0].evaluation, self.models[-1].evaluation):
-            self.say(line)
-        self.say(f"model   {self.models[-1].model.path}   (plain transformers)")
+            self.bar.say(line)
+        self.bar.say(f"model   {self.models[-1].model.path}   (plain transformers)")
         if page_path(self.run.store).is_file():
-            self.say(f"report  {page_path(self.run.store)}")
-
-    def _now(self, doing: str) -> None:
-        """Starts the bar anew: the speed of one step says nothing about the next."""
-        self.doing = doing
-        self.bars.reset(self.bar, description=doing, total=None, note="")
+            self.bar.say(f"report  {page_path(self.run.store)}")
 
     def _begin_table(self, outputs: Outputs) -> None:
         weights = self.run.facts(outputs.samples or outputs.evaluation).get("weights")
         if weights:
-            self.say(f"sampling: {weights}")
-        self.say("")
+            self.bar.say(f"sampling: {weights}")
+        self.bar.say("")
         for place in (0, 1):
-            self.say(_line([names[place] for *names, _ in COLUMNS]))
+            self._line([str(column[place]) for column in COLUMNS])
+
+    def _line(self, cells: list[str]) -> None:
+        self.bar.say(" ".join(f"{cells[n]:>{COLUMNS[n][2]}}" for n in self.columns).rstrip())
+
+
+def fitting_columns(width: int | None) -> list[int]:
+    """The places of the table's columns that fit into so many characters; of all without a limit."""
+    kept = list(range(len(COLUMNS)))
+    while width is not None and sum(COLUMNS[n][2] + 1 for n in kept) - 1 > width and any(COLUMNS[n][3] for n in kept):
+        kept.remove(max(kept, key=lambda n: COLUMNS[n][3]))
+    return kept
 
 
 def headline(config: RunConfig) -> str:
@@ -182,19 +169,6 @@ def _all_there(iterations: int) -> str:
     if iterations < 2:
         return f"model {iterations} and its evaluation are there"
     return f"all {iterations} iterations are there"
-
-
-def _note(progress: Progress) -> str:
-    facts = [f"{progress.done:,} of {progress.total:,} {progress.unit}"]
-    if progress.tokens and progress.seconds:
-        facts.append(f"{progress.tokens / progress.seconds:,.0f} tok/s")
-    if progress.loss is not None:
-        facts.append(f"loss {progress.loss:.3f}")
-    return " · ".join(facts)
-
-
-def _line(cells: list[str]) -> str:
-    return " ".join(f"{cell:>{width}}" for cell, (*_, width) in zip(cells, COLUMNS, strict=True)).rstrip()
 
 
 def _processes(config: RunConfig) -> str:

@@ -38,12 +38,12 @@ def hindsight(config: RunConfig) -> list[Outputs]:
             rewards = score(run, prompts, before.samples)
             scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
             display.row(before, rewards)
-            keep_drawn(run.store, before.model, display.say)
+            keep_drawn(run.store, before.model, display.bar.say)
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
         display.row(models[-1])
         run.line.complete()
-        keep_drawn(run.store, models[-1].model, display.say)
+        keep_drawn(run.store, models[-1].model, display.bar.say)
     return models
 
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from hir_core.errors import VersionNotFound
+from hir_core.explaining import did_you_mean
 from hir_core.manifest import STAGES
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -32,6 +33,8 @@ def find_run(name: str, runs_dir: Path) -> Path:
     for path in (runs_dir / name, Path(name)):
         if path.is_dir() and _is_run(path):
             return path
+    if Path(name).is_dir():
+        raise VersionNotFound(f"`{name}` is a folder without versions, so no run: {_there_are(runs_dir)}")
     raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_there_are(runs_dir)}")
 
 
@@ -46,6 +49,7 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, StageRef]:
         raise VersionNotFound(
             f"`{text}` names no version: expected stage@iteration, stage@latest or stage/id, with the run in front "
             f"where there are several, as in quickstart/samples@3; stages are {', '.join(STAGES)}"
+            f"{did_you_mean(re.split('[@/]', text)[-2], STAGES) if re.search('[@/]', text) else ''}"
         )
     store = Store(_current_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
     return store, store.resolve(match["version"])
@@ -89,7 +93,9 @@ def _current_run(text: str, runs_dir: Path) -> Path:
         return there[0]
     if not there and _is_run(Path.cwd()):
         return Path.cwd()
-    hint = f"; put one in front, as in {there[0].name}/{text}" if there and text else ""
+    if not there:
+        raise VersionNotFound(_there_are(runs_dir))
+    hint = f"; put one in front, as in {there[0].name}/{text}" if text else ""
     what = f"`{text}` does not say of which run" if text else "which run is meant"
     raise VersionNotFound(f"{what}; {_there_are(runs_dir)}{hint}")
 

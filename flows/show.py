@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import polars as pl
+
 from flows.wording import NOTHING, age, folded, number, printable, size
 from hir_core.excerpts import head
-from hir_core.manifest import Manifest
+from hir_core.manifest import Manifest, type_name
 from hir_core.schemas import SCHEMAS
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -19,9 +21,10 @@ DIGEST_DIGITS = 12
 
 
 def describe(store: Store, ref: StageRef) -> dict[str, Any]:
-    """All that a version's manifest says, with its run and folder, and which of its files were let go and why."""
-    facts = {"run": store.run_dir.name, "path": str(ref.path), **store.manifest(ref).model_dump(mode="json")}
-    return {**facts, "let_go": store.let_go(ref)}
+    """All that a version's manifest says, with run and folder, which files were let go, and optional columns it has."""
+    manifest = store.manifest(ref)
+    facts = {"run": store.run_dir.name, "path": str(ref.path), **manifest.model_dump(mode="json")}
+    return {**facts, "let_go": store.let_go(ref), "optional_columns": dict(_optional(ref, manifest))}
 
 
 def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
@@ -45,7 +48,7 @@ def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
     yield from _block("config", flat(manifest.config), width)
     yield from _block("metrics", flat(manifest.metrics), width)
     yield from _files(manifest, store.let_go(ref))
-    yield from _block("columns", _schema(manifest), width)
+    yield from _block("columns", [*_schema(manifest), *_optional(ref, manifest)], width)
 
 
 def rows_text(rows: list[dict[str, Any]], width: int) -> Iterator[str]:
@@ -70,6 +73,18 @@ def _rows(manifest: Manifest) -> str:
 def _schema(manifest: Manifest) -> list[tuple[str, str]]:
     named = (column.split(" ", 1) for column in manifest.table_schema.split(", ") if column)
     return [(name, kind) for name, kind in named]
+
+
+def _optional(ref: StageRef, manifest: Manifest) -> list[tuple[str, str]]:
+    """Columns of the table that not every table of its stage has, which the manifest therefore does not list."""
+    if not manifest.table_schema or not manifest.parts:
+        return []
+    try:
+        held = pl.read_parquet_schema(ref.path / manifest.parts[0].name)
+    except (OSError, pl.exceptions.PolarsError):  # damaged: reading the rows says how
+        return []
+    listed = {name for name, _ in _schema(manifest)}
+    return [(name, type_name(dtype)) for name, dtype in held.items() if name not in listed]
 
 
 def _files(manifest: Manifest, gone: Mapping[str, str]) -> Iterator[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +20,8 @@ from hir_core.errors import HirError
 FOUND = 1
 """Exit code of a command that looks for differences or damage, and found some."""
 INTERRUPTED = 130
+UNREAD = 141
+"""Exit code where nobody reads on, as in `hir ls | head -1`: that of a program that SIGPIPE ended."""
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
@@ -29,13 +33,23 @@ Ref = Annotated[
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """Ends the program with a message and an exit code where a HirError or an interrupt comes up."""
+    """Ends the program with a message and an exit code where a HirError, an interrupt or a full disk comes up."""
     try:
         yield
+        sys.stdout.flush()  # in here, where it may fail
     except HirError as error:
         lines = f"error: {error}".split("\n")  # an error quotes what was typed and what was read
         print("\n".join(map(printable, lines)), file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise typer.Exit(UNREAD) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" of {error.filename}" if error.filename else ""
+        print(f"error: the disk{where} is full: make room; the same command continues", file=sys.stderr)
+        raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hir_core import models, zero
 from hir_core.jobspec import JobSpec, ScoreStep
-from hir_core.rank import Rank
+from hir_core.rank import Progress, Rank
 from hir_core.rendering import Pair
 from hir_core.schemas import Scores
 from hir_core.sections import HubModel
@@ -39,6 +39,7 @@ class Classifier:
         assert isinstance(spec.model, HubModel)
         source, revision = spec.model.source, spec.model.revision
         self.rank, self.device = rank, device
+        rank.progress(Progress("load"))
         self.tokenizer = models.load_tokenizer(source, revision, setting="reward")
         with zero.loading(spec.deepspeed):
             self.model = models.load_classifier(source, zero.dtype(spec.deepspeed), revision)

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import polars as pl
 from pydantic import Field, field_validator, model_validator
 
-from hir_core.config import RunConfig, checked, parse_config, read_settings
+from hir_core.config import RunConfig, checked, find_config, parse_config, read_settings
 from hir_core.errors import ConfigError
 from hir_core.sections import Part, folder_name
 
@@ -77,8 +77,11 @@ def load_comparison(path: Path, recipes: Path, changes: Sequence[str] = ()) -> t
     Raises:
         ConfigError: listing what is wrong with the comparison, or with the first arm that cannot run.
     """
-    comparison = checked(CompareConfig, read_settings(path, changes), str(path))
-    base = _base(comparison.base, path.parent, recipes)
+    settings = read_settings(path, changes)
+    if "run" in settings and "compare" not in settings:
+        raise ConfigError(f"{path} is a single run and no comparison: start it with `hir run`")
+    comparison = checked(CompareConfig, settings, str(path))
+    base = read_settings(find_config(comparison.base, recipes, path.parent, "base: "))
     return comparison, [_arm(comparison, base, *names) for names in _names(comparison)]
 
 
@@ -88,13 +91,6 @@ def _names(comparison: CompareConfig) -> Iterator[tuple[str, int, str]]:
             for method, changes in comparison.methods.items():
                 if task in changes.get("only", comparison.tasks):
                     yield task, seed, method
-
-
-def _base(name: str, here: Path, recipes: Path) -> Changes:
-    for place in (here / name, recipes / f"{name.removesuffix('.yaml')}.yaml"):
-        if place.is_file():
-            return read_settings(place)
-    raise ConfigError(f"base: no such config {name}, neither in {here} nor among the shipped recipes")
 
 
 def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method: str) -> Arm:

@@ -184,7 +184,30 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: listing every problem at once, with the near name for an unknown key.
     """
-    return parse_config(read_settings(path, changes), str(path))
+    settings = read_settings(path, changes)
+    if "compare" in settings and "run" not in settings:
+        raise ConfigError(f"{path} is a comparison and no single run: start it with `hir compare`")
+    return parse_config(settings, str(path))
+
+
+def find_config(name: str, recipes: Path, here: Path = Path(), where: str = "") -> Path:
+    """The file that a name means: a path from `here`, or a recipe among the shipped ones, without its ending.
+
+    Args:
+        where: what names it, to begin a message with.
+
+    Raises:
+        ConfigError: there is none; hints at the nearest and lists the recipes.
+    """
+    for path in (here / name, recipes / f"{name.removesuffix('.yaml')}.yaml"):
+        if path.is_file():
+            return path
+    shipped = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
+    beside = Path(name).parent
+    there = sorted(str(beside / file.name) for file in (here / beside).glob("*.yaml"))
+    hint = did_you_mean(name, [*there, *shipped])
+    expected = f"{' E' if hint else ': e'}xpected a YAML file or a shipped recipe ({', '.join(shipped)})"
+    raise ConfigError(f"{where}no such config: {name}{hint}{expected}")
 
 
 def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def launch(
         job_dir: holds `job.json`; on a file system that every host sees.
         config: launcher, ranks, hosts, port, time limit.
         module: what each rank runs, with `job_dir` as its only argument.
-        on_progress: called with the latest progress report, a few times per second at most.
+        on_progress: called with the latest progress report, a few times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
 
     Raises:
@@ -239,14 +239,17 @@ class _Run:
         return FAILURE_GRACE_S if self.watch.lost or read_words(self._job_dir, "failed") else math.inf
 
     def _relay(self) -> None:
-        """Calls back for what is new: the latest progress, and each finished step once, in order."""
+        """Calls back for what is new: the latest progress, each finished step once, in order, and then the end."""
         progress = read_progress(self._job_dir)
         if progress is not None and progress != self._progress:
             self._progress = progress
             self._on_progress(progress)
+        steps_done = self._steps_done
         while not self._is_done and done_file(self._job_dir, self._steps_done).exists():
             self._steps_done += 1
             self._on_step(self._steps_done - 1)
+        if self._steps_done == len(self._steps) > steps_done:
+            self._on_progress(Progress("end"))
 
     def _judge(self, code: int) -> None:
         if not self._is_done:

@@ -160,7 +160,7 @@ def table_schema(stage: str) -> str:
         return ""
     schema = SCHEMAS[stage]
     always = {name: column for name, column in schema.columns().items() if name not in optional_columns(schema)}
-    return ", ".join(f"{name} {_type_name(column.dtype)}" for name, column in always.items())
+    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in always.items())
 
 
 def code_version() -> str:
@@ -186,12 +186,13 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
 
 
-def _type_name(dtype: pl.DataType | DataTypeClass) -> str:
+def type_name(dtype: pl.DataType | DataTypeClass) -> str:
+    """A column's type as manifests write it."""
     # Spelled out here because polars may print a type otherwise in its next release, and ids must not change with it.
     if isinstance(dtype, pl.List):
-        return f"list[{_type_name(dtype.inner)}]"
+        return f"list[{type_name(dtype.inner)}]"
     if isinstance(dtype, pl.Struct):
-        return f"struct[{'|'.join(f'{field.name} {_type_name(field.dtype)}' for field in dtype.fields)}]"
+        return f"struct[{'|'.join(f'{field.name} {type_name(field.dtype)}' for field in dtype.fields)}]"
     if isinstance(dtype, pl.Enum):
         return f"enum[{'|'.join(dtype.categories)}]"
     return str(dtype.base_type().__name__).lower()

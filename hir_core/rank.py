@@ -46,9 +46,10 @@ class Progress:
     """How far a step has come."""
 
     step: str
-    done: int
-    total: int
-    unit: str
+    done: int = 0
+    total: int = 0
+    """0 where nobody can say."""
+    unit: str = ""
     tokens: int = 0
     seconds: float = 0.0
     loss: float | None = None

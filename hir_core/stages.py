@@ -13,6 +13,7 @@ orchestration and display to `flows`.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ import polars as pl
 
 from hir_core.choosing import check_mix
 from hir_core.config import RunConfig
+from hir_core.counting import OnRows
 from hir_core.drafts import Draft
 from hir_core.errors import ConfigError
 from hir_core.evaluation import summarise
@@ -61,7 +63,8 @@ class Run:
     """One run: its config, store, reward and relabeler.
 
     Attributes:
-        on_progress: called with what any launch of the run reports, a few times per second at most.
+        on_progress: called with what a launch of the run or work between launches reports, a few times per second at
+            most.
         line: notes which versions the run uses; whoever calls the stages to the end completes it.
     """
 
@@ -69,7 +72,7 @@ class Run:
         self.config = config
         self.store = Store(config.run_dir)
         self.line = LineNotes(config.run_dir, config.line, config.retention)
-        self.on_progress: Callable[[Progress], None] | None = None
+        self.on_progress: Callable[[Progress], None] = _ignore
         self.reward = build_reward(config.reward, ScoreLaunch(config, self._run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
         self.identities = Identities(config, self.reward, self.relabeler)
@@ -125,6 +128,7 @@ class Run:
         if found := self._known(named):
             return found
         drawn = self.table(samples)
+        self.reward.on_rows = self._begin("score", drawn.height)
         rewards = self.reward.score(drawn, self.table(prompts))
         right = int((rewards["score"].drop_nulls() >= self.config.relabel.threshold).sum())
         facts = {
@@ -153,6 +157,7 @@ class Run:
         rewards = pl.concat([self.table(one.rewards) for one in scored])
         told = [self.table(one.instructions) for one in scored if one.instructions is not None]
         written = pl.concat(told) if told else None
+        self.relabeler.on_rows = self._begin("relabel", drawn.height)
         triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select, written)
         if triples.is_empty():
             raise ConfigError(
@@ -181,7 +186,8 @@ class Run:
         drew = self.store.resolve(self.store.manifest(samples).parents[1])
         policy = version_model(self.config, self.store, drew)
         made = Instructing(self.config, draft, policy, asked, self._run_job)
-        rows = believed(asked, *made.run(), own, self.config.relabel.margin)
+        written, weights = made.run()
+        rows = believed(asked, written, weights, own, self.config.relabel.margin, self._begin("believe", asked.height))
         draft.write("0", rows)
         left_out = {NOT_ASKED: drawn.height - rows.height} if rows.height < drawn.height else {}
         return draft.commit(rows_in=drawn.height, rejected=left_out, metrics=shares([rows]))
@@ -236,7 +242,18 @@ class Run:
             shutil.rmtree(job_dir / "model", ignore_errors=True)  # it is a version now, or is made again
 
     def _run_job(self, job_dir: Path, on_step: Callable[[int], None] | None = None) -> None:
+        self.on_progress(Progress("launch"))
         launch(job_dir, self.config.launch, on_progress=self.on_progress, on_step=on_step)
+
+    def _begin(self, step: str, rows: int) -> OnRows:
+        """Says that work on the driver begins, and returns what is to be told how far it is."""
+        started = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            self.on_progress(Progress(step, done, total, "samples", seconds=time.monotonic() - started))
+
+        tell(0, rows)
+        return tell
 
     def _score_together(self, plan: Plan) -> None:
         """Scores the answers that were set aside; in the same launch the new samples, for `score` to find."""
@@ -245,6 +262,7 @@ class Run:
         drawn = None if plan.wanted.samples is None else self.store.find(plan.wanted.samples)
         if drawn is not None:
             texts = pl.concat([texts, self.table(drawn).select("prompt_id", "completion")])
+        self.reward.on_rows = self._begin("score", texts.height)
         self.reward.judge_ahead(texts, plan.prompts)
         self._finish_evaluation(draft, read_json(draft.path / ANSWERED))
 
@@ -253,6 +271,7 @@ class Run:
         model, prompts = draft.identity.parents[1], self.store.resolve(draft.identity.parents[0])
         asked = self.table(prompts)
         answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
+        self.reward.on_rows = self._begin("score", answers.height)
         judged = self.reward.judge(answers, asked).join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
         rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
         draft.write("0", rows)
@@ -313,3 +332,7 @@ class Run:
         draft = self.store.draft(named)
         draft.write("0", as_written(SCHEMAS[named.stage], rows))
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
+
+
+def _ignore(_: Progress) -> None:
+    """Stands in where nobody follows the run."""

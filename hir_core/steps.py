@@ -47,6 +47,7 @@ class Job:
 
     def __init__(self, rank: Rank, spec: JobSpec, device: torch.device) -> None:
         self.rank, self.spec, self.device = rank, spec, device
+        rank.progress(Progress("load"))
         source, revision = self._source()
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
@@ -106,9 +107,9 @@ class Job:
         gap = {} if samples is None else {"logprob_gap": trainer.check_logprobs(module, samples, self.layout, training)}
         started = time.monotonic()
 
-        def report(done: int, total: int, terms: dict[str, float]) -> None:
+        def report(done: int, total: int, tokens: int, loss: float) -> None:
             seconds = time.monotonic() - started
-            self.rank.progress(Progress("train", done, total, "steps", seconds=seconds, loss=terms["loss"]))
+            self.rank.progress(Progress("train", done, total, "steps", tokens=tokens, seconds=seconds, loss=loss))
 
         seed = (self.spec.seed, step.iteration)
         facts = trainer.train(self.engine, examples, training, self.layout, seed, report)
@@ -119,7 +120,7 @@ class Job:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes the weights shard by shard, with config and tokenizer; a folder left by a crash is written anew."""
-        self.rank.progress(Progress("save", 0, 1, "models"))
+        self.rank.progress(Progress("save"))
         if self.rank.rank == 0:
             for path in folder.iterdir():
                 path.unlink()

@@ -49,14 +49,14 @@ def train(
     training: TrainingConfig,
     layout: Layout,
     seed: Sequence[int],
-    on_step: Callable[[int, int, dict[str, float]], None],
+    on_step: Callable[[int, int, int, float], None],
 ) -> dict[str, float]:
     """Runs every optimizer step; returns the mean loss terms of the last pass over the triples, tokens and times.
 
     Args:
         engine: a DeepSpeed engine around `TripleLoss`.
         examples: the triples, in the same order on every rank.
-        on_step: called after each step with steps done, steps in all, and the step's terms.
+        on_step: called after each step with steps done, steps in all, tokens so far, and the step's loss.
     """
     steps = plan_steps(len(examples), training, seed)
     engine.train()
@@ -69,7 +69,7 @@ def train(
         tokens += sum(len(example.prompts) * example.length for example in chosen)
         targets += sum(len(example.target_ids) for example in chosen)
         history.append(_optimizer_step(engine, chosen, training, layout))
-        on_step(number + 1, len(steps), history[-1])
+        on_step(number + 1, len(steps), tokens, history[-1]["loss"])
     seconds = time.monotonic() - started
     last = history[-math.ceil(len(examples) / training.batch_size) :]
     means = {name: sum(terms[name] for terms in last) / len(last) for name in last[0]}

@@ -14,6 +14,7 @@ import pytest
 from hir_core.store import Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost several times what they save
+os.environ["COLUMNS"] = "100"  # whatever terminal the tests run in
 
 TEXT = "how many plums figs and pears do I have in all one two three four five six seven eight nine ten"
 

@@ -201,6 +201,16 @@ def test_an_unknown_run_is_told_with_those_that_are_there(outputs: list[Outputs]
     assert hir("ls", "tny", code=2) == "error: no run `tny` in runs; runs holds tiny\n"
 
 
+def test_where_there_is_no_run_every_command_says_how_to_make_one(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["show", "samples@1"], ["row", "0a"], ["verify"], ["sql", "select 1"]):
+        assert hir(*command, code=2) == "error: runs holds no run: `hir run quickstart` makes one\n"
+
+
+def test_the_version_is_told() -> None:
+    assert hir("--version").split()[0] == "hir"
+
+
 # --- show ---
 
 
@@ -229,6 +239,8 @@ def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) 
         ("samples@7", "no version `samples@7` in runs/tiny; there is samples/0001-"),
         ("samples@x", "`samples@x` names no version"),
         ("none/samples@1", "no run `none` in runs; runs holds tiny"),
+        ("sample@1", "did you mean `samples`?"),
+        ("runs/samples@1", "`runs` is a folder without versions, so no run: runs holds tiny"),
     ],
 )
 def test_a_name_that_names_nothing_says_what_there_is(name: str, message: str, outputs: list[Outputs]) -> None:
@@ -249,6 +261,20 @@ def test_show_tells_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
         "instruction Generate a wrong answer to this problem.",
     ):
         assert text in shown
+
+
+def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Outputs]) -> None:
+    assert "history" not in hir("show", "prompts@0")
+    turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
+    with Path("rows.jsonl").open("a") as file:
+        file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
+    made = make_run("tiny").prompts()
+    (line,) = (line for line in hir("show", str(made), "--rows", "0").splitlines() if line.startswith("  history "))
+    assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
+    assert list(json.loads(hir("show", str(made), "--json"))["optional_columns"]) == ["history"]
+    for part in made.path.glob("part-*.parquet"):
+        part.write_text("damaged")
+    assert "history" not in hir("show", str(made), "--rows", "0")
 
 
 def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs]) -> None:
@@ -362,12 +388,12 @@ def test_plain_lines_of_progress_come_after_a_silence_only(
     run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def report(display: Display) -> None:
-        display.progress(Progress("train", 1, 60, "steps", loss=2.5))
-        monkeypatch.setattr("flows.display.SILENCE_S", 0.0)
-        display.progress(Progress("train", 2, 60, "steps", loss=2.25))
+        display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
+        monkeypatch.setattr("flows.bar.SILENCE_S", 0.0)
+        display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
 
     lines = [line for line in shown(run, outputs, report) if "training" in line]
-    assert lines == ["  training model 0: 2 of 60 steps · loss 2.250"]
+    assert lines == ["  training model 0: 2 of 60 steps · 50 tok/s · loss 2.250 · 58 s left"]
 
 
 def test_the_headline_says_what_runs_where(run: Run) -> None:

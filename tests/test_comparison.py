@@ -94,7 +94,7 @@ def test_sections_are_merged_and_one_of_another_type_is_replaced():
     ("changes", "message"),
     [
         ({"reference": "other"}, "reference `other` is none of the methods: hindsight, filter, plain"),
-        ({"base": "nowhere"}, "base: no such config nowhere"),
+        ({"base": "nowhere"}, "base: no such config: nowhere"),
         ({"seed": [1]}, "seed: unknown key; did you mean `seeds`?"),
         ({"compare": "../up"}, "compare: expected a folder's name"),
         ({"methods": {"filter": {"trainin": {}}}}, "both: counting, filter: 1 problem\n  trainin: unknown key"),
@@ -144,11 +144,12 @@ def test_one_seed_shows_nothing():
 def test_the_results_are_a_table_a_picture_and_the_points_behind_them(tmp_path):
     comparison, _ = loaded(tmp_path, runs_dir=str(tmp_path / "runs"), tasks={"a": {}, "b": {}})
     found = curves(hindsight=[[0.6, 0.4], [0.8, 0.4]], filter=[[0.5, 0.3], [0.5, 0.3]], plain=[[0.5], [0.5]])
-    compare.write(comparison, found)
+    compare.write(comparison, found, "2 of 4 arms")
     table = (comparison.folder / "table.md").read_text().splitlines()
     assert table[0] == "| method | a | b | mean | samples that train |"
     assert table[2] == "| hindsight | 70.0 ± 127.1 | 40.0 ± 0.0 | 55.0 ± 63.5 | 25 % |"
     assert table[4] == "| plain | 50.0 ± 0.0 | – | – | 25 % |"
-    assert table[6].startswith("hindsight ends 15.0 points ahead of filter [")
+    assert table[6] == "2 of 4 arms"
+    assert table[7].startswith("hindsight ends 15.0 points ahead of filter [")
     assert pl.read_parquet(comparison.folder / "curves.parquet").equals(found)
     assert (comparison.folder / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -90,8 +90,8 @@ def test_with_a_marker_only_what_follows_is_graded():
 
 @pytest.mark.parametrize("config", [PREFIX, KENDALL], ids=lambda config: config.measure)
 @pytest.mark.parametrize("piece", ["fig ", "x,", "1. ", "...", "שלום ", "fig\0"])
-def test_a_megabyte_of_anything_has_a_low_grade_or_none(config, piece):
-    score, _ = verdict(config, piece * (10**6 // len(piece)), FRUITS)
+def test_a_hundred_kilobytes_of_anything_have_a_low_grade_or_none(config, piece):
+    score, _ = verdict(config, piece * (10**5 // len(piece)), FRUITS)
     assert score is None or score < 1e-4
 
 

@@ -115,7 +115,8 @@ def test_progress_and_steps_arrive_in_order(job, plain):
     seen: list[Progress] = []
     steps: list[int] = []
     launch(job_dir, plain, module="work", on_progress=seen.append, on_step=steps.append)
-    assert seen == [Progress("train", 1, 2, "triples", tokens=7, loss=0.5), Progress("evaluate", 2, 2, "prompts")]
+    assert seen == [Progress("train", 1, 2, "triples", tokens=7, loss=0.5), Progress("evaluate", 2, 2, "prompts"),
+                    Progress("end")]  # fmt: skip
     assert steps == [0, 1]
     assert [word.rank for word in read_words(job_dir, "ended")] == [0, 1]
 

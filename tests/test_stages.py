@@ -26,7 +26,7 @@ from hir_core.errors import ConfigError, JobFailed
 from hir_core.identities import Scored
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, ScoreStep
 from hir_core.parts import list_parts, read_parts, write_json, write_part
-from hir_core.rank import done_file
+from hir_core.rank import Progress, done_file
 from hir_core.schemas import Samples, Scores, content_key
 from hir_core.stages import Run
 from hir_core.store import Store
@@ -80,13 +80,29 @@ def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A run of 8 train prompts, two of which 2 answers, 4 test prompts and a blank line."""
+    monkeypatch.setattr(stages, "launch", ranks)
+    monkeypatch.chdir(tmp_path)
+    return write_sums()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs after that run; made once, for every commit waits for the disk."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "launch", ranks)
+        patch.chdir(folder)
+        loop(with_changes(write_sums(), {}))
+    return folder / "runs"
+
+
+def write_sums() -> dict[str, Any]:
+    """Writes the prompts into the current folder, and returns the settings of the run."""
     sums = [(1, n) for n in range(1, 8)] + [(2, n) for n in range(4)] + [(0, 2)]
     rows = [{"query": f"{a} + {b}?", "references": [str(a + b)]} for a, b in sums]
     rows = [row | {"split": "test" if n in (2, 3, 4, 5) else "train"} for n, row in enumerate(rows)]
     lines = [json.dumps(row) for row in [*rows, {"query": " ", "references": ["2"]}]]
-    (tmp_path / "sums.jsonl").write_text("\n".join(lines))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(stages, "launch", ranks)
+    Path("sums.jsonl").write_text("\n".join(lines))
     return {
         "run": "sums",
         "iterations": 1,
@@ -194,16 +210,33 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_setting_forks_the_versions_that_it_decides_and_no_other(settings, changes, forked):
+def test_a_setting_forks_the_versions_that_it_decides_and_no_other(settings, made, changes, forked):
     Path("other.json").write_text('{"zero_optimization": {"stage": 3}}')
     Path("bf16.json").write_text('{"zero_optimization": {"stage": 1}, "bf16": {"enabled": true}}')
     Path("ones.py").write_text("def score(completions, prompts): return [1.0] * len(completions)")
-    run = loop(with_changes(settings, {}))
+    shutil.copytree(made, "runs")
+    run = Run(with_changes(settings, {}))
     before = versions(run.store)
     loop(with_changes(settings, changes))
     assert set(before) == {"prompts@0", "triples@0"} | FROM_MODEL
     assert set(versions(run.store) - before) == forked
     assert all(count == 1 for count in (versions(run.store) - before).values())
+
+
+def test_whoever_follows_a_run_is_told_what_its_driver_does(settings):
+    run = Run(with_changes(settings, {}))
+    told: list[Progress] = []
+    run.on_progress = told.append
+    prompts = run.prompts()
+    made = run.advance(prompts, run.demonstrations(prompts), None, None)
+    rewards = run.score(prompts, made.samples)
+    run.relabel(prompts, [Scored(made.samples, rewards)])
+    assert [(one.step, one.done, one.total) for one in told] == [
+        ("launch", 0, 0),
+        ("score", 0, 4),  # the answers of the evaluation
+        ("score", 0, 24),
+        ("relabel", 0, 24),
+    ]
 
 
 def test_replay_relabels_the_samples_of_a_stated_window_and_names_them_as_parents(settings):

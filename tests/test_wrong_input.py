@@ -93,6 +93,15 @@ def test_a_config_that_is_not_there_names_near_and_shipped_ones(tell: Tell) -> N
     assert "a shipped recipe (" in message
 
 
+def test_a_comparison_is_no_run_and_a_run_no_comparison(tell: Tell) -> None:
+    assert "counting.yaml is a comparison and no single run: start it with `hir compare`" in tell(
+        "comparisons/counting"
+    )
+    told = CliRunner().invoke(app, ["compare", "quickstart"])
+    assert told.exit_code == 2
+    assert "quickstart.yaml is a single run and no comparison: start it with `hir run`" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -199,6 +208,24 @@ def test_a_prefect_server_that_does_not_answer(folder: Path) -> None:
     assert ended.returncode == 2
     assert "PREFECT_API_URL is http://127.0.0.1:9/api, which does not answer" in ended.stderr
     assert not Path("runs").exists()
+
+
+# --- what is read no more ---
+
+
+@pytest.mark.parametrize(("reader", "code"), [("head -1", 141), ("true", 141), ("cat", 0)])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path, reader: str, code: int) -> None:
+    for n in range(300):  # more than a pipe holds
+        folder.joinpath("runs", f"run-{n:03d}-{'x' * 200}", "prompts").mkdir(parents=True)
+    line = f"{sys.executable} -c 'from flows.cli import app; app()' ls | {reader}; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+def test_a_full_disk_is_told(folder: Path) -> None:
+    line = f"{sys.executable} -c 'from flows.cli import app; app()' ls > /dev/full"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "error: the disk is full: make room; the same command continues\n")
 
 
 # --- what only a launch can find ---

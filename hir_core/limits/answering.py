@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hir_core import errors
+from hir_core.counting import OnRows, counted, nobody
 from hir_core.errors import HirError, RewardError
 
 TIMED_OUT, ENDED = "timed out", "ended its process"
@@ -49,11 +50,11 @@ class Answer:
     problem: str = ""
 
 
-def answers(work: Work, rows: Sequence[Any], limit_s: float) -> list[Answer]:
+def answers(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = nobody) -> list[Answer]:
     """Does the work on every row, which are plain JSON values; a row that takes longer than the limit has no value.
 
     A row that ends the process, by a crash or for want of memory, has no value either; the rows after it go on in a new
-    process. None of the processes outlives this call.
+    process. None of the processes outlives this call. `on_rows` is told how many rows are done.
 
     Raises:
         HirError: the work raised it; same class, same message.
@@ -62,7 +63,7 @@ def answers(work: Work, rows: Sequence[Any], limit_s: float) -> list[Answer]:
     worker: _Worker | None = None
     found = []
     try:
-        for row in rows:
+        for row in counted(rows, len(rows), on_rows):
             worker = worker or _Worker(work)
             found.append(worker.answer(row, limit_s))
             if found[-1].problem:

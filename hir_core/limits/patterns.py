@@ -6,10 +6,19 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from hir_core.counting import OnRows, nobody
 from hir_core.limits.answering import Answer, Work, answers
 
 
-def find(pattern: str, texts: list[str], *, group: int | str = 0, how: str = "search", limit_s: float) -> list[Answer]:
+def find(
+    pattern: str,
+    texts: list[str],
+    *,
+    group: int | str = 0,
+    how: str = "search",
+    limit_s: float,
+    on_rows: OnRows = nobody,
+) -> list[Answer]:
     """What a group of the pattern matches in each text, as a list of one; an empty list where nothing matches.
 
     Args:
@@ -17,9 +26,10 @@ def find(pattern: str, texts: list[str], *, group: int | str = 0, how: str = "se
         group: by number or name; one that took no part in the match is None.
         how: `search` for the first place, `last` for the last one, `fullmatch` for the whole text.
         limit_s: seconds for one text.
+        on_rows: told how many texts are done.
     """
     settings = {"pattern": pattern, "group": group, "how": how}
-    return answers(Work("hir_core.limits.patterns:make_finder", settings), texts, limit_s)
+    return answers(Work("hir_core.limits.patterns:make_finder", settings), texts, limit_s, on_rows)
 
 
 def make_finder(settings: dict[str, Any]) -> Callable[[str], list[str | None]]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from hir_core.constraints import Constraint, check, described, parse
+from hir_core.counting import OnRows, counted, nobody
 from hir_core.schemas import WrittenInstructions
 from hir_core.sections import Instructions
 
@@ -107,7 +108,12 @@ def _by_logprob(claim: Claim, written: str, margin: float) -> Finding:
 
 
 def believed(
-    asked: pl.DataFrame, written: pl.DataFrame, weights: pl.DataFrame, own: Instructions, margin: float
+    asked: pl.DataFrame,
+    written: pl.DataFrame,
+    weights: pl.DataFrame,
+    own: Instructions,
+    margin: float,
+    on_rows: OnRows = nobody,
 ) -> pl.DataFrame:
     """The WrittenInstructions of samples that a model was asked about, sorted by sample_id.
 
@@ -115,12 +121,14 @@ def believed(
         asked: `sample_id`, `completion`, `logprobs` and `is_correct`.
         written: Samples whose `prompt_id` is the sample that they are about.
         weights: `sample_id` and `logprob`, for the samples that could be weighed.
+        on_rows: told how many samples are checked.
     """
     about = written.select(
         pl.col("prompt_id").alias("sample_id"), pl.col("completion").alias("written"), "finish_reason"
     )
     joined = asked.join(about, on="sample_id", how="left").join(weights, on="sample_id", how="left").sort("sample_id")
-    rows = [_row(row, own, margin) for row in joined.iter_rows(named=True)]
+    claims = counted(joined.iter_rows(named=True), joined.height, on_rows)
+    rows = [_row(row, own, margin) for row in claims]
     return pl.DataFrame(rows, schema=WrittenInstructions.create_empty().schema)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from hir_core.counting import OnRows, counted, nobody
 from hir_core.errors import SchemaError
 from hir_core.relabelers.selection import select
 from hir_core.schemas import Triples, content_key
@@ -29,6 +30,9 @@ class Relabeler:
     The rules are expressions over one row per sample, sorted by sample_id: sample_id, prompt_id, completion,
     completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. One that needs more
     than expressions overrides `label`.
+
+    Attributes:
+        on_rows: is told, while it relabels, how many triples are made.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Relabeler:
     def __init__(self, config: Relabel, instructions: Instructions) -> None:
         self.config = config
         self.instructions = instructions
+        self.on_rows: OnRows = nobody
 
     def law(self) -> dict[str, Any]:
         """What decides its triples, as plain JSON values."""
@@ -116,7 +121,7 @@ class Relabeler:
             target_ids=pl.col("completion_ids").list.slice("given"),
             ends=pl.col("finish_reason") == "eos",
         )
-        return _with_keys(triples, self.parent)
+        return _with_keys(triples, self.parent, self.on_rows)
 
 
 def other_instructions() -> pl.Expr:
@@ -125,9 +130,9 @@ def other_instructions() -> pl.Expr:
     return of_prompt.list.drop_nulls().list.set_difference(pl.concat_list("instruction")).list.sort()
 
 
-def _with_keys(triples: pl.DataFrame, parent: str) -> pl.DataFrame:
+def _with_keys(triples: pl.DataFrame, parent: str, on_rows: OnRows) -> pl.DataFrame:
     """A sorted Triples table, its `triple_id` made of the parent's key, the relabeler and the instruction."""
-    origins = triples.select(parent, "relabeler", "instruction").iter_rows()
+    origins = counted(triples.select(parent, "relabeler", "instruction").iter_rows(), triples.height, on_rows)
     keys = pl.Series("triple_id", [content_key(*origin) for origin in origins], dtype=pl.String)
     return triples.with_columns(keys).select(list(SHAPE)).cast(SHAPE).sort("triple_id")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from hir_core.rewards.reward import Reward, Verdict, finite
@@ -40,8 +41,15 @@ class Combined(Reward):
             part.prepare(completions, prompts)
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        columns = [map(finite, part.verdicts(completions, prompts)) for part in self.parts]
+        columns = []
+        for number, part in enumerate(self.parts):
+            part.on_rows = partial(self._tell, number)
+            columns.append(map(finite, part.verdicts(completions, prompts)))
         return [self._joined(row) for row in zip(*columns, strict=True)]
+
+    def _tell(self, number: int, done: int, total: int) -> None:
+        """A part that has judged all completions has done its share of each."""
+        self.on_rows((number * total + done) // len(self.parts), total)
 
     def _joined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The joint score, and the parts' reasons; the reason of a part that cannot judge stands first."""

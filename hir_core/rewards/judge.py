@@ -69,7 +69,7 @@ class Judge(Reward):
         if wanted:
             cache.prepare(next(iter(wanted)))
             with Endpoint(self.config) as endpoint:
-                known |= endpoint.ask(wanted, lambda name, text: cache.keep(name, wanted[name], text))
+                known |= endpoint.ask(wanted, lambda name, text: cache.keep(name, wanted[name], text), self.on_rows)
         return [known[name] for name in names]
 
     def _read(self, reply: str, found: Answer) -> Verdict:

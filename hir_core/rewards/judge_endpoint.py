@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from hir_core.counting import OnRows, counted, nobody
 from hir_core.errors import ConfigError, RewardError
 from hir_core.rewards.reward import shortened
 from hir_core.sections import JudgeReward
@@ -80,12 +81,18 @@ class Endpoint:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def ask(self, requests: Mapping[str, dict[str, Any]], on_reply: Callable[[str, str], object]) -> dict[str, Reply]:
+    def ask(
+        self,
+        requests: Mapping[str, dict[str, Any]],
+        on_reply: Callable[[str, str], object],
+        on_rows: OnRows = nobody,
+    ) -> dict[str, Reply]:
         """The reply to each request, by its name.
 
         Args:
             requests: bodies of requests.
             on_reply: called with name and text as soon as there is one, from several threads.
+            on_rows: told how many of the requests are done.
 
         Raises:
             RewardError: the judge refuses the key, cannot be reached, or gives no reply many times in a row.
@@ -102,7 +109,7 @@ class Endpoint:
             futures = {pool.submit(one, name): name for name in requests}
             failures = 0
             try:
-                for future in as_completed(futures):
+                for future in counted(as_completed(futures), len(futures), on_rows):
                     reply = replies[futures[future]] = future.result()
                     failures = failures + 1 if reply.problem else 0
                     if failures >= FAILURES_IN_A_ROW:

@@ -56,7 +56,7 @@ class Math(Reward):
         pairs = zip(texts, prompts, strict=True)
         rows = [{"text": text, "references": prompt["references"]} for text, prompt in pairs if text is not None]
         work = Work("hir_core.rewards.mathematics:make_comparer")
-        found = iter(answers(work, rows, self.config.time_limit_s))
+        found = iter(answers(work, rows, self.config.time_limit_s, self.on_rows))
         return [
             Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
             if text is None

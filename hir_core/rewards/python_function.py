@@ -55,7 +55,7 @@ class PythonFunction(Reward):
         pairs = enumerate(zip(completions, prompts, strict=True))
         rows = [{"row": row, "completion": text, "prompt": prompt} for row, (text, prompt) in pairs]
         work = Work("hir_core.rewards.python_function:make_scorer", {"type": "python", "function": self.name})
-        return answers(work, rows, self.config.time_limit_s)
+        return answers(work, rows, self.config.time_limit_s, self.on_rows)
 
     def scores(self, completions: list[str], prompts: list[dict[str, Any]], first: int = 0) -> list[Judged]:
         """The function's scores, as plain numbers; a number too large for one is infinite.

@@ -30,7 +30,8 @@ class Regex(Reward):
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         config = self.config
         group, limit_s = config.group if config.group is not None else 0, config.time_limit_s
-        found = find(config.pattern, list(completions), group=group, how=config.match, limit_s=limit_s)
+        how, texts = config.match, list(completions)
+        found = find(config.pattern, texts, group=group, how=how, limit_s=limit_s, on_rows=self.on_rows)
         rows = zip(found, completions, prompts, strict=True)
         return [self._verdict(answer, text, prompt["references"]) for answer, text, prompt in rows]
 

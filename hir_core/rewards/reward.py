@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from hir_core.counting import OnRows, counted, nobody
 from hir_core.errors import ConfigError, SchemaError
 from hir_core.schemas import Rewards
 from hir_core.sections import Part
@@ -35,7 +36,11 @@ class Verdict(NamedTuple):
 
 
 class Reward(ABC):
-    """Judges completions against their prompts."""
+    """Judges completions against their prompts.
+
+    Attributes:
+        on_rows: is told, while it judges, how many completions are judged.
+    """
 
     name: str
     config: Part
@@ -46,6 +51,7 @@ class Reward(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.on_rows: OnRows = nobody
 
     def law(self) -> dict[str, Any]:
         """What decides its scores, as plain JSON values."""
@@ -133,7 +139,8 @@ class RowReward(Reward):
         """How well one completion answers its prompt, a row of the Prompts table, `metadata` decoded."""
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        return [self.verdict(text, prompt) for text, prompt in zip(completions, prompts, strict=True)]
+        rows = counted(zip(completions, prompts, strict=True), len(completions), self.on_rows)
+        return [self.verdict(text, prompt) for text, prompt in rows]
 
 
 def finite(verdict: Verdict) -> Verdict:

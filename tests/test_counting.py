@@ -1,0 +1,98 @@
+"""How far work on the driver is: every reward and relabeler that goes row by row tells it, a few times per second."""
+
+import time
+
+import pytest
+import test_judge
+import test_relabelers
+from reward_tables import prompts, samples
+
+from hir_core import counting
+from hir_core.counting import counted
+from hir_core.relabelers import believed
+from hir_core.rewards import build_reward
+from hir_core.schemas import Samples, Weights
+from hir_core.sections import (
+    CombinedReward,
+    ExactMatchReward,
+    JudgeReward,
+    MathReward,
+    NumericReward,
+    PythonReward,
+    RegexReward,
+)
+
+serve = test_judge.serve
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Everything is told, however soon after the last time; what was told."""
+    monkeypatch.setattr(counting, "EVERY_S", 0.0)
+    return []
+
+
+def note(told):
+    return lambda done, total: told.append((done, total))
+
+
+def test_rows_pass_as_they_are_and_are_counted_a_few_times_per_second(monkeypatch):
+    now = iter(range(100))  # a clock that is looked at more than once per row
+    monkeypatch.setattr(time, "monotonic", lambda: next(now) / 20)
+    told = []
+    assert list(counted(iter("abcdefghijklmnopqrst"), 20, note(told))) == list("abcdefghijklmnopqrst")
+    done = [count for count, _ in told]
+    assert done == sorted(done)
+    assert 0 < len(done) <= 20 / 5 + 1, "0.25 s are five looks at a clock of 20 per second"
+    assert {total for _, total in told} == {20}
+
+
+def score(completions, prompts):
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ExactMatchReward(),
+        NumericReward(type="numeric"),
+        RegexReward(type="regex", pattern="8"),
+        MathReward(type="math"),
+        PythonReward(type="python", function="test_counting:score", time_limit_s=60),
+    ],
+    ids=lambda config: config.type,
+)
+def test_a_reward_that_goes_row_by_row_tells_each_row(config, told):
+    reward = build_reward(config)
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "10"), prompts({"references": ["8"]}))
+    assert told == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_judge_tells_each_reply(serve, told, tmp_path):
+    server = serve("7")
+    reward = build_reward(JudgeReward(type="judge", url=server.url, model="m", cache=tmp_path / "cache", best=10))
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "8"), prompts({"references": ["8"]}))
+    assert told == [(0, 2), (1, 2)], "equal questions are asked once"
+
+
+def test_the_parts_of_a_reward_share_the_rows_among_them(told):
+    parts = [{"reward": ExactMatchReward()}, {"reward": NumericReward(type="numeric")}]
+    reward = build_reward(CombinedReward(type="combined", parts=parts))
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "10", "11"), prompts({"references": ["8"]}))
+    assert told == [(0, 4), (0, 4), (1, 4), (1, 4), (2, 4), (2, 4), (3, 4), (3, 4)]
+
+
+def test_relabeling_and_checking_instructions_tell_each_row(told):
+    relabeler = type(test_relabelers.HINDSIGHT)(test_relabelers.HINDSIGHT.config, test_relabelers.TOLD)
+    relabeler.on_rows = note(told)
+    tables = test_relabelers.tables(1.0, 0.0, 1.0)
+    relabeler.relabel(*tables)
+    assert told == [(0, 3), (1, 3), (2, 3)]
+    told.clear()
+    asked = relabeler.judged(*tables)
+    nothing = (table.create_empty() for table in (Samples, Weights))
+    assert believed(asked, *nothing, test_relabelers.TOLD, 0.0, note(told)).height == 3
+    assert told == [(0, 3), (1, 3), (2, 3)]
