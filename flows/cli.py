@@ -1,4 +1,4 @@
-"""`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
+"""`hir`: the command line. Turns arguments into a config or a version, runs and schedules flows, shows versions.
 
 Commands that look at rows are in `looking` and `taking`. Exit codes: 0 done; 1 a launch or the store failed, or what a
 command looks for, a difference or damage, was found; 2 the input is wrong; 130 interrupted. Imports what a command
@@ -8,9 +8,11 @@ needs when it runs: prefect takes seconds, and neither wrong input nor `hir ls` 
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -44,7 +46,7 @@ def run(
         prefect_api.connect()
         from flows.hindsight import hindsight
 
-        hindsight(run_config)
+        prefect_api.call(hindsight, run_config)
         print(f"next    {next_commands(run_config, config, changes or [])}")
 
 
@@ -65,7 +67,44 @@ def compare(
         prefect_api.connect()
         from flows.compare import compare
 
-        compare(comparison, arms)
+        prefect_api.call(compare, comparison, arms)
+
+
+@app.command()
+def schedule(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example seed=1.")] = None,
+    cron: Annotated[str | None, typer.Option(help='When to start a run, as in "0 2 * * *".')] = None,
+    interval: Annotated[str | None, typer.Option(help="How often to start one, as in 90s, 30m, 6h or 1d.")] = None,
+    further: Annotated[int, typer.Option(min=1, help="Iterations that each scheduled run adds.")] = 1,
+    when_busy: Annotated[
+        Literal["skip", "wait"], typer.Option(help="While another process writes to the run.")
+    ] = "skip",
+    pool: Annotated[str, typer.Option(help="A work pool of type process, made where there is none.")] = "hir",
+    serve: Annotated[bool, typer.Option("--serve", help="Start the runs from this process, without a pool.")] = False,
+) -> None:
+    """Continue a run by further iterations again and again, from a Prefect server that stays."""
+    with messages():
+        run_config, every = read_config(config, changes or []), _period(interval)
+        if (cron is None) == (every is None):
+            raise ConfigError("expected one of --cron and --interval")
+        from hir_core.stages import Run
+
+        Run(run_config).check()
+        from flows import prefect_api
+
+        prefect_api.connect_to_standing()
+        from flows import deploying
+
+        planned = deploying.deployment(run_config, further, when_busy, cron, every, None if serve else pool)
+        name = shlex.quote(planned.full_name)
+        if not serve:
+            deploying.send(planned, pool)
+        print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
+        start = "Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
+        print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
+        if serve:
+            deploying.serve_here(planned)
 
 
 @app.command()
@@ -144,6 +183,16 @@ def check(config: RunConfig) -> None:
     if config.run_dir.exists():
         with run.store.lock():
             pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
+
+
+def _period(text: str | None) -> timedelta | None:
+    """How long 90s, 30m, 6h or 1d is."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"0*([1-9]\d{0,5})([smhd])", text)
+    if match is None:
+        raise ConfigError(f"--interval {text}: expected a number and s, m, h or d, as in 90s, 30m, 6h or 1d")
+    return int(match[1]) * timedelta(**{{"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]: 1})
 
 
 def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:

@@ -38,7 +38,7 @@ BLOCKS: dict[str, list[str]] = {
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness",
         "stages figures",
-        "differences",
+        "differences reach",
     ],
     "ranks": [
         "shares",
