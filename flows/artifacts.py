@@ -1,7 +1,7 @@
 """What Prefect shows of a run: a table per iteration, the learning curve, a link to the report, an asset per version.
 
-Reads manifests. Prefect is told of what this process made, and not again of what was there. A server that does not
-answer costs the run nothing: it is told no more, and the run goes on.
+Reads manifests. An iteration is told by the process that completes it, with all that went into it, and not again by one
+that finds it there. A server that does not answer costs the run nothing: it is told no more, and the run goes on.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Shown:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.models: list[Outputs] = []
-        self._told = set(run.store.versions())
+        self._there = set(run.store.versions())
         self._is_linked = self._is_lost = False
 
     def __enter__(self) -> Shown:
@@ -56,13 +56,11 @@ class Shown:
         """Tells of one iteration: the versions that went into its model, the model, and what it scores."""
         self.models.append(outputs)
         refs = [ref for ref in (*made_before, outputs.model, outputs.evaluation) if ref is not None]
-        new = [ref for ref in [*refs, outputs.samples] if ref is not None and ref not in self._told]
-        if not new:
+        if self._there.issuperset(refs):
             return
-        self._told.update(new)
         facts = self.run.facts(outputs.evaluation)["overall"]
         get_run_logger().info("model %d: accuracy %s", outputs.model.iteration, accuracy(facts))
-        for ref in new:
+        for ref in refs:
             record(self.run, ref)
         self._tell(
             create_table_artifact,

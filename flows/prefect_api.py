@@ -30,6 +30,8 @@ SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    # A server that is lost is waited for by each call: 14 s this way, a minute by Prefect's default of 5.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
 """What a person at a terminal wants; whoever sets them otherwise is obeyed."""
 _SERVERS: list[subprocess.Popen[bytes]] = []
