@@ -101,7 +101,7 @@ def schedule(
         if not serve:
             deploying.send(planned, pool)
         print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
-        start = "Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
+        start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
         if serve:
             deploying.serve_here(planned)

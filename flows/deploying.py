@@ -7,6 +7,7 @@ overlap cannot write together: the run's lock lets one in, and the other one end
 
 from __future__ import annotations
 
+import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -48,8 +49,9 @@ def deployment(
     Raises:
         ConfigError: the cron line is none.
     """
-    # Given, for otherwise a worker that finds a pyproject.toml here would build an environment of its own from it.
-    command = f"{sys.executable} -m prefect.engine"
+    # Given, for a worker that finds a pyproject.toml here would build an environment of its own from it; -P, for a
+    # folder `flows` of the user's would be taken for this one.
+    command = f"{shlex.quote(sys.executable)} -P -m prefect.engine"
     variables = {"working_dir": str(Path.cwd()), "command": command, "env": SETTINGS, "stream_output": True}
     try:
         return hindsight.to_deployment(
