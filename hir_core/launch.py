@@ -266,9 +266,11 @@ class _Run:
             return self._broken(reason, code=code, rank=lost, is_lost=True)
         step = self._steps[self._steps_done]
         name = step.get("name") or step.get("type")
-        return self._broken(
-            f"the launch ended but step {self._steps_done} ({name}) has no outputs", code=code, is_lost=True
-        )
+        vanished = len(read_words(self._job_dir, "started")) > len(
+            read_words(self._job_dir, "ended")
+        )  # on another host
+        reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
+        return self._broken(reason, code=code, is_lost=vanished)
 
     def _raised(self, word: Word, code: int) -> HirError:
         kind = getattr(errors, word.type, None)
