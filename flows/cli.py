@@ -1,23 +1,26 @@
-"""`hir`: the command line. Turns arguments into a config or a version, runs flows, and shows runs and versions.
+"""`hir`: the command line. Turns arguments into a config or a version, runs and schedules flows, shows versions.
 
 Commands that look at rows are in `looking` and `taking`, a run's page in `report`, those that clear up in `clearing`.
-Exit codes: 0 done; 1 a launch or the store failed, or what a command looks for, a difference or damage, was found; 2 the
-input is wrong; 130 interrupted; 141 nobody reads on. Imports what a command needs when it runs: prefect takes seconds,
-and neither wrong input nor `hir ls` should wait for it.
+Exit codes: 0 done; 1 a launch or the store failed, or what a command looks for, a difference or damage, was found; 2
+wrong input; 130 interrupted; 141 nobody reads on. Imports what a command needs when it runs: prefect takes seconds, and
+neither wrong input nor `hir ls` should wait for it.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from flows import clearing, looking, report, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
 from hir_core.config import RunConfig, find_config, load_config
+from hir_core.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -56,11 +59,10 @@ def run(
 
         print(headline(run_config), flush=True)
         connect()
+        from flows import prefect_api
         from flows.hindsight import hindsight
-        from flows.stuck import signed
 
-        with signed():
-            hindsight(run_config)
+        prefect_api.call(hindsight, run_config)
         print(f"next    {next_commands(run_config, config, changes or [])}")
 
 
@@ -76,11 +78,13 @@ def compare(
         comparison, arms = load_comparison(find_config(config, CONFIGS), CONFIGS, changes or [])
         check([arm.config for arm in arms])
         connect()
+        from flows import prefect_api
         from flows.compare import compare
-        from flows.stuck import signed
 
-        with signed():
-            compare(comparison, arms)
+        prefect_api.call(compare, comparison, arms)
+
+
+@app.command()
 
 
 @app.command()
@@ -165,6 +169,16 @@ def connect() -> None:
     with Bar() as bar:
         bar.tell("starting Prefect")
         prefect_api.connect()
+
+
+def _period(text: str | None) -> timedelta | None:
+    """How long 90s, 30m, 6h or 1d is."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"0*([1-9]\d{0,5})([smhd])", text)
+    if match is None:
+        raise ConfigError(f"--interval {text}: expected a number and s, m, h or d, as in 90s, 30m, 6h or 1d")
+    return int(match[1]) * timedelta(**{{"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]: 1})
 
 
 def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:

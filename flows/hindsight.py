@@ -8,32 +8,88 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, Literal
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import TaskRun
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, State
 
+from flows.artifacts import Shown
+from flows.cancelling import cancellable
 from flows.display import Display
 from flows.report import keep_drawn
-from hir_core.config import RunConfig
+from hir_core.config import RunConfig, parse_config
+from hir_core.errors import JobFailed, RunCancelled, RunLocked
 from hir_core.identities import Scored
+from hir_core.reach import reached
 from hir_core.stages import Outputs, Run
 from hir_core.versions import StageRef
 
+WhenBusy = Literal["refuse", "skip", "wait"]
+"""What a flow run does while another process writes to its run: it fails, ends as skipped, or waits."""
+
+
+def flow_run_name() -> str:
+    """The run, and how far this flow run takes it."""
+    told = flow_run.get_parameters()
+    config, further = told["config"], told.get("further")
+    run = config if isinstance(config, dict) else config.model_dump()
+    return f"{run.get('run')} " + (f"to {run.get('iterations')}" if further is None else f"{further} further")
+
+
+def was_lost(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a task may end well if it is done again: its launch was lost, and nothing else was wrong."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, JobFailed) and error.is_lost
+
+
 stage = partial(task, cache_policy=NO_CACHE, persist_result=False)
+# Called, never submitted: a signal must reach the thread that waits for the ranks.
+launching = partial(stage, retries=1, retry_condition_fn=was_lost)
 
 
-@flow(name="hindsight", flow_run_name="{config.run}", persist_result=False)
-def hindsight(config: RunConfig) -> list[Outputs]:
-    """Runs every iteration that the config asks for and the store does not hold yet; returns what each one left."""
-    run = Run(config)
-    run.check()
-    with run.store.lock(), Display(run) as display:
+@flow(name="hindsight", flow_run_name=flow_run_name, persist_result=False, validate_parameters=False)
+def hindsight(
+    config: RunConfig | dict[str, Any], further: int | None = None, when_busy: WhenBusy = "refuse"
+) -> list[Outputs] | State[Any]:
+    """Runs every iteration that is asked for and the store does not hold yet; returns what each one left.
+
+    Args:
+        config: the run; as plain settings, which are checked here, where Prefect starts it.
+        further: so many iterations more than there are; left out: up to the config's `iterations`.
+        when_busy: what to do while another process writes to the run.
+
+    Raises:
+        HirError: the config is wrong, the run has another writer, or a stage failed.
+    """
+    run = Run(config if isinstance(config, RunConfig) else parse_config(config, "config"))
+    prompts = run.check()
+    try:
+        with cancellable(), run.store.lock(wait=when_busy == "wait"):
+            if further is not None:
+                there = reached(run, prompts)
+                run = Run(run.config.model_copy(update={"iterations": further + (there or 0)}))
+            return iterate(run)
+    except RunLocked as busy:
+        if when_busy != "skip":
+            raise
+        return Cancelled(name="Skipped", message=str(busy))
+    except RunCancelled as told:
+        return Cancelled(message=str(told))
+
+
+def iterate(run: Run) -> list[Outputs]:
+    """The loop itself; the run's lock is held."""
+    with Display(run) as display, Shown(run) as shown:
         run.on_progress = display.progress
         prompts = read_prompts(run)
         demonstrations = demonstrate(run, prompts)
         models = [advance(run, prompts, demonstrations)]
+        shown.iteration(models[-1], prompts, demonstrations)
         scored: list[Scored] = []
-        for _ in range(config.iterations):
+        for _ in range(run.config.iterations):
             before = models[-1]
             rewards = score(run, prompts, before.samples)
             scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
@@ -41,43 +97,55 @@ def hindsight(config: RunConfig) -> list[Outputs]:
             keep_drawn(run.store, before.model, display.bar.say)
             triples = relabel(run, prompts, scored)
             models.append(advance(run, prompts, triples, before.samples, before.model))
+            shown.iteration(models[-1], *scored[-1], triples)
         display.row(models[-1])
         run.line.complete()
         keep_drawn(run.store, models[-1].model, display.bar.say)
     return models
 
 
-@stage(name="prompts")
+@stage(name="prompts", task_run_name="prompts of {run.config.run}")
 def read_prompts(run: Run) -> StageRef:
     """The run's prompts, train and test."""
     return run.prompts()
 
 
-@stage(name="demonstrations")
+@stage(name="demonstrations", task_run_name="demonstrations of {run.config.run}")
 def demonstrate(run: Run, prompts: StageRef) -> StageRef | None:
     """Triples for the warm start, where there is one."""
     return run.demonstrations(prompts)
 
 
-@stage(name="score")  # called, never submitted, as `advance`
+@launching(name="score", task_run_name="score {samples}")
 def score(run: Run, prompts: StageRef, samples: StageRef) -> StageRef:
     """Judges the samples."""
     return run.score(prompts, samples)
 
 
-@stage(name="instruct")  # called, never submitted, as `advance`
+@launching(name="instruct", task_run_name="instruct {samples}")
 def instruct(run: Run, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
     """Instructions that a model writes for the samples, checked; none where rules relabel."""
     return run.instruct(prompts, samples, rewards)
 
 
-@stage(name="relabel")
+def relabel_name(parameters: dict[str, Any]) -> str:
+    """What this task relabels."""
+    return f"relabel {parameters['scored'][-1].samples}"
+
+
+@stage(name="relabel", task_run_name=relabel_name)
 def relabel(run: Run, prompts: StageRef, scored: Sequence[Scored]) -> StageRef:
     """Gives every sample the instruction that it is right under."""
     return run.relabel(prompts, scored)
 
 
-@stage(name="launch")  # called, never submitted: a signal must reach the thread that waits for the ranks
+def launch_name(parameters: dict[str, Any]) -> str:
+    """The model that this launch makes."""
+    run, *parents = (parameters[name] for name in ("run", "prompts", "triples", "before"))
+    return f"launch models/{run.identities.model(*parents).id}"
+
+
+@launching(name="launch", task_run_name=launch_name)
 def advance(
     run: Run,
     prompts: StageRef,

@@ -14,9 +14,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
+import httpx
+
+from flows.stuck import signed
 from hir_core import supervisor
-from hir_core.errors import ConfigError, HirError
+from hir_core.errors import ConfigError, HirError, RunCancelled
 
 START_S = 120.0
 """The first start on a machine makes a database: 14 s, more where it is busy."""
@@ -27,6 +31,8 @@ SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    # A server that is lost is waited for by each call: 14 s this way, a minute by Prefect's default of 5.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
 """What a person at a terminal wants; whoever sets them otherwise is obeyed."""
 _SERVERS: list[subprocess.Popen[bytes]] = []
@@ -40,28 +46,67 @@ def connect() -> None:
         ConfigError: the user's server does not answer.
         HirError: the private one does not start.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from prefect.context import refresh_global_settings_context
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
+    url = _users_server()
     if url is None:
+        from prefect.context import refresh_global_settings_context
+
         os.environ["PREFECT_API_URL"] = _start_server()
         refresh_global_settings_context()
     else:
-        _check_server(url)
+        _check_server(url, "start that server, or unset it; a run needs no server")
 
 
-def _check_server(url: str) -> None:
+def connect_to_standing() -> str:
+    """Returns the URL of the user's server once it answers: a schedule needs one that outlives this process.
+
+    Raises:
+        ConfigError: there is none, or it does not answer.
+    """
+    url = _users_server()
+    if url is None:
+        raise ConfigError(
+            "a schedule needs a Prefect server that stays, and PREFECT_API_URL is not set: start one with "
+            "`prefect server start`, `export PREFECT_API_URL=http://127.0.0.1:4200/api`, and run this again"
+        )
+    _check_server(url, "start it with `prefect server start`, or set the URL of one that runs; a schedule needs one")
+    return url
+
+
+def call(flow: Any, *arguments: Any) -> Any:
+    """Runs a flow in this process and returns what it returns.
+
+    Raises:
+        HirError: it was cancelled, it failed as it says, or the server was lost before it could be told of the end.
+    """
+    try:
+        with signed():
+            state = flow(*arguments, return_state=True)
+    except httpx.TransportError as error:
+        raise HirError(
+            f"Prefect's server at {os.environ.get('PREFECT_API_URL') or 'PREFECT_API_URL'} was lost ({error}): "
+            "everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same command "
+            "continues, or says that all is there"
+        ) from None
+    if state.is_cancelled():
+        raise RunCancelled(state.message)
+    return state.result()
+
+
+def _users_server() -> str | None:
+    """The API that the environment or Prefect's profile names, with our settings where nobody set others."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from prefect.settings import PREFECT_API_URL
+
+    return PREFECT_API_URL.value()
+
+
+def _check_server(url: str, remedy: str) -> None:
     from prefect.client.orchestration import get_client
 
     problem = get_client(sync_client=True).api_healthcheck()
     if problem is not None:
-        raise ConfigError(
-            f"PREFECT_API_URL is {url}, which does not answer ({problem}): start that server, or unset it; "
-            "a run needs no server"
-        )
+        raise ConfigError(f"PREFECT_API_URL is {url}, which does not answer ({problem}): {remedy}")
 
 
 def _start_server() -> str:

@@ -9,7 +9,8 @@ HirError
 │   └── RunLocked        another process writes to this run
 ├── RewardError          a reward function failed or broke its contract
 ├── TrainingError        the triples or the weights are not what training must start from
-└── JobFailed            a launch ended without its outputs
+├── JobFailed            a launch ended without its outputs
+└── RunCancelled         somebody cancelled the run from Prefect
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ class JobFailed(HirError):
         rank: the first rank that failed, where one is known.
         log: the log to read.
         tail: that log's last lines.
+        is_lost: nothing was found wrong with the work: a rank was killed or vanished, and the same launch again may
+            end well.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class JobFailed(HirError):
         rank: int | None = None,
         log: Path | None = None,
         tail: Sequence[str] = (),
+        is_lost: bool = False,
     ) -> None:
         self.command, self.status, self.rank, self.log, self.tail = tuple(command), status, rank, log, tuple(tail)
+        self.is_lost = is_lost
         facts = [reason]
         if status:
             facts.append(f"the launcher ended with {status}")
@@ -100,3 +105,9 @@ class JobFailed(HirError):
         if command:
             lines.append("command: " + " ".join(command))
         super().__init__("\n".join(lines))
+
+
+class RunCancelled(HirError):
+    """Somebody cancelled the run while it worked."""
+
+    exit_code = 130

@@ -266,10 +266,14 @@ class _Run:
             return self._raised(failed, code)
         if lost is not None:
             reason = f"rank {lost} was killed; where nobody did it, memory had run out (`dmesg` tells)"
-            return self._broken(reason, code=code, rank=lost)
+            return self._broken(reason, code=code, rank=lost, is_lost=True)
         step = self._steps[self._steps_done]
         name = step.get("name") or step.get("type")
-        return self._broken(f"the launch ended but step {self._steps_done} ({name}) has no outputs", code=code)
+        vanished = len(read_words(self._job_dir, "started")) > len(
+            read_words(self._job_dir, "ended")
+        )  # on another host
+        reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
+        return self._broken(reason, code=code, is_lost=vanished)
 
     def _raised(self, word: Word, code: int) -> HirError:
         kind = getattr(errors, word.type, None)
@@ -277,10 +281,13 @@ class _Run:
             return kind(word.message)
         return self._broken(f"rank {word.rank} raised {word.type}: {word.message}", code=code, rank=word.rank)
 
-    def _broken(self, reason: str, *, code: int | None = None, rank: int | None = None) -> JobFailed:
+    def _broken(
+        self, reason: str, *, code: int | None = None, rank: int | None = None, is_lost: bool = False
+    ) -> JobFailed:
         log = _launcher_log(self._job_dir) if rank is None else rank_log(self._job_dir, rank)
         status = "" if code is None or self._was_stopped else _status(code)
-        return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=_tail(log))
+        tail = _tail(log)
+        return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=tail, is_lost=is_lost)
 
 
 def _status(code: int) -> str:

@@ -57,16 +57,19 @@ class Store:
     # --- writing ---
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
         """Makes this process the run's only writer, and creates the run's folder.
 
         The kernel frees the lock when the process ends, however it ends; no child keeps it.
+
+        Args:
+            wait: until a process that holds it has ended, instead of refusing.
 
         Raises:
             RunLocked: another process holds it; says which.
             StoreError: the folder cannot be written, or its file system has no locks.
         """
-        with exclusive(self.run_dir / ".lock", wait=False):
+        with exclusive(self.run_dir / ".lock", wait=wait):
             yield
 
     @contextmanager

@@ -39,7 +39,7 @@ BLOCKS: dict[str, list[str]] = {
         "store evaluation launchers",
         "launch identities plan score_launch instructing excerpts lineage querying exporting soundness figures",
         "stages retaining course",
-        "differences picking removing installation",
+        "differences picking removing installation reach",
         "upkeep reporting",
     ],
     "ranks": [

@@ -161,6 +161,7 @@ def test_an_exception_in_a_rank_names_rank_log_and_last_lines(job, plain):
         launch(job_dir, plain, module="work")
     failure = caught.value
     assert (failure.rank, failure.status, failure.log) == (1, "exit code 1", job_dir / "logs" / "rank-1.log")
+    assert not failure.is_lost
     assert failure.tail[-1] == "ValueError: seven"
     assert failure.command[-1] == str(job_dir)
 
@@ -180,6 +181,7 @@ def test_a_killed_rank_is_found_although_the_launcher_ends_the_others(job, plain
     with pytest.raises(JobFailed, match="rank 1 was killed") as caught:
         launch(job_dir, plain, module="work")
     assert (caught.value.rank, caught.value.status) == (1, "exit code 247 (signal 9 in a rank)")
+    assert caught.value.is_lost
 
 
 def test_a_rank_that_cannot_start_is_explained_by_the_launchers_log(job, plain):
@@ -187,6 +189,7 @@ def test_a_rank_that_cannot_start_is_explained_by_the_launchers_log(job, plain):
     with pytest.raises(JobFailed, match="No module named no_such_work") as caught:
         launch(job_dir, plain, module="no_such_work")
     assert caught.value.log == job_dir / "logs" / "launcher.log"
+    assert not caught.value.is_lost
 
 
 def test_a_launch_beyond_its_time_is_ended(job, plain, tmp_path):

@@ -3,6 +3,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -465,6 +466,21 @@ def test_the_lock_creates_the_run_and_is_free_afterwards(store):
         _ = 1 / 0
     with store.lock():
         commit(store)
+
+
+def test_a_writer_that_waits_goes_on_when_the_lock_is_free(store):
+    waited = threading.Event()
+
+    def wait() -> None:
+        with store.lock(wait=True):
+            waited.set()
+
+    with store.lock():
+        other = threading.Thread(target=wait)
+        other.start()
+        assert not waited.wait(0.2)
+    other.join()
+    assert waited.is_set()
 
 
 def test_a_run_that_cannot_be_written_is_one_clean_error(tmp_path):

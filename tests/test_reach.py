@@ -1,0 +1,58 @@
+"""How far a config has come: its own iterations count, those of another config in the same run do not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_stages import loop, ranks, with_changes
+
+from hir_core import stages
+from hir_core.reach import reached
+from hir_core.stages import Run
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A run of 5 train and 3 test prompts, its launches played."""
+    rows = [{"query": f"{n} + 1?", "references": [str(n + 1)], "split": "test" if n < 3 else "train"} for n in range(8)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stages, "launch", ranks)
+    return {
+        "run": "sums",
+        "iterations": 0,
+        "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
+        "prompts": [{"path": "sums.jsonl"}],
+        "sampling": {"k": 3},
+        "deepspeed": "ds_configs/laptop.json",
+    }
+
+
+def come(settings: dict[str, Any], **changes: Any) -> int | None:
+    run = Run(with_changes(settings, changes))
+    return reached(run, run.check())
+
+
+@pytest.mark.parametrize("more", [{}, {"warm_start": {"demonstrations": 2}}, {"select": {"replay": 1}}])
+def test_a_config_has_come_as_far_as_its_loop_went(settings, more):
+    settings |= more
+    assert come(settings) is None
+    for iterations in (0, 1, 3):
+        loop(with_changes(settings, {"iterations": iterations}))
+        assert come(settings) == iterations
+
+
+def test_iterations_of_a_fork_do_not_count(settings):
+    loop(with_changes(settings, {"iterations": 2}))
+    assert come(settings, **{"training.learning_rate": 1e-3}) == 0
+    assert come(settings, **{"evaluation.max_new_tokens": 3}) is None
+    assert come(settings, seed=1) is None
+
+
+@pytest.mark.parametrize(("lost", "left"), [("evaluations", 1), ("models", 1), ("triples", 1), ("samples", 1)])
+def test_an_iteration_that_is_not_complete_does_not_count(settings, lost, left):
+    run = loop(with_changes(settings, {"iterations": 2}))
+    shutil.rmtree(run.store.resolve(f"{lost}@2").path)
+    assert come(settings) == left
