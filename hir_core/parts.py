@@ -84,7 +84,7 @@ def write_json(path: Path, value: Any) -> Path:
         StoreError: the file cannot be written.
         TypeError: the value is not made of plain JSON types.
     """
-    text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     # A lone surrogate, which UTF-8 refuses, becomes its \udXXX escape: valid JSON for the same text.
     data = text.encode("utf-8", "backslashreplace")
     return _appear(path, lambda temporary: temporary.write_bytes(data))
@@ -126,9 +126,10 @@ def _appear(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as `write_json` writes it: null in the place of NaN and infinities."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
