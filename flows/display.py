@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from flows.wording import NOTHING, accuracy, duration, number
+from flows.wording import NOTHING, accuracy, duration, number, printable
 from hir_core.config import RunConfig
 from hir_core.devices import find_place
 from hir_core.rank import Progress
@@ -80,7 +80,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.console.print(line)
+        self.console.print(printable(line))  # tasks are named in files of others
         self.spoke = time.monotonic()
 
     def progress(self, progress: Progress) -> None:

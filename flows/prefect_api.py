@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from hir_core import supervisor
@@ -59,9 +60,15 @@ def _check_server(url: str) -> None:
     problem = get_client(sync_client=True).api_healthcheck()
     if problem is not None:
         raise ConfigError(
-            f"PREFECT_API_URL is {url}, which does not answer ({problem}): start that server, or unset it; "
-            "a run needs no server"
+            f"PREFECT_API_URL is {without_password(url)}, which does not answer ({problem}): start that server, or "
+            "unset it; a run needs no server"
         )
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: without the user, password and query that it may hold."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _start_server() -> str:

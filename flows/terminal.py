@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -18,6 +19,13 @@ from hir_core.errors import HirError
 FOUND = 1
 """Exit code of a command that looks for differences or damage, and found some."""
 INTERRUPTED = 130
+_ROOM = "make room; nothing that was committed is lost, and the same command continues"
+_RIGHTS = "give this user the right to, or choose another place"
+REFUSED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+}
+"""What a file system answers to people, and what they can do about it."""
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
@@ -35,6 +43,11 @@ def messages() -> Iterator[None]:
         lines = f"error: {error}".split("\n")  # an error quotes what was typed and what was read
         print("\n".join(map(printable, lines)), file=sys.stderr)
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise  # nothing that a person could mend
+        print(f"error: {printable(str(error))}: {REFUSED[error.errno]}", file=sys.stderr)
+        raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None

@@ -41,6 +41,15 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
     return _appear(folder / f"part-{name}.parquet", write)
 
 
+def write_table(path: Path, frame: pl.DataFrame) -> Path:
+    """Writes a frame as one Parquet file that is no part, and returns its path.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    return _appear(path, frame.write_parquet)
+
+
 def list_parts(folder: Path) -> list[Path]:
     """The folder's parts, sorted by name."""
     return sorted(folder.glob("part-*.parquet"))
