@@ -302,7 +302,7 @@ def broken(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil: Callab
 def leave_out_a_prompt(draft: Path) -> None:
     (part,) = list_parts(draft)
     rows = pl.read_parquet(part)
-    write_part(draft, "1", rows.filter(pl.col("prompt_id") != rows["prompt_id"][0]))
+    write_part(draft, "7", rows.filter(pl.col("prompt_id") != rows["prompt_id"][0]))
     part.unlink()
 
 

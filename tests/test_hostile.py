@@ -131,10 +131,6 @@ def test_no_text_in_any_place_becomes_a_control_token(chat_tokenizer, name):  # 
     text = CORPUS[name]
     plain = "{history}{instruction}\n{query}\n"
     for tokenizer, template in ((chat_tokenizer, None), (chat_tokenizer, plain), (unigram_tokenizer(), None)):
-        (chat_tokenizer, None),
-        (chat_tokenizer, "{history}{instruction}\n{query}\n"),
-        (unigram_tokenizer(), None),
-    ):
         renderer = Renderer(tokenizer, template)
         before = [{"role": role, "content": text} for role in ROLES]
         harmless = [{"role": role, "content": "a"} for role in ROLES]
@@ -388,9 +384,7 @@ def test_a_url_is_shown_without_what_it_keeps(url, shown):
     assert without_password(url) == shown
 
 
-@pytest.mark.parametrize(
-    "name", ["api_key", "API-Key", "token", "extra_headers", "Authorization", "password"]
-)
+@pytest.mark.parametrize("name", ["api_key", "API-Key", "token", "extra_headers", "Authorization", "password"])
 def test_a_key_among_the_options_of_a_judge_is_refused_and_not_repeated(settings, name):  # noqa: F811
     judge = {"type": "judge", "url": "http://localhost:1/v1", "model": "m", "options": {name: "sk-secret"}}
     with pytest.raises(ConfigError, match=f"options must hold no key, found {name}") as caught:
