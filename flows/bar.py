@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flows.wording import duration
+from flows.wording import duration, printable
 from hir_core.rank import Progress
 
 SILENCE_S = 15.0
@@ -54,7 +54,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.console.print(line)
+        self.console.print(printable(line))  # tasks are named in files of others
         self.spoke = time.monotonic()
 
     def tell(self, doing: str, progress: Progress | None = None) -> None:

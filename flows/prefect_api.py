@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -106,7 +107,15 @@ def _check_server(url: str, remedy: str) -> None:
 
     problem = get_client(sync_client=True).api_healthcheck()
     if problem is not None:
-        raise ConfigError(f"PREFECT_API_URL is {url}, which does not answer ({problem}): {remedy}")
+        raise ConfigError(
+            f"PREFECT_API_URL is {without_password(url)}, which does not answer ({problem}): {remedy}"
+        )
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: without the user, password and query that it may hold."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
 
 
 def _start_server() -> str:

@@ -22,6 +22,13 @@ FOUND = 1
 INTERRUPTED = 130
 UNREAD = 141
 """Exit code where nobody reads on, as in `hir ls | head -1`: that of a program that SIGPIPE ended."""
+_ROOM = "make room; nothing that was committed is lost, and the same command continues"
+_RIGHTS = "give this user the right to, or choose another place"
+REFUSED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+}
+"""What a file system answers to people, and what they can do about it."""
 RUNS = Path("runs")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
@@ -45,10 +52,9 @@ def messages() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         raise typer.Exit(UNREAD) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        where = f" of {error.filename}" if error.filename else ""
-        print(f"error: the disk{where} is full: make room; the same command continues", file=sys.stderr)
+        if error.errno not in REFUSED:
+            raise  # nothing that a person could mend
+        print(f"error: {printable(str(error))}: {REFUSED[error.errno]}", file=sys.stderr)
         raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)

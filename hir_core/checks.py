@@ -27,6 +27,8 @@ def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> 
         with _readable(ref, path):
             found = pl.read_parquet_schema(path)
         check_columns(schema, found, f"{ref} {path.name}")
+        if list(found) != (order := [name for name in schema.column_names() if name in found]):
+            raise SchemaError(f"{ref} {path.name} has its columns in another order, expected {', '.join(order)}")
         holders.setdefault(tuple(name for name in optional_columns(schema) if name in found), path)
     if len(holders) > 1:
         names = " and ".join(path.name for path in holders.values())

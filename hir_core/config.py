@@ -7,7 +7,7 @@ prompts, rewards and relabelers are left to their own packages, and the model to
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -248,12 +248,27 @@ def checked(kind: type[P], raw: dict[str, Any], where: str) -> P:
     Raises:
         ConfigError: listing every problem at once.
     """
+    if halves := list(_half_characters(raw)):
+        raise ConfigError(f"{where}: {', '.join(halves)}: half a character (a lone surrogate): write the whole one")
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         problems = [explain(problem, kind) for problem in roots(error.errors())]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)])) from None
+
+
+def _half_characters(value: Any, place: str = "") -> Iterator[str]:
+    """Where a text stands that no file can hold: YAML and JSON can escape half of a surrogate pair."""
+    if isinstance(value, str):
+        if value.encode(errors="replace").decode() != value:
+            yield place
+    elif isinstance(value, dict):
+        for name, below in value.items():
+            yield from _half_characters(below, f"{place}.{name}".removeprefix("."))
+    elif isinstance(value, (list, tuple)):
+        for number, below in enumerate(value):
+            yield from _half_characters(below, f"{place}.{number}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hir_core.checks import check_columns, check_table
 from hir_core.errors import SchemaError, StoreError
 from hir_core.locks import exclusive
 from hir_core.manifest import Identity, Manifest, Part, code_version, utc_now
-from hir_core.parts import finished_parts, sync, write_json, write_part
+from hir_core.parts import finished_parts, read_json, sync, write_json, write_part
 from hir_core.schemas import SCHEMAS
 from hir_core.versions import MANIFEST, StageRef, digests, problems_of, visible_files
 
@@ -121,7 +122,7 @@ class Draft:
         for path in files:
             sync(path)
         manifest = self._manifest(files, rows, facts)
-        write_json(folder / MANIFEST, manifest.model_dump())
+        write_json(folder / MANIFEST, manifest.sealed())
         sync(folder)
 
     def _rows(self, files: Sequence[Path]) -> Sequence[int | None]:
@@ -142,13 +143,21 @@ class Draft:
                 **self.identity.model_dump(),
                 id=self.ref.id,
                 code_version=code_version(),
-                created=utc_now(),
+                created=utc_now(after=self._last_commit()),
                 parts=parts,
                 rows=sum(count or 0 for count in rows) if self._schema else None,
                 **facts,
             )
         except ValidationError as error:
             raise StoreError(f"{self.ref} cannot be committed: {problems_of(error)}") from None
+
+    def _last_commit(self) -> str | None:
+        """When the last fork of this version was committed: the one committed last is meant by `@latest`."""
+        moments = list[str]()
+        for path in self.ref.path.parent.glob(f"{self.ref.iteration:04d}-*/{MANIFEST}"):
+            with suppress(OSError, StoreError, ValidationError):  # a damaged fork is told where it is read
+                moments.append(Manifest.model_validate(read_json(path)).created)
+        return max(moments, default=None)
 
 
 def _remove_litter(folder: Path) -> None:

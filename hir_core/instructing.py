@@ -17,7 +17,7 @@ from hir_core.config import RunConfig
 from hir_core.conversations import as_text
 from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, Step, WeighStep
-from hir_core.parts import list_parts, read_parts, write_json
+from hir_core.parts import list_parts, read_parts, write_json, write_table
 from hir_core.relabelers import composed
 from hir_core.schemas import Samples, Weights
 from hir_core.sections import HubModel, LearnedRelabel
@@ -80,9 +80,8 @@ class Instructing:
         ]
         requests = (job_dir / "requests-write.parquet").resolve()
         keys = self.asked.select(pl.col("sample_id").alias("prompt_id"))
-        keys.with_columns(query=pl.Series(queries, dtype=pl.String), history=None).sort("prompt_id").write_parquet(
-            requests
-        )
+        asked = keys.with_columns(query=pl.Series(queries, dtype=pl.String), history=None)
+        write_table(requests, asked.sort("prompt_id"))
         sampling, writer = self.config.sampling, self.settings.writer
         return SampleStep(
             name="write",
@@ -105,7 +104,7 @@ class Instructing:
 
     def _weigh_step(self, job_dir: Path) -> WeighStep:
         requests = (job_dir / "requests-weigh.parquet").resolve()
-        self.asked.select("sample_id", "query", "history", "completion_ids").sort("sample_id").write_parquet(requests)
+        write_table(requests, self.asked.select("sample_id", "query", "history", "completion_ids").sort("sample_id"))
         return WeighStep(
             requests=requests,
             written=(self.draft.path / WRITTEN).resolve(),

@@ -45,8 +45,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
         _take(handle, path, wait)
         _HELD.add(handle)
         try:
-            handle.truncate(0)
-            handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}).encode())
+            _sign(handle, path)
             yield
         finally:
             _HELD.discard(handle)
@@ -132,6 +131,15 @@ def _take(handle: io.FileIO, path: Path, wait: bool) -> None:
         ) from None
     except OSError as error:
         raise StoreError(f"cannot lock {path}: {error.strerror}; put the run on a file system with locks") from None
+
+
+def _sign(handle: io.FileIO, path: Path) -> None:
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}
+    try:
+        handle.truncate(0)
+        handle.write(json.dumps(holder).encode())
+    except OSError as error:
+        raise StoreError(f"cannot write to {path}: {error.strerror}") from None
 
 
 def _holder(handle: io.FileIO) -> str:

@@ -11,13 +11,14 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hir_core.parts import finite
 from hir_core.schemas import SCHEMAS, optional_columns
 
 STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
@@ -100,6 +101,8 @@ class Manifest(_Frozen):
     """Rows that were given but not kept, counted by reason."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     """Timings, tokens, device, losses: whatever the stage measured."""
+    sha256: str | None = None
+    """Digest of all the above, by which a manifest that was changed is found; null in those of early releases."""
 
     @property
     def identity(self) -> Identity:
@@ -117,6 +120,19 @@ class Manifest(_Frozen):
         if self.id != self.identity.id:
             raise ValueError(f"it is named {self.id}, but its config and parents make {self.identity.id}")
         return self
+
+    # Before the fields are looked at: what stands in the file is digested, not what this release makes of it.
+    @model_validator(mode="before")
+    @classmethod
+    def _is_what_was_written(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("sha256") is not None and raw["sha256"] != _content_digest(raw):
+            raise ValueError("it was changed after the commit: its sha256 is that of another content")
+        return raw
+
+    def sealed(self) -> dict[str, Any]:
+        """The content of the manifest's file, as plain JSON values with their digest."""
+        plain = self.model_dump(exclude={"sha256"})
+        return {**plain, "sha256": _content_digest(plain)}
 
     @model_validator(mode="after")
     def _every_row_is_accounted_for(self) -> Manifest:
@@ -171,9 +187,12 @@ def code_version() -> str:
         return "unknown"
 
 
-def utc_now() -> str:
-    """This moment, as manifests write it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def utc_now(after: str | None = None) -> str:
+    """This moment, as manifests write it; where a clock was set back to before `after`, the moment next to that one."""
+    now = datetime.now(UTC)
+    if after is not None:
+        now = max(now, datetime.fromisoformat(after) + timedelta(microseconds=1))
+    return now.isoformat(timespec="microseconds")
 
 
 def canonical_json(value: Any) -> str:
@@ -184,6 +203,12 @@ def canonical_json(value: Any) -> str:
         ValueError: it holds NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def _content_digest(manifest: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    # Through JSON once: a number as a key is a text when it is read back, and sorts as one.
+    return hashlib.sha256(canonical_json(json.loads(json.dumps(finite(content)))).encode()).hexdigest()
 
 
 def type_name(dtype: pl.DataType | DataTypeClass) -> str:

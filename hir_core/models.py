@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -27,6 +28,8 @@ from hir_core.model_files import gguf_file
 from hir_core.sections import GgufModel, HubModel, ScratchModel
 
 END, PAD = "<|end|>", "<|pad|>"
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, ImportError, RecursionError, SafetensorError)
+"""What `transformers` raises over files that are missing, cut short, or not what they should be."""
 
 
 def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: Iterable[str], seed: int) -> None:
@@ -52,8 +55,8 @@ def load_tokenizer(source: str, revision: str | None = None, setting: str = "mod
         ConfigError: nothing can be loaded from there.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+    except _UNREADABLE as error:
         raise ConfigError(_not_loadable(setting, source, error)) from None
     if tokenizer.pad_token_id is None:
         # Masks are always built from lengths, never by comparing with this id, so sharing it with EOS is safe.
@@ -71,13 +74,15 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
         ConfigError: nothing can be loaded from there.
     """
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = _config(source, revision, "model")
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
                 setattr(config, name, 0.0)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = auto.from_pretrained(source, config=config, revision=revision, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
+        model = auto.from_pretrained(
+            source, config=config, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+    except _UNREADABLE as error:
         raise ConfigError(_not_loadable("model", source, error)) from None
     model.config.use_cache = True
     return model
@@ -92,9 +97,15 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
     """
     try:
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            source, revision=revision, dtype=dtype, use_safetensors=True, output_loading_info=True
+            source,
+            config=_config(source, revision, "reward"),
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(_not_loadable("reward", source, error)) from None
     if missing := sorted(found["missing_keys"]):
         raise ConfigError(
@@ -171,13 +182,29 @@ def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
     path = gguf_file(spec)
     place, name = str(path.parent), path.name
     quantization = transformers.GgufConfig(gguf_file=name, dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, quantization_config=quantization)
+    model = AutoModelForCausalLM.from_pretrained(
+        place, gguf_file=name, quantization_config=quantization, trust_remote_code=False
+    )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # the weights are dense now; saving must not claim otherwise
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(place, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
+
+
+def _config(source: str, revision: str | None, setting: str) -> Any:
+    """A model's config, which must not name attention code of the hub: `transformers` would fetch and run it."""
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    asked = getattr(config, "_attn_implementation_internal", None)
+    if isinstance(asked, str) and "/" in asked:
+        raise ConfigError(
+            f"{setting}.source: the config of `{source}` names attention code of the hub, `{asked}`, and code of "
+            "others is never run: take `attn_implementation` out of its config.json"
+        )
+    return config
 
 
 def _not_loadable(setting: str, source: str, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        first = "it needs Python code that lies beside it, which is never run: choose a model that transformers knows"
     return f"{setting}.source: cannot load `{source}` as a folder or a hub name: {first}"

@@ -41,6 +41,15 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
     return _appear(folder / f"part-{name}.parquet", write)
 
 
+def write_table(path: Path, frame: pl.DataFrame) -> Path:
+    """Writes a frame as one Parquet file that is no part, and returns its path.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    return _appear(path, frame.write_parquet)
+
+
 def list_parts(folder: Path) -> list[Path]:
     """The folder's parts, sorted by name."""
     return sorted(folder.glob("part-*.parquet"))
@@ -85,7 +94,7 @@ def write_json(path: Path, value: Any) -> Path:
         TypeError: the value is not made of plain JSON types.
     """
     # A lone surrogate, which UTF-8 refuses, becomes its \udXXX escape: valid JSON for the same text.
-    return write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+    return write_text(path, json.dumps(finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -134,9 +143,10 @@ def _appear(path: Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value as `write_json` writes it: null in the place of NaN and infinities."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

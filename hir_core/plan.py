@@ -20,7 +20,7 @@ from hir_core.conversations import as_lines
 from hir_core.drafts import Draft
 from hir_core.jobspec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.manifest import Identity
-from hir_core.parts import write_json
+from hir_core.parts import write_json, write_table
 from hir_core.sections import HubModel, LearnedRelabel, ScratchModel, TrainingConfig
 from hir_core.store import Store
 from hir_core.versions import StageRef
@@ -213,8 +213,7 @@ class Plan:
             instructions += [learned.instruction, learned.query]
         turns = [as_lines(history) for history in train["history"].to_list() if history]
         path = (job_dir / "texts.parquet").resolve()
-        pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}).write_parquet(path)
-        return path
+        return write_table(path, pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}))
 
 
 def version_model(config: RunConfig, store: Store, ref: StageRef) -> HubModel:
@@ -234,5 +233,4 @@ def _name(named: Identity) -> str:
 def write_requests(job_dir: Path, name: str, prompts: pl.DataFrame) -> Path:
     """Writes what a step of this name asks of the model, and returns the file."""
     path = (job_dir / f"requests-{name}.parquet").resolve()
-    prompts.select("prompt_id", "query", "history").sort("prompt_id").write_parquet(path)
-    return path
+    return write_table(path, prompts.select("prompt_id", "query", "history").sort("prompt_id"))

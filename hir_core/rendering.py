@@ -16,6 +16,8 @@ from hir_core.conversations import History, as_lines
 from hir_core.errors import ConfigError
 
 PLAIN_TEMPLATE = "{history}{instruction}\n{query}\n"
+_OF_TEMPLATES = (TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
+"""What else a template can raise, which is a program of its author's."""
 _FIELD = re.compile(r"\{(instruction|query|history)\}")
 _PLACE = re.compile("\ue000([0-9]+)\ue001")
 _Frame = tuple[list[int], list[tuple[int, list[int]]]]
@@ -129,7 +131,7 @@ class Renderer:
         instead = "change the turns, or give model.template a format string with {history}"
         try:
             text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except jinja2.TemplateError as error:  # how templates refuse roles, or their order
+        except (jinja2.TemplateError, *_OF_TEMPLATES) as error:  # how templates refuse roles, or their order
             named = ", ".join(roles)
             raise ConfigError(
                 f"{of}: the tokenizer's chat template refuses turns of {named}: {error}: {instead}"

@@ -18,7 +18,7 @@ import polars as pl
 from hir_core.config import RunConfig
 from hir_core.jobspec import JobSpec, ScoreStep
 from hir_core.manifest import canonical_json
-from hir_core.parts import finished_parts, list_parts, read_parts, write_part
+from hir_core.parts import finished_parts, list_parts, read_parts, write_part, write_table
 from hir_core.rewards import RewardModel, Verdict
 from hir_core.schemas import Scores, content_key
 
@@ -57,7 +57,7 @@ class ScoreLaunch:
         scores, requests = (folder / "scores").resolve(), (folder / "requests.parquet").resolve()
         scores.mkdir(parents=True, exist_ok=True)
         rows = [(key, query, completion) for key, (query, completion) in sorted(texts.items())]
-        pl.DataFrame(rows, schema=["key", "query", "completion"], orient="row").write_parquet(requests)
+        write_table(requests, pl.DataFrame(rows, schema=["key", "query", "completion"], orient="row"))
         settings = reward.config
         step = ScoreStep(
             requests=requests,

@@ -24,11 +24,22 @@ T = TypeVar("T")
 def finished_keys(rank: Rank, folder: Path, column: str) -> set[str]:
     """The keys in a draft's finished parts: the same on all ranks, and before any of them writes more."""
     if rank.rank == 0:
-        finished_parts(folder)  # drops what a power cut left unreadable, before any rank reads
+        _drop_repeated(finished_parts(folder), column)  # and what a power cut left unreadable, before any rank reads
     dist.barrier()
     done = set(read_parts(folder, [column])[column].to_list()) if list_parts(folder) else set()
     dist.barrier()  # all ranks have looked before any rank writes
     return done
+
+
+def _drop_repeated(parts: Sequence[Path], column: str) -> None:
+    """Deletes parts that repeat a row of a larger one: a rank that outlived its launch wrote one of the two."""
+    keys = {path: set(pl.read_parquet(path, columns=[column])[column]) for path in parts}
+    seen = set[str]()
+    for path in sorted(parts, key=lambda path: (-len(keys[path]), path)):
+        if not seen.isdisjoint(keys[path]):
+            path.unlink()
+        else:
+            seen |= keys[path]
 
 
 def batches(

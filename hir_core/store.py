@@ -67,9 +67,12 @@ class Store:
 
         Raises:
             RunLocked: another process holds it; says which.
-            StoreError: the folder cannot be written, or its file system has no locks.
+            StoreError: the folder cannot be written, its file system has no locks, or what launches left is a link.
         """
         with exclusive(self.run_dir / ".lock", wait=wait):
+            launches = self.run_dir / "launches"
+            for path in (launches, *launches.glob("*")):  # jobs are written, and their models deleted, in there
+                _refuse_link(path)
             yield
 
     @contextmanager
@@ -264,13 +267,11 @@ class Store:
 
     def _refuse_links(self, path: Path) -> None:
         for place in (path.parent, path):
-            if place.is_symlink():
-                raise StoreError(f"{place} is a symbolic link: a run holds its own files; move them here")
+            _refuse_link(place)
 
     def _versions_of(self, stage: str) -> list[StageRef]:
         folder = self.run_dir / stage
-        if folder.is_symlink():
-            raise StoreError(f"{folder} is a symbolic link: a run holds its own files; move them here")
+        _refuse_link(folder)
         if not folder.is_dir():
             return []
         with os.scandir(folder) as entries:
@@ -302,3 +303,8 @@ class Store:
         counts = Counter(ref.stage for ref in self.versions())
         others = ", ".join(f"{count} of {name}" for name, count in counts.items())
         return f"it has no {stage} yet" + (f", only {others}" if others else "")
+
+
+def _refuse_link(place: Path) -> None:
+    if place.is_symlink():
+        raise StoreError(f"{place} is a symbolic link: a run holds its own files; move them here")

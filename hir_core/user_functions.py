@@ -57,7 +57,7 @@ class UserFunction:
         where = where or f"on {count} rows"
         try:
             found: Any = self._function(*columns)
-        except Exception as error:  # code of the user's: anything may come
+        except (Exception, SystemExit) as error:  # code of the user's: anything may come
             raise RewardError(
                 f"{name} raised {type(error).__name__}: {error}, {_where(error)}, {where}: correct the function"
             ) from error
@@ -80,7 +80,7 @@ class UserFunction:
         importlib.invalidate_caches()
         try:
             return importlib.import_module(name)
-        except Exception as error:  # importing runs code of the user's
+        except (Exception, SystemExit) as error:  # importing runs code of the user's
             raise ConfigError(
                 f"{self.setting} {self.spec}: `{name}` cannot be imported: {type(error).__name__}: {error}; "
                 f"expected {name.replace('.', '/')}.py in {here} or an installed package"
@@ -105,6 +105,14 @@ def _fingerprint(module: ModuleType, function: Callable[..., Any]) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def _where(error: Exception) -> str:
+def is_text(value: Any) -> bool:
+    """Whether a value that a function of the user's gave is a text that a file can hold: no half characters."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _where(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return f"at {frames[-1].filename} line {frames[-1].lineno}" if frames else "at an unknown place"

@@ -24,7 +24,7 @@ def problems(store: Store) -> list[tuple[str, str]]:
 
 def rewrite(ref: StageRef, table: pl.DataFrame, **facts: object) -> None:
     """Puts another table into a version as if it had been committed so: digests fit, and no check was made."""
-    manifest = json.loads((ref.path / "manifest.json").read_text())
+    manifest = json.loads((ref.path / "manifest.json").read_text()) | {"sha256": None}
     for part in manifest["parts"]:
         (ref.path / part["name"]).unlink()
     path = ref.path / manifest["parts"][0]["name"]
@@ -119,7 +119,7 @@ def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
 
 def test_rows_of_a_part_are_counted_though_their_sum_fits(store):
     manifest = store.resolve("samples@1").path / "manifest.json"
-    facts = json.loads(manifest.read_text())
+    facts = json.loads(manifest.read_text()) | {"sha256": None}
     facts["parts"][0]["rows"], facts["parts"][1]["rows"] = 2, 4
     manifest.write_text(json.dumps(facts))
     assert [problem for _, problem in problems(store)] == [

@@ -23,7 +23,7 @@ def read_examples(path: Path, shape: str) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"prompts: {path} is not JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("examples"), list):
         raise ConfigError(f"prompts: {path}: expected {shape}")

@@ -60,6 +60,8 @@ def _json_row(line: bytes, place: str) -> Row:
         raise ConfigError(f"prompts: {place} is not JSON: {error.msg} at column {error.colno}: correct it") from None
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise ConfigError(f"prompts: {place} is not UTF-8 text: {error.reason}: save the file as UTF-8") from None
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, lists in lists in lists
+        raise ConfigError(f"prompts: {place} is too much JSON for one row: {error}: correct it") from None
     if not isinstance(row, dict):
         raise ConfigError(f"prompts: {place}: expected a JSON object with a `query`, found {type(row).__name__}")
     return row
@@ -142,7 +144,7 @@ def _cell(name: str, text: str, place: str) -> Any:
 def _json_list(text: str) -> list[Any] | None:
     try:
         values = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, list) else None
 

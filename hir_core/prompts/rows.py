@@ -126,7 +126,7 @@ def _metadata(row: Row, place: str) -> Row:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             given = {"metadata": given}
     if not isinstance(given, dict):
         raise ConfigError(f"prompts: {place}: `metadata` must be an object, found {given!r}")

@@ -14,7 +14,7 @@ import polars as pl
 from hir_core.errors import RewardError
 from hir_core.relabelers.relabeler import Relabeler, other_instructions
 from hir_core.sections import Instructions, PythonRelabel
-from hir_core.user_functions import UserFunction
+from hir_core.user_functions import UserFunction, is_text
 
 LEFT_OUT = "left out by the function"
 COLUMNS = ("prompt_id", "query", "history", "completion", "score", "parts", "is_correct", "references")
@@ -46,7 +46,7 @@ class PythonFunction(Relabeler):
         seen = [row | {"parts": _by_name(row["parts"])} for row in rows.select(COLUMNS).iter_rows(named=True)]
         written = self._function(seen, what="instruction") if seen else []
         for row, text in enumerate(written):
-            if text is not None and not isinstance(text, str):
+            if text is not None and not is_text(text):
                 raise RewardError(
                     f"relabel {self._function.spec}: expected a text or None for each row, found {text!r} for row {row}"
                 )

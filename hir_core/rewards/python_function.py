@@ -17,7 +17,7 @@ from hir_core.errors import RewardError
 from hir_core.limits import Answer, Work, answers
 from hir_core.rewards.reward import Reward, Verdict, shortened
 from hir_core.sections import PythonReward
-from hir_core.user_functions import UserFunction
+from hir_core.user_functions import UserFunction, is_text
 
 Judged = float | None | dict[str, float | None]
 """What a function says of one completion, as plain values."""
@@ -104,7 +104,7 @@ def _problem(judged: Any) -> str | None:
         return None if _is_score(judged) else f"{judged!r} of type {type(judged).__name__}"
     if not judged:
         return f"{judged!r}, which names none,"
-    if unnamed := [name for name in judged if not (isinstance(name, str) and name.strip())]:
+    if unnamed := [name for name in judged if not (is_text(name) and name.strip())]:
         return f"{unnamed[0]!r} as a name"
     wrong = [(name, score) for name, score in judged.items() if not _is_score(score)]
     return f"{wrong[0][1]!r} of type {type(wrong[0][1]).__name__} as `{wrong[0][0]}`" if wrong else None

@@ -127,6 +127,9 @@ from 0 (wrong) to 1 (right).
 """
 
 
+_SECRETS = {"apikey", "key", "token", "accesstoken", "secret", "password", "authorization", "headers", "extraheaders"}
+
+
 class JudgeReward(Part):
     """A score from 0 to 1 that another model gives, over an OpenAI-compatible endpoint; no score: cannot judge."""
 
@@ -165,6 +168,8 @@ class JudgeReward(Part):
             raise ValueError("url must hold no key and no `?`: name the variable that holds the key in api_key_env")
         if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise ValueError("api_key_env must be the name of a variable in capitals, as in JUDGE_API_KEY, not a key")
+        if secret := sorted(name for name in self.options if re.sub(r"[-_]", "", name).lower() in _SECRETS):
+            raise ValueError(f"options must hold no key, found {', '.join(secret)}: it would stand in every manifest")
         return self
 
     @model_validator(mode="after")
