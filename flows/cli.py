@@ -85,6 +85,40 @@ def compare(
 
 
 @app.command()
+def schedule(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example seed=1.")] = None,
+    cron: Annotated[str | None, typer.Option(help='When to start a run, as in "0 2 * * *".')] = None,
+    interval: Annotated[str | None, typer.Option(help="How often to start one, as in 90s, 30m, 6h or 1d.")] = None,
+    further: Annotated[int, typer.Option(min=1, help="Iterations that each scheduled run adds.")] = 1,
+    when_busy: Annotated[
+        Literal["skip", "wait"], typer.Option(help="While another process writes to the run.")
+    ] = "skip",
+    pool: Annotated[str, typer.Option(help="A work pool of type process, made where there is none.")] = "hir",
+    serve: Annotated[bool, typer.Option("--serve", help="Start the runs from this process, without a pool.")] = False,
+) -> None:
+    """Continue a run by further iterations again and again, from a Prefect server that stays."""
+    with messages():
+        run_config, every = read_config(config, changes or []), _period(interval)
+        if (cron is None) == (every is None):
+            raise ConfigError("expected one of --cron and --interval")
+        from hir_core.stages import Run
+
+        Run(run_config).check()
+        from flows import prefect_api
+
+        prefect_api.connect_to_standing()
+        from flows import deploying
+
+        planned = deploying.deployment(run_config, further, when_busy, cron, every, None if serve else pool)
+        name = shlex.quote(planned.full_name)
+        if not serve:
+            deploying.send(planned, pool)
+        print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
+        start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
+        print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
+        if serve:
+            deploying.serve_here(planned)
 
 
 @app.command()

@@ -107,9 +107,7 @@ def _check_server(url: str, remedy: str) -> None:
 
     problem = get_client(sync_client=True).api_healthcheck()
     if problem is not None:
-        raise ConfigError(
-            f"PREFECT_API_URL is {without_password(url)}, which does not answer ({problem}): {remedy}"
-        )
+        raise ConfigError(f"PREFECT_API_URL is {without_password(url)}, which does not answer ({problem}): {remedy}")
 
 
 def without_password(url: str) -> str:
