@@ -276,7 +276,8 @@ def _version(ref: StageRef, manifest: Manifest) -> Facts:
         "created": manifest.created,
         "code_version": manifest.code_version,
         "parents": list(manifest.parents),
-        "config": manifest.config,
+        # What decides prompts is their digest; where they came from is what a person calls their settings.
+        "config": {**manifest.config, **(manifest.metrics if ref.stage == "prompts" else {})},
     }
 
 
