@@ -15,7 +15,7 @@ from xml.etree import ElementTree as Tree
 from flows.wording import printable
 
 Form = Callable[[float], str]
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 26, 34
+LEFT, RIGHT, TOP, BOTTOM = 68, 12, 26, 34
 TICKS = 5
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 3", "12 3")
 

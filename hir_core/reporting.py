@@ -41,7 +41,8 @@ def report(store: Store, last: StageRef | None = None) -> Facts:
         `prompts`: how many train and test prompts each task has; `rounds`: of each iteration its `versions`, and what
         is known of its `samples`, `rewards`, `triples`, `model` and `evaluation`, each None where there is none;
         `score_bins`: what the bars of every round's scores mean; `further`: evaluations of other kinds;
-        `answers`: how many test answers changed from the first to the last evaluation; `picks`: rows worth reading;
+        `answers`: how many answers to the run's own tasks changed from the first to the last evaluation; `picks`: rows
+        worth reading;
         `versions`: all, in the order of the loop; `forks`: models that lie beside this course.
 
     Raises:
@@ -66,7 +67,7 @@ def report(store: Store, last: StageRef | None = None) -> Facts:
         "score_bins": [list(bar) for bar in bars],
         "rounds": [_round(kin, one, scored.get(one.iteration), bars, usual) for one in rounds],
         "further": _further(kin, rounds, usual),
-        "answers": _answers(store, kin, tested),
+        "answers": _answers(kin, tested),
         "picks": picks(kin, rounds, tested),
         "versions": [_version(ref, kin.manifests[str(ref)]) for ref in refs],
         "forks": [name for name, ref in kin.refs.items() if ref.stage == "models" and ref not in models],
@@ -232,21 +233,24 @@ def _further(kin: Kin, rounds: Sequence[Round], usual: str | None) -> list[Facts
     ]
 
 
-def _answers(store: Store, kin: Kin, tested: Sequence[StageRef]) -> Facts | None:
-    """How the answers to the test prompts changed from the first to the last evaluation."""
+def _answers(kin: Kin, tested: Sequence[StageRef]) -> Facts | None:
+    """How the answers to the run's own test prompts changed from the first to the last evaluation."""
     if len(tested) < 2:
         return None
-    first, last = (_right(store, kin, ref) for ref in (tested[0], tested[-1]))
+    first, last = (_right(kin, ref) for ref in (tested[0], tested[-1]))
     both = first.join(last, on="prompt_id", suffix="_now")
     counts = Counter(both.select("right", "right_now").iter_rows())
     names = {(False, True): "became_right", (True, False): "became_wrong", (True, True): "stayed_right"}
     return {name: counts[key] for key, name in names.items()} | {"stayed_wrong": counts[False, False]}
 
 
-def _right(store: Store, kin: Kin, ref: StageRef) -> pl.DataFrame:
-    threshold = kin.manifests[str(ref)].config.get("threshold", 1.0)
-    table = columns_of(store, ref, ["prompt_id", "score"])
-    return table.select("prompt_id", right=(pl.col("score") >= threshold).fill_null(value=False))
+def _right(kin: Kin, ref: StageRef) -> pl.DataFrame:
+    manifest = kin.manifests[str(ref)]
+    own = manifest.metrics.get("overall", {}).get("tasks")
+    table = columns_of(kin.store, ref, ["prompt_id", "task", "score"])
+    table = table if own is None else table.filter(pl.col("task").is_in(own))
+    right = pl.col("score") >= manifest.config.get("threshold", 1.0)
+    return table.select("prompt_id", right=right.fill_null(value=False))
 
 
 # --- versions --------------------------------------------------------------------------------------------------------
@@ -272,7 +276,8 @@ def _version(ref: StageRef, manifest: Manifest) -> Facts:
         "created": manifest.created,
         "code_version": manifest.code_version,
         "parents": list(manifest.parents),
-        "config": manifest.config,
+        # What decides prompts is their digest; where they came from is what a person calls their settings.
+        "config": {**manifest.config, **(manifest.metrics if ref.stage == "prompts" else {})},
     }
 
 

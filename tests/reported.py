@@ -17,6 +17,12 @@ ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}</styl
 Row = dict[str, Any]
 SCORES = {1: [1.0, 0.0, 0.25, None, 0.0, 0.0], 2: [1.0, 1.0, 0.25, 1.0, None, 0.0]}
 """Of p1, p2 and p3, two samples each."""
+ITEMS = {
+    **{f"p{n}": ("sums", f"1 + {n}?") for n in (1, 2, 3)},
+    **{f"t{n:02}": ("sums", f"2 + {n}?") for n in range(12)},
+    **{f"tw{n}": ("words", f"word {n}?") for n in range(2)},
+}
+"""Train prompts of one task, test prompts of two."""
 TESTED = {0: 3, 1: 5, 2: 9}
 """How many of twelve test prompts each model answers right."""
 
@@ -24,8 +30,7 @@ TESTED = {0: 3, 1: 5, 2: 9}
 def make_run(folder: Path) -> Store:
     """Two iterations with their evaluations; of the triples one has no weight, and one is of the round before."""
     store = Store(folder / "small")
-    items = {f"p{n}": ("sums", f"1 + {n}?") for n in (1, 2, 3)} | {f"t{n:02}": ("sums", f"2 + {n}?") for n in range(12)}
-    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in items.items()])
+    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
     model = trained(store, 0, [prompts])
     evaluated(store, 0, prompts, model)
     before: list[StageRef] = []
@@ -83,6 +88,7 @@ def evaluated(store: Store, iteration: int, prompts: StageRef, model: StageRef, 
         }
         for n in range(12)
     ]
+    rows += [rows[1] | {"prompt_id": f"tw{n}", "task": "words", "score": float(iteration > n)} for n in range(2)]
     parts = pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
     found = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
     return commit(store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=found)

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from looked_at import NASTY, RIGHT, WRONG, commit, damage, drawn, hir, prompt, trained
 from report_page import Page
-from reported import TESTED, Row, attacked_run, evaluated, judged, make_run, without_columns
+from reported import ITEMS, TESTED, Row, attacked_run, evaluated, judged, make_run, without_columns
 
 from flows.page import page
 from flows.report import keep_drawn
@@ -65,10 +65,19 @@ def test_accuracies_are_those_of_the_tables(made, shown):
     rows = shown.tables["Accuracy on unseen prompts"]
     assert [row["iteration"] for row in rows] == ["0", "1", "2"]
     for n, row in enumerate(rows):
-        right = sum(one["score"] == 1 for one in rows_of(made, "evaluations", n))
+        right = sum(one["score"] == 1 for one in rows_of(made, "evaluations", n) if one["task"] == "sums")
         low, high = wilson_interval(right, 12)
         assert row["accuracy [95 %]"] == f"{right / 12:.3f} [{low:.3f}, {high:.3f}]"
         assert (row["majority baseline"], row["items"]) == ("1.000", "12")  # "4" is accepted for all of them
+
+
+def test_every_task_has_its_accuracies(made, shown):
+    told = {(row["task"], row["iteration"]): row for row in shown.tables["Accuracy by task"]}
+    for (task, n), row in told.items():
+        scores = [one["score"] for one in rows_of(made, "evaluations", int(n)) if one["task"] == task]
+        assert row["accuracy [95 %]"].startswith(f"{sum(scores) / len(scores):.3f} [")
+        assert (row["trained on"], row["items"]) == ("yes" if task == "sums" else "no", str(len(scores)))
+    assert len(told) == 6
 
 
 def test_scores_and_what_became_of_samples_are_those_of_the_tables(made, shown):
@@ -225,8 +234,7 @@ def test_a_run_without_iterations_has_a_page(tmp_path):
 
 def test_a_run_of_one_evaluation_says_where_it_starts(tmp_path):
     store = Store(tmp_path / "one")
-    rows = [prompt(f"t{n:02}", ("sums", f"{n}?")) for n in range(12)]
-    prompts = commit(store, "prompts", 0, [], rows)
+    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
     evaluated(store, 0, prompts, trained(store, 0, [prompts]))
     (lead,) = [text for text in Page(page(report(store))).texts["p"] if text.startswith("Before its first iteration")]
     assert "an accuracy of 0.250 [" in lead

@@ -135,7 +135,7 @@ def test_every_text_can_be_read(scheme, open_page):
     texts = tab.evaluate(TEXTS)
     assert len(texts) > 300
     assert [text for text, ink, ground, _ in texts if contrast(ink, ground) < 4.5] == []
-    assert [text for text, _, _, size in texts if size < 9] == []
+    assert [text for text, _, _, size in texts if size < 10] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 from real_run import CORES, TINY, assert_same_content, digests, hir, manifest, write_config
+from report_page import Page
 
 from hir_core.store import Store
 
@@ -78,6 +80,23 @@ def test_another_learning_rate_forks_and_keeps_what_was_there(calls):
     new = {path.split("-")[0] for path in calls[3].files.keys() - calls[2].files.keys()}
     assert new == {"models/0001", "evaluations/0001"}
     assert calls[2].files.items() <= calls[3].files.items()
+
+
+def test_every_call_leaves_a_report_of_the_model_that_it_ended_with(calls, folder):
+    """The last call forked: its only iteration is the report's, though an older model has a higher number."""
+    assert "report  runs/tiny/report.html" in calls[0].output
+    shown = Page((folder / "runs/tiny/report.html").read_text())
+    new = calls[3].files.keys() - calls[2].files.keys()
+    (fork,) = {"/".join(path.split("/")[:2]) for path in new if path.startswith("models/0001-")}
+    told = [row["version"] for row in shown.tables["All versions"] if row["version"].startswith("models/")]
+    assert told[-1] == fork
+    assert [row["iteration"] for row in shown.tables["Accuracy on unseen prompts"]] == ["0", "1"]
+    software = {row["what"]: row["version"] for row in shown.tables["Software"]}
+    assert software["torch"] == version("torch")
+    assert software["ranks"] == str(TINY["launch"]["processes"])
+    peaks = [row[step] for row in shown.tables["Memory"] for step in ("training", "evaluating")]
+    assert len(peaks) == 4
+    assert all(re.fullmatch(r"\d+\.\d [MG]B", peak) for peak in peaks)
 
 
 def test_the_model_loads_with_plain_transformers_and_answers_as_the_table_says(calls, folder):
