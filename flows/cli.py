@@ -11,14 +11,16 @@ from __future__ import annotations
 import difflib
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows import clearing, looking, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
-from hir_core.config import RunConfig, load_config
 from hir_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hir_core.config import RunConfig
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -123,6 +125,8 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     Raises:
         ConfigError: there is no such config, or it is wrong.
     """
+    from hir_core.config import load_config
+
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
     return load_config(_find(config), changes)
