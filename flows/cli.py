@@ -13,14 +13,16 @@ import shlex
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows import clearing, looking, report, taking
 from flows.terminal import RUNS, AsJson, Ref, RunsDir, answer, messages, print_json, print_lines, terminal_width
-from hir_core.config import RunConfig, find_config, load_config
 from hir_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hir_core.config import RunConfig
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -73,6 +75,7 @@ def compare(
 ) -> None:
     """Run methods by tasks by seeds, and say who won; the same command again continues."""
     from hir_core.comparison import load_comparison
+    from hir_core.config import find_config
 
     with messages():
         comparison, arms = load_comparison(find_config(config, CONFIGS), CONFIGS, changes or [])
@@ -171,6 +174,8 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     Raises:
         ConfigError: there is no such config, or it is wrong.
     """
+    from hir_core.config import find_config, load_config
+
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
     return load_config(find_config(config, CONFIGS), changes)

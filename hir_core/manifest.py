@@ -19,7 +19,6 @@ from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hir_core.parts import finite
-from hir_core.schemas import SCHEMAS, optional_columns
 
 STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
 VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
@@ -172,6 +171,8 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
 
 def table_schema(stage: str) -> str:
     """Names and types of the columns that every table of a stage has, in one line; empty for models."""
+    from hir_core.schemas import SCHEMAS, optional_columns  # half of what `hir ls` would take, which needs none of it
+
     if stage not in SCHEMAS:
         return ""
     schema = SCHEMAS[stage]

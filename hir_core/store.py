@@ -19,16 +19,15 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 from pydantic import ValidationError
 
-from hir_core.drafts import Draft
 from hir_core.errors import StoreError, VersionCorrupt, VersionNotFound
 from hir_core.locks import Reader, exclusive
 from hir_core.manifest import STAGES, VERSION_ID, Identity, Manifest
 from hir_core.parts import read_json
-from hir_core.schemas import SCHEMAS
 from hir_core.versions import (
     MANIFEST,
     StageRef,
@@ -39,6 +38,9 @@ from hir_core.versions import (
     remedy,
     visible_files,
 )
+
+if TYPE_CHECKING:
+    from hir_core.drafts import Draft
 
 _REFERENCE = re.compile(rf"(?P<stage>\w+)(@(?P<iteration>\d{{1,9}}|latest)|/(?P<id>{VERSION_ID.pattern}))", re.ASCII)
 
@@ -92,7 +94,7 @@ class Store:
         Raises:
             StoreError: the run's folder cannot be written, or holds a link where a folder should be.
         """
-        draft = Draft(self._ref(identity.stage, identity.id), identity)
+        draft = self._draft(identity)
         for path in (draft.ref.path, draft.path, draft.sealed_path):
             self._refuse_links(path)
         with exclusive(draft.stage_lock, wait=True):
@@ -104,7 +106,7 @@ class Store:
 
     def draft_path(self, identity: Identity) -> Path:
         """Where the draft of a version is, or would be; opens none."""
-        return Draft(self._ref(identity.stage, identity.id), identity).path
+        return self._draft(identity).path
 
     # --- finding ---
 
@@ -214,8 +216,8 @@ class Store:
             VersionNotFound: there is no such version, or it is a model, which holds no table.
             VersionCorrupt: its files are not what its manifest says.
         """
-        if ref.stage not in SCHEMAS:
-            raise VersionNotFound(f"{ref} holds no table: expected a version of {', '.join(SCHEMAS)}")
+        if ref.stage == "models":
+            raise VersionNotFound(f"{ref} holds no table: a model is opened by its folder")
         manifest = self._verified(ref)
         return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
@@ -251,6 +253,11 @@ class Store:
         return manifest
 
     # --- names and places ---
+
+    def _draft(self, identity: Identity) -> Draft:
+        from hir_core.drafts import Draft  # with all schemas: whoever only looks at versions need not wait for them
+
+        return Draft(self._ref(identity.stage, identity.id), identity)
 
     def _ref(self, stage: str, version_id: str) -> StageRef:
         return StageRef(stage, version_id, self.run_dir / stage / version_id)

@@ -152,7 +152,8 @@ def test_flows_never_reach_what_runs_in_the_ranks():
     ("module", "absent"),
     [
         ("hir_core.stages", "torch transformers deepspeed prefect matplotlib"),
-        ("flows.cli", "torch transformers deepspeed prefect matplotlib"),
+        ("flows.cli", "torch transformers deepspeed prefect matplotlib polars hir_core.config"),
+        ("flows.listing", "torch transformers deepspeed prefect matplotlib dataframely hir_core.config"),
         ("hir_core.job", "torch polars prefect matplotlib"),
         ("hir_core.supervisor", "hir_core.launch pydantic polars"),
     ],

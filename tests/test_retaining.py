@@ -283,6 +283,17 @@ def test_a_reader_never_waits_for_a_reader(store):
         pass
 
 
+def test_a_reader_who_was_refused_a_removal_reads_on(store):
+    others = [Store(store.run_dir) for _ in range(2)]
+    for reader in (store, others[0]):
+        reader.table(store.resolve("prompts@0"))
+    with pytest.raises(RunLocked), store.unread():
+        pass
+    del others[0], reader
+    with pytest.raises(RunLocked), others[0].unread():
+        pass
+
+
 # Dies at its n-th change to the file system, in a child for each n that is forked before polars has any thread.
 DIE_AT_EVERY_STEP = """
 import os, shutil, signal, sys

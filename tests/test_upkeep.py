@@ -22,6 +22,7 @@ from test_retaining import names, note, tree
 from flows import stuck
 from hir_core import installation
 from hir_core.findings import Finding
+from hir_core.locks import exclusive
 from hir_core.manifest import identity
 from hir_core.store import Store
 from hir_core.upkeep import check_upkeep
@@ -156,6 +157,11 @@ def test_a_lock_that_a_killed_process_signed_is_stale_and_a_held_one_is_not(stor
     assert place == ".lock"
     hir("doctor", "--fix")
     assert told(store) == []
+
+
+def test_the_lock_of_a_commit_that_goes_on_is_not_stale(store):
+    with exclusive(store.run_dir / "samples" / ".lock", wait=False):
+        assert told(store) == []
 
 
 def test_leftovers_of_a_killed_removal_and_litter_are_deleted(store):
