@@ -71,7 +71,7 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
     are trained would not be those of the model that sampled. The model says so in its config, also once it is saved.
 
     Raises:
-        ConfigError: nothing can be loaded from there.
+        ConfigError: nothing can be loaded from there, or not the whole of a model.
     """
     try:
         config = _config(source, revision, "model")
@@ -79,11 +79,22 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
             if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
                 setattr(config, name, 0.0)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model = auto.from_pretrained(
-            source, config=config, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        model, found = auto.from_pretrained(
+            source,
+            config=config,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except _UNREADABLE as error:
         raise ConfigError(_not_loadable("model", source, error)) from None
+    if missing := sorted(found["missing_keys"]):
+        raise ConfigError(
+            f"model.source: cannot load `{source}` whole: its weights lack {', '.join(missing[:4])}, which would be "
+            "made at random: copy its files again, or save it anew with save_pretrained"
+        )
     model.config.use_cache = True
     return model
 

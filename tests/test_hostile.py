@@ -4,12 +4,15 @@ Nothing here trusts a promise of `transformers`: every file that could run somet
 """
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 import test_stages
+from real_run import command, environment, write_config
+from test_judge import serve  # noqa: F401 - a fixture
 from test_rendering import chat_tokenizer, specials, unigram_tokenizer  # noqa: F401 - a fixture among them
 from test_stages import loop, settings, with_changes  # noqa: F401 - `settings` is a fixture
 from test_store import THIS, commit, rewards
@@ -42,7 +45,7 @@ CORPUS = {
     "outside the plane": "\U0001f469\u200d\U0001f469\U000e0041\U0010ffff\ufffe",
     "combining": "e" + "\u0301" * 500,
     "look-alikes": "\u0430\u0441\uff41 \u200b\u2060",
-    "long word": "x" * 10_000,
+    "long word": "x" * 2_000,
 }
 
 
@@ -134,10 +137,14 @@ def test_no_text_in_any_place_becomes_a_control_token(chat_tokenizer, name):  # 
         renderer = Renderer(tokenizer, template)
         before = [{"role": role, "content": text} for role in ROLES]
         harmless = [{"role": role, "content": "a"} for role in ROLES]
-        found = specials(tokenizer, renderer.prompt_ids(text, text, before))
-        assert [t for t in found if t != "<unk>"] == specials(tokenizer, renderer.prompt_ids("a", "a", harmless))
-        output = renderer.target_ids(text)
-        assert [t for t in specials(tokenizer, output) if t != "<unk>"] == [tokenizer.eos_token]
+        expected = controls(tokenizer, renderer.prompt_ids("a", "a", harmless))
+        assert controls(tokenizer, renderer.prompt_ids(text, text, before)) == expected
+        assert controls(tokenizer, renderer.target_ids(text)) == [tokenizer.eos_token]
+
+
+def controls(tokenizer: Any, ids: list[int]) -> list[str]:
+    """The control tokens; that a letter is unknown commands nothing."""
+    return [token for token in specials(tokenizer, ids) if token != tokenizer.unk_token]
 
 
 FUNCTIONS = """
@@ -209,7 +216,7 @@ def test_a_link_where_launches_write_and_delete_is_refused(settings, tmp_path, p
 
 
 def test_half_a_character_in_a_setting_is_named(settings):  # noqa: F811
-    with pytest.raises(ConfigError, match=r"instructions\.correct, prompts\.0\.task: half a character") as caught:
+    with pytest.raises(ConfigError, match=r"prompts\.0\.task, instructions\.correct: half a character") as caught:
         with_changes(
             settings | {"prompts": [{"path": "p.jsonl", "task": "a\ud800"}]}, {"instructions.correct": "\udfff"}
         )
@@ -346,7 +353,7 @@ def test_attention_code_of_the_hub_is_not_fetched(model):
 )
 def test_a_models_file_that_is_not_what_it_should_be_is_one_clear_error(model, name, content):
     (model / name).write_bytes(content)
-    with pytest.raises(ConfigError, match=r"(model|reward)\.source: cannot load `.*`") as caught:
+    with pytest.raises(ConfigError, match=r"(model|reward)\.source: ") as caught:
         load(model)
     assert "\n" not in str(caught.value)
 
@@ -391,3 +398,26 @@ def test_a_key_among_the_options_of_a_judge_is_refused_and_not_repeated(settings
         with_changes(settings, {"reward": judge})
     assert "sk-secret" not in str(caught.value)
     with_changes(settings, {"reward": judge | {"options": {"max_tokens": 5, "stop_token_ids": [1]}}})
+
+
+SECRETS = {name: f"sk-{name.lower()}-0123456789" for name in ("JUDGE_API_KEY", "OPENAI_API_KEY", "HF_TOKEN")}
+
+
+@pytest.mark.slow
+def test_no_secret_of_the_environment_is_printed_or_written_by_a_run(tmp_path, serve, monkeypatch):  # noqa: F811
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    server, folder, home = serve("Score: 1"), tmp_path / "work", tmp_path / "prefect"
+    folder.mkdir()
+    judge = {"type": "judge", "url": server.url, "model": "m", "api_key_env": "JUDGE_API_KEY"}
+    write_config(folder, reward=judge, launch={"processes": 1}, relabel={"type": "keep_correct"})
+    run = subprocess.run(
+        command("run", "tiny.yaml"), cwd=folder, env=environment(home), capture_output=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert server.headers[0]["Authorization"] == f"Bearer {SECRETS['JUDGE_API_KEY']}"
+    written = {path: path.read_bytes() for place in (folder, home) for path in place.rglob("*") if path.is_file()}
+    assert len([path for path in written if path.suffix in (".parquet", ".log", ".db")]) > 10
+    for secret in SECRETS.values():
+        assert [path for path, data in written.items() if secret.encode() in data] == []
+        assert secret.encode() not in run.stdout + run.stderr

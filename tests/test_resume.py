@@ -1,17 +1,20 @@
 """A run that is killed, at any moment and in any way, continues where it was and ends as if nothing had happened.
 
-One run is stopped five times and then left alone; beside it lies a run of the same config that nobody stopped. What
+One run is stopped eight times and then left alone; beside it lies a run of the same config that nobody stopped. What
 is recorded at each stop is judged below.
 """
 
 import hashlib
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import polars as pl
 import pytest
 from real_run import TINY, assert_same_content, command, digests, environment, hir, manifest, write_config
 
+from hir_core.soundness import check_run
 from hir_core.store import Store
 
 pytestmark = pytest.mark.slow
@@ -35,6 +39,7 @@ SETTINGS: dict[str, Any] = {
     "sampling": {"k": 6, "max_new_tokens": 12, "batch_tokens": 400, "write_every_s": 0},
 }
 PATIENCE_S = 150
+RANDOM_KILLS, RANKS = 3, TINY["launch"]["processes"]
 GONE_WITHIN_S = 10
 
 
@@ -47,6 +52,8 @@ class Stop:
     left: list[str]
     """Processes that were alive 10 s later."""
     versions: dict[str, str]
+    problems: list[dict[str, str]]
+    """What is not sound of the visible versions."""
     parts: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Finished parts of samples that are not committed yet, by name: digest, and time of writing."""
 
@@ -58,8 +65,10 @@ class Story:
         self.folder, self.home, self.run_dir = folder, home, folder / "runs/tiny"
         self.stops: dict[str, Stop] = {}
 
-    def stop(self, name: str, number: signal.Signals, is_time: Callable[[float], bool]) -> None:
-        """Starts the run, sends its process group a signal as soon as it is time, and looks around."""
+    def stop(
+        self, name: str, number: signal.Signals, is_time: Callable[[float], bool], rank: int | None = None
+    ) -> None:
+        """Starts the run, sends its process group, or one of its ranks, a signal when it is time, and looks around."""
         log, started = self.folder / f"{name}.log", time.time()
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -76,12 +85,20 @@ class Story:
                 assert process.poll() is None, f"{name}: the run ended before it could be stopped\n{log.read_text()}"
                 assert time.monotonic() < deadline, f"{name}: the moment never came\n{log.read_text()}"
                 time.sleep(0.01)
-            os.killpg(process.pid, number)
-            code = process.wait(30)
+            if rank is None:
+                os.killpg(process.pid, number)
+            else:
+                os.kill(self._pid_of(rank), number)
+            code = process.wait(PATIENCE_S)
         finally:
             process.kill()
-        left = self._left_alive()
-        self.stops[name] = Stop(code, log.read_text(), left, digests(self.run_dir), self._parts())
+        left, problems = self._left_alive(), check_run(Store(self.run_dir))["problems"]
+        self.stops[name] = Stop(code, log.read_text(), left, digests(self.run_dir), problems, self._parts())
+
+    def _pid_of(self, rank: int) -> int:
+        words = self.run_dir.glob(f"launches/*/rank-{rank}.started.json")
+        pid: int = json.loads(max(words, key=lambda path: path.stat().st_mtime).read_text())["pid"]
+        return pid
 
     def _left_alive(self) -> list[str]:
         deadline = time.monotonic() + GONE_WITHIN_S
@@ -98,6 +115,11 @@ class Story:
 
     def has_started_ranks(self, iteration: int, started: float) -> bool:
         return self._since(started, f"launches/{iteration:04d}/rank-0.started.json") is not None
+
+    def are_ranks_as_old_as(self, age_s: float, iteration: int, started: float) -> bool:
+        words = self.run_dir.glob(f"launches/{iteration:04d}/rank-?.started.json")
+        starts = [path.stat().st_mtime for path in words if path.stat().st_mtime > started]
+        return len(starts) == RANKS and time.time() > max(starts) + age_s
 
     def has_parts(self, count: int) -> bool:
         return len(self._parts()) >= count
@@ -142,12 +164,28 @@ def story(tmp_path_factory) -> Story:
     story.stop("killed between stages", signal.SIGKILL, lambda _: story.has("rewards", 1))
     story.stop("told to end in training", signal.SIGTERM, lambda started: story.is_training(1, started))
     story.stop("Ctrl-C at the start", signal.SIGINT, lambda started: story.has_started_ranks(1, started))
+    draw = random.Random(11)
+    for n in range(RANDOM_KILLS):  # between the start of python and the first steps of training
+        moment = partial(story.are_ranks_as_old_as, draw.uniform(0, 4), 1)
+        story.stop(f"a rank killed at random {n}", signal.SIGKILL, moment, rank=draw.randrange(RANKS))
     hir(folder, story.home, "run", "tiny.yaml")
     return story
 
 
 def test_no_process_is_left_10_s_after(story):
     assert {name: stop.left for name, stop in story.stops.items()} == {name: [] for name in story.stops}
+
+
+def test_what_is_visible_after_a_stop_is_sound(story):
+    assert {name: stop.problems for name, stop in story.stops.items()} == {name: [] for name in story.stops}
+
+
+def test_a_killed_rank_is_named_and_its_launch_commits_nothing(story):
+    before = story.stops["Ctrl-C at the start"].versions
+    for n in range(RANDOM_KILLS):
+        stop = story.stops[f"a rank killed at random {n}"]
+        assert (stop.code, stop.versions) == (1, before)
+        assert re.search(r"^error: rank \d was killed; .*the first rank to fail was \d", stop.output, re.MULTILINE)
 
 
 def test_each_stop_came_where_it_was_meant_to(story):
