@@ -21,7 +21,7 @@ import httpx
 
 from flows.stuck import signed
 from hir_core import supervisor
-from hir_core.errors import ConfigError, HirError, RunCancelled
+from hir_core.errors import ConfigError, HirError, RunCancelled, ServerLost
 
 START_S = 120.0
 """The first start on a machine makes a database: 14 s, more where it is busy."""
@@ -77,20 +77,30 @@ def call(flow: Any, *arguments: Any) -> Any:
     """Runs a flow in this process and returns what it returns.
 
     Raises:
-        HirError: it was cancelled, it failed as it says, or the server was lost before it could be told of the end.
+        HirError: it was cancelled, or failed, as it says.
+        ServerLost: the server could not be told how it ended.
     """
     try:
         with signed():
             state = flow(*arguments, return_state=True)
     except httpx.TransportError as error:
-        raise HirError(
-            f"Prefect's server at {os.environ.get('PREFECT_API_URL') or 'PREFECT_API_URL'} was lost ({error}): "
-            "everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same command "
-            "continues, or says that all is there"
+        raise ServerLost(
+            f"{_told_before(error)}Prefect's server at {os.environ.get('PREFECT_API_URL', 'PREFECT_API_URL')} was lost "
+            f"({error}): everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same "
+            "command continues, or says that all is there"
         ) from None
     if state.is_cancelled():
         raise RunCancelled(state.message)
     return state.result()
+
+
+def _told_before(error: BaseException) -> str:
+    """What had gone wrong when the server was to be told of it, with a line break; nothing where all went well."""
+    while error.__context__ is not None:
+        error = error.__context__
+        if isinstance(error, HirError):
+            return f"{error}\n"
+    return ""
 
 
 def _users_server() -> str | None:

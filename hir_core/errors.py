@@ -10,7 +10,8 @@ HirError
 ├── RewardError          a reward function failed or broke its contract
 ├── TrainingError        the triples or the weights are not what training must start from
 ├── JobFailed            a launch ended without its outputs
-└── RunCancelled         somebody cancelled the run from Prefect
+├── RunCancelled         somebody cancelled the run from Prefect
+└── ServerLost           Prefect's server went away while a run worked
 """
 
 from __future__ import annotations
@@ -111,3 +112,7 @@ class RunCancelled(HirError):
     """Somebody cancelled the run while it worked."""
 
     exit_code = 130
+
+
+class ServerLost(HirError):
+    """Prefect's server went away while a run worked, which went on to its end without."""

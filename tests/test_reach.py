@@ -39,7 +39,7 @@ def come(settings: dict[str, Any], **changes: Any) -> int | None:
 def test_a_config_has_come_as_far_as_its_loop_went(settings, more):
     settings |= more
     assert come(settings) is None
-    for iterations in (0, 1, 3):
+    for iterations in (0, 2):
         loop(with_changes(settings, {"iterations": iterations}))
         assert come(settings) == iterations
 
@@ -51,8 +51,10 @@ def test_iterations_of_a_fork_do_not_count(settings):
     assert come(settings, seed=1) is None
 
 
-@pytest.mark.parametrize(("lost", "left"), [("evaluations", 1), ("models", 1), ("triples", 1), ("samples", 1)])
-def test_an_iteration_that_is_not_complete_does_not_count(settings, lost, left):
-    run = loop(with_changes(settings, {"iterations": 2}))
-    shutil.rmtree(run.store.resolve(f"{lost}@2").path)
-    assert come(settings) == left
+def test_an_iteration_that_is_not_complete_does_not_count(settings):
+    store = loop(with_changes(settings, {"iterations": 2})).store
+    for lost in ("evaluations@2", "models@2", "triples@2", "rewards@2", "samples@2"):
+        shutil.rmtree(store.resolve(lost).path)
+        assert come(settings) == 1
+    shutil.rmtree(store.resolve("evaluations@0").path)
+    assert come(settings) is None
