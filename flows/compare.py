@@ -26,19 +26,18 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
     rows: list[dict[str, Any]] = []
     for number, arm in enumerate(arms, start=1):
         print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)
-        store = Run(arm.config).store
-        there = store.versions()
-        rows += points(arm, hindsight(arm.config))
+        run = Run(arm.config)
+        there = run.store.versions()
+        rows += points(arm, run, hindsight(arm.config))
         # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
-        if number == len(arms) or store.versions() != there:
+        if number == len(arms) or run.store.versions() != there:
             write(comparison, pl.DataFrame(rows), f"{number} of {len(arms)} arms")
     print("\n" + (comparison.folder / "table.md").read_text())
     print(f"plot    {comparison.folder / 'curves.png'}")
 
 
-def points(arm: Arm, models: Sequence[Outputs]) -> list[dict[str, Any]]:
+def points(arm: Arm, run: Run, models: Sequence[Outputs]) -> list[dict[str, Any]]:
     """One arm's learning curve: a row per model."""
-    run = Run(arm.config)
     return [{"task": arm.task, "method": arm.method, "seed": arm.seed, **_point(run, made)} for made in models]
 
 

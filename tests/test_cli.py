@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli import app, next_commands
-from flows.display import Display, headline
+from flows.display import COLUMNS, Display, fitting_columns, headline
 from flows.listing import describe_versions, metric_text, versions_text
 from flows.wording import accuracy, duration, folded, printable, size
 from hir_core.config import parse_config
@@ -362,6 +362,21 @@ def test_the_table_stays_aligned_in_80_columns(run: Run, outputs: list[Outputs])
         "    1 0.410 [0.375, 0.446]    0.300       – 1.250       –   1,234   0.50      –",
     ]
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (39, "model accuracy time"),
+        (60, "model accuracy baseline samples loss time"),
+        (75, "model accuracy baseline samples loss tok/s tok/s time"),
+        (80, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+        (10, "model accuracy time"),
+        (None, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+    ],
+)
+def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(columns: int | None, names: str) -> None:
+    assert " ".join(COLUMNS[n][1].split()[0] for n in fitting_columns(columns)) == names
 
 
 def test_how_the_weights_are_held_for_sampling_is_told(run: Run, outputs: list[Outputs]) -> None:

@@ -158,3 +158,28 @@ def test_the_results_are_a_table_a_picture_and_the_points_behind_them(tmp_path):
     assert table[7].startswith("hindsight ends 15.0 points ahead of filter [")
     assert pl.read_parquet(comparison.folder / "curves.parquet").equals(found)
     assert (comparison.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_new(tmp_path, monkeypatch):
+    """Of six arms in two runs the third finds something to make; the others are there."""
+    where = {"runs_dir": str(tmp_path / "runs"), "tasks": {"counting": {}}, "seeds": [0, 1]}
+    comparison, arms = loaded(tmp_path, **where)
+    assert len(arms) == 6
+    written, ran = [], []
+
+    def run_arm(config):
+        ran.append(config)
+        if len(ran) == 3:
+            (config.run_dir / "models" / "0000-0123abcd").mkdir(parents=True)
+
+    def write(comparison, curves, progress):
+        written.append((curves.height, progress))
+        comparison.folder.mkdir(parents=True, exist_ok=True)
+        (comparison.folder / "table.md").write_text("")
+
+    monkeypatch.setattr(compare, "hindsight", run_arm)
+    monkeypatch.setattr(compare, "points", lambda arm, run, models: [{"method": arm.method}])
+    monkeypatch.setattr(compare, "write", write)
+    compare.compare.fn(comparison, arms)
+    assert ran == [arm.config for arm in arms]
+    assert written == [(3, "3 of 6 arms"), (6, "6 of 6 arms")]
