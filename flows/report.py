@@ -10,15 +10,17 @@ import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.terminal import RUNS, AsJson, OneRun, RunsDir, messages, print_json
 from flows.wording import clipped, printable
 from hir_core.errors import VersionNotFound
-from hir_core.store import Store
-from hir_core.versions import StageRef
+
+if TYPE_CHECKING:
+    from hir_core.store import Store
+    from hir_core.versions import StageRef
 
 PROBLEM = 300
 

@@ -56,7 +56,8 @@ def messages() -> Iterator[None]:
     except OSError as error:
         if error.errno not in REFUSED:
             raise  # nothing that a person could mend
-        print(f"error: {printable(str(error))}: {REFUSED[error.errno]}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {printable(f'{where}{error.strerror}')}: {REFUSED[error.errno]}", file=sys.stderr)
         raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)

@@ -225,7 +225,8 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path, reader
 def test_a_full_disk_is_told(folder: Path) -> None:
     line = f"{sys.executable} -c 'from flows.cli import app; app()' ls > /dev/full"
     ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
-    assert (ended.returncode, ended.stderr) == (1, "error: the disk is full: make room; the same command continues\n")
+    said = "No space left on device: make room; nothing that was committed is lost, and the same command continues"
+    assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
 
 
 # --- what only a launch can find ---
