@@ -15,6 +15,7 @@ from prefect import flow
 
 from flows.curves import draw
 from flows.hindsight import hindsight
+from flows.stuck import sign
 from flows.wording import NOTHING
 from hir_core.comparison import Arm, CompareConfig, last_points, paired, t_interval, verdict
 from hir_core.stages import Outputs, Run
@@ -23,6 +24,7 @@ from hir_core.stages import Outputs, Run
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
 def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
     """Runs the arms that are not there yet, one after the other, and keeps the results up to date."""
+    sign()
     rows: list[dict[str, Any]] = []
     for number, arm in enumerate(arms, start=1):
         print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)

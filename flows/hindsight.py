@@ -20,6 +20,7 @@ from flows.artifacts import Shown
 from flows.cancelling import cancellable
 from flows.display import Display
 from flows.report import keep_drawn
+from flows.stuck import sign
 from hir_core.config import RunConfig, parse_config
 from hir_core.errors import JobFailed, RunCancelled, RunLocked
 from hir_core.identities import Scored
@@ -64,6 +65,7 @@ def hindsight(
     Raises:
         HirError: the config is wrong, the run has another writer, or a stage failed.
     """
+    sign()
     run = Run(config if isinstance(config, RunConfig) else parse_config(config, "config"))
     prompts = run.check()
     try:

@@ -12,10 +12,11 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import psutil
 
 from hir_core.findings import Finding
@@ -33,11 +34,20 @@ class FlowRun(NamedTuple):
     tags: list[str]
 
 
-def signed() -> AbstractContextManager[set[str]]:
-    """Flow runs that start inside carry this process's signature as a tag."""
-    from prefect import tags
+def sign() -> None:
+    """Tags the flow run that is going on with this process's signature.
 
-    return tags(signature(os.getpid()))
+    Not by `prefect.tags`: every task would inherit the tag, and ask the server for its limit before it starts.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    found = context.flow_run
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # a server that is away is no obstacle
+        client.update_flow_run(found.id, tags=[*found.tags, signature(os.getpid())])
 
 
 def signature(pid: int) -> str:

