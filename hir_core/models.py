@@ -79,18 +79,10 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
             if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
                 setattr(config, name, 0.0)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, found = auto.from_pretrained(
-            source,
-            config=config,
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
+        model, missing = _loaded(auto, source, config, dtype, revision)
     except _UNREADABLE as error:
         raise ConfigError(_not_loadable("model", source, error)) from None
-    if missing := sorted(found["missing_keys"]):
+    if missing:
         raise ConfigError(
             f"model.source: cannot load `{source}` whole: its weights lack {', '.join(missing[:4])}, which would be "
             "made at random: copy its files again, or save it anew with save_pretrained"
@@ -107,18 +99,11 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
             made at random, and its scores with it.
     """
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            source,
-            config=_config(source, revision, "reward"),
-            revision=revision,
-            dtype=dtype,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-        )
+        config = _config(source, revision, "reward")
+        model, missing = _loaded(AutoModelForSequenceClassification, source, config, dtype, revision)
     except _UNREADABLE as error:
         raise ConfigError(_not_loadable("reward", source, error)) from None
-    if missing := sorted(found["missing_keys"]):
+    if missing:
         raise ConfigError(
             f"reward.source: `{source}` is no trained classifier: its weights lack {', '.join(missing[:4])}; "
             "name a model that was saved with its classification head"
@@ -212,6 +197,20 @@ def _config(source: str, revision: str | None, setting: str) -> Any:
             "others is never run: take `attn_implementation` out of its config.json"
         )
     return config
+
+
+def _loaded(auto: Any, source: str, config: Any, dtype: torch.dtype, revision: str | None) -> tuple[Any, list[str]]:
+    """A model by one of the classes that choose by config, and the weights that it lacks, sorted by name."""
+    model, found = auto.from_pretrained(
+        source,
+        config=config,
+        revision=revision,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+    return model, sorted(found["missing_keys"])
 
 
 def _not_loadable(setting: str, source: str, error: Exception) -> str:

@@ -34,38 +34,27 @@ from hir_core.store import Store
 # At the n-th change to the file system the process is killed, or is told `code`. Forked before polars starts its
 # threads, so that imports are paid once. Ends 3: told so by an error; 4: it went on, and n lies beyond the last change.
 FAULT_AT_EVERY_STEP = """
+from fault_points import strike_at
 from hir_core.errors import StoreError
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "open"}
-kind, code, count = sys.argv[2], int(sys.argv[3]), 0
+kind, code = sys.argv[2], int(sys.argv[3])
 
-def strike(event, arguments):
-    global count
-    if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
-        return
-    if event in CHANGES:
-        count += 1
-        if count == step and code:
-            raise OSError(code, os.strerror(code), "somewhere")
-        if count == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-def fsync(descriptor, sync=os.fsync):
-    strike("os.rename", ())
-    sync(descriptor)
+def strike():
+    if not code:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise OSError(code, os.strerror(code), "somewhere")
 
 for step in range(1, 1000):
     pid = os.fork()
     if pid == 0:
         store = Store(Path(sys.argv[1]) / f"{step:03d}")
-        os.fsync = fsync
-        sys.addaudithook(strike)
+        changes = strike_at(step, strike)
         try:
             commit(store) if kind == "table" else commit_model(store)
         except StoreError:
             os._exit(3)
         except OSError as error:
             os._exit(3 if error.filename == "somewhere" else 5)
-        os._exit(0 if count >= step else 4)
+        os._exit(0 if changes() >= step else 4)
     status = os.waitpid(pid, 0)[1]
     if status == 4 << 8:
         break

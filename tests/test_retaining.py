@@ -294,27 +294,16 @@ def test_a_reader_who_was_refused_a_removal_reads_on(store):
         pass
 
 
+HERE = Path(__file__).parent
+
 # Dies at its n-th change to the file system, in a child for each n that is forked before polars has any thread.
 DIE_AT_EVERY_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
+from fault_points import strike_at
 from hir_core.removing import remove
 from hir_core.retaining import sort_out
 from hir_core.store import Store
-
-CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "open"}
-
-def die_at(step):
-    count = 0
-    def strike(event, arguments):
-        nonlocal count
-        if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
-            return
-        if event in CHANGES:
-            count += 1
-            if count == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(strike)
 
 origin, place = Path(sys.argv[1]), Path(sys.argv[2])
 for step in range(1, 1000):
@@ -324,7 +313,7 @@ for step in range(1, 1000):
         store = Store(folder)
         with store.lock():
             found = sort_out(store)
-            die_at(step)
+            strike_at(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
             remove(store, found)
             os._exit(0)
     if os.waitpid(pid, 0)[1] == 0:
@@ -339,7 +328,7 @@ def test_a_removal_killed_at_every_step_leaves_whole_versions_and_the_next_one_e
     note(store, line)
     extra = weighty(store, 1, [store.resolve("models@0")])  # kept, without its weights
     note(store, [*line, extra])
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     done = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(store.run_dir), str(tmp_path / "killed")]
     steps = int(subprocess.run(done, env=environment, capture_output=True, check=True, text=True).stdout)
     assert steps > 15
