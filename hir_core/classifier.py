@@ -55,7 +55,7 @@ class Classifier:
         asked = [Text(key, pair.ids(query, text)) for key, query, text in texts if key not in done]
         asked.sort(key=lambda text: (len(text.ids), text.key))
         mine = asked[self.rank.rank :: self.rank.world_size]
-        writer = PartWriter(step.output, Scores.create_empty().schema, step.write_every_s)
+        writer = PartWriter(self.rank, step.output, Scores.create_empty().schema, step.write_every_s)
         meter = Meter(self.rank, step.type, "texts", len(asked), len(mine))
         room = context_length(self.model, self.tokenizer)
         problems = {text.key: problem for text in mine if (problem := _problem(text, room))}
@@ -64,7 +64,7 @@ class Classifier:
         for batch, scores in self._scored([text for text in mine if text.key not in problems], step, pad_id):
             writer.add([_row(text, score, "") for text, score in zip(batch, scores, strict=True)])
             meter.add(len(batch), sum(len(text.ids) for text in batch))
-        writer.flush()
+        writer.close(len(mine))
         return meter.facts(self.device)
 
     def _scored(

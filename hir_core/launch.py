@@ -17,11 +17,13 @@ import math
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hir_core import errors, supervisor
@@ -31,6 +33,7 @@ from hir_core.errors import ConfigError, HirError, JobFailed
 from hir_core.launchers import is_free, launcher_command, launcher_env
 from hir_core.rank import Progress, Word, done_file, rank_log, read_progress, read_words, word_file
 from hir_core.sections import LaunchConfig
+from hir_core.stacks import ASK, Standing, held_up_by, standings
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +87,8 @@ def launch(
     Raises:
         ConfigError: the launch cannot work here; nothing was started.
         HirError: a rank raised it; same class, same message.
-        JobFailed: a rank broke or was killed, the time ran out, or the launch ended without a step's outputs.
+        JobFailed: a rank broke or was killed, the time ran out, where the rank that held up the others is named, or the
+            launch ended without a step's outputs.
     """
     place, job_dir = check_launch(config), job_dir.resolve()
     _set_aside(job_dir)
@@ -169,6 +173,13 @@ class _RankWatch:
         """Whether a rank of this machine is known to be alive."""
         return bool(self._handles)
 
+    def where_they_stand(self) -> list[Standing]:
+        """Asks the ranks of this machine that are alive."""
+        for handle in self._handles:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, ASK)
+        return standings([(rank, rank_log(self._job_dir, rank)) for rank in self._handles.values()])
+
     def close(self) -> None:
         """Gives back the descriptors."""
         while self._handles:
@@ -219,7 +230,7 @@ class _Run:
             self._relay()
             now = time.monotonic()
             if now > deadline and not self._is_done:
-                raise self._broken(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
+                raise self._late(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
             patience_ends = min(patience_ends, now + self._patience_s())
             if now >= patience_ends:
                 self._was_stopped = True
@@ -274,6 +285,12 @@ class _Run:
         )  # on another host
         reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
         return self._broken(reason, code=code, is_lost=vanished)
+
+    def _late(self, reason: str) -> JobFailed:
+        found = self.watch.where_they_stand()
+        suspects = held_up_by(found)
+        rank = suspects[0].rank if len(suspects) == 1 else None
+        return self._broken("; ".join([reason, *map(str, suspects or found)]), rank=rank)
 
     def _raised(self, word: Word, code: int) -> HirError:
         kind = getattr(errors, word.type, None)

@@ -5,6 +5,7 @@ launcher's, and writes down how it ended. Every file lies in the job's folder an
 renamed, so a reader never sees half of one:
 
     logs/rank-N.log      output of rank N, file descriptors 1 and 2, C++ included
+    logs/rank-N.stack    where it stands, when asked; see `stacks`
     rank-N.started.json  `Word`s of rank N: who it is; later one of
     rank-N.ended.json
     rank-N.failed.json   with the exception
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from hir_core.errors import HirError
+from hir_core.stacks import answer_asks
 
 STOP_POLL_S = 1.0
 PR_SET_PDEATHSIG = 1
@@ -144,6 +146,7 @@ def rank_process(job_dir: Path) -> Iterator[Rank]:
     """
     rank = Rank(job_dir, *(int(os.environ.get(name, unset)) for name, unset in _LAUNCHER_ENV))
     _redirect_output(rank_log(job_dir, rank.rank))
+    answer_asks(rank_log(job_dir, rank.rank))
     _die_with_parent()
     if int(os.environ.get("CROSS_SIZE", "1")) > 1:
         threading.Thread(target=_die_with_launch, args=(job_dir / "stop",), daemon=True).start()

@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from torch import distributed as dist
 
+from hir_core.errors import StoreError
 from hir_core.parts import finished_parts, list_parts, read_parts, write_part
 from hir_core.rank import Progress, Rank
 
@@ -76,29 +77,47 @@ def summed(values: Sequence[int], device: torch.device) -> list[int]:
 
 
 class PartWriter:
-    """Writes rows as parts named after their first row's key, the first column; what is finished is soon on disk.
+    """Writes a rank's rows as parts named after their first row's key; what is finished is soon on disk.
 
     Args:
-        schema: columns and types of the rows.
+        schema: columns and types of the rows, the key first.
         every_s: finished rows are written at least this often, as soon as their batch is done.
     """
 
-    def __init__(self, folder: Path, schema: Mapping[str, Any], every_s: float) -> None:
-        self.folder, self.schema, self.every_s = folder, dict(schema), every_s
+    def __init__(self, rank: Rank, folder: Path, schema: Mapping[str, Any], every_s: float) -> None:
+        self.rank, self.folder, self.schema, self.every_s = rank, folder, dict(schema), every_s
+        self.key = next(iter(self.schema))
+        self.keys = set[str]()
         self.rows: list[dict[str, Any]] = []
         self.flushed = time.monotonic()
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Takes the rows of one batch."""
+        """Takes the rows of one batch.
+
+        Raises:
+            StoreError: this rank has had one of them before.
+        """
+        for row in rows:
+            if row[self.key] in self.keys:
+                raise StoreError(f"rank {self.rank.rank} writes the row of {self.key} {row[self.key]} twice")
+            self.keys.add(row[self.key])
         self.rows += rows
         if time.monotonic() - self.flushed > self.every_s:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """Writes what was taken since the last time."""
+    def close(self, expected: int) -> None:
+        """Writes the last rows.
+
+        Raises:
+            StoreError: this rank has not written as many rows as its share holds.
+        """
+        self._flush()
+        if len(self.keys) != expected:
+            raise StoreError(f"rank {self.rank.rank} has written {len(self.keys)} of its {expected} rows")
+
+    def _flush(self) -> None:
         if self.rows:
-            frame = pl.DataFrame(self.rows, schema=self.schema)
-            write_part(self.folder, str(self.rows[0][frame.columns[0]]), frame)
+            write_part(self.folder, str(self.rows[0][self.key]), pl.DataFrame(self.rows, schema=self.schema))
         self.rows, self.flushed = [], time.monotonic()
 
 

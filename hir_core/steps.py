@@ -144,7 +144,7 @@ class Job:
         if streamed:
             work = as_many_as_any_rank(work, [self._idle()], self.device)
         asked = {request.key: request for request in mine}
-        writer = PartWriter(step.output, Samples.create_empty().schema, step.write_every_s)
+        writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
         meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(mine) * step.k)
         with torch.no_grad():
             for batch in work:
@@ -152,7 +152,7 @@ class Job:
                 written = [completion for completion in found if completion.key]
                 writer.add([sample_row(step, asked[c.key], c, self.renderer.text(list(c.token_ids))) for c in written])
                 meter.add(len(written), sum(len(completion.token_ids) for completion in written))
-        writer.flush()
+        writer.close(len(mine) * step.k)
         return {**meter.facts(self.device), "weights": why}
 
     def _limits(self, step: SampleStep) -> hf.Limits:

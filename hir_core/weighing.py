@@ -31,7 +31,7 @@ def weigh(step: WeighStep, rank: Rank, model: Any, renderer: Renderer, layout: L
     mine = sorted(asked, key=lambda example: (example.length, example.key))[rank.rank :: rank.world_size]
     room = context_length(model)
     long = [example for example in mine if room is not None and example.length > room]
-    writer = PartWriter(step.output, Weights.create_empty().schema, step.write_every_s)
+    writer = PartWriter(rank, step.output, Weights.create_empty().schema, step.write_every_s)
     meter = Meter(rank, step.type, "outputs", len(asked), len(mine))
     writer.add([{"sample_id": example.key, "logprob": None} for example in long])
     meter.add(len(long), 0)
@@ -44,7 +44,7 @@ def weigh(step: WeighStep, rank: Rank, model: Any, renderer: Renderer, layout: L
             rows = zip(batch, logprobs, strict=True)
             writer.add([{"sample_id": example.key, "logprob": logprob} for example, logprob in rows])
             meter.add(len(batch), sum(example.length for example in batch))
-    writer.flush()
+    writer.close(len(mine))
     return meter.facts(layout.device)
 
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flows.terminal import REFUSED
 from hir_core import manifest, stages
 from hir_core.config import RunConfig
 from hir_core.errors import SchemaError, StoreError
+from hir_core.launch import launch
 from hir_core.parts import finished_parts, list_parts, write_part
 from hir_core.rank import Rank
 from hir_core.soundness import check_run
@@ -279,7 +281,7 @@ def broken(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil: Callab
     """A config of two iterations whose first launch spoils the samples' draft before it says that it is done."""
     config = with_changes(given, {})
 
-    def launch(job_dir: Path, *_: object, on_step: Callable[[int], None], **__: object) -> None:
+    def spoiled(job_dir: Path, *_: object, on_step: Callable[[int], None], **__: object) -> None:
         def seen(number: int) -> None:
             if number == 3:
                 spoil(Path(json.loads((job_dir / "job.json").read_text())["steps"][number]["output"]))
@@ -287,8 +289,44 @@ def broken(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil: Callab
 
         ranks(job_dir, on_step=seen)
 
-    monkeypatch.setattr(stages, "launch", launch)
+    monkeypatch.setattr(stages, "launch", spoiled)
     return config
+
+
+LAWLESS_RANK = """
+import sys
+from pathlib import Path
+from hir_core.rank import rank_process
+
+with rank_process(Path(sys.argv[1])) as rank:
+    from hir_core.samplers import hf
+    from hir_core.steps import run_job
+
+    complete = hf.complete
+    if rank.rank == 1:
+        hf.complete = lambda *given: [*complete(*given)]{change}
+    run_job(rank)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("[1:]", r"^rank 1 has written \d of its \d rows$"),
+        (" * 2", r"^rank 1 writes the row of sample_id \w+ twice$"),
+    ],
+)
+def test_a_real_rank_that_is_short_of_rows_or_writes_twice_is_named(settings, monkeypatch, change, message):  # noqa: F811
+    Path("lawless_rank.py").write_text(LAWLESS_RANK.format(change=change))
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.setattr(stages, "launch", partial(launch, module="lawless_rank"))
+    config = with_changes(settings, {"iterations": 0, "launch": {"processes": 2}})
+    with pytest.raises(StoreError, match=message):
+        loop(config)
+    assert versions(Store(config.run_dir)) == {"prompts@0": 1, "triples@0": 1, "models@0": 1}
+    monkeypatch.setattr(stages, "launch", launch)
+    assert check_run(loop(config).store)["problems"] == []
 
 
 def leave_out_a_prompt(draft: Path) -> None:

@@ -24,7 +24,7 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 # blocks that its block stands on. Units of one line do not know each other.
 BLOCKS: dict[str, list[str]] = {
     "both sides": [
-        "errors supervisor build_locks conversations findings counting",
+        "errors supervisor build_locks conversations findings counting stacks",
         "sections schemas extras tagged_json",
         "explaining",
         "config",

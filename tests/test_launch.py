@@ -201,6 +201,41 @@ def test_a_launch_beyond_its_time_is_ended(job, plain, tmp_path):
     assert processes_of(tmp_path) == []
 
 
+def test_a_launch_beyond_its_time_tells_where_its_ranks_stand(job, plain):
+    told = r"rank 0 is at work\.py:8 `<module>`; rank 1 is at work\.py:8 `<module>`"
+    with pytest.raises(JobFailed, match=told) as caught:
+        launch(job("time.sleep(60)"), plain.model_copy(update={"timeout_s": 2}), module="work")
+    assert caught.value.rank is None
+
+
+COLLECTIVE = """
+from torch import distributed as dist
+from hir_core.shares import finished_keys
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1] + "/store", rank=rank.rank, world_size=2)
+def hang():
+    {hang}
+if rank.rank == 1:
+    hang()
+finished_keys(rank, Path(sys.argv[1]), "prompt_id")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hang", "told"),
+    [
+        ("time.sleep(90)", r"rank 1 is at work\.py:13 `hang`"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 does not answer"),
+    ],
+)
+def test_a_rank_that_hangs_while_the_others_wait_in_a_collective_is_named(job, plain, tmp_path, hang, told):
+    with pytest.raises(JobFailed, match=f"launch.timeout_s = 15 s; {told}; ") as caught:
+        launch(job(COLLECTIVE.format(hang=hang)), plain.model_copy(update={"timeout_s": 15}), module="work")
+    assert caught.value.rank == 1
+    assert "rank 0 waits" not in str(caught.value)
+    assert processes_of(tmp_path) == []
+
+
 def test_an_interrupt_ends_the_ranks_and_is_raised(job, plain, tmp_path):
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
