@@ -154,10 +154,13 @@ def pool(server, folder) -> Iterator[subprocess.Popen[bytes]]:
     """The run `pooled` in a pool with a worker."""
     write_config(folder, "pooled", **SETTINGS, warm_start=LONG)
     hir_with(server, folder, "schedule", "pooled.yaml", "--cron", "0 2 1 1 *")
-    prefect = str(Path(sys.executable).parent / "prefect")
-    worker = server.start(folder, prefect, "worker", "start", "--pool", "hir")
+    worker = start_worker(server, folder)
     yield worker
     end(worker)
+
+
+def start_worker(server: Server, folder: Path) -> subprocess.Popen[bytes]:
+    return server.start(folder, str(Path(sys.executable).parent / "prefect"), "worker", "start", "--pool", "hir")
 
 
 def hir_with(server: Server, folder: Path, *arguments: str, code: int = 0) -> str:
@@ -170,10 +173,17 @@ def hir_with(server: Server, folder: Path, *arguments: str, code: int = 0) -> st
 def served(server, folder) -> Iterator[subprocess.Popen[bytes]]:
     """The run `served`, by a process that serves it."""
     write_config(folder, "served", **SETTINGS, warm_start=LONG)
-    serving = server.start(folder, *command("schedule", "served.yaml", "--interval", "30d", "--serve"))
+    serving = start_serving(server, folder)
     wait_until(lambda: server.has("hindsight/served"), "the serving process")
     yield serving
     end(serving)
+
+
+def start_serving(server: Server, folder: Path) -> subprocess.Popen[bytes]:
+    return server.start(folder, *command("schedule", "served.yaml", "--interval", "30d", "--serve"))
+
+
+RUNS = {"pool": "pooled", "served": "served"}
 
 
 def rank_is_up(folder: Path, run: str, since: float) -> Callable[[], bool]:
@@ -213,7 +223,7 @@ def versions(folder: Path, run: str) -> set[str]:
 @pytest.mark.parametrize("mode", ["pool", "served"])
 def test_a_cancelled_flow_run_leaves_no_process_and_nothing_half_made(mode, server, folder, request):
     request.getfixturevalue(mode)
-    run = {"pool": "pooled", "served": "served"}[mode]
+    run = RUNS[mode]
     flow_run = started(server, folder, run)
     server.client.set_flow_run_state(flow_run, Cancelling())
     assert server.ended(flow_run).state.is_cancelled()
@@ -224,16 +234,18 @@ def test_a_cancelled_flow_run_leaves_no_process_and_nothing_half_made(mode, serv
 @pytest.mark.parametrize("mode", ["pool", "served"])
 def test_a_killed_flow_leaves_no_process_and_the_server_hears_of_it(mode, server, folder, request):
     request.getfixturevalue(mode)
-    flow_run = started(server, folder, {"pool": "pooled", "served": "served"}[mode])
+    flow_run = started(server, folder, RUNS[mode])
     os.kill(flow_process(flow_run), signal.SIGKILL)
     assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
     assert server.ended(flow_run).state.is_crashed()
 
 
-def test_a_time_out_leaves_no_process_and_says_so(server, folder, pool):
-    config = yaml.safe_load((folder / "pooled.yaml").read_text())
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_a_time_out_leaves_no_process_and_says_so(mode, server, folder, request):
+    request.getfixturevalue(mode)
+    config = yaml.safe_load((folder / f"{RUNS[mode]}.yaml").read_text())
     limited = config | {"launch": {"processes": 1, "timeout_s": 2.0}}
-    flow_run = server.trigger("hindsight/pooled", config=limited, further=1)
+    flow_run = server.trigger(f"hindsight/{RUNS[mode]}", config=limited, further=1)
     state = server.ended(flow_run).state
     assert state.is_failed()
     assert "the launch took longer than launch.timeout_s = 2 s" in state.message
@@ -263,13 +275,18 @@ def test_of_two_scheduled_runs_one_is_skipped_and_the_other_continues_by_one_ite
     assert "models@2" not in versions(folder, "short")
 
 
-@pytest.mark.parametrize(("mode", "number"), [("pool", signal.SIGTERM), ("served", signal.SIGINT)])
-def test_who_started_a_flow_takes_it_along_when_it_is_told_to_end(mode, number, server, folder, request):
-    starter = request.getfixturevalue(mode)
-    flow_run = started(server, folder, {"pool": "pooled", "served": "served"}[mode])
-    os.killpg(starter.pid, number)
-    assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
-    starter.wait(60)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["told to end", "Ctrl-C"])
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_who_started_a_flow_takes_it_along(mode, number, server, folder, request):
+    end(request.getfixturevalue(mode))  # of two, the other one might take the flow run
+    starter = {"pool": start_worker, "served": start_serving}[mode](server, folder)
+    try:
+        flow_run = started(server, folder, RUNS[mode])
+        os.killpg(starter.pid, number)
+        assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
+        starter.wait(60)
+    finally:
+        end(starter)
 
 
 # --- what is called directly -----------------------------------------------------------------------------------------
