@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hir_core.errors import VersionNotFound
-from hir_core.explaining import did_you_mean
+from hir_core.errors import VersionNotFound, did_you_mean
 from hir_core.manifest import STAGES
 from hir_core.store import Store
 from hir_core.versions import StageRef

@@ -10,8 +10,7 @@ from fractions import Fraction
 
 import polars as pl
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 from hir_core.schemas import content_key
 
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean, explain, roots
+from hir_core.errors import ConfigError, did_you_mean
+from hir_core.explaining import explain, roots
 from hir_core.sections import (
     WITH_ATTRIBUTES,
     AttributesRelabel,

@@ -16,7 +16,8 @@ HirError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 
@@ -116,3 +117,9 @@ class RunCancelled(HirError):
 
 class ServerLost(HirError):
     """Prefect's server went away while a run worked, which went on to its end without."""
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """A hint at the nearest of the known names, to end a message with; nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 from hir_core.schemas import SCHEMAS
 from hir_core.store import Store
 from hir_core.versions import StageRef

@@ -1,14 +1,14 @@
-"""What is wrong with a configuration, in words of a configuration: problems that pydantic found, near names for typos.
+"""What is wrong with a configuration, in words of a configuration: problems that pydantic found.
 
 Reads pydantic's problems and the sections' fields; leaves raising to `config`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
+from hir_core.errors import did_you_mean
 from hir_core.sections import Part
 
 EXPECTED = {
@@ -80,12 +80,6 @@ def _known_keys(section: type[Part], name: str, root: type[Part]) -> str:
     if homes and section is root:
         return f"; did you mean {' or '.join(f'`{home}`' for home in homes)}?"
     return f"; expected one of {', '.join(section.model_fields)}"
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """A hint at the nearest of the known names, to end a message with; nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def _walk(place: Sequence[Any], root: type[Part]) -> tuple[list[str], type[Part]]:

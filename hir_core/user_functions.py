@@ -16,8 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hir_core.errors import ConfigError, RewardError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, RewardError, did_you_mean
 
 
 class UserFunction:

@@ -12,8 +12,7 @@ from hir_core.constraints.keywords import KEYWORDS
 from hir_core.constraints.kinds import Kind
 from hir_core.constraints.letters import LETTERS
 from hir_core.constraints.numerals import NUMERALS
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 
 KINDS: dict[str, Kind] = {
     kind.name: kind for family in (AMOUNTS, KEYWORDS, LETTERS, NUMERALS, FORMATS) for kind in family

@@ -12,8 +12,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 from hir_core.extras import import_extra
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import Row, item_from_row

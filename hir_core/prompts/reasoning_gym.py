@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 from hir_core.extras import import_extra
 from hir_core.prompts.items import Item
 from hir_core.schemas import content_key

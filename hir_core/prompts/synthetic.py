@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import ValidationError
 
-from hir_core.errors import ConfigError
-from hir_core.explaining import did_you_mean
+from hir_core.errors import ConfigError, did_you_mean
 from hir_core.prompts.constrained_writing import ConstrainedWriting
 from hir_core.prompts.date_understanding import DateUnderstanding
 from hir_core.prompts.dice import Dice
