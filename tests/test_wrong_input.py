@@ -94,8 +94,8 @@ def test_a_config_that_is_not_there_names_near_and_shipped_ones(tell: Tell) -> N
 
 
 def test_a_comparison_is_no_run_and_a_run_no_comparison(tell: Tell) -> None:
-    assert "counting.yaml is a comparison and no single run: start it with `hir compare`" in tell(
-        "comparisons/counting"
+    assert "four_tasks.yaml is a comparison and no single run: start it with `hir compare`" in tell(
+        "comparisons/four_tasks"
     )
     told = CliRunner().invoke(app, ["compare", "quickstart"])
     assert told.exit_code == 2
