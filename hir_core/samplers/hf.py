@@ -185,6 +185,17 @@ def _uniforms(seed: int, count: int) -> Any:
     return np.random.Generator(np.random.Philox(key=seed)).random(count)
 
 
+def _cache_of(found: Any) -> dict[str, Any]:
+    """The keys and values of a pass, under the name that the next pass takes them by: transformers 5.24 renamed it."""
+    name = "cache" if "cache" in found else "past_key_values"
+    return {name: found[name]}
+
+
+def _select(cache: dict[str, Any], rows: Tensor) -> None:
+    for held in cache.values():
+        held.batch_select_indices(rows)
+
+
 class _CausalStream:
     """Forward passes of a decoder-only model over left-padded prompts and a growing cache."""
 
@@ -199,8 +210,8 @@ class _CausalStream:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         found = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
         order = torch.arange(len(prompts), device=device).repeat_interleave(repeats)
-        self.cache = found.past_key_values
-        self.cache.batch_select_indices(order)
+        self.cache = _cache_of(found)
+        _select(self.cache, order)
         self.mask = mask[order]
         return found.logits[order, -1]  # type: ignore[no-any-return]
 
@@ -212,15 +223,15 @@ class _CausalStream:
             input_ids=tokens[:, None],
             attention_mask=self.mask,
             position_ids=positions,
-            past_key_values=self.cache,
             use_cache=True,
+            **self.cache,
         )
-        self.cache = found.past_key_values
+        self.cache = _cache_of(found)
         return found.logits[:, -1]  # type: ignore[no-any-return]
 
     def select(self, rows: Tensor) -> None:
         """Keeps only the given rows of the batch."""
-        self.cache.batch_select_indices(rows)
+        _select(self.cache, rows)
         self.mask = self.mask[rows]
 
 
@@ -237,7 +248,7 @@ class _EncoderDecoderStream:
         mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=device)
         self.encoded = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
         self.mask = mask
-        self.cache: Any = None
+        self.cache: dict[str, Any] = {}
         start = torch.full((len(prompts),), self.model.config.decoder_start_token_id, device=device)
         logits = self.next(start)
         order = torch.arange(len(prompts), device=device).repeat_interleave(repeats)
@@ -250,14 +261,14 @@ class _EncoderDecoderStream:
             encoder_outputs=self.encoded,
             attention_mask=self.mask,
             decoder_input_ids=tokens[:, None],
-            past_key_values=self.cache,
             use_cache=True,
+            **self.cache,
         )
-        self.cache = found.past_key_values
+        self.cache = _cache_of(found)
         return found.logits[:, -1]  # type: ignore[no-any-return]
 
     def select(self, rows: Tensor) -> None:
         """Keeps only the given rows of the batch, or repeats them."""
-        self.cache.batch_select_indices(rows)
+        _select(self.cache, rows)
         self.mask = self.mask[rows]
         self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]
