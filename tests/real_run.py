@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hir_core.store import Store
 
 LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
+GONE_WITHIN_S = 10
+"""What is promised of the processes of a run that has ended, in whatever way."""
 TINY: dict[str, Any] = {
     "run": "tiny",
     "iterations": 1,
@@ -85,6 +88,27 @@ def manifest(run_dir: Path, version: str) -> dict[str, Any]:
     """The manifest of a version, read as anybody can."""
     found: dict[str, Any] = json.loads((Store(run_dir).resolve(version).path / "manifest.json").read_text())
     return found
+
+
+def processes_with(text: str) -> list[str]:
+    """Living processes with the text in the environment that they were started with, each as `pid: command`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and text.encode() in (entry / "environ").read_bytes():
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                found.append(f"{entry.name}: {b' '.join(arguments).decode()}")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def left_alive(mark: str) -> list[str]:
+    """Processes with the mark in their environment that are alive when all of them should be gone."""
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while (left := processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def assert_same_content(one: Path, other: Path) -> None:

@@ -27,8 +27,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
-from real_run import command, environment, hir, write_config
-from test_resume import processes_with
+from real_run import command, environment, hir, left_alive, processes_with, write_config
 
 from hir_core.store import Store
 
@@ -36,7 +35,6 @@ pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 150
-GONE_WITHIN_S = 10
 SETTINGS: dict[str, Any] = {"iterations": 0, "launch": {"processes": 1}}
 LONG: dict[str, Any] = {"demonstrations": 32, "epochs": 600, "batch_size": 8, "learning_rate": 0.001}
 ROWS = [{"query": f"{n} + 1?", "references": [str(n + 1)], "split": "test" if n < 3 else "train"} for n in range(9)]
@@ -195,13 +193,6 @@ def flow_process(flow_run: UUID) -> int:
     """The process of a flow run: of all below it, the one that Prefect's engine is."""
     (found,) = [line for line in processes_with(f"PREFECT__FLOW_RUN_ID={flow_run}") if "prefect.engine" in line]
     return int(found.split(":")[0])
-
-
-def left_alive(mark: str) -> list[str]:
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while (left := processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
 
 
 def started(server: Server, folder: Path, run: str, **parameters: Any) -> UUID:

@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from real_run import TINY, assert_same_content, command, digests, environment, hir, manifest, write_config
+from real_run import TINY, assert_same_content, command, digests, environment, hir, left_alive, manifest, write_config
 
 from hir_core.soundness import check_run
 from hir_core.store import Store
@@ -40,7 +40,6 @@ SETTINGS: dict[str, Any] = {
 }
 PATIENCE_S = 150
 RANDOM_KILLS, RANKS = 3, TINY["launch"]["processes"]
-GONE_WITHIN_S = 10
 
 
 @dataclass
@@ -90,7 +89,7 @@ class Story:
             code = process.wait(PATIENCE_S)
         finally:
             process.kill()
-        left, problems = self._left_alive(), check_run(Store(self.run_dir))["problems"]
+        left, problems = left_alive(str(self.home)), check_run(Store(self.run_dir))["problems"]
         self.stops[name] = Stop(code, log.read_text(), left, digests(self.run_dir), problems, self._parts())
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path, is_time: Callable[[], bool]) -> None:
@@ -104,12 +103,6 @@ class Story:
         words = self.run_dir.glob(f"launches/*/rank-{rank}.started.json")
         pid: int = json.loads(max(words, key=lambda path: path.stat().st_mtime).read_text())["pid"]
         return pid
-
-    def _left_alive(self) -> list[str]:
-        deadline = time.monotonic() + GONE_WITHIN_S
-        while (left := processes_with(str(self.home))) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return left
 
     def _parts(self) -> dict[str, tuple[str, int]]:
         return parts_in(self.run_dir / "samples", ".draft-*/part-*.parquet")
@@ -147,19 +140,6 @@ class Story:
 def parts_in(folder: Path, pattern: str) -> dict[str, tuple[str, int]]:
     paths = folder.glob(pattern)
     return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in paths}
-
-
-def processes_with(text: str) -> list[str]:
-    """Living processes with the text in the environment that they were started with."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and text.encode() in (entry / "environ").read_bytes():
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                found.append(f"{entry.name}: {b' '.join(arguments).decode()}")
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
