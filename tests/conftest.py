@@ -19,6 +19,12 @@ os.environ["COLUMNS"] = "100"  # whatever terminal the tests run in
 TEXT = "how many plums figs and pears do I have in all one two three four five six seven eight nine ten"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "how often test_kills.py kills a run in each stage; with many, also give --timeout=0"
+    parser.addoption("--kills", type=int, default=1, help=told)
+    parser.addoption("--kills-seed", type=int, default=1, help="what its moments and victims are drawn with")
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level, 300 tokens, a few words among them."""
