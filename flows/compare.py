@@ -18,6 +18,7 @@ from flows.hindsight import hindsight
 from flows.stuck import sign
 from flows.wording import NOTHING
 from hir_core.comparison import Arm, CompareConfig, last_points, paired, t_interval, verdict
+from hir_core.reach import made_so_far
 from hir_core.stages import Outputs, Run
 
 
@@ -30,12 +31,22 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
         print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)
         run = Run(arm.config)
         there = run.store.versions()
-        rows += points(arm, run, hindsight(arm.config))
+        rows += points(arm, run, complete(run) or hindsight(arm.config))
         # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
         if number == len(arms) or run.store.versions() != there:
             write(comparison, pl.DataFrame(rows), f"{number} of {len(arms)} arms")
     print("\n" + (comparison.folder / "table.md").read_text())
     print(f"plot    {comparison.folder / 'curves.png'}")
+
+
+def complete(run: Run) -> list[Outputs]:
+    """The models of an arm that is through, none of any other: a flow takes seconds to find nothing to do."""
+    wanted = run.config.iterations + 1
+    made = made_so_far(run, run.check())
+    if len(made) < wanted:
+        return []
+    print(f"nothing to do: model {wanted - 1} is there", flush=True)
+    return made[:wanted]
 
 
 def points(arm: Arm, run: Run, models: Sequence[Outputs]) -> list[dict[str, Any]]:

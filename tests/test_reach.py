@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from test_stages import loop, ranks, with_changes
 
+from flows.compare import complete
 from hir_core import stages
-from hir_core.reach import reached
+from hir_core.reach import made_so_far, reached
 from hir_core.stages import Run
 
 
@@ -42,6 +43,20 @@ def test_a_config_has_come_as_far_as_its_loop_went(settings, more):
     for iterations in (0, 2):
         loop(with_changes(settings, {"iterations": iterations}))
         assert come(settings) == iterations
+
+
+def test_what_a_config_has_made_is_told_with_what_was_drawn_from_it(settings):
+    run = loop(with_changes(settings, {"iterations": 2}))
+    made = made_so_far(run, run.check())
+    assert [outputs.model.iteration for outputs in made] == [0, 1, 2]
+    assert [str(outputs.samples) for outputs in made[:2]] == [str(run.store.resolve(f"samples@{n}")) for n in (1, 2)]
+    assert made[2].samples is None
+
+
+def test_an_arm_is_complete_with_its_last_model_and_one_cut_short_to_its_own_iterations(settings):
+    loop(with_changes(settings, {"iterations": 2}))
+    for iterations, models in ((1, 2), (2, 3), (3, 0)):
+        assert len(complete(Run(with_changes(settings, {"iterations": iterations})))) == models
 
 
 def test_iterations_of_a_fork_do_not_count(settings):
