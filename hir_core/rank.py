@@ -38,6 +38,7 @@ from typing import Any, Literal, NoReturn
 
 from hir_core.errors import HirError
 from hir_core.stacks import answer_asks
+from hir_core.supervisor import SUPERVISOR, parent_of
 
 STOP_POLL_S = 1.0
 PR_SET_PDEATHSIG = 1
@@ -180,6 +181,16 @@ def _redirect_output(log: Path) -> None:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    supervisor = os.environ.get(SUPERVISOR)  # unset on other hosts
+    if supervisor is not None and not _is_below(int(supervisor)):  # both were killed while this process started
+        os._exit(128 + signal.SIGKILL)
+
+
+def _is_below(ancestor: int) -> bool:
+    pid = os.getppid()
+    while pid not in (0, ancestor):
+        pid = parent_of(pid)
+    return pid == ancestor
 
 
 def _die_with_launch(stop: Path) -> None:

@@ -27,6 +27,8 @@ from types import FrameType
 TERM_GRACE_S = 3.0
 KILL_GRACE_S = 4.0
 POLL_S = 0.05
+SUPERVISOR = "HIR_SUPERVISOR"
+"""The variable in which the command and all below it find this process's id."""
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -38,8 +40,9 @@ def main(stop_file: Path, command: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, told_to_stop.set)
     parent = os.getppid()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    env = os.environ | {SUPERVISOR: str(os.getpid())}
     # preexec_fn is safe here: this process has one thread.
-    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_supervisor)
+    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env, preexec_fn=_die_with_supervisor)
     statuses: dict[int, int] = {}
     while launcher.pid not in statuses and not told_to_stop and not _has_left(parent):
         _reap(statuses)
@@ -108,7 +111,7 @@ def _descendants() -> set[int]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            children.setdefault(_parent_of(entry), []).append(int(entry.name))
+            children.setdefault(parent_of(int(entry.name)), []).append(int(entry.name))
     found: set[int] = set()
     waiting = [os.getpid()]
     while waiting:
@@ -118,9 +121,10 @@ def _descendants() -> set[int]:
     return found
 
 
-def _parent_of(process: Path) -> int:
+def parent_of(pid: int) -> int:
+    """The process that started another one, or has adopted it; 0 where there is none."""
     try:
-        stat = (process / "stat").read_bytes()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return int(stat.rpartition(b")")[2].split()[1])  # the name before it may hold blanks and brackets

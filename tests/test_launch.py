@@ -317,6 +317,23 @@ def test_a_killed_supervisor_takes_launcher_and_ranks_along(driver, tmp_path, la
         os.kill(pid, signal.SIGKILL)
 
 
+@needs_two_cores
+def test_a_rank_that_starts_while_its_supervisor_is_killed_ends_as_well(job, tmp_path):
+    job_dir = job("time.sleep(120)")
+    work = tmp_path / "work.py"
+    work.write_text(f"import time; time.sleep(2)\n{work.read_text()}")  # an interpreter that starts slowly
+    (tmp_path / "plain_launcher.py").write_text(PLAIN_LAUNCHER)
+    env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    script = DRIVER.format(launcher="plain", folder=tmp_path)
+    process = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: len(processes_of(tmp_path)) == 5, 60), "driver, supervisor, launcher and two ranks"
+    [watching] = [pid for pid in processes_of("supervisor.py") if pid in processes_of(tmp_path)]
+    os.kill(watching, signal.SIGKILL)
+    assert process.wait(10) == 1
+    assert not any(job_dir.glob("rank-*")), "the ranks were up before"
+    assert wait_until(lambda: processes_of(tmp_path) == [], 10)
+
+
 def test_what_a_successful_rank_left_running_is_ended(job, plain, tmp_path):
     launch(job('os.system(f"setsid tail -f {sys.argv[1]}/job.json &")\nrank.step_done(0)'), plain, module="work")
     assert processes_of(tmp_path) == []
