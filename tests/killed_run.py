@@ -25,6 +25,7 @@ from real_run import GONE_WITHIN_S, command, digests, environment, left_alive, p
 from hir_core.launch import POLL_S
 from hir_core.soundness import check_run
 from hir_core.store import Store
+from hir_core.supervisor import parent_of
 
 ORDER = ["prompts@0", "triples@0", "models@0", "evaluations@0", "samples@1"]
 ORDER += ["rewards@1", "triples@1", "models@1", "evaluations@1"]
@@ -259,7 +260,8 @@ class KilledRun:
         usual = median(self._usual[visit][-USUAL_OF:])
         if visit in self._shortened:
             usual *= 1 - self._finished(visit)
-        return usual if victim == "flow" else max(0.0, usual - POLL_S)  # the ranks have done theirs when it is noticed
+        # The ranks have done theirs when the driver notices.
+        return usual if victim == "flow" else usual - min(POLL_S, usual / 2)
 
     def _finished(self, visit: str) -> float:
         """The share of a step that finished parts hold; a prompt is a part."""
@@ -343,10 +345,6 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return found
-
-
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def left_of(processes: list[str]) -> list[str]:
