@@ -18,6 +18,7 @@ from hir_core.config import RunConfig
 from hir_core.devices import find_place
 from hir_core.rank import Progress
 from hir_core.stages import Outputs, Run
+from hir_core.telling_apart import tells_apart
 from hir_core.versions import StageRef
 
 COLUMNS = (
@@ -47,6 +48,7 @@ DOING = {
     "relabel": "relabeling samples for model {}",
 }
 """What a person reads for the steps of a launch, and for those of the driver between launches."""
+BLIND = "it does not tell the two instructions apart: train on fewer wrong outputs"
 
 
 class Display:
@@ -84,7 +86,16 @@ class Display:
         refs = [outputs.model, outputs.evaluation, outputs.samples, rewards]
         is_new = any(ref is not None and ref not in self.there for ref in refs)
         self._line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING])
+        if self._is_blind(outputs.model):
+            self.bar.say(f"      {BLIND}")
         self.models.append(outputs)
+
+    def _is_blind(self, model: StageRef) -> bool:
+        """Whether an output is as likely under the wrong instruction as under the correct one."""
+        store = self.run.store
+        manifest = store.manifest(model)
+        triples = [store.manifest(store.resolve(name)) for name in manifest.parents if name.startswith("triples/")]
+        return any(tells_apart(manifest, one) is False for one in triples)
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""

@@ -43,6 +43,12 @@ def remarks(facts: Facts) -> list[str]:
     not_judged = tested[-1].get("not_judged") if tested else 0
     if not_judged:
         found.append(f"{number(not_judged)} of the last answers could not be judged; they count as not right.")
+    blind = [n for n, one in each(facts["rounds"], "model") if one["tells_apart"] is False]
+    if blind:
+        found.append(
+            f"After {_iterations(blind)} the model did not tell the two instructions apart: an output was about as "
+            "likely under either, so that wrong outputs taught it to be wrong."
+        )
     if facts["rounds"] and facts["rounds"][-1]["model"] is None:
         found.append(f"Iteration {facts['rounds'][-1]['iteration']} has begun and is not in these numbers.")
     return found
@@ -103,6 +109,10 @@ def _tasks(names: list[str]) -> str:
 
 def _seconds(facts: Facts) -> float:
     return seconds_between(facts["began"], facts["ended"])
+
+
+def _iterations(numbers: list[int]) -> str:
+    return f"iteration{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
 
 
 def _count(count: int, word: str) -> str:

@@ -21,6 +21,7 @@ from hir_core.lineage import Kin
 from hir_core.manifest import Manifest, canonical_json
 from hir_core.picking import clip, picks
 from hir_core.store import Store
+from hir_core.telling_apart import tells_apart
 from hir_core.versions import StageRef
 
 Facts = dict[str, Any]
@@ -177,13 +178,14 @@ def _instructions(kin: Kin, made: StageRef, table: pl.DataFrame) -> list[Facts]:
 
 
 def _model(kin: Kin, ref: StageRef) -> Facts:
-    metrics = kin.manifests[str(ref)].metrics
+    metrics, triples = kin.manifests[str(ref)].metrics, kin.parents(ref, "triples")
     return {
         "version": str(ref),
         **{name: metrics.get(name) for name in LOSSES},
         **_measured(metrics),
         "save": metrics.get("save", {}),
         "made_with": metrics.get("save", {}).get("made_with", {}),
+        "tells_apart": next((tells_apart(kin.manifests[str(ref)], kin.manifests[str(one)]) for one in triples), None),
     }
 
 

@@ -392,6 +392,22 @@ def test_a_run_that_is_complete_says_that_there_is_nothing_to_do(run: Run, outpu
     assert "nothing to do: model 1 and its evaluation are there" in shown(run, outputs)
 
 
+@pytest.mark.parametrize(("contrast", "lines"), [(0.69, 1), (0.3, 0)])
+def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
+    run: Run, outputs: list[Outputs], contrast: float, lines: int
+) -> None:
+    triples = run.store.draft(identity("triples", 1, {"relabel": "of two"}, []))
+    triples.write("0", run.table(run.store.resolve("triples@1")))
+    told = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
+    training = {"training": {"contrast": "instructions", "contrastive": 1.0}}
+    draft = run.store.draft(identity("models", 1, training, [str(told), str(outputs[0].model)]))
+    (draft.path / "config.json").write_text("{}")
+    made = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
+    found = [line for line in shown(run, [outputs[0], made]) if "two instructions apart" in line]
+    assert len(found) == lines
+    assert all(len(line) <= 80 for line in found)
+
+
 def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outputs]) -> None:
     def make(_: Display) -> None:
         commit(run.store, identity("evaluations", 9, {}, []), answers(), {})

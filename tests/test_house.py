@@ -37,7 +37,8 @@ BLOCKS: dict[str, list[str]] = {
         "locks checks versions comparison lines",
         "drafts",
         "store evaluation launchers",
-        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness figures",
+        "launch identities plan score_launch instructing excerpts lineage querying exporting soundness figures "
+        "telling_apart",
         "stages retaining course",
         "differences picking removing installation reach",
         "upkeep reporting",

@@ -1,0 +1,30 @@
+"""Whether a model tells the correct and the wrong instruction apart, which is what learning from wrong outputs needs.
+
+Where it does not, an output that is taught under one instruction becomes as likely under the other. Reads the manifests
+of a model and of the triples that it was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hir_core.manifest import Manifest
+
+NEARLY = 0.95
+
+
+def tells_apart(model: Manifest, triples: Manifest) -> bool | None:
+    """Whether the contrast of a model's last pass is well below log 2; None where two instructions were not contrasted.
+
+    The contrastive term of an output is log 2 where its probability under both instructions is the same, summed or per
+    token, smoothed or not: logsumexp(P, P) - P, see `losses.contrastive`.
+
+    Args:
+        model: the manifest of a model.
+        triples: that of the triples it was trained on.
+    """
+    training, contrast = model.config.get("training", {}), model.metrics.get("contrastive")
+    are_contrasted = training.get("contrastive", 0) > 0 and training.get("contrast") == "instructions"
+    if contrast is None or not are_contrasted or len(triples.metrics.get("instructions", {})) != 2:
+        return None
+    return bool(contrast < NEARLY * math.log(2))
