@@ -22,6 +22,7 @@ TEXT = "how many plums figs and pears do I have in all one two three four five s
 def pytest_addoption(parser: pytest.Parser) -> None:
     told = "how often test_kills.py kills a run in each stage; with many, also give --timeout=0"
     parser.addoption("--kills", type=int, default=1, help=told)
+    parser.addoption("--kills-in", default="", help="only in these stages: models,samples")
     parser.addoption("--kills-seed", type=int, default=1, help="what its moments and victims are drawn with")
 
 

@@ -22,7 +22,6 @@ from typing import Any
 import polars as pl
 from real_run import GONE_WITHIN_S, command, digests, environment, left_alive, processes_with
 
-from hir_core.launch import POLL_S
 from hir_core.soundness import check_run
 from hir_core.store import Store
 from hir_core.supervisor import parent_of
@@ -42,6 +41,8 @@ PATIENCE_S = 1800
 """A long campaign may have to share its cores; a short one is ended by the time limit of all tests."""
 DRIVER_POLL_S, LAUNCH_POLL_S = 0.001, 0.01
 """How often to look: a stage on the driver is over within a tenth of a second."""
+Duration = tuple[float, float]
+"""Of a visit: until the ranks were done, and until its version was visible."""
 
 
 @dataclass
@@ -111,7 +112,7 @@ class KilledRun:
     Args:
         folder: where `tiny.yaml` lies.
         home: Prefect's, by which the run's processes are found.
-        usual: durations of the visits, by visit; what is seen of this run is added.
+        usual: durations by visit; what is seen of this run is added.
         draw: chooses victims and moments.
         wants: whether this visit is to be struck (again).
         tell: is called with each blow.
@@ -121,7 +122,7 @@ class KilledRun:
         self,
         folder: Path,
         home: Path,
-        usual: dict[str, list[float]],
+        usual: dict[str, list[Duration]],
         draw: random.Random,
         wants: Callable[[str], bool] = lambda _: False,
         tell: Callable[[Blow], None] = lambda _: None,
@@ -169,8 +170,21 @@ class KilledRun:
         self._begun, self._signed = {}, self._signature()
 
     def _note_duration(self, visit: str) -> None:
-        if visit in self._begun and visit not in self._shortened:
-            self._usual.setdefault(visit, []).append(self._committed_at(visit) - self._begun[visit])
+        """Notes how long the visit lasted that has just ended: until its ranks were done, and until its commit."""
+        begun = self._begun.get(visit)
+        if begun is None or visit in self._shortened:
+            return
+        committed = self._committed_at(visit)
+        done = self._done_at(visit) if is_step(visit) else committed
+        if done > begun:  # else the traces of the launch have been set aside
+            self._usual.setdefault(visit, []).append((done - begun, committed - begun))
+
+    def _done_at(self, visit: str) -> float:
+        """When the ranks were done with it; long ago where nothing says so."""
+        job_dir = self._job_dir(visit)
+        steps = steps_of(job_dir)
+        last = STEPS[stage_of(visit)][-1]
+        return modified(job_dir / f"done-{steps.index(last)}.json") if last in steps else 0.0
 
     def _committed_at(self, visit: str) -> float:
         """When a version became visible; 0 where it is not."""
@@ -204,7 +218,7 @@ class KilledRun:
         if asked < attempt.since:
             return None
         # What is older than the job was left by an earlier launch, and is about to be set aside.
-        steps = [step.get("name") or step["type"] for step in read(job_dir / "job.json")["steps"]]
+        steps = steps_of(job_dir)
         first = min(steps.index(step) for step in names if step in steps)
         if first > 0 and (done := modified(job_dir / f"done-{first - 1}.json")) > asked:
             return done
@@ -257,11 +271,10 @@ class KilledRun:
 
     def _expected(self, visit: str, victim: str) -> float:
         """How long the visit lasts, as far as the victim can hinder it."""
-        usual = median(self._usual[visit][-USUAL_OF:])
-        if visit in self._shortened:
-            usual *= 1 - self._finished(visit)
-        # The ranks have done theirs when the driver notices.
-        return usual if victim == "flow" else usual - min(POLL_S, usual / 2)
+        latest = self._usual[visit][-USUAL_OF:]
+        # The driver needs no rank for what is left once they are done.
+        usual = median(total if victim == "flow" else ranks for ranks, total in latest)
+        return usual * (1 - self._finished(visit)) if visit in self._shortened else usual
 
     def _finished(self, visit: str) -> float:
         """The share of a step that finished parts hold; a prompt is a part."""
@@ -324,6 +337,10 @@ def stage_of(visit: str) -> str:
 def is_step(visit: str) -> bool:
     """Whether it is made in a launch."""
     return stage_of(visit) in STEPS
+
+
+def steps_of(job_dir: Path) -> list[str]:
+    return [step.get("name") or step["type"] for step in read(job_dir / "job.json").get("steps", [])]
 
 
 def names(folder: Path) -> list[str]:
