@@ -102,6 +102,7 @@ def launch(
     finally:
         _stop(process)
         run.watch.close()
+        _sweep(job_dir)
 
 
 def _ignore(_: object) -> None:
@@ -117,7 +118,14 @@ def _set_aside(job_dir: Path) -> None:
         attempt.mkdir()
         for path in traces:
             path.rename(attempt / path.name)
+    _sweep(job_dir)
     (job_dir / "logs").mkdir()
+
+
+def _sweep(job_dir: Path) -> None:
+    """Deletes what ranks were writing when they were killed."""
+    for path in job_dir.glob(".*.json.*"):
+        path.unlink(missing_ok=True)
 
 
 def _start(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -184,6 +184,19 @@ def test_a_killed_rank_is_found_although_the_launcher_ends_the_others(job, plain
     assert caught.value.is_lost
 
 
+def test_what_a_killed_rank_was_writing_is_swept_away_by_this_launch_or_the_next(job, plain):
+    job_dir = job(
+        "path = Path(sys.argv[1], '.rank-1.ended.json.77')\n"
+        "if rank.rank == 1: path.write_text('{'), os.kill(os.getpid(), signal.SIGKILL)\n"
+        "assert not Path(sys.argv[1], '.progress.json.76').exists()\n"
+        "time.sleep(60)"
+    )
+    (job_dir / ".progress.json.76").write_text("{")
+    with pytest.raises(JobFailed, match=r"^rank 1 was killed"):
+        launch(job_dir, plain, module="work")
+    assert [path.name for path in job_dir.glob(".*")] == []
+
+
 def test_a_rank_that_cannot_start_is_explained_by_the_launchers_log(job, plain):
     job_dir = job("")
     with pytest.raises(JobFailed, match="No module named no_such_work") as caught:
