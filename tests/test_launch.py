@@ -192,7 +192,7 @@ def test_what_a_killed_rank_was_writing_is_swept_away_by_this_launch_or_the_next
         "time.sleep(60)"
     )
     (job_dir / ".progress.json.76").write_text("{")
-    with pytest.raises(JobFailed, match=r"^rank 1 was killed"):
+    with pytest.raises(JobFailed, match=r"^rank \d was killed"):
         launch(job_dir, plain, module="work")
     assert [path.name for path in job_dir.glob(".*")] == []
 
