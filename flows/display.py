@@ -48,7 +48,7 @@ DOING = {
     "relabel": "relabeling samples for model {}",
 }
 """What a person reads for the steps of a launch, and for those of the driver between launches."""
-BLIND = "it does not tell the two instructions apart: train on fewer wrong outputs"
+BLIND = "it hardly tells the two instructions apart: fewer wrong outputs may help"
 
 
 class Display:

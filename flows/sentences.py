@@ -46,8 +46,8 @@ def remarks(facts: Facts) -> list[str]:
     blind = [n for n, one in each(facts["rounds"], "model") if one["tells_apart"] is False]
     if blind:
         found.append(
-            f"After {_iterations(blind)} the model did not tell the two instructions apart: an output was about as "
-            "likely under either, so that wrong outputs taught it to be wrong."
+            f"After {_iterations(blind)} the model hardly told the two instructions apart: an output was about as "
+            "likely under either."
         )
     if facts["rounds"] and facts["rounds"][-1]["model"] is None:
         found.append(f"Iteration {facts['rounds'][-1]['iteration']} has begun and is not in these numbers.")
