@@ -400,7 +400,7 @@ def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
     triples.write("0", run.table(run.store.resolve("triples@1")))
     told = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
     training = {"training": {"contrast": "instructions", "contrastive": 1.0}}
-    draft = run.store.draft(identity("models", 1, training, [str(told), str(outputs[0].model)]))
+    draft = run.store.draft(identity("models", 2, training, [str(told), str(outputs[0].model)]))
     (draft.path / "config.json").write_text("{}")
     made = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
     found = [line for line in shown(run, [outputs[0], made]) if "two instructions apart" in line]

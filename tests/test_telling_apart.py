@@ -50,8 +50,13 @@ def test_a_contrast_near_log_2_is_that_of_a_model_that_does_not_tell_two_instruc
     tmp_path, training, contrast, told, expected
 ):
     store = Store(tmp_path / "run")
-    model, triples = map(store.manifest, taught(store, 1, training, contrast, told))
+    model, triples = map(store.manifest, taught(store, 2, training, contrast, told))
     assert tells_apart(model, triples) is expected
+
+
+def test_of_the_first_iteration_it_is_not_said(tmp_path):
+    store = Store(tmp_path / "run")
+    assert tells_apart(*map(store.manifest, taught(store, 1, TRAINING, math.log(2), TWO))) is None
 
 
 @pytest.mark.parametrize("per_token", [False, True])
@@ -82,5 +87,5 @@ def test_a_report_names_the_iterations_after_which_it_was_so() -> None:
 
 def test_what_a_report_says_of_it_is_what_the_manifests_say(tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
-    taught(store, 1, TRAINING, 0.69, TWO)
+    taught(store, 2, TRAINING, 0.69, TWO)
     assert [one["model"]["tells_apart"] for one in report(store)["rounds"]] == [False]
