@@ -57,8 +57,7 @@ def points(arm: Arm, run: Run, models: Sequence[Outputs]) -> list[dict[str, Any]
 def _point(run: Run, made: Outputs) -> dict[str, Any]:
     """What one model scores, and what it was made from."""
     trained, tested = run.facts(made.model), run.facts(made.evaluation)["overall"]
-    parents = run.store.manifest(made.model).parents
-    triples = [run.store.manifest(run.store.resolve(parent)) for parent in parents if parent.startswith("triples/")]
+    triples = run.made_from(made.model, "triples")
     return {
         "iteration": made.model.iteration,
         **{name: tested[name] for name in ("accuracy", "low", "high", "majority_baseline")},

@@ -92,10 +92,8 @@ class Display:
 
     def _is_blind(self, model: StageRef) -> bool:
         """Whether an output is as likely under the wrong instruction as under the correct one."""
-        store = self.run.store
-        manifest = store.manifest(model)
-        triples = [store.manifest(store.resolve(name)) for name in manifest.parents if name.startswith("triples/")]
-        return any(tells_apart(manifest, one) is False for one in triples)
+        manifest = self.run.store.manifest(model)
+        return any(tells_apart(manifest, one) is False for one in self.run.made_from(model, "triples"))
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""

@@ -33,7 +33,7 @@ from hir_core.identities import Identities, Scored
 from hir_core.instructing import Instructing
 from hir_core.launch import check_launch, launch
 from hir_core.lines import LineNotes
-from hir_core.manifest import Identity
+from hir_core.manifest import Identity, Manifest
 from hir_core.model_files import check_files
 from hir_core.parts import read_json, read_parts
 from hir_core.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside, version_model
@@ -84,6 +84,11 @@ class Run:
     def facts(self, ref: StageRef) -> dict[str, Any]:
         """The metrics that a version's manifest holds."""
         return dict(self.store.manifest(ref).metrics)
+
+    def made_from(self, ref: StageRef, stage: str) -> list[Manifest]:
+        """The manifests of those versions of a stage that a version is made from."""
+        parents = [name for name in self.store.manifest(ref).parents if name.startswith(f"{stage}/")]
+        return [self.store.manifest(self.store.resolve(name)) for name in parents]
 
     # --- on the driver -----------------------------------------------------------------------------------------------
 
