@@ -13,13 +13,14 @@ from typing import Any
 import polars as pl
 from prefect import flow
 
-from flows.curves import draw
 from flows.hindsight import hindsight
-from flows.stuck import sign
-from flows.wording import NOTHING
-from hir_core.comparison import Arm, CompareConfig, last_points, paired, t_interval, verdict
-from hir_core.reach import made_so_far
-from hir_core.stages import Outputs, Run
+from flows.orchestration.flow_runs import sign
+from flows.report.comparison_plot import draw
+from flows.terminal.formatting import NOTHING
+from hir_core.config.comparison import Arm, CompareConfig
+from hir_core.inspect.comparison import last_points, paired, t_interval, verdict
+from hir_core.stages.resume import made_so_far
+from hir_core.stages.run import Outputs, Run
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)

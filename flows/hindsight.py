@@ -16,17 +16,18 @@ from prefect.client.schemas import TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, State
 
-from flows.artifacts import Shown
-from flows.cancelling import cancellable
-from flows.display import Display
-from flows.report import keep_drawn
-from flows.stuck import sign
-from hir_core.config import RunConfig, parse_config
+from flows.orchestration.artifacts import Shown
+from flows.orchestration.cancellation import cancellable
+from flows.orchestration.flow_runs import sign
+from flows.report.write import keep_drawn
+from flows.terminal.run_table import Display
+from hir_core.config import RunConfig
+from hir_core.config.load import parse_config
 from hir_core.errors import JobFailed, RunCancelled, RunLocked
-from hir_core.identities import Scored
-from hir_core.reach import reached
-from hir_core.stages import Outputs, Run
-from hir_core.versions import StageRef
+from hir_core.stages.identity import Scored
+from hir_core.stages.resume import reached
+from hir_core.stages.run import Outputs, Run
+from hir_core.store.version import StageRef
 
 WhenBusy = Literal["refuse", "skip", "wait"]
 """What a flow run does while another process writes to its run: it fails, ends as skipped, or waits."""

@@ -1,4 +1,4 @@
 """The library behind `hir`: tables, store, rewards, relabelers, and the DeepSpeed job that samples and trains.
 
-Nothing here imports prefect; the driver side (everything a `stages` function reaches) imports no torch.
+Nothing here imports prefect; only `modeling`, `training`, `sampling` and `worker` import torch.
 """

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 
 import dataframely as dy
 import polars as pl
 
-from hir_core.conversations import ROLES
+ROLES = ("system", "user", "assistant")
+History = Sequence[Mapping[str, str]]
+"""Turns, the first one first, each a mapping of `role` and `content`: as tables hold and chat templates take them."""
+
+
+def as_lines(history: History | None) -> str:
+    """The turns as `User: …`, one below the other, each with a line end; empty where there are none.
+
+    The labels are plain text, which a turn may hold as well: only a chat template keeps turns apart for certain.
+    """
+    return "".join(f"{turn['role'].capitalize()}: {turn['content']}\n" for turn in history or ())
+
+
+def as_text(history: History | None, query: str) -> str:
+    """What was asked, for a reader: the query as it is, or, where turns stand before it, all of them as lines."""
+    asked = {"role": "user", "content": query}
+    return as_lines([*history, asked]).removesuffix("\n") if history else query
+
 
 _OPTIONAL = {"optional": True}
 _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content": dy.String()})

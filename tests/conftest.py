@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_launch import settings  # noqa: F401 - a fixture
+from judge_server import serve  # noqa: F401 - a fixture
 
-from hir_core.store import Store
+from hir_core.store.store import Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost several times what they save
 os.environ["COLUMNS"] = "100"  # whatever terminal the tests run in
@@ -29,16 +31,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level, 300 tokens, a few words among them."""
-    from hir_core.models import fit_tokenizer
+    from hir_core.modeling.models import fit_tokenizer
 
     return fit_tokenizer([TEXT] * 4, 300)
+
+
+@pytest.fixture
+def chat_tokenizer() -> Any:
+    """Control tokens in the manner of ChatML, and its template."""
+    from chat_tokenizers import build_chat_tokenizer
+
+    return build_chat_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def build_model(tokenizer: Any) -> Callable[..., Any]:
     """Builds a random model of 16 hidden units; large weights make its distributions far from flat."""
-    from hir_core.models import build_scratch
-    from hir_core.sections import ScratchModel
+    from hir_core.config import ScratchModel
+    from hir_core.modeling.models import build_scratch
 
     def build(architecture: str, *, seed: int = 0, sharpness: float = 1.0, **shape: int) -> Any:
         sizes = {"hidden_size": 16, "layers": 2, "heads": 2, "intermediate_size": 32, "context": 64, **shape}
@@ -62,10 +72,10 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of `looked_at`; made once, for every commit waits for the disk."""
-    from looked_at import make_run
+    """The run of `finished_run`; made once, for every commit waits for the disk."""
+    from finished_run import make_run
 
-    return make_run(tmp_path_factory.mktemp("looked_at")).run_dir
+    return make_run(tmp_path_factory.mktemp("finished_run")).run_dir
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ import polars as pl
 import pytest
 from reward_tables import prompts, samples
 
-from flows import cli
-from hir_core.comparison import load_comparison
-from hir_core.config import load_config
-from hir_core.prompts.loading import READERS
-from hir_core.prompts.synthetic import SYNTHETIC
-from hir_core.relabelers import RELABELERS, build_relabeler
-from hir_core.rewards import build_reward
-from hir_core.rewards.registry import REWARDS
+from flows.cli.app import app
+from flows.cli.run import CONFIGS
+from hir_core.config import ExactMatchReward, Instructions, PythonRelabel, PythonReward, SelectConfig, load_config
+from hir_core.config.comparison import load_comparison
+from hir_core.prompts.load import READERS
+from hir_core.prompts.synthetic.registry import SYNTHETIC
+from hir_core.relabelers.registry import RELABELERS, build_relabeler
+from hir_core.rewards.registry import REWARDS, build_reward
 from hir_core.schemas import Samples
-from hir_core.sections import ExactMatchReward, Instructions, PythonRelabel, PythonReward, SelectConfig
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -65,7 +64,7 @@ def test_the_shown_configs_load(here):
     (here / "mine.yaml").write_text(block("# mine.yaml"))
     assert load_config(here / "mine.yaml").reward.type == "python"
     (here / "both.yaml").write_text(block("compare:"))
-    comparison, arms = load_comparison(here / "both.yaml", cli.CONFIGS)
+    comparison, arms = load_comparison(here / "both.yaml", CONFIGS)
     assert len(arms) == 6
     assert comparison.reference == "keep_correct"
 
@@ -91,7 +90,7 @@ def test_every_synthetic_task_is_named():
 
 def test_every_shown_command_exists():
     shown = {name for _, text in BLOCKS for name in re.findall(r"\bhir ([a-z]+)", text)}
-    known = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}
     assert shown <= known
     assert {"run", "ls"} <= shown
 

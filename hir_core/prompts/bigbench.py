@@ -8,17 +8,28 @@ prefix and the example's stand before the question. Cues for completing a list o
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hir_core.config import BigBenchHardPrompts, BigBenchPrompts
 from hir_core.errors import ConfigError
-from hir_core.prompts.example_files import canary, read_examples
 from hir_core.prompts.items import Item
-from hir_core.prompts.options import MAX_OPTIONS, accepted, shuffled_options, with_options
-from hir_core.prompts.stories import grouped_by_story
-from hir_core.sections import BigBenchPrompts
+from hir_core.prompts.options import (
+    MAX_OPTIONS,
+    Written,
+    accepted,
+    letter,
+    read_options,
+    shuffled_options,
+    with_options,
+)
+from hir_core.schemas import content_key
 
 SHAPE = '{"examples": [{"input", "target_scores" or "target"}]} of BIG-bench'
 FAMILIES = ("logical_deduction", "tracking_shuffled_objects")  # their tasks lie one folder below, as `three_objects`
@@ -120,3 +131,97 @@ def _joined(first: str, second: str) -> str:
     """Both texts, on lines of their own where no blank stands between them."""
     touching = first and second and not first[-1].isspace() and not second[0].isspace()
     return f"{first}\n{second}" if touching else first + second
+
+
+BBH_SHAPE = '{"examples": [{"input", "target"}]} of BIG-Bench-Hard'
+
+
+def read_bbh(source: BigBenchHardPrompts, taken: AbstractSet[str]) -> list[Item]:  # noqa: ARG001 - the readers' signature
+    """Reads every example of a BIG-Bench-Hard file, in order.
+
+    Raises:
+        ConfigError: the file is missing or has another shape; names the example.
+    """
+    data = read_examples(source.path, BBH_SHAPE)
+    return grouped_by_story(
+        _bbh_item(example, f"{source.path} example {number}", source.path.stem, canary(data))
+        for number, example in enumerate(data["examples"], start=1)
+    )
+
+
+def _bbh_item(example: Any, place: str, task: str, metadata: dict[str, Any]) -> Item:
+    if not isinstance(example, dict) or not all(isinstance(example.get(key), str) for key in ("input", "target")):
+        raise ConfigError(f"prompts: {place}: expected texts `input` and `target`, found {example!r}")
+    query = example["input"]
+    written = read_options(query)
+    return Item(
+        task=task,
+        query=query,
+        references=_bbh_references(written, example["target"].strip()),
+        place=place,
+        options=written.options or None,
+        metadata=metadata,
+    )
+
+
+def _bbh_references(written: Written, target: str) -> tuple[str, ...]:
+    """The target; where it names an option, by that option's letter and text."""
+    names = [letter(index) for index in range(len(written.options))]
+    right = _places(target, names) if written.lettered else []
+    right = right or _places(target, written.options)
+    named = accepted(right, written.options, lettered=written.lettered)
+    return named or ((target,) if target else ())
+
+
+def _places(target: str, names: Sequence[str]) -> list[int]:
+    return [index for index, name in enumerate(names) if name == target]
+
+
+def read_examples(path: Path, shape: str) -> dict[str, Any]:
+    """The object in a benchmark's file, its `examples` a list.
+
+    Args:
+        path: the file.
+        shape: what it should hold, for messages.
+
+    Raises:
+        ConfigError: the file is missing or has another shape.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"prompts: {path} is not JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("examples"), list):
+        raise ConfigError(f"prompts: {path}: expected {shape}")
+    return data
+
+
+def canary(data: dict[str, Any]) -> dict[str, Any]:
+    """The mark by which a benchmark can be recognised wherever its items go; nothing where the file has none."""
+    return {"canary": data["canary"]} if "canary" in data else {}
+
+
+LARGEST_STORY = 10  # questions that one story may be asked in a small file
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
+
+
+def grouped_by_story(items: Iterable[Item]) -> list[Item]:
+    """The items, grouped by their stories.
+
+    A beginning that most of them share is a preamble and not a story: there the whole text counts as the story.
+    """
+    items = list(items)
+    texts = [" ".join(read_options(item.query).before.split()) for item in items]
+    stories = [_story(text) for text in texts]
+    shared, preamble = Counter(stories), max(len(items) / 2, LARGEST_STORY)
+    return [
+        replace(item, group=content_key("story", text if shared[story] > preamble else story))
+        for item, text, story in zip(items, texts, stories, strict=True)
+    ]
+
+
+def _story(text: str) -> str:
+    sentences = _SENTENCE_END.split(text)
+    return " ".join(sentences[:-1]) if len(sentences) > 1 else text

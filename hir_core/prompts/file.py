@@ -18,10 +18,10 @@ from typing import Any
 
 import polars as pl
 
+from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import ANSWER_COLUMNS, Row, item_from_row
-from hir_core.sections import FilePrompts
 
 _A_CONVERSATION = '[{"role": "user", "content": "2 + 2?"}]'
 _LISTS = {"options": '["red", "blue"]', "messages": _A_CONVERSATION, "history": _A_CONVERSATION}

@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
+from hir_core.config import DatasetsPrompts
+from hir_core.dynamic_imports import import_extra
 from hir_core.errors import ConfigError, did_you_mean
-from hir_core.extras import import_extra
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import Row, item_from_row
-from hir_core.sections import DatasetsPrompts
 
 SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in the folder of one split, and of several
 PLAIN = (str, int, float, bool, datetime.date, datetime.time, type(None))

@@ -14,7 +14,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hir_core.prompts.dice import Dice
+from hir_core.prompts.rng import Dice
 
 MAX_OPTIONS = len(string.ascii_uppercase)
 _HEAD = "Options:"

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from hir_core.config import ReasoningGymPrompts
+from hir_core.dynamic_imports import import_extra
 from hir_core.errors import ConfigError, did_you_mean
-from hir_core.extras import import_extra
 from hir_core.prompts.items import Item
 from hir_core.schemas import content_key
-from hir_core.sections import ReasoningGymPrompts
-from hir_core.tagged_json import to_tagged
 
 OVERSUPPLY = (1, 2, 4, 8)  # how many times `size` may be drawn until so many are different
 UNSTEADY = {
@@ -88,3 +87,38 @@ def _item(entry: dict[str, Any], source: ReasoningGymPrompts, place: str) -> Ite
         group=content_key("reasoning_gym", source.task, entry["question"]),
         metadata={"reasoning_gym": kept},
     )
+
+
+TUPLE, ITEMS = "__tuple__", "__items__"
+
+
+def to_tagged(value: Any) -> Any:
+    """The value made of what JSON has; `from_tagged` gives it back.
+
+    Raises:
+        TypeError: it holds something else than dicts, lists, tuples, texts, numbers, booleans and None.
+    """
+    if isinstance(value, tuple):
+        return {TUPLE: [to_tagged(item) for item in value]}
+    if isinstance(value, list):
+        return [to_tagged(item) for item in value]
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value) and not {TUPLE, ITEMS} & value.keys():
+            return {key: to_tagged(item) for key, item in value.items()}
+        return {ITEMS: [[to_tagged(key), to_tagged(item)] for key, item in value.items()]}
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    raise TypeError(f"{value!r} of type {type(value).__name__}")
+
+
+def from_tagged(value: Any) -> Any:
+    """The value that `to_tagged` was given."""
+    if isinstance(value, list):
+        return [from_tagged(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TUPLE in value:
+        return tuple(from_tagged(item) for item in value[TUPLE])
+    if ITEMS in value:
+        return {from_tagged(key): from_tagged(item) for key, item in value[ITEMS]}
+    return {key: from_tagged(item) for key, item in value.items()}

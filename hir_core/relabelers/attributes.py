@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from hir_core.config import AttributesRelabel
 from hir_core.relabelers.relabeler import Relabeler, other_instructions
-from hir_core.sections import AttributesRelabel
 
 
 class Attributes(Relabeler):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from hir_core.config import ChainRelabel
 from hir_core.relabelers.relabeler import BELOW_THRESHOLD, Relabeler
-from hir_core.sections import ChainRelabel
 
 SHOWN = "shown as the wrong attempt only"
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from hir_core.config import DemonstrationsRelabel, Instructions
 from hir_core.errors import ConfigError
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.schemas import content_key
-from hir_core.sections import DemonstrationsRelabel, Instructions
 
 NO_REFERENCE = "prompt has no reference"
 ONE_PER_PROMPT = "one demonstration per prompt"

@@ -13,13 +13,12 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.conversations import as_text
-from hir_core.relabelers.believing import verdict_word
+from hir_core.config import Instructions, LearnedRelabel
 from hir_core.relabelers.demonstrations import chosen_to_show
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.relabeler import NO_IDS, NO_TEXTS, SHAPE
-from hir_core.schemas import content_key
-from hir_core.sections import Instructions, LearnedRelabel
+from hir_core.relabelers.verification import verdict_word
+from hir_core.schemas import as_text, content_key
 
 NOT_BELIEVED = "written instruction not believed"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from hir_core.config import QuantilesRelabel
 from hir_core.relabelers.relabeler import Relabeler
-from hir_core.sections import QuantilesRelabel
 
 
 class Quantiles(Relabeler):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from hir_core.config import Instructions, RelabelConfig
 from hir_core.relabelers.attributes import Attributes
 from hir_core.relabelers.best_of_k import BestOfK
 from hir_core.relabelers.chain import Chain
+from hir_core.relabelers.constraints import Satisfied
 from hir_core.relabelers.demonstrations import Demonstrations
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
 from hir_core.relabelers.learned import Learned
-from hir_core.relabelers.python_function import PythonFunction
+from hir_core.relabelers.python import PythonFunction
 from hir_core.relabelers.quantiles import Quantiles
 from hir_core.relabelers.relabeler import Relabeler
-from hir_core.relabelers.satisfied import Satisfied
-from hir_core.sections import Instructions, RelabelConfig
 
 RELABELERS: dict[str, type[Relabeler]] = {
     "hindsight": Hindsight,

@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.counting import OnRows, counted, nobody
+from hir_core.config import Instructions, Relabel, SelectConfig
 from hir_core.errors import SchemaError
+from hir_core.progress import OnRows, counted, nobody
 from hir_core.relabelers.selection import select
 from hir_core.schemas import Triples, content_key
-from hir_core.sections import Instructions, Relabel, SelectConfig
 
 CANNOT_JUDGE = "cannot judge"
 EMPTY_COMPLETION = "empty completion"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from hir_core.config import SelectConfig
 from hir_core.schemas import content_key
-from hir_core.sections import SelectConfig
 
 ALL_WRONG, ALL_RIGHT = "prompt all wrong", "prompt all right"
 DUPLICATE = "duplicate of another output"

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from hir_core.config import CombinedReward
 from hir_core.rewards.reward import Reward, Verdict, finite
-from hir_core.sections import CombinedReward
 
 
 class Combined(Reward):

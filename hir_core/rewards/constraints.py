@@ -9,8 +9,8 @@ import json
 from statistics import fmean
 from typing import Any
 
-from hir_core.constraints import check, described, read_constraints
 from hir_core.errors import ConfigError
+from hir_core.prompts.constraints.registry import check, described, read_constraints
 from hir_core.rewards.reward import RowReward, Verdict, shortened
 
 REASON_WIDTH = 200

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from hir_core.config import GradedReward
 from hir_core.rewards.reward import RowReward, Verdict, after_marker, shortened
-from hir_core.sections import GradedReward
 
 _AROUND = ".:!?\"'`*()[]{}<>“”‘’«»-–—"
 _LIST_NUMBER = re.compile(r"(?:^|(?<=\s))\d{1,4}[.):](?=\s)")

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hir_core.conversations import as_text
+from hir_core.config import JudgeReward
 from hir_core.errors import ConfigError, StoreError
-from hir_core.limits import Answer
-from hir_core.limits.patterns import find
-from hir_core.parts import read_json, write_json
 from hir_core.rewards.judge_endpoint import Endpoint, Reply, read_key
+from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import Reward, Verdict, shortened
-from hir_core.sections import JudgeReward
+from hir_core.rewards.time_limit import Answer
+from hir_core.schemas import as_text
+from hir_core.store.files import read_json, write_json
 
 _PLACES = re.compile(r"\{(query|completion|references)\}")
 _READ_LIMIT_S = 1.0

@@ -19,10 +19,10 @@ from typing import Any
 
 import httpx
 
-from hir_core.counting import OnRows, counted, nobody
+from hir_core.config import JudgeReward
 from hir_core.errors import ConfigError, RewardError
+from hir_core.progress import OnRows, counted, nobody
 from hir_core.rewards.reward import shortened
-from hir_core.sections import JudgeReward
 
 FAILURES_IN_A_ROW = 20
 """So many requests without a reply, one after the other, and it is given up: more would fail as well."""

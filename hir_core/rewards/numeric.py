@@ -9,9 +9,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from hir_core.numerals import Reading, read_number
+from hir_core.config import NumericReward
+from hir_core.prompts.numbers import Reading, read_number
 from hir_core.rewards.reward import RowReward, Verdict, after_marker, shortened
-from hir_core.sections import NumericReward
 
 
 class Numeric(RowReward):

@@ -11,10 +11,10 @@ import importlib.metadata
 import json
 from typing import Any
 
-from hir_core.extras import import_extra
+from hir_core.config import ReasoningGymReward
+from hir_core.dynamic_imports import import_extra
+from hir_core.prompts.reasoning_gym import from_tagged
 from hir_core.rewards.reward import RowReward, Verdict
-from hir_core.sections import ReasoningGymReward
-from hir_core.tagged_json import from_tagged
 
 PACKAGE = "reasoning-gym"
 RUN_ANSWERS = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hir_core.limits import Answer
-from hir_core.limits.patterns import find
+from hir_core.config import RegexReward
 from hir_core.rewards.exact_match import normalised
+from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import Reward, Verdict, shortened
-from hir_core.sections import RegexReward
+from hir_core.rewards.time_limit import Answer
 
 
 class Regex(Reward):

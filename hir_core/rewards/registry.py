@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from hir_core.config import CombinedReward, RewardConfig, RewardModelReward
 from hir_core.rewards.combined import Combined
 from hir_core.rewards.constraints import Constraints
 from hir_core.rewards.exact_match import ExactMatch
 from hir_core.rewards.graded import Graded
 from hir_core.rewards.judge import Judge
-from hir_core.rewards.mathematics import Math
+from hir_core.rewards.math import Math
 from hir_core.rewards.numeric import Numeric
 from hir_core.rewards.option_choice import OptionChoice
-from hir_core.rewards.python_function import PythonFunction
+from hir_core.rewards.python import PythonFunction
 from hir_core.rewards.reasoning_gym import ReasoningGym
 from hir_core.rewards.regex import Regex
 from hir_core.rewards.reward import Reward
 from hir_core.rewards.reward_model import RewardModel, ScoreInLaunch
-from hir_core.sections import CombinedReward, RewardConfig, RewardModelReward
 
 REWARDS: dict[str, type[Reward]] = {
     "exact_match": ExactMatch,

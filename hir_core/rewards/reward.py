@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hir_core.counting import OnRows, counted, nobody
+from hir_core.config import Part
 from hir_core.errors import ConfigError, SchemaError
+from hir_core.progress import OnRows, counted, nobody
 from hir_core.schemas import Rewards
-from hir_core.sections import Part
 
 PARTS = Rewards.create_empty().schema["parts"]
 _NONE: Mapping[str, float | None] = MappingProxyType({})

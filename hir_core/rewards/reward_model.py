@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hir_core.conversations import as_text
+from hir_core.config import HubModel, RewardModelReward
+from hir_core.config.model_files import classifier_labels, model_law
 from hir_core.errors import ConfigError, did_you_mean
-from hir_core.model_files import classifier_labels, model_law
 from hir_core.rewards.reward import Reward, Verdict
-from hir_core.sections import HubModel, RewardModelReward
+from hir_core.schemas import as_text
 
 
 class RewardModel(Reward):

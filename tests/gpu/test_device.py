@@ -12,13 +12,13 @@ import pytest
 import torch
 import transformers
 import zero_cases
-from cases import PROMPTS, STAGES, Cases, K, make_model, make_requests, make_triples, stage
 from transformers import AutoModelForCausalLM
+from zero_tables import PROMPTS, STAGES, Cases, K, make_model, make_requests, make_triples, stage
 
-from hir_core import models
-from hir_core.config import SHIPPED_DS_CONFIGS, read_deepspeed
-from hir_core.jobspec import TrainStep
-from hir_core.sections import TrainingConfig
+from hir_core.config import TrainingConfig
+from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
+from hir_core.launch.job_spec import TrainStep
+from hir_core.modeling import models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -1,0 +1,1 @@
+"""The command line `hir`; `app` is the entry point."""

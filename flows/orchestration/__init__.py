@@ -1,0 +1,1 @@
+"""What connects a run to Prefect: its server, artifacts, cancellation and flow runs."""

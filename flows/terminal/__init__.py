@@ -1,0 +1,1 @@
+"""What commands print: tables, rows, versions and progress as text."""

@@ -1,0 +1,136 @@
+"""`hir show`: one version, as its manifest and its first rows tell it. Reads the manifest and, verified, the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+
+from flows.terminal.formatting import NOTHING, age, folded, number, printable, size
+from hir_core.inspect.rows import head
+from hir_core.schemas import SCHEMAS
+from hir_core.store.manifest import Manifest, type_name
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+
+LABEL = 12
+FILES_SHOWN = 8
+ITEMS_SHOWN = 12
+DIGEST_DIGITS = 12
+
+
+def describe(store: Store, ref: StageRef) -> dict[str, Any]:
+    """All that a version's manifest says, with run and folder, which files were let go, and optional columns it has."""
+    manifest = store.manifest(ref)
+    facts = {"run": store.run_dir.name, "path": str(ref.path), **manifest.model_dump(mode="json")}
+    return {**facts, "let_go": store.let_go(ref), "optional_columns": dict(_optional(ref, manifest))}
+
+
+def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
+    """The first rows of a version's table, its files checked against their digests; none of a model's.
+
+    Raises:
+        VersionCorrupt: a file is not what the manifest says.
+    """
+    return head(store, ref, count).to_dicts() if ref.stage in SCHEMAS and count else []
+
+
+def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
+    """The lines that describe a version, but for its rows."""
+    manifest = store.manifest(ref)
+    yield f"{ref} of {store.run_dir.name} · iteration {ref.iteration}"
+    yield from _labelled("folder", str(ref.path), width)
+    yield from _labelled("committed", f"{manifest.created} ({age(manifest.created)} ago)", width)
+    yield from _labelled("code", f"hir {manifest.code_version}", width)
+    yield from _labelled("parents", " · ".join(manifest.parents) or "none", width)
+    yield from _labelled("rows", _rows(manifest), width)
+    yield from _block("config", flat(manifest.config), width)
+    yield from _block("metrics", flat(manifest.metrics), width)
+    yield from _files(manifest, store.let_go(ref))
+    yield from _block("columns", [*_schema(manifest), *_optional(ref, manifest)], width)
+
+
+def rows_text(rows: list[dict[str, Any]], width: int) -> Iterator[str]:
+    """The lines that show a table's rows, each value beside its column's name."""
+    for place, row in enumerate(rows, 1):
+        yield ""
+        yield f"row {place}"
+        yield from _pairs([(name, _value(value)) for name, value in row.items()], width)
+
+
+def _rows(manifest: Manifest) -> str:
+    if manifest.rows is None:
+        return NOTHING
+    if manifest.rows_in is None:
+        return number(manifest.rows)
+    reasons = ", ".join(f"{reason} {number(count)}" for reason, count in manifest.rejected.items())
+    rejected = number(sum(manifest.rejected.values()))
+    text = f"{number(manifest.rows_in)} in = {number(manifest.rows)} rows + {rejected} rejected"
+    return f"{text} ({reasons})" if reasons else text
+
+
+def _schema(manifest: Manifest) -> list[tuple[str, str]]:
+    named = (column.split(" ", 1) for column in manifest.table_schema.split(", ") if column)
+    return [(name, kind) for name, kind in named]
+
+
+def _optional(ref: StageRef, manifest: Manifest) -> list[tuple[str, str]]:
+    """Columns of the table that not every table of its stage has, which the manifest therefore does not list."""
+    if not manifest.table_schema or not manifest.parts:
+        return []
+    try:
+        held = pl.read_parquet_schema(ref.path / manifest.parts[0].name)
+    except (OSError, pl.exceptions.PolarsError):  # damaged: reading the rows says how
+        return []
+    listed = {name for name, _ in _schema(manifest)}
+    return [(name, type_name(dtype)) for name, dtype in held.items() if name not in listed]
+
+
+def _files(manifest: Manifest, gone: Mapping[str, str]) -> Iterator[str]:
+    there = [part for part in manifest.parts if part.name not in gone]
+    yield f"{'files':<{LABEL}}{len(there)} · {size(sum(part.bytes for part in there))}"
+    for part in manifest.parts[:FILES_SHOWN]:
+        rows = "" if part.rows is None else f" · {number(part.rows)} rows"
+        why = f" · let go: {printable(gone[part.name])}" if part.name in gone else ""
+        yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…{why}"
+    if len(manifest.parts) > FILES_SHOWN:
+        yield f"  … and {len(manifest.parts) - FILES_SHOWN} more"
+
+
+def _labelled(label: str, text: str, width: int) -> Iterator[str]:
+    for place, line in enumerate(folded(text, width - LABEL)):
+        yield f"{'' if place else label:<{LABEL}}{line}"
+
+
+def _block(label: str, pairs: list[tuple[str, str]], width: int) -> Iterator[str]:
+    if pairs:
+        yield label
+        yield from _pairs(pairs, width)
+
+
+def _pairs(pairs: list[tuple[str, str]], width: int) -> Iterator[str]:
+    """Names in one column, values folded in another."""
+    indent = max((len(name) for name, _ in pairs), default=0) + 4
+    for name, value in pairs:
+        for place, line in enumerate(folded(value, max(20, width - indent))):
+            yield f"  {'' if place else printable(name):<{indent - 2}}{line}"
+
+
+def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested settings as `a.b` and value."""
+    if isinstance(value, dict) and value:
+        return [pair for key, item in value.items() for pair in flat(item, f"{name}.{key}" if name else key)]
+    return [(name, _value(value))] if name else []
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        shown = ", ".join(_value(item) for item in value[:ITEMS_SHOWN])
+        more = f", … ({len(value)} in all)" if len(value) > ITEMS_SHOWN else ""
+        return f"[{shown}{more}]"
+    return str(value)

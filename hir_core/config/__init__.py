@@ -1,0 +1,109 @@
+"""A run's configuration: `RunConfig`, its sections by key, and `load_config`, which reads it from YAML.
+
+The only package whose `__init__` hands names on. Settings are checked here; what they mean is left to the packages.
+"""
+
+from hir_core.config.launch import LaunchConfig
+from hir_core.config.load import load_config
+from hir_core.config.model import GgufModel, HubModel, ModelConfig, ScratchModel
+from hir_core.config.prompts import (
+    BigBenchHardPrompts,
+    BigBenchPrompts,
+    DatasetsPrompts,
+    FilePrompts,
+    Instructions,
+    PromptSource,
+    ReasoningGymPrompts,
+    SyntheticPrompts,
+)
+from hir_core.config.relabel import (
+    AttributesRelabel,
+    BestOfKRelabel,
+    ChainRelabel,
+    ConstraintsRelabel,
+    DemonstrationsRelabel,
+    HindsightRelabel,
+    KeepCorrectRelabel,
+    LearnedRelabel,
+    PythonRelabel,
+    QuantilesRelabel,
+    Relabel,
+    RelabelConfig,
+    SelectConfig,
+)
+from hir_core.config.retention import RetentionConfig
+from hir_core.config.reward import (
+    WITH_ATTRIBUTES,
+    CombinedReward,
+    ConstraintsReward,
+    ExactMatchReward,
+    GradedReward,
+    JudgeReward,
+    MathReward,
+    NumericReward,
+    OptionChoiceReward,
+    PythonReward,
+    ReasoningGymReward,
+    RegexReward,
+    RewardConfig,
+    RewardModelReward,
+    has_reward_model,
+)
+from hir_core.config.run import RunConfig
+from hir_core.config.sampling import EvaluationConfig, SamplingConfig
+from hir_core.config.section import Part, Performance, folder_name
+from hir_core.config.training import TrainingConfig, WarmStartConfig
+
+__all__ = [
+    "WITH_ATTRIBUTES",
+    "AttributesRelabel",
+    "BestOfKRelabel",
+    "BigBenchHardPrompts",
+    "BigBenchPrompts",
+    "ChainRelabel",
+    "CombinedReward",
+    "ConstraintsRelabel",
+    "ConstraintsReward",
+    "DatasetsPrompts",
+    "DemonstrationsRelabel",
+    "EvaluationConfig",
+    "ExactMatchReward",
+    "FilePrompts",
+    "GgufModel",
+    "GradedReward",
+    "HindsightRelabel",
+    "HubModel",
+    "Instructions",
+    "JudgeReward",
+    "KeepCorrectRelabel",
+    "LaunchConfig",
+    "LearnedRelabel",
+    "MathReward",
+    "ModelConfig",
+    "NumericReward",
+    "OptionChoiceReward",
+    "Part",
+    "Performance",
+    "PromptSource",
+    "PythonRelabel",
+    "PythonReward",
+    "QuantilesRelabel",
+    "ReasoningGymPrompts",
+    "ReasoningGymReward",
+    "RegexReward",
+    "Relabel",
+    "RelabelConfig",
+    "RetentionConfig",
+    "RewardConfig",
+    "RewardModelReward",
+    "RunConfig",
+    "SamplingConfig",
+    "ScratchModel",
+    "SelectConfig",
+    "SyntheticPrompts",
+    "TrainingConfig",
+    "WarmStartConfig",
+    "folder_name",
+    "has_reward_model",
+    "load_config",
+]

@@ -1,0 +1,1 @@
+"""Looking at a run: rows, differences, lineage, SQL, export, verification and the report's numbers."""

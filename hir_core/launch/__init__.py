@@ -1,0 +1,1 @@
+"""Launches: starting ranks under a supervisor, watching them, and the files through which they report."""

@@ -1,0 +1,315 @@
+"""The only place that imports deepspeed: engines, loading contexts, whole weights out of shards, sharded saving.
+
+Reads DeepSpeed settings and a model; writes safetensors shards. Leaves what is trained and sampled to the trainer and
+the samplers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch import distributed as dist
+from transformers import PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+
+from hir_core.config import TrainingConfig
+from hir_core.config.deepspeed import OWNED_BY_CONFIG
+from hir_core.errors import ConfigError
+from hir_core.store.files import write_json
+
+SHARD_BYTES = 2 * 1024**3
+
+
+def connect(local_rank: int) -> torch.device:
+    """Joins the ranks of this launch and returns this rank's device."""
+    accelerator = get_accelerator()
+    if accelerator.device_name() == "cpu":
+        device = torch.device("cpu")
+        # Its shared-memory all-reduce is compiled on first use, minutes without a word; gloo serves as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    else:
+        accelerator.set_device(local_rank)
+        device = torch.device(accelerator.device_name(local_rank))
+    deepspeed.init_distributed(dist_init_required=True)
+    return device
+
+
+def stage(settings: dict[str, Any]) -> int:
+    """The ZeRO stage that DeepSpeed settings ask for."""
+    return int(settings.get("zero_optimization", {}).get("stage", 0))
+
+
+def dtype(settings: dict[str, Any]) -> torch.dtype:
+    """The dtype of the weights that DeepSpeed settings ask for; master weights are fp32 in either case."""
+    return torch.bfloat16 if settings.get("bf16", {}).get("enabled") else torch.float32
+
+
+def accumulation_steps(training: TrainingConfig, world_size: int) -> int:
+    """Forward passes per rank and optimizer step that a batch needs."""
+    return -(-training.batch_size // (training.micro_batch_size * world_size))
+
+
+def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, world_size: int) -> dict[str, Any]:
+    """DeepSpeed settings with what the run's config decides filled in; no `training` means inference only.
+
+    Raises:
+        ConfigError: the settings already hold a key that the run's config owns.
+    """
+    twice = sorted(set(settings) & set(OWNED_BY_CONFIG))
+    if twice:
+        raise ConfigError(f"deepspeed settings hold {', '.join(twice)}, which the run's config decides")
+    if training is None:
+        inference = {k: v for k, v in settings["zero_optimization"].items() if k != "offload_optimizer"}
+        return {**settings, "zero_optimization": inference, "train_micro_batch_size_per_gpu": 1}
+    steps = accumulation_steps(training, world_size)
+    adam = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True}
+    return {
+        **settings,
+        "train_micro_batch_size_per_gpu": training.micro_batch_size,
+        "gradient_accumulation_steps": steps,
+        "gradient_clipping": training.max_grad_norm,
+        "optimizer": {"type": "AdamW", "params": adam},
+    }
+
+
+@contextlib.contextmanager
+def loading(settings: dict[str, Any]) -> Iterator[None]:
+    """Under ZeRO-3, models loaded inside are partitioned while they are read: no rank ever holds the whole."""
+    if stage(settings) != 3:
+        yield
+        return
+    keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1})
+    try:
+        with _whole_tensors_when_tying():
+            yield
+    finally:
+        del keeper  # transformers holds a weak reference: partitioned loading ends here
+
+
+@contextlib.contextmanager
+def _whole_tensors_when_tying() -> Iterator[None]:
+    """Gathers what `from_pretrained` compares before it ties weights.
+
+    It ties two tensors of a checkpoint where the config says so and they are equal. Of partitioned tensors it would
+    compare the empty place-holders, and a FLAN-T5, whose config says "tied", would lose its own head.
+    """
+    tie_weights = PreTrainedModel.tie_weights
+
+    def tie_whole(model: Any, missing_keys: set[str] | None = None, **options: Any) -> None:
+        compared: set[Any] = set()
+        if missing_keys is not None:
+            pairs = [pair for pair in model.all_tied_weights_keys.items() if missing_keys.isdisjoint(pair)]
+            compared = {model.get_parameter(name) for pair in pairs for name in pair}
+        with deepspeed.zero.GatheredParameters(sorted(compared, key=lambda p: p.ds_id), enabled=bool(compared)):
+            tie_weights(model, missing_keys=missing_keys, **options)
+
+    PreTrainedModel.tie_weights = tie_whole
+    try:
+        yield
+    finally:
+        PreTrainedModel.tie_weights = tie_weights
+
+
+def engine_for_training(module: nn.Module, settings: dict[str, Any], training: TrainingConfig) -> Any:
+    """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says."""
+    merged = merged_settings(settings, training, dist.get_world_size())
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=list(module.parameters()), config=merged)
+    return engine
+
+
+def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: torch.device) -> Any:
+    """What to keep while the module makes forward passes without training; the module is put on the device.
+
+    Under ZeRO-3 it is the engine whose hooks gather the shards: they go when it does.
+    """
+    if stage(settings) != 3:
+        return module.to(device)
+    engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None, dist.get_world_size()))
+    return engine
+
+
+def release_optimizer(engine: Any) -> None:
+    """Frees moments, fp32 master weights and gradients: nothing in this launch steps again, sampling wants the memory.
+
+    DeepSpeed holds them from many places, so the memory itself is given back, whoever still points to it; the model's
+    own weights, which an fp32 optimizer works on directly, are left alone.
+    """
+    engine.optimizer.zero_grad()
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    masters = list(inner.state)  # under ZeRO-3 the parameter groups are empty between steps
+    moments = [value for state in inner.state.values() for value in state.values() if isinstance(value, Tensor)]
+    gradients = [parameter.grad for parameter in masters]
+    buffer = getattr(engine.optimizer, "grad_partitions_flat_buffer", None)  # ZeRO-3's
+    weights = {_address(tensor) for p in engine.module.parameters() for tensor in (p, getattr(p, "ds_tensor", p))}
+    for tensor in (*masters, *moments, *gradients, buffer):
+        if tensor is not None and _address(tensor) not in weights and tensor.untyped_storage().resizable():
+            tensor.untyped_storage().resize_(0)
+    inner.state.clear()
+    get_accelerator().empty_cache()
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def is_partitioned(model: nn.Module) -> bool:
+    """Whether ZeRO-3 holds the model's weights in shards."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def parameter_bytes(model: nn.Module) -> int:
+    """Bytes of the whole weights, however many ranks share them."""
+    return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this rank could still take: of its GPU, or its share of the machine's available memory."""
+    if device.type != "cpu":
+        return int(get_accelerator().available_memory())
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 // dist.get_world_size()
+    return 0
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that any rank has held so far: of its GPU, or where there is none of the machine."""
+    held = 0
+    if device.type != "cpu":
+        held = int(get_accelerator().max_memory_allocated())
+    else:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            held = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else held
+    return -_least(-held, device)
+
+
+def made_with(device: torch.device) -> dict[str, Any]:
+    """The software and the devices that a model is made with."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"python": platform.python_version(), **versions, "device": kind, "ranks": dist.get_world_size()}
+
+
+def sampling_weights(model: Any, choice: str, device: torch.device) -> tuple[Any, bool, str]:
+    """The model to sample from, whether its weights are streamed (all ranks in step), and a line that says why.
+
+    Args:
+        choice: `gather`, `stream`, or `auto`: gather where the whole weights take at most half of what is free.
+    """
+    if not is_partitioned(model):
+        return model.eval(), False, "every rank holds the whole weights"
+    size, free = parameter_bytes(model), _least(free_bytes(device), device)
+    sizes = f"{size / 1e9:.2f} of {free / 1e9:.1f} GB free"
+    if choice == "stream" or (choice == "auto" and size > free / 2):
+        return model.eval(), True, f"weights streamed layer by layer ({sizes})"
+    return gathered_copy(model, device), False, f"weights gathered once ({sizes})"
+
+
+def _least(value: int, device: torch.device) -> int:
+    """The smallest of the ranks' values, so that all of them choose alike."""
+    found = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    return int(found.item())
+
+
+def gathered_copy(model: Any, device: torch.device) -> Any:
+    """A plain, whole copy of a ZeRO-3 model for this rank; the shards stay as they are.
+
+    All ranks must call it together. It costs the whole weights once per rank, and no communication after that.
+    """
+    with torch.device("meta"):
+        copy = type(model)(model.config)
+    parameters = dict(model.named_parameters())
+    wholes = {
+        parameters[name]: nn.Parameter(tensor.to(device, copy=True), requires_grad=False)
+        for name, tensor in whole_weights(model)
+        if name in parameters
+    }
+    # Tied exactly where the model's are: `tie_weights` would tie the separate head of a FLAN-T5, whose config says so.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        _replace(copy, name, wholes[parameter])
+    for name, buffer in model.named_buffers():
+        _replace(copy, name, buffer.to(device, copy=True))
+    copy.generation_config = model.generation_config
+    return copy.eval()
+
+
+def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and whole tensor of every weight that a saved model holds, one at a time; each is gone at the next.
+
+    Tied parameters come once, under their first name. All ranks must iterate together.
+    """
+    for name, tensor in _saved_tensors(model).items():
+        with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
+            yield name, tensor.detach()
+
+
+def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -> int:
+    """Writes a model's weights as safetensors shards with their index; returns the bytes of all weights.
+
+    Shard n is written by rank n modulo world size, so no rank ever holds more than one shard beside its partition.
+    All ranks must call it together.
+    """
+    names = _shards(model, shard_bytes)
+    last_names = set({shard: name for name, shard in names.items()}.values())
+    count, rank, world_size = max(names.values()), dist.get_rank(), dist.get_world_size()
+    held: dict[str, Tensor] = {}
+    for name, tensor in whole_weights(model):
+        if (names[name] - 1) % world_size == rank:
+            held[name] = tensor.to("cpu", copy=True).contiguous()
+        if held and name in last_names:
+            _write_shard(held, folder / _shard_name(names[name], count))
+            held = {}
+    total = parameter_bytes(model)
+    if rank == 0:
+        index = {"metadata": {"total_size": total}, "weight_map": {n: _shard_name(s, count) for n, s in names.items()}}
+        write_json(folder / "model.safetensors.index.json", index)
+    return total
+
+
+def _write_shard(tensors: dict[str, Tensor], path: Path) -> None:
+    hidden = path.with_name(f".{path.name}.tmp")  # a killed rank leaves no file that passes for a shard
+    save_file(tensors, hidden, metadata={"format": "pt"})
+    hidden.rename(path)
+
+
+def _shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
+    """The shard (from 1) of every parameter, in order, none larger than `shard_bytes` unless one tensor is."""
+    shards: dict[str, int] = {}
+    shard, filled = 1, 0
+    for name, tensor in _saved_tensors(model).items():
+        size = getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size()
+        if filled and filled + size > shard_bytes:
+            shard, filled = shard + 1, 0
+        shards[name], filled = shard, filled + size
+    return shards
+
+
+def _saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+    persistent = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {**parameters, **buffers}
+
+
+def _shard_name(shard: int, count: int) -> str:
+    return f"model-{shard:05d}-of-{count:05d}.safetensors"
+
+
+def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    if isinstance(tensor, nn.Parameter):
+        owner._parameters[leaf] = tensor
+    else:
+        owner._buffers[leaf] = tensor

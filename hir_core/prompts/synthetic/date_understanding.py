@@ -1,0 +1,259 @@
+"""The synthetic task `date_understanding`: learn today's date from a short context and say another day's date.
+
+For example: "Ruth planted a tree on March 3, 1998, exactly 12 days ago. Which date will it be tomorrow, as MM/DD/YYYY?"
+Days are counted in the Gregorian calendar. A month or a year away means the same day of that month; where the month is
+too short it means its last day, so one month before March 31 is the last day of February, and one year after
+February 29 is February 28.
+
+The options are one pattern of dates in which the right one has a random role, so it is neither the middle nor the end
+of what is offered. Where the context names a date that is not today's, half of them start from that one.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Callable, Iterator
+from datetime import MAXYEAR, date, timedelta
+from typing import ClassVar, NamedTuple
+
+from pydantic import Field, model_validator
+
+from hir_core.config import Part
+from hir_core.prompts.items import Item
+from hir_core.prompts.options import accepted, with_options
+from hir_core.prompts.rng import Dice
+from hir_core.prompts.synthetic.vocabulary import ORDINALS, PEOPLE
+from hir_core.schemas import content_key
+
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+HOLIDAYS = {
+    "New Year's Day": (1, 1), "Epiphany": (1, 6), "Groundhog Day": (2, 2), "Valentine's Day": (2, 14),
+    "Saint Patrick's Day": (3, 17), "April Fools' Day": (4, 1), "Earth Day": (4, 22), "Bastille Day": (7, 14),
+    "Independence Day of the United States": (7, 4), "Halloween": (10, 31), "All Saints' Day": (11, 1),
+    "Christmas Eve": (12, 24), "Christmas Day": (12, 25), "Boxing Day": (12, 26), "New Year's Eve": (12, 31),
+}  # fmt: skip
+
+
+class Shift(NamedTuple):
+    """A way through the calendar: first months, then days."""
+
+    days: int = 0
+    months: int = 0
+
+    def of(self, day: date) -> date:
+        """The day that it leads to."""
+        year, month = divmod(day.year * 12 + day.month - 1 + self.months, 12)
+        last = calendar.monthrange(year, month + 1)[1]
+        return date(year, month + 1, min(day.day, last)) + timedelta(days=self.days)
+
+    def without(self, other: Shift) -> Shift:
+        """What is left of it after another one."""
+        return Shift(self.days - other.days, self.months - other.months)
+
+
+OFFSETS = {
+    "today": ("is it", Shift()),
+    "tomorrow": ("will it be", Shift(1)),
+    "yesterday": ("was it", Shift(-1)),
+    "one week ago": ("was it", Shift(-7)),
+    "one week from today": ("will it be", Shift(7)),
+    "10 days from today": ("will it be", Shift(10)),
+    "one month ago": ("was it", Shift(0, -1)),
+    "one month from today": ("will it be", Shift(0, 1)),
+    "one year ago": ("was it", Shift(0, -12)),
+}
+PATTERN = tuple(Shift(days, months) for days in (0, 1, -1, 7, -7) for months in (0, 1, -1, 12, -12))
+
+
+class Context(NamedTuple):
+    """A story from which today's date follows."""
+
+    text: str
+    today: date
+    careless: date | None = None
+    """Another date that it names: what a hasty reader takes for today's."""
+
+
+def _long(dice: Dice, day: date) -> str:
+    month = MONTHS[day.month - 1]
+    return dice.pick([f"{month} {day.day}, {day.year}", f"{day.day} {month} {day.year}"])
+
+
+def _absolute(dice: Dice, today: date) -> Context:
+    text = dice.pick(["Today is {}.", "It is {} today.", "The newspaper of this morning bears the date {}."])
+    return Context(text.format(_long(dice, today)), today)
+
+
+def _neighbour(dice: Dice, today: date) -> Context:
+    name, days = dice.pick(
+        [
+            ("Yesterday was", -1),
+            ("Tomorrow is", 1),
+            ("The day before yesterday was", -2),
+            ("The day after tomorrow is", 2),
+        ]
+    )
+    told = Shift(days).of(today)
+    return Context(f"{name} {_long(dice, told)}.", today, told)
+
+
+def _elapsed(dice: Dice, today: date) -> Context:
+    deed = dice.pick(["planted a tree", "sent a letter", "bought a bicycle", "moved to a new flat", "began a diary"])
+    count, (unit, days) = dice.between(2, 20), dice.pick([("days", 1), ("weeks", 7)])
+    told = Shift(-count * days).of(today)
+    return Context(f"{dice.pick(PEOPLE)} {deed} on {_long(dice, told)}, exactly {count} {unit} ago.", today, told)
+
+
+def _coming(dice: Dice, today: date) -> Context:
+    event = dice.pick(["exam", "concert", "flight", "wedding", "visit to the dentist"])
+    days = dice.between(2, 30)
+    told = Shift(days).of(today)
+    return Context(f"The {event} of {dice.pick(PEOPLE)} is on {_long(dice, told)}, in {days} days.", today, told)
+
+
+def _anniversary(dice: Dice, today: date) -> Context:
+    today = today.replace(day=min(today.day, 28))  # every year has the day
+    start = dice.pick(["opened a bakery", "founded a choir", "were married", "started a school"])
+    years = dice.between(2, 50)
+    told = _long(dice, Shift(0, -12 * years).of(today))
+    one, other = dice.sample(PEOPLE, 2)
+    return Context(f"{one} and {other} {start} on {told}. Today it is exactly {years} years since.", today)
+
+
+def _holiday(dice: Dice, today: date) -> Context:
+    name = dice.pick(tuple(HOLIDAYS))
+    month, day = HOLIDAYS[name]
+    today = date(today.year, month, day)
+    if dice.chance(0.5):
+        return Context(f"Today is {name} of the year {today.year}.", today)
+    when, days = dice.pick([("was yesterday", 1), ("is tomorrow", -1)])
+    return Context(f"{name} of the year {today.year} {when}.", Shift(days).of(today), today)
+
+
+def _mistaken(dice: Dice, today: date) -> Context:
+    name, days = dice.pick(PEOPLE), dice.between(1, 4)
+    told, by = Shift(-days).of(today), f"{days} day{'s' if days > 1 else ''}"
+    if dice.chance(0.5):
+        told = Shift(days).of(today)
+        wordings = [f"but that date lies {by} ahead", f"but that is {by} too late"]
+    else:
+        wordings = [f"but that date is {by} past", f"but that is {by} too early"]
+    return Context(f"{name} believes that today is {_long(dice, told)}, {dice.pick(wordings)}.", today, told)
+
+
+def _end_of_month(dice: Dice, today: date) -> Context:
+    which, day = dice.pick([("first", 1), ("last", calendar.monthrange(today.year, today.month)[1])])
+    return Context(f"Today is the {which} day of {MONTHS[today.month - 1]} {today.year}.", today.replace(day=day))
+
+
+def _day_first(dice: Dice, today: date) -> Context:
+    day, month = dice.sample(range(1, 13), 2)
+    today = date(today.year, month, day)
+    told = f"{day:02}/{month:02}/{today.year}"
+    name = dice.pick(PEOPLE)
+    text = f"{name} always writes the day before the month. In the diary of {name}, today is {told}."
+    return Context(text, today, date(today.year, day, month))
+
+
+def _weekday(dice: Dice, today: date) -> Context:
+    place, weekday = ORDINALS[(today.day - 1) // 7], WEEKDAYS[today.weekday()]
+    text = dice.pick(["Today is the {} {} of {} {}.", "It is the {} {} of {} {} today."])
+    return Context(text.format(place, weekday, MONTHS[today.month - 1], today.year), today)
+
+
+CONTEXTS: dict[str, Callable[[Dice, date], Context]] = {
+    "absolute": _absolute,
+    "neighbour": _neighbour,
+    "elapsed": _elapsed,
+    "coming": _coming,
+    "anniversary": _anniversary,
+    "holiday": _holiday,
+    "mistaken": _mistaken,
+    "end of month": _end_of_month,
+    "day first": _day_first,
+    "weekday": _weekday,
+}
+
+
+class DateDials(Part):
+    """Which contexts and offsets there are, and how many options."""
+
+    contexts: tuple[str, ...] = Field(tuple(CONTEXTS), min_length=1)
+    """How today's date is told."""
+    offsets: tuple[str, ...] = Field(tuple(OFFSETS), min_length=1)
+    """Which date is asked for."""
+    options: int = Field(6, ge=0, le=10)
+    """Options offered; 0 for a free answer."""
+    first_year: int = Field(1950, ge=1800)
+    """Earliest year of today's date."""
+    last_year: int = Field(2040, le=MAXYEAR - 20)
+    """Latest year of today's date."""
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> DateDials:
+        for dial, known in (("contexts", CONTEXTS), ("offsets", OFFSETS)):
+            if unknown := [name for name in getattr(self, dial) if name not in known]:
+                raise ValueError(f"unknown {dial} {unknown}: choose from {', '.join(known)}")
+        if self.options == 1:
+            raise ValueError("options must be 2 or more, or 0 for a free answer")
+        if self.first_year > self.last_year:
+            raise ValueError(f"last_year {self.last_year} must be at least first_year {self.first_year}")
+        return self
+
+
+class DateUnderstanding:
+    """Draws contexts and asks for a date near today's."""
+
+    dials_model: ClassVar[type[Part]] = DateDials
+
+    def __init__(self, dials: DateDials) -> None:
+        self.dials = dials
+        self._first = date(dials.first_year, 1, 1)
+        self._days = date(dials.last_year + 1, 1, 1).toordinal() - self._first.toordinal()
+
+    def draw(self, dice: Dice, place: str) -> Item:
+        """One context with its question and options."""
+        kind, offset = dice.pick(self.dials.contexts), dice.pick(self.dials.offsets)
+        context = CONTEXTS[kind](dice, self._first + timedelta(days=dice.below(self._days)))
+        verb, shift = OFFSETS[offset]
+        query = f"{context.text} Which date {verb} {offset}, as MM/DD/YYYY?"
+        answer = _written(shift.of(context.today))
+        options = [_written(day) for day in self._options(dice, context, shift)]
+        return Item(
+            task="date_understanding",
+            query=with_options(query, options) if options else query,
+            references=accepted([options.index(answer)], options) if options else (answer,),
+            place=place,
+            options=tuple(options) or None,
+            group=content_key("date_understanding", context.text),
+            metadata={"context": kind, "offset": offset},
+        )
+
+    def _options(self, dice: Dice, context: Context, shift: Shift) -> list[date]:
+        """The right date among others, in random order; nothing for a free answer."""
+        found: list[date] = []
+        for day in _pattern(dice, context, shift):
+            if len(found) == self.dials.options:
+                break
+            found += [day] if day not in found else []
+        return dice.shuffled(found)
+
+
+def _pattern(dice: Dice, context: Context, shift: Shift) -> Iterator[date]:
+    """Dates that stand to each other as a random part of PATTERN, the right one first.
+
+    The first shift drawn becomes the right date, wherever it lies among the others.
+    """
+    pattern = dice.shuffled(PATTERN)
+    readings = [context.today] if context.careless is None else [context.today, context.careless]
+    for step in pattern:
+        for today in readings:
+            yield step.without(pattern[0]).of(shift.of(today))
+
+
+def _written(day: date) -> str:
+    return f"{day.month:02}/{day.day:02}/{day.year}"

@@ -1,1 +1,0 @@
-"""Ways to draw completions from a model; `hf` runs any `transformers` model under any ZeRO stage."""

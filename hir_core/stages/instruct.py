@@ -1,0 +1,113 @@
+"""Has a model write the instructions that samples follow, and weighs what it wrote: the launches for one iteration.
+
+The writer's launch completes one request per sample; the policy's launch weighs the outputs under what was written.
+Where the policy is the writer, both are steps of one launch. Parts lie inside the draft of the version, so that a
+killed launch costs only what was not written yet. Composes requests and jobs, reads what came of them; leaves running a
+job to its maker, and believing to `relabelers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+
+from hir_core.config import HubModel, LearnedRelabel, RunConfig
+from hir_core.launch.job_spec import JobSpec, SampleStep, Step, WeighStep
+from hir_core.relabelers.learned import composed
+from hir_core.schemas import Samples, Weights, as_text
+from hir_core.store.draft import Draft
+from hir_core.store.files import list_parts, read_parts, write_json, write_table
+
+WRITTEN, WEIGHED = ".written", ".weighed"
+"""Inside the draft: what the ranks have finished. Hidden, so that no version holds it."""
+
+
+class Instructing:
+    """The launches that one version of instructions takes.
+
+    Args:
+        policy: the model that drew the samples.
+        asked: a row per sample to write about: `sample_id`, `query`, `history`, `completion`, `completion_ids`,
+            `is_correct`.
+        run_job: runs the job in a folder to its end.
+    """
+
+    def __init__(
+        self, config: RunConfig, draft: Draft, policy: HubModel, asked: pl.DataFrame, run_job: Callable[[Path], None]
+    ) -> None:
+        assert isinstance(config.relabel, LearnedRelabel)
+        self.config, self.settings = config, config.relabel
+        self.draft, self.policy, self.asked, self._run_job = draft, policy, asked, run_job
+
+    def run(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """What was written, as Samples whose prompt is the sample that it is about, and the Weights under it."""
+        for name in (WRITTEN, WEIGHED):
+            (self.draft.path / name).mkdir(exist_ok=True)
+        writer = self.settings.writer
+        if writer is None:
+            self._launch("instruct", self.policy, self._write_step, self._weigh_step)
+        else:
+            self._launch("write", writer, self._write_step)
+            self._launch("weigh", self.policy, self._weigh_step)
+        written, weighed = (self.draft.path / name for name in (WRITTEN, WEIGHED))
+        return (
+            read_parts(written) if list_parts(written) else pl.DataFrame(schema=Samples.create_empty().schema),
+            read_parts(weighed) if list_parts(weighed) else pl.DataFrame(schema=Weights.create_empty().schema),
+        )
+
+    def _launch(self, name: str, model: HubModel, *steps: Callable[[Path], Step]) -> None:
+        """Runs one launch, unless an earlier attempt has seen its end."""
+        ended = self.draft.path / f".{name}-ended.json"
+        if ended.exists():
+            return
+        job_dir = self.config.run_dir / "launches" / f"{self.draft.ref.iteration:04d}-{name}"
+        job_dir.mkdir(parents=True, exist_ok=True)
+        settings = self.config.deepspeed_settings()
+        made = tuple(step(job_dir) for step in steps)
+        JobSpec(model=model, seed=self.config.seed, deepspeed=settings, steps=made).write(job_dir)
+        self._run_job(job_dir)
+        write_json(ended, {})
+
+    def _write_step(self, job_dir: Path) -> SampleStep:
+        rows = self.asked.select("query", "history", "completion", "is_correct").iter_rows()
+        queries = [
+            composed(self.settings, as_text(history, query), output, is_correct)
+            for query, history, output, is_correct in rows
+        ]
+        requests = (job_dir / "requests-write.parquet").resolve()
+        keys = self.asked.select(pl.col("sample_id").alias("prompt_id"))
+        asked = keys.with_columns(query=pl.Series(queries, dtype=pl.String), history=None)
+        write_table(requests, asked.sort("prompt_id"))
+        sampling, writer = self.config.sampling, self.settings.writer
+        return SampleStep(
+            name="write",
+            requests=requests,
+            output=(self.draft.path / WRITTEN).resolve(),
+            version=str(self.draft.ref),
+            model=(writer or self.policy).source,
+            instruction=self.settings.instruction,
+            against="",
+            guidance=0.0,
+            k=1,
+            temperature=self.settings.temperature,
+            max_new_tokens=self.settings.max_new_tokens,
+            batch_tokens=sampling.batch_tokens,
+            zero3_weights=sampling.zero3_weights,
+            write_every_s=sampling.write_every_s,
+            iteration=self.draft.ref.iteration,
+            too_long="leave out",
+        )
+
+    def _weigh_step(self, job_dir: Path) -> WeighStep:
+        requests = (job_dir / "requests-weigh.parquet").resolve()
+        write_table(requests, self.asked.select("sample_id", "query", "history", "completion_ids").sort("sample_id"))
+        return WeighStep(
+            requests=requests,
+            written=(self.draft.path / WRITTEN).resolve(),
+            output=(self.draft.path / WEIGHED).resolve(),
+            batch_tokens=self.config.sampling.batch_tokens,
+            logits_chunk=self.config.training.logits_chunk,
+            write_every_s=self.config.sampling.write_every_s,
+        )

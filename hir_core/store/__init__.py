@@ -1,0 +1,1 @@
+"""The store: every stage of a run as an immutable version in Parquet or safetensors, with a manifest."""

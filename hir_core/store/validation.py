@@ -1,0 +1,106 @@
+"""Whether Parquet parts together are a table of a schema: columns, types, rules, and keys over all parts.
+
+Reads parts, never more of one than its keys or one row group; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dataframely as dy
+import polars as pl
+
+from hir_core.errors import SchemaError, StoreError
+from hir_core.schemas import as_declared, optional_columns
+from hir_core.store.files import ROW_GROUP_ROWS, list_parts
+
+
+def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> list[int]:
+    """Returns the rows of each part, if together they are a table of this schema; never loads more than its keys."""
+    holders: dict[tuple[str, ...], Path] = {}
+    for path in paths:
+        if path not in list_parts(path.parent):
+            raise StoreError(f"{ref}: only part-*.parquet may lie in a table's draft; remove {path.name}")
+        with _readable(ref, path):
+            found = pl.read_parquet_schema(path)
+        check_columns(schema, found, f"{ref} {path.name}")
+        if list(found) != (order := [name for name in schema.column_names() if name in found]):
+            raise SchemaError(f"{ref} {path.name} has its columns in another order, expected {', '.join(order)}")
+        holders.setdefault(tuple(name for name in optional_columns(schema) if name in found), path)
+    if len(holders) > 1:
+        names = " and ".join(path.name for path in holders.values())
+        raise SchemaError(f"{ref}: {names} do not have the same columns of {schema.__name__}")
+    _check_keys(schema, ref, paths)
+    return [_check_rows(schema, ref, path) for path in paths]
+
+
+@contextmanager
+def _readable(ref: object, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise StoreError(f"{ref} {path.name} cannot be read: {str(error).splitlines()[0]}; delete it") from None
+
+
+def check_columns(schema: type[dy.Schema], found: Mapping[str, Any], where: str) -> None:
+    """Returns if the columns found, with their types, are those of the schema.
+
+    Raises:
+        SchemaError: names every column that is missing, unknown or of another type.
+    """
+    expected = {name: column.dtype for name, column in schema.columns().items()}
+    needed = [name for name in expected if name not in optional_columns(schema)]
+    problems = [f"column `{name}` is missing" for name in needed if name not in found]
+    problems += [f"column `{name}` is unknown" for name in found if name not in expected]
+    problems += [
+        f"column `{name}` is {found[name]}, expected {dtype}"
+        for name, dtype in expected.items()
+        if name in found and found[name] != dtype
+    ]
+    if problems:
+        raise SchemaError(f"{where} does not fit {schema.__name__}: {'; '.join(problems)}")
+
+
+def _check_keys(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> None:
+    """Returns if there is a part, and no two rows of the table share a key; only the key is read."""
+    if not paths:
+        raise SchemaError(f"{ref} has no part: even an empty table needs one with the columns of {schema.__name__}")
+    key = schema.primary_key()
+    keys = pl.concat([_read_columns(ref, path, key) for path in paths])
+    twice = keys.filter(keys.is_duplicated()).unique()
+    if twice.is_empty():
+        return
+    first = twice.sort(key).head(1)
+    holders = [path.name for path in paths if not _read_columns(ref, path, key).join(first, on=key).is_empty()]
+    raise SchemaError(
+        f"{ref}: {twice.height} key(s) of {schema.__name__} stand in several rows, "
+        f"the first {_key_text(schema, first)} in {', '.join(holders)}"
+    )
+
+
+def _check_rows(schema: type[dy.Schema], ref: object, path: Path) -> int:
+    """Returns a part's rows if each keeps the rules of its schema; reads one row group at a time."""
+    with _readable(ref, path):
+        scan = pl.scan_parquet(path)
+        rows = int(scan.select(pl.len()).collect().item())
+        for start in range(0, rows, ROW_GROUP_ROWS):
+            _, failure = schema.filter(as_declared(schema, scan.slice(start, ROW_GROUP_ROWS).collect()))
+            if broken := failure.counts():
+                rules = ", ".join(f"`{rule.replace('|', ' ')}` in {count}" for rule, count in broken.items())
+                raise SchemaError(
+                    f"{ref} {path.name} breaks rules of {schema.__name__} in rows from {start}: {rules}, "
+                    f"the first {_key_text(schema, failure.invalid())}"
+                )
+    return rows
+
+
+def _read_columns(ref: object, path: Path, columns: list[str]) -> pl.DataFrame:
+    with _readable(ref, path):
+        return pl.read_parquet(path, columns=columns)
+
+
+def _key_text(schema: type[dy.Schema], rows: pl.DataFrame) -> str:
+    return ", ".join(f"{name} {rows[name][0]!r}" for name in schema.primary_key())

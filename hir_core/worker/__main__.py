@@ -1,0 +1,28 @@
+"""What runs inside a launch, once per rank: `python -m hir_core.job JOB_DIR`.
+
+Stays light until the rank's log is in place, then hands over to `steps`, whose imports take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from hir_core.launch.rank import rank_process
+
+
+def main() -> None:
+    """Runs this rank's share of the job in the folder that the command line names."""
+    with rank_process(Path(sys.argv[1])) as rank:
+        from hir_core.worker.job import run_job
+
+        run_job(rank)
+
+
+if __name__ == "__main__":
+    main()
+    # All files are written and the process group is gone: taking down torch's modules one by one would cost a second.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

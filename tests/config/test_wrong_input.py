@@ -1,0 +1,268 @@
+"""What a person gets wrong is told in one message, with exit code 2 and nothing written.
+
+Most cases call the command line in this process: they end before prefect or torch is imported, which one case proves in
+a process of its own. The slow ones need a launch, and run the real command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from hir_core.store.store import Store
+
+ROWS = [{"query": f"How many is {n} and 1?", "references": [str(n + 1)]} for n in range(20)]
+TINY: dict[str, Any] = {
+    "run": "tiny",
+    "iterations": 1,
+    "model": {"type": "scratch", "hidden_size": 16, "heads": 2, "layers": 1, "intermediate_size": 16, "context": 64},
+    "prompts": [{"path": "rows.jsonl", "test_share": 0.3}],
+    "sampling": {"k": 1, "max_new_tokens": 2, "prompts": 4},
+    "training": {"epochs": 1, "batch_size": 4},
+    "deepspeed": "ds_configs/laptop.json",
+}
+Tell = Callable[..., str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a config that would run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+    write_rows(ROWS)
+    return tmp_path
+
+
+@pytest.fixture
+def tell(folder: Path) -> Iterator[Tell]:
+    """Runs `hir run` with these arguments, and returns its message; everything else it may do is asserted here."""
+
+    def told(*arguments: str) -> str:
+        before = files(folder)
+        result = CliRunner().invoke(app, ["run", *(arguments or ["tiny.yaml"])])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("error: ")
+        assert files(folder) == before
+        return result.stderr
+
+    return told
+
+
+def files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def write_rows(rows: list[Any]) -> None:
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+# --- the config ---
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("iteratons=3", "iteratons: unknown key; did you mean `iterations`?"),
+        ("training.epochs=many", "training.epochs: expected a whole number (found 'many')"),
+        ("iterations", "expected key=value, found `iterations`; for example iterations=12"),
+        ("launch.hostfile=hosts", "launch.hostfile: cannot read hosts: No such file or directory"),
+        ("launch.processes=4096", "launch.processes asks for 4096 ranks, and this machine has"),
+        ("deepspeed=ds/zero3.json", "deepspeed: no such file ds/zero3.json; did you mean `ds_configs/zero3.json`?"),
+        ("reward={type: python, function: nowhere:score}", "nowhere"),
+        ("prompts.0={type: synthetic, task: object_countin, size: 9}", "object_counting"),
+    ],
+)
+def test_a_wrong_setting(change: str, message: str, tell: Tell) -> None:
+    assert message in tell("tiny.yaml", change)
+
+
+def test_a_config_that_is_not_there_names_near_and_shipped_ones(tell: Tell) -> None:
+    assert "no such config: tinny.yaml; did you mean `tiny.yaml`?" in tell("tinny.yaml")
+    assert "did you mean `quickstart`?" in (message := tell("quikstart"))
+    assert "a shipped recipe (" in message
+
+
+def test_a_comparison_is_no_run_and_a_run_no_comparison(tell: Tell) -> None:
+    assert "four_tasks.yaml is a comparison and no single run: start it with `hir compare`" in tell(
+        "comparisons/four_tasks"
+    )
+    told = CliRunner().invoke(app, ["compare", "quickstart"])
+    assert told.exit_code == 2
+    assert "quickstart.yaml is a single run and no comparison: start it with `hir run`" in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
+            'holds "auto", which nothing would fill in',
+        ),
+        ({"train_batch_size": 8}, "sets `train_batch_size`, which training.batch_size decides: remove it"),
+    ],
+)
+def test_a_wrong_deepspeed_file(settings: dict[str, Any], message: str, tell: Tell) -> None:
+    Path("ds.json").write_text(json.dumps(settings))
+    assert message in tell("tiny.yaml", "deepspeed=ds.json")
+
+
+def test_a_model_folder_without_a_model(tell: Tell) -> None:
+    assert "no model folder: it has no config.json" in tell("tiny.yaml", "model={source: ./models/mine}")
+    Path("empty").mkdir()
+    assert "no model folder: it has no config.json" in tell("tiny.yaml", "model={source: ./empty}")
+
+
+# --- the prompts ---
+
+
+def test_a_prompts_file_that_is_not_there(tell: Tell) -> None:
+    message = tell("tiny.yaml", "prompts.0.path=mine.jsonl")
+    assert "no such file mine.jsonl (looked in" in message
+
+
+def test_a_malformed_line_is_named(tell: Tell) -> None:
+    Path("rows.jsonl").write_text('{"query": "1 and 1?", "references": ["2"]}\n{"query": \n')
+    assert "rows.jsonl line 2 is not JSON" in tell()
+
+
+def test_a_row_without_a_query(tell: Tell) -> None:
+    write_rows([*ROWS, {"qery": "2 and 2?"}])
+    message = tell()
+    assert "rows.jsonl line 21: expected a `query`, found qery: rename `qery`" in message
+
+
+def test_a_prompt_without_a_reference_that_exact_match_needs(tell: Tell) -> None:
+    write_rows([*ROWS, {"query": "Why?"}])
+    assert "reference" in tell()
+
+
+@pytest.mark.parametrize("rows", [[], [{"query": " ", "references": ["2"]}]], ids=["no rows", "blank rows"])
+def test_an_empty_set_of_prompts(rows: list[Any], tell: Tell) -> None:
+    write_rows(rows)
+    assert "no prompts in 1 source(s)" in tell()
+
+
+def test_no_prompts_to_test_on(tell: Tell) -> None:
+    assert "no test prompts among 20" in tell("tiny.yaml", "prompts.0.test_share=0")
+
+
+def test_the_same_prompt_twice(tell: Tell) -> None:
+    write_rows([*ROWS, ROWS[4]])
+    message = tell()
+    assert "line 21 is the same prompt as" in message
+    assert "line 5" in message
+
+
+# --- the run ---
+
+
+def test_a_second_writer(folder: Path, tell: Tell) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD_THE_LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert f"runs/tiny is being written by another process (pid {holder.pid} on" in tell()
+        holder.communicate()
+
+
+HOLD_THE_LOCK = """
+import sys
+from pathlib import Path
+from hir_core.store.store import Store
+with Store(Path("runs/tiny")).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_neither_prefect_nor_torch_is_imported_to_tell(folder: Path) -> None:
+    source = """
+import sys
+from flows.cli.app import app
+try:
+    app(["run", "tiny.yaml", "prompts.0.path=mine.jsonl"])
+finally:
+    print(sorted({"prefect", "torch", "transformers", "deepspeed"} & set(sys.modules)))
+"""
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "[]\n")
+    assert ended.stderr.startswith("error: prompts: no such file mine.jsonl")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_prefect_server_that_does_not_answer(folder: Path) -> None:
+    ended = hir(folder, "run", "tiny.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert ended.returncode == 2
+    assert "PREFECT_API_URL is http://127.0.0.1:9/api, which does not answer" in ended.stderr
+    assert not Path("runs").exists()
+
+
+# --- what is read no more ---
+
+
+@pytest.mark.parametrize(("reader", "code"), [("head -1", 141), ("true", 141), ("cat", 0)])
+def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path, reader: str, code: int) -> None:
+    for n in range(300):  # more than a pipe holds
+        folder.joinpath("runs", f"run-{n:03d}-{'x' * 200}", "prompts").mkdir(parents=True)
+    line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls | {reader}; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+def test_a_full_disk_is_told(folder: Path) -> None:
+    line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls > /dev/full"
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    said = "No space left on device: make room; nothing that was committed is lost, and the same command continues"
+    assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
+
+
+# --- what only a launch can find ---
+
+
+def hir(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from flows.cli.app import app; app()", *arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PREFECT_HOME": str(folder.parent / "prefect"), **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+
+
+def versions(folder: Path) -> list[str]:
+    return sorted({ref.stage for ref in Store(folder / "runs" / "tiny").versions()})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "code", "message", "committed"),
+    [
+        (["model.context=16"], 2, "more than the model's context of 16: shorten it", ["prompts"]),
+        (["model={source: nobody/nothing}"], 2, "model.source: cannot load `nobody/nothing`", ["prompts"]),
+        (
+            ["training.logprob_tolerance=1e-30", "model.hidden_size=64", "sampling.k=4", "sampling.max_new_tokens=8"],
+            1,
+            "more than training.logprob_tolerance=1e-30: stale weights, a broken mask or a drifted prompt",
+            ["evaluations", "models", "prompts", "rewards", "samples", "triples"],
+        ),
+    ],
+    ids=["a prompt longer than the context", "a model that is not on the hub", "weights that differ"],
+)
+def test_a_mistake_that_a_launch_finds(
+    changes: list[str], code: int, message: str, committed: list[str], folder: Path
+) -> None:
+    ended = hir(folder, "run", "tiny.yaml", *changes)
+    assert ended.returncode == code, ended.stdout
+    assert message in ended.stderr
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1, "one message, no traceback, nothing of Prefect's"
+    assert versions(folder) == committed

@@ -1,0 +1,227 @@
+"""The real command, with real launches: every kind of model, reward, relabeler, launcher and ZeRO stage runs."""
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from cli_run import CORES, TINY, assert_same_content, digests, hir, manifest, write_config
+from report_page import Page
+
+from hir_core.store.store import Store
+
+pytestmark = pytest.mark.slow
+needs_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """One Prefect home for all runs: making its database takes longest."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@dataclass
+class Call:
+    """One call of `hir run`: what it printed, and the committed files after it."""
+
+    output: str
+    files: dict[str, str]
+
+    @property
+    def rows(self) -> dict[int, str]:
+        """The printed table: a model's number, and its accuracy with interval."""
+        return {int(n): text for n, text in re.findall(r"^ +(\d+) (\d\.\d{3} \[.*?\])", self.output, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def calls(folder, home) -> list[Call]:
+    """The same config four times: as it is, again, with more iterations, with another learning rate."""
+    write_config(folder)
+    found = []
+    for changes in (["iterations=2"], ["iterations=2"], ["iterations=3"], ["training.learning_rate=0.002"]):
+        output = hir(folder, home, "run", "tiny.yaml", *changes)
+        found.append(Call(output, digests(folder / "runs/tiny")))
+    return found
+
+
+# --- one run, called again and again ---------------------------------------------------------------------------------
+
+
+def test_a_run_prints_a_row_per_model_with_its_accuracy(calls, folder):
+    assert list(calls[0].rows) == [0, 1, 2]
+    for iteration in (0, 2):
+        facts = manifest(folder / "runs/tiny", f"evaluations@{iteration}")["metrics"]["overall"]
+        assert calls[0].rows[iteration] == f"{facts['accuracy']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}]"
+    assert "runs/tiny/models/0002-" in calls[0].output
+
+
+def test_the_same_call_again_says_nothing_to_do_and_changes_no_byte(calls):
+    assert "nothing to do: all 2 iterations are there" in calls[1].output
+    assert calls[1].rows == calls[0].rows
+    assert calls[1].files == calls[0].files
+
+
+def test_more_iterations_continue_where_the_run_ended(calls):
+    new = {path.split("-")[0] for path in calls[2].files.keys() - calls[1].files.keys()}
+    assert new == {f"{stage}/0003" for stage in ("samples", "rewards", "triples", "models", "evaluations")}
+    assert calls[1].files.items() <= calls[2].files.items()
+    assert calls[2].rows.items() >= calls[1].rows.items()
+
+
+def test_another_learning_rate_forks_and_keeps_what_was_there(calls):
+    new = {path.split("-")[0] for path in calls[3].files.keys() - calls[2].files.keys()}
+    assert new == {"models/0001", "evaluations/0001"}
+    assert calls[2].files.items() <= calls[3].files.items()
+
+
+def test_every_call_leaves_a_report_of_the_model_that_it_ended_with(calls, folder):
+    """The last call forked: its only iteration is the report's, though an older model has a higher number."""
+    assert "report  runs/tiny/report.html" in calls[0].output
+    shown = Page((folder / "runs/tiny/report.html").read_text())
+    new = calls[3].files.keys() - calls[2].files.keys()
+    (fork,) = {"/".join(path.split("/")[:2]) for path in new if path.startswith("models/0001-")}
+    told = [row["version"] for row in shown.tables["All versions"] if row["version"].startswith("models/")]
+    assert told[-1] == fork
+    assert [row["iteration"] for row in shown.tables["Accuracy on unseen prompts"]] == ["0", "1"]
+    software = {row["what"]: row["version"] for row in shown.tables["Software"]}
+    assert software["torch"] == version("torch")
+    assert software["ranks"] == str(TINY["launch"]["processes"])
+    peaks = [row[step] for row in shown.tables["Memory"] for step in ("training", "evaluating")]
+    assert len(peaks) == 4
+    assert all(re.fullmatch(r"\d+\.\d [MG]B", peak) for peak in peaks)
+
+
+def test_the_model_loads_with_plain_transformers_and_answers_as_the_table_says(calls, folder):
+    from torch import inference_mode, tensor
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    store = Store(folder / "runs/tiny")
+    place = store.resolve("models@3").path
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
+    end = tokenizer.eos_token_id
+
+    def greedy(query: str) -> str:
+        ids = tokenizer.encode(f"Generate a correct answer to this problem.\n{query}\n", add_special_tokens=False)
+        answer: list[int] = []
+        with inference_mode():
+            while len(answer) < 4 and end not in answer:
+                answer.append(int(model(tensor([ids + answer])).logits[0, -1].argmax()))
+        return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
+
+    prompts = pl.read_parquet(store.resolve("prompts@0").path / "part-*.parquet").filter(split="test")
+    answered = pl.read_parquet(store.resolve("evaluations@3").path / "part-*.parquet")
+    mine = {key: greedy(query) for key, query in prompts.select("prompt_id", "query").iter_rows()}
+    assert mine == dict(answered.select("prompt_id", "completion").iter_rows())
+    references = dict(prompts.select("prompt_id", "references").iter_rows())
+    right = sum(text in references[key] for key, text in mine.items()) / len(mine)
+    assert right == manifest(store.run_dir, "evaluations@3")["metrics"]["overall"]["accuracy"]
+    assert 0 < right < 1, "this test says little about a model that is always right or always wrong"
+
+
+# --- what else runs --------------------------------------------------------------------------------------------------
+
+
+def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, home):
+    (tmp_path / "my_rewards.py").write_text(
+        "def score(completions, prompts):\n    return [float(len(prompt['query']) % 2) for prompt in prompts]\n"
+    )
+    write_config(tmp_path, reward={"type": "python", "function": "my_rewards:score"}, relabel={"type": "keep_correct"})
+    hir(tmp_path, home, "run", "tiny.yaml")
+    facts = manifest(tmp_path / "runs/tiny", "triples@1")
+    assert facts["rows"] > 0
+    assert facts["rejected"]["below threshold"] + facts["rejected"].get("empty completion", 0) + facts["rows"] == 84
+    assert list(facts["metrics"]["instructions"]) == ["Generate a correct answer to this problem."]
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory, home) -> Path:
+    """A run whose prompts carry constraints, its first samples drawn."""
+    folder = tmp_path_factory.mktemp("writing")
+    dials = {"words": 4, "max_words": 3, "min_constraints": 2, "max_constraints": 2, "examples": True}
+    source = {"type": "synthetic", "task": "constrained_writing", "size": 60, "test_share": 0.3, "dials": dials}
+    model = TINY["model"] | {"context": 160}
+    write_config(folder, prompts=[source], model=model, reward={"type": "constraints"}, launch={"processes": 1},
+                 sampling={"k": 3, "max_new_tokens": 8, "temperature": 1.5})  # fmt: skip
+    hir(folder, home, "run", "tiny.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("relabeler", ["attributes", "chain", "constraints"])
+def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, home):
+    hir(writing, home, "run", "tiny.yaml", f"relabel.type={relabeler}")
+    store = Store(writing / "runs/tiny")
+    triples, asked = (store.table(store.resolve(ref)).collect() for ref in ("triples@latest", "prompts@0"))
+    assert triples["relabeler"].unique().to_list() == [relabeler]
+    compared = triples.join(asked.select("prompt_id", asked="query"), on="prompt_id", validate="m:1")
+    assert (compared["query"] == compared["asked"]).all() == (relabeler == "attributes")
+
+
+def test_an_encoder_decoder_learns_to_name_options(tmp_path, home):
+    model = TINY["model"] | {"architecture": "t5", "context": 256}
+    prompts = [{"type": "synthetic", "task": "tracking_shuffled_objects", "size": 60, "test_share": 0.3}]
+    write_config(tmp_path, model=model, prompts=prompts, reward={"type": "option_choice"})
+    output = hir(tmp_path, home, "run", "tiny.yaml")
+    assert list(Call(output, {}).rows) == [0, 1]
+    assert manifest(tmp_path / "runs/tiny", "rewards@1")["rows"] == 84
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, home) -> Store:
+    """The config's run by one process through torchrun, under ZeRO-1."""
+    folder = tmp_path_factory.mktemp("alone")
+    write_config(folder, launch={"launcher": "torchrun", "processes": 1})
+    hir(folder, home, "run", "tiny.yaml")
+    return Store(folder / "runs/tiny")
+
+
+def test_torchrun_runs(alone):
+    assert len(alone.versions()) == 9
+
+
+@needs_two_cores
+def test_two_ranks_under_zero_3_make_the_versions_that_one_makes_alone(tmp_path, home, alone):
+    (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}')
+    write_config(tmp_path, deepspeed="zero3.json", launch={"processes": 2})
+    output = hir(tmp_path, home, "run", "tiny.yaml")
+    assert "2 processes on CPU · ZeRO-3 fp32" in output
+    assert_same_content(alone.run_dir, tmp_path / "runs/tiny")
+
+
+# --- methods compared ------------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_path, home):
+    write_config(tmp_path)
+    settings = {
+        "compare": "both",
+        "base": "tiny.yaml",
+        "seeds": [0, 1],
+        "tasks": {"counting": {}},
+        "methods": {
+            "hindsight": {"training": {"steps": 3}},
+            "keep_correct": {"relabel": {"type": "keep_correct"}, "training": {"steps": 3}},
+        },
+        "reference": "keep_correct",
+    }
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    output = hir(tmp_path, home, "compare", "both.yaml")
+    assert "| hindsight |" in output
+    assert re.search(r"hindsight ends \d+\.\d points (ahead of|behind) keep_correct \[.*\] \(1 task, 2 seeds\)", output)
+    folder = tmp_path / "runs/both"
+    curves = pl.read_parquet(folder / "curves.parquet")
+    assert curves.height == 2 * 2 * 2
+    assert set(curves.filter(pl.col("iteration") == 1)["steps"]) == {3}
+    for seed in (0, 1):
+        stages = [ref.stage for ref in Store(folder / f"counting-{seed}").versions()]
+        assert (stages.count("samples"), stages.count("triples"), stages.count("models")) == (1, 3, 3)
+    before = digests(folder / "counting-0")
+    assert hir(tmp_path, home, "compare", "both.yaml").count("nothing to do") == 4
+    assert digests(folder / "counting-0") == before

@@ -1,0 +1,464 @@
+"""The command line: what `hir ls`, `hir show` and `hir run` tell of a run whose versions were made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from flows.cli.run import next_commands
+from flows.terminal.formatting import accuracy, duration, folded, printable, size
+from flows.terminal.run_table import COLUMNS, Display, fitting_columns, headline
+from flows.terminal.version_list import describe_versions, metric_text, versions_text
+from hir_core.config.load import parse_config
+from hir_core.progress import Progress
+from hir_core.schemas import Evaluations, Samples
+from hir_core.stages.identity import Scored
+from hir_core.stages.run import Outputs, Run
+from hir_core.store.manifest import Identity, identity
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+
+ROW = {"query": "1 and 1?", "references": ["2"], "split": "train"}
+TEST_ROW = {"query": "1 and 2?", "references": ["3"], "split": "test"}
+SUMMARY = {"accuracy": 0.41, "low": 0.375, "high": 0.446, "majority_baseline": 0.3, "items": 600}
+NASTY = "two\nlines \x1b[31mred\x1b[0m \u202eback"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of one iteration in `runs/tiny`, complete, without a launch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    Path("rows.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(TEST_ROW)}\n")
+    return make_run("tiny")
+
+
+def make_run(name: str) -> Run:
+    settings = {
+        "run": name,
+        "iterations": 1,
+        "model": {"type": "scratch"},
+        "prompts": [{"path": "rows.jsonl"}],
+        "deepspeed": "ds_configs/zero3.json",
+    }
+    return Run(parse_config(settings))
+
+
+@pytest.fixture
+def outputs(run: Run) -> list[Outputs]:
+    """What the run's two launches left."""
+    first = launched(run, 0, None, None)
+    rewards = run.score(run.prompts(), first.samples)
+    triples = run.relabel(run.prompts(), [Scored(first.samples, rewards)])
+    return [first, launched(run, 1, triples, first.model)]
+
+
+def launched(run: Run, iteration: int, triples: StageRef | None, before: StageRef | None) -> Outputs:
+    prompts = run.prompts()
+    trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if before else {}
+    parents = [str(ref) for ref in (prompts, triples, before) if ref]
+    draft = run.store.draft(identity("models", iteration, {}, parents))
+    (draft.path / "config.json").write_text("{}")
+    model = draft.commit(metrics=trained)
+    tasks = {"counting": SUMMARY, "counting (bbh)": {**SUMMARY, "accuracy": 0.1 + iteration / 10}}
+    found = {"overall": SUMMARY, "tasks": tasks, "weights": "every rank holds the whole weights"}
+    evaluation = commit(run.store, identity("evaluations", iteration, {}, [str(model)]), answers(), found)
+    samples = None
+    if before is None:
+        facts = {"tokens_per_s": 5218.4, "weights": "weights gathered once (0.3 of 80 GB)"}
+        named = identity("samples", 1, {}, [str(prompts), str(model)])
+        samples = commit(run.store, named, drawn_samples(run.table(prompts)), facts)
+    return Outputs(model, evaluation, samples)
+
+
+def commit(store: Store, named: Identity, rows: pl.DataFrame, metrics: dict[str, Any]) -> StageRef:
+    draft = store.draft(named)
+    draft.write("0", rows)
+    return draft.commit(rows_in=rows.height, metrics=metrics)
+
+
+def answers() -> pl.DataFrame:
+    row = {"prompt_id": "p", "model": "m", "task": "t", "instruction": "i", "completion": NASTY, "finish_reason": "eos"}
+    return pl.DataFrame([{**row, "score": 1.0}], schema=Evaluations.create_empty().schema)
+
+
+def drawn_samples(prompts: pl.DataFrame) -> pl.DataFrame:
+    row = {
+        "sample_id": "s",
+        "prompt_id": prompts.filter(split="train")["prompt_id"][0],
+        "model": "m",
+        "instruction": "i",
+        "k": 0,
+        "prompt_ids": list(range(50)),
+        "completion": "3",
+        "completion_ids": [7],
+        "logprobs": [-1.5],
+        "finish_reason": "length",
+        "seed": 1,
+    }
+    return pl.DataFrame([row], schema=Samples.create_empty().schema)
+
+
+def hir(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.stderr if code else result.stdout
+
+
+# --- ls ---
+
+
+def test_ls_without_a_run_says_how_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hir("ls") == "no runs in runs: start one with `hir run quickstart`\n"
+    assert json.loads(hir("ls", "--json")) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ls_lists_every_run(outputs: list[Outputs]) -> None:
+    make_run("other").prompts()
+    header, other, tiny = hir("ls").splitlines()
+    assert header.split() == ["run", "iterations", "accuracy", "[95", "%]", "size", "changed"]
+    assert other.split()[:3] == ["other", "–", "–"]
+    assert tiny.split()[:5] == ["tiny", "1", "0.410", "[0.375,", "0.446]"]
+
+
+def test_ls_of_a_run_lists_its_versions_in_the_order_of_the_loop(outputs: list[Outputs]) -> None:
+    lines = hir("ls", "tiny").splitlines()[1:]
+    listed = [(line.split()[0], line.split()[1].split("/")[0]) for line in lines]
+    assert listed == [
+        ("0", "prompts"),
+        ("0", "models"),
+        ("0", "evaluations"),
+        ("1", "samples"),
+        ("1", "rewards"),
+        ("1", "triples"),
+        ("1", "models"),
+        ("1", "evaluations"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "metric"),
+    [
+        ("samples", "tokens per s 5,218"),
+        ("rewards", "correct share 0.000"),
+        ("triples", "100% wrong"),
+        ("models", "loss 1.250"),
+        ("evaluations", "accuracy 0.410 [0.375, 0.446]"),
+    ],
+)
+def test_ls_tells_what_matters_of_each_stage(stage: str, metric: str, outputs: list[Outputs]) -> None:
+    assert any(f" {stage}/0001-" in line and line.endswith(metric) for line in hir("ls", "tiny").splitlines())
+
+
+def test_ls_names_the_most_frequent_instructions_and_counts_the_others() -> None:
+    shares = {"wrong": 0.15, "a": 0.5, "b": 0.04, "correct": 0.3, "c": 0.01}
+    assert metric_text("triples", {"instructions": shares}) == "15% wrong · 50% a · 30% correct · 2 more"
+
+
+def test_ls_of_several_runs_puts_the_run_in_front(outputs: list[Outputs]) -> None:
+    make_run("other").prompts()
+    names = [line.split()[1].split("/")[:2] for line in hir("ls", "tiny", "other").splitlines()[1:]]
+    assert names[0] == ["tiny", "prompts"]
+    assert names[-1] == ["other", "prompts"]
+
+
+def test_ls_reads_no_data(run: Run, outputs: list[Outputs]) -> None:
+    before = hir("ls", "tiny", "--json")
+    for part in run.config.run_dir.rglob("part-*.parquet"):
+        part.unlink()
+    assert hir("ls", "tiny", "--json") == before
+
+
+def test_ls_as_json_has_the_facts_of_the_manifests(run: Run, outputs: list[Outputs]) -> None:
+    facts = {(version["stage"], version["iteration"]): version for version in json.loads(hir("ls", "tiny", "--json"))}
+    triples = run.store.manifest(run.store.resolve("triples@1"))
+    expected = {"rows": 1, "rejected": 0, "created": triples.created, "bytes": triples.parts[0].bytes}
+    assert {name: facts["triples", 1][name] for name in expected} == expected
+    assert facts["triples", 1]["metric"] == {"instructions": {"wrong": 1.0}}
+    assert facts["evaluations", 1]["metric"]["low"] == 0.375
+
+
+def test_ls_lists_a_damaged_version_with_its_problem(outputs: list[Outputs]) -> None:
+    (outputs[1].evaluation.path / "manifest.json").write_text("{")
+    assert "damaged: evaluations/0001-" in hir("ls", "tiny")
+    assert hir("ls").splitlines()[1].split()[:3] == ["tiny", "1", "–"]
+
+
+def test_an_unknown_run_is_told_with_those_that_are_there(outputs: list[Outputs]) -> None:
+    assert hir("ls", "tny", code=2) == "error: no run `tny` in runs; runs holds tiny\n"
+
+
+def test_where_there_is_no_run_every_command_says_how_to_make_one(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["show", "samples@1"], ["row", "0a"], ["verify"], ["sql", "select 1"]):
+        assert hir(*command, code=2) == "error: runs holds no run: `hir run quickstart` makes one\n"
+
+
+def test_the_version_is_told() -> None:
+    assert hir("--version").split()[0] == "hir"
+
+
+# --- show ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["samples@1", "samples@latest", "tiny/samples@1", "samples/{id}", "tiny/samples/{id}", "runs/tiny/samples/{id}/"],
+)
+def test_a_version_is_found_by_every_name_it_has(name: str, outputs: list[Outputs]) -> None:
+    samples = outputs[0].samples
+    assert samples is not None
+    assert hir("show", name.format(id=samples.id)).startswith(f"{samples} of tiny · iteration 1\n")
+
+
+def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) -> None:
+    make_run("other").prompts()
+    message = hir("show", "samples@1", code=2)
+    assert message.startswith("error: `samples@1` does not say of which run; runs holds other, tiny; ")
+    assert message.endswith("put one in front, as in other/samples@1\n")
+    assert hir("show", "tiny/samples@1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "`nonsense` names no version: expected stage@iteration"),
+        ("samples@7", "no version `samples@7` in runs/tiny; there is samples/0001-"),
+        ("samples@x", "`samples@x` names no version"),
+        ("none/samples@1", "no run `none` in runs; runs holds tiny"),
+        ("sample@1", "did you mean `samples`?"),
+        ("runs/samples@1", "`runs` is a folder without versions, so no run: runs holds tiny"),
+    ],
+)
+def test_a_name_that_names_nothing_says_what_there_is(name: str, message: str, outputs: list[Outputs]) -> None:
+    assert message in hir("show", name, code=2)
+
+
+def test_show_tells_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
+    shown = " ".join(hir("show", "triples@1").split())
+    for text in (
+        "parents prompts/0000-",
+        "rows 1 in = 1 rows + 0 rejected",
+        "relabel.threshold 1",
+        "code hir ",
+        "part-0.parquet",
+        "sha256 ",
+        "target_ids list[int32]",
+        "row 1 triple_id",
+        "instruction Generate a wrong answer to this problem.",
+    ):
+        assert text in shown
+
+
+def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Outputs]) -> None:
+    assert "history" not in hir("show", "prompts@0")
+    turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
+    with Path("rows.jsonl").open("a") as file:
+        file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
+    made = make_run("tiny").prompts()
+    (line,) = (line for line in hir("show", str(made), "--rows", "0").splitlines() if line.startswith("  history "))
+    assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
+    assert list(json.loads(hir("show", str(made), "--json"))["optional_columns"]) == ["history"]
+    for part in made.path.glob("part-*.parquet"):
+        part.write_text("damaged")
+    assert "history" not in hir("show", str(made), "--rows", "0")
+
+
+def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs]) -> None:
+    shown = hir("show", "evaluations@1")
+    assert r"two\nlines \x1b[31mred\x1b[0m \u202eback" in shown
+    assert "\x1b" not in shown
+
+
+def test_show_shows_as_many_rows_as_asked_for(outputs: list[Outputs]) -> None:
+    assert "row 1" not in hir("show", "samples@1", "--rows", "0")
+    assert "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (50 in all)]" in hir("show", "samples@1", "--rows", "1")
+
+
+def test_show_as_json_has_the_manifest_and_whole_rows(outputs: list[Outputs]) -> None:
+    facts = json.loads(hir("show", "evaluations@1", "--json"))
+    assert (facts["stage"], facts["run"], facts["rows"]) == ("evaluations", "tiny", 1)
+    assert facts["first_rows"][0]["completion"] == NASTY
+
+
+def test_show_of_a_model_has_files_and_no_rows(outputs: list[Outputs]) -> None:
+    shown = hir("show", "models@1")
+    assert "config.json · 2 B · sha256 " in shown
+    assert "row 1" not in shown
+
+
+def test_show_refuses_rows_that_are_not_what_was_written(outputs: list[Outputs]) -> None:
+    with (outputs[1].evaluation.path / "part-0.parquet").open("ab") as file:
+        file.write(b"x")
+    assert "differs from its manifest" in hir("show", "evaluations@1", code=1)
+
+
+def test_what_looks_at_a_run_imports_neither_prefect_nor_torch(outputs: list[Outputs]) -> None:
+    source = """
+import sys
+from flows.cli.app import app
+ref = ["samples@1"]
+commands = {"ls": [], "show": ref, "head": ref, "sample": ref, "row": ["s"], "trace": ["s"], "stats": ref}
+commands |= {"diff": ref * 2, "sql": ["from samples"], "path": ref, "export": [*ref, "x", "--to", "csv"], "verify": [],
+             "report": []}
+codes = {}
+for command, arguments in commands.items():
+    try:
+        app([command, *arguments])
+    except SystemExit as end:
+        codes[command] = end.code
+print({command for command, code in codes.items() if code}, {"prefect", "torch"} & set(sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", source], text=True, capture_output=True)
+    assert (ended.stdout.splitlines()[-1], ended.stderr) == ("{'verify'} set()", "")  # the tables here name no parents
+
+
+def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path) -> None:
+    for iteration in range(1000):
+        named = identity("samples", iteration, {}, [])
+        folder = tmp_path / "samples" / named.id
+        folder.mkdir(parents=True)
+        facts = {"id": named.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": [], "rows": 0}
+        (folder / "manifest.json").write_text(json.dumps(named.model_dump() | facts))
+    started = time.process_time()
+    assert len(versions_text(describe_versions(tmp_path))) == 1001
+    assert time.process_time() - started < 0.5
+
+
+# --- run ---
+
+
+def shown(run: Run, outputs: list[Outputs], act: Callable[[Display], None] = lambda _: None) -> list[str]:
+    """What the display prints where there is no terminal."""
+    console = Console(file=io.StringIO(), width=80, markup=False, highlight=False, soft_wrap=True)
+    with Display(run, console) as display:
+        act(display)
+        display.row(outputs[0], run.score(run.prompts(), outputs[0].samples))
+        display.row(outputs[1])
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_the_table_stays_aligned_in_80_columns(run: Run, outputs: list[Outputs]) -> None:
+    lines = shown(run, outputs)
+    start = next(place for place, line in enumerate(lines) if line.startswith("model "))
+    assert lines[start - 1 : start + 3] == [
+        "                           majority correct       sampled trained",
+        "model      accuracy [95 %] baseline samples  loss   tok/s   tok/s s/step   time",
+        "    0 0.410 [0.375, 0.446]    0.300   0.000     –   5,218       –      –      –",
+        "    1 0.410 [0.375, 0.446]    0.300       – 1.250       –   1,234   0.50      –",
+    ]
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (39, "model accuracy time"),
+        (60, "model accuracy baseline samples loss time"),
+        (75, "model accuracy baseline samples loss tok/s tok/s time"),
+        (80, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+        (10, "model accuracy time"),
+        (None, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+    ],
+)
+def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(columns: int | None, names: str) -> None:
+    assert " ".join(COLUMNS[n][1].split()[0] for n in fitting_columns(columns)) == names
+
+
+def test_how_the_weights_are_held_for_sampling_is_told(run: Run, outputs: list[Outputs]) -> None:
+    assert "sampling: weights gathered once (0.3 of 80 GB)" in shown(run, outputs)
+
+
+def test_several_tasks_are_told_apart_before_and_after(run: Run, outputs: list[Outputs]) -> None:
+    lines = shown(run, outputs)
+    assert "        counting (bbh)  0.100 → 0.200 [0.375, 0.446]   majority 0.300, 600 items" in lines
+
+
+def test_a_run_that_is_complete_says_that_there_is_nothing_to_do(run: Run, outputs: list[Outputs]) -> None:
+    assert "nothing to do: model 1 and its evaluation are there" in shown(run, outputs)
+
+
+@pytest.mark.parametrize(("contrast", "lines"), [(0.69, 1), (0.3, 0)])
+def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
+    run: Run, outputs: list[Outputs], contrast: float, lines: int
+) -> None:
+    triples = run.store.draft(identity("triples", 1, {"relabel": "of two"}, []))
+    triples.write("0", run.table(run.store.resolve("triples@1")))
+    told = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
+    training = {"training": {"contrast": "instructions", "contrastive": 1.0}}
+    draft = run.store.draft(identity("models", 2, training, [str(told), str(outputs[0].model)]))
+    (draft.path / "config.json").write_text("{}")
+    made = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
+    found = [line for line in shown(run, [outputs[0], made]) if "two instructions apart" in line]
+    assert len(found) == lines
+    assert all(len(line) <= 80 for line in found)
+
+
+def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outputs]) -> None:
+    def make(_: Display) -> None:
+        commit(run.store, identity("evaluations", 9, {}, []), answers(), {})
+
+    assert not any("nothing to do" in line for line in shown(run, outputs, make))
+
+
+def test_plain_lines_of_progress_come_after_a_silence_only(
+    run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(display: Display) -> None:
+        display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
+        monkeypatch.setattr("flows.terminal.progress_bar.SILENCE_S", 0.0)
+        display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
+
+    lines = [line for line in shown(run, outputs, report) if "training" in line]
+    assert lines == ["  training model 0: 2 of 60 steps · 50 tok/s · loss 2.250 · 58 s left"]
+
+
+def test_the_headline_says_what_runs_where(run: Run) -> None:
+    assert headline(run.config) == "tiny · 1 iteration · 1 process on CPU · ZeRO-3 bf16 · runs/tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "again"),
+    [
+        ("tiny.yaml", [], "hir run tiny.yaml iterations=2"),
+        ("tiny.yaml", ["iterations=1", "seed=2"], "hir run tiny.yaml seed=2 iterations=2"),
+        ("iterations=1", [], "hir run quickstart iterations=2"),
+    ],
+)
+def test_what_to_type_next_continues_the_same_run(name: str, changes: list[str], again: str, run: Run) -> None:
+    commands = next_commands(run.config, name, changes).split(" · ")
+    assert commands == ["hir ls tiny", "hir show tiny/triples@latest", again]
+
+
+# --- wording ---
+
+
+def test_sizes_times_and_accuracies_are_short() -> None:
+    assert [size(999), size(117_450), size(2_500_000_000)] == ["999 B", "117.5 kB", "2.5 GB"]
+    assert [duration(9), duration(150), duration(6 * 3600), duration(9 * 86400)] == ["9 s", "2 min", "6 h", "9 d"]
+    assert accuracy(SUMMARY) == "0.410 [0.375, 0.446]"
+    assert accuracy({}) == "–"
+
+
+def test_a_long_text_is_folded_and_the_rest_counted() -> None:
+    assert folded("ab" * 30, 10) == ["ababababab"] * 4 + ["… (20 more characters)"]
+    assert folded("", 10) == [""]
+
+
+def test_what_is_not_printable_is_escaped() -> None:
+    assert printable("é 日本 \t\x07\ud800") == "é 日本 \\t\\x07\\ud800"

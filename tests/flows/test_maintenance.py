@@ -1,0 +1,92 @@
+"""A real run that is cleared up: a fork goes, old weights are let go, and it goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli_run import command, digests, environment, hir, write_config
+
+from hir_core.store.store import Store
+
+pytestmark = pytest.mark.slow
+
+CHANGES = {"launch": {"processes": 1}, "retention": {"last": 1, "best": 0}}
+PATIENCE_S = 150
+
+
+class Story:
+    """One run: an iteration, a fork that becomes its line, a removal, and a third iteration that is killed."""
+
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder, self.home, self.run_dir = folder, home, folder / "runs/tiny"
+        write_config(folder, **CHANGES)
+        self.hir("run", "tiny.yaml", "iterations=1")
+        self.old = digests(self.run_dir)
+        self.hir("run", "tiny.yaml", "iterations=2", "training.epochs=1")
+        self.both = digests(self.run_dir)
+        self.collected = json.loads(self.hir("gc", "--yes", "--json"))
+        self.left = digests(self.run_dir)
+        self.again = self.hir("run", "tiny.yaml", "iterations=2", "training.epochs=1")
+        self.sound = self.hir("verify")
+        self.well = json.loads(self.hir("doctor", "--json"))
+        self.pid = self.kill()
+        self.ill = json.loads(self.hir("doctor", "--json", code=1))
+
+    def hir(self, *arguments: str, code: int = 0) -> str:
+        return hir(self.folder, self.home, *arguments, code=code)
+
+    def kill(self) -> int:
+        """Starts a third iteration, kills it as soon as it trains, and returns its process id."""
+        process = subprocess.Popen(
+            command("run", "tiny.yaml", "iterations=3", "training.epochs=1"),
+            cwd=self.folder,
+            env=environment(self.home),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        progress, deadline = self.run_dir / "launches/0003/progress.json", time.monotonic() + PATIENCE_S
+        while not (progress.exists() and json.loads(progress.read_text())["step"] == "train"):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+        return process.pid
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory) -> Story:
+    return Story(tmp_path_factory.mktemp("cleared"), tmp_path_factory.mktemp("prefect"))
+
+
+def test_the_fork_that_was_left_goes_and_nothing_of_the_line(story):
+    removed = {one["version"].split("-")[0] for one in story.collected["removed"]}
+    assert removed == {"models/0001", "evaluations/0001"}
+    gone = story.both.keys() - story.left.keys()
+    lost = {one["version"] for one in story.collected["removed"]}
+    weights = {f"{one['version']}/{name}" for one in story.collected["kept"] for name in one["let_go"]}
+    assert gone == {path for path in story.both if path.rpartition("/")[0] in lost} | weights
+    assert gone - weights <= story.old.keys()
+    assert {path.split("-")[0] for path in weights} == {"models/0001"}
+
+
+def test_after_that_there_is_nothing_to_do_and_the_run_is_sound(story):
+    assert "nothing to do: all 2 iterations are there" in story.again
+    assert story.sound.endswith(" · sound\n")
+    assert story.well["findings"] == []
+
+
+def test_a_killed_run_is_told_by_its_flow_run_and_what_it_left(story):
+    found = [one["what"] for one in story.ill["findings"]]
+    assert any(f"is said to be running, but its process {story.pid} is gone" in what for what in found)
+    assert any(f"still signed (pid {story.pid} on " in what for what in found)
+
+
+def test_a_run_goes_on_from_the_weights_that_were_kept(story):
+    assert story.left.items() <= digests(story.run_dir).items()
+    job = json.loads((story.run_dir / "launches/0003/job.json").read_text())
+    assert job["model"]["source"] == str(Store(story.run_dir).resolve("models@2").path.resolve())

@@ -1,0 +1,405 @@
+"""Runs below a real Prefect server: scheduled, served, called; cancelled, killed, timed out, and the server lost.
+
+One server and one process worker for all; every launch is real, but for those of `scripted_run.py`. Processes are
+counted by what Prefect, or the test, put into their environment.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from cli_run import command, environment, hir, left_alive, processes_with, write_config
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelling
+
+from hir_core.store.store import Store
+
+pytestmark = pytest.mark.slow
+
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+PATIENCE_S = 150
+SETTINGS: dict[str, Any] = {"iterations": 0, "launch": {"processes": 1}}
+LONG: dict[str, Any] = {"demonstrations": 32, "epochs": 600, "batch_size": 8, "learning_rate": 0.001}
+ROWS = [{"query": f"{n} + 1?", "references": [str(n + 1)], "split": "test" if n < 3 else "train"} for n in range(9)]
+SCRIPTED: dict[str, Any] = {
+    "run": "scripted",
+    "iterations": 2,
+    "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
+    "prompts": [{"path": "rows.jsonl"}],
+    "sampling": {"k": 3},
+    "deepspeed": "ds_configs/laptop.json",
+}
+
+
+@dataclass
+class Server:
+    """A standing Prefect server, and a client of it."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+    client: SyncPrefectClient
+
+    @property
+    def environment(self) -> dict[str, str]:
+        polls = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        lost = {"PREFECT_CLIENT_MAX_RETRIES": "1"}
+        return environment(self.home) | {"PREFECT_API_URL": self.url} | polls | lost
+
+    def start(self, folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Starts a program in a folder, in a session of its own; what it prints goes to `<name>.log` there."""
+        with (folder / f"{Path(arguments[0]).name}.log").open("wb") as log:
+            return subprocess.Popen(
+                arguments,
+                cwd=folder,
+                env=self.environment | environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def trigger(self, deployment: str, **parameters: Any) -> UUID:
+        """Starts a run of a deployment, as `prefect deployment run` and a schedule do."""
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+
+    def has(self, deployment: str) -> bool:
+        try:
+            self.client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def ended(self, flow_run: UUID) -> FlowRun:
+        """The flow run, once it is in a final state."""
+        wait_until(lambda: self.client.read_flow_run(flow_run).state.is_final(), f"the end of {flow_run}")
+        return self.client.read_flow_run(flow_run)
+
+    def running(self, name: str) -> UUID:
+        """The flow run of this name that runs."""
+        runs = self.client.read_flow_runs()
+        (found,) = [run.id for run in runs if run.name == name and run.state is not None and run.state.is_running()]
+        return found
+
+
+def wait_until(is_true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_true():
+        assert time.monotonic() < deadline, f"it never came: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    arguments = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            arguments, env=environment(home) | quiet, stdout=log, stderr=log, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_until(lambda: answers(url), (home / "server.log").read_text())
+        with SyncPrefectClient(url) as client:
+            yield Server(url, home, process, client)
+    finally:
+        end(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except (urllib.error.URLError, TimeoutError):
+        return False
+    return True
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process that the test started, and its group."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def pool(server, folder) -> Iterator[subprocess.Popen[bytes]]:
+    """The run `pooled` in a pool with a worker."""
+    write_config(folder, "pooled", **SETTINGS, warm_start=LONG)
+    hir_with(server, folder, "schedule", "pooled.yaml", "--cron", "0 2 1 1 *")
+    worker = start_worker(server, folder)
+    yield worker
+    end(worker)
+
+
+def start_worker(server: Server, folder: Path) -> subprocess.Popen[bytes]:
+    return server.start(folder, str(Path(sys.executable).parent / "prefect"), "worker", "start", "--pool", "hir")
+
+
+def hir_with(server: Server, folder: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(command(*arguments), cwd=folder, env=server.environment, text=True, capture_output=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def served(server, folder) -> Iterator[subprocess.Popen[bytes]]:
+    """The run `served`, by a process that serves it."""
+    write_config(folder, "served", **SETTINGS, warm_start=LONG)
+    serving = start_serving(server, folder)
+    wait_until(lambda: server.has("hindsight/served"), "the serving process")
+    yield serving
+    end(serving)
+
+
+def start_serving(server: Server, folder: Path) -> subprocess.Popen[bytes]:
+    return server.start(folder, *command("schedule", "served.yaml", "--interval", "30d", "--serve"))
+
+
+RUNS = {"pool": "pooled", "served": "served"}
+
+
+def rank_is_up(folder: Path, run: str, since: float) -> Callable[[], bool]:
+    path = folder / "runs" / run / "launches/0000/rank-0.started.json"
+    return lambda: path.exists() and path.stat().st_mtime > since
+
+
+def flow_process(flow_run: UUID) -> int:
+    """The process of a flow run: of all below it, the one that Prefect's engine is."""
+    (found,) = [line for line in processes_with(f"PREFECT__FLOW_RUN_ID={flow_run}") if "prefect.engine" in line]
+    return int(found.split(":")[0])
+
+
+def started(server: Server, folder: Path, run: str, **parameters: Any) -> UUID:
+    """Triggers a run whose first rank is up when this returns."""
+    since = time.time()
+    flow_run = server.trigger(f"hindsight/{run}", **parameters)
+    wait_until(rank_is_up(folder, run, since), f"a rank of {run}")
+    assert len(processes_with(f"PREFECT__FLOW_RUN_ID={flow_run}")) >= 3, "flow, supervisor, launcher and rank"
+    return flow_run
+
+
+def versions(folder: Path, run: str) -> set[str]:
+    return {f"{ref.stage}@{ref.iteration}" for ref in Store(folder / "runs" / run).versions()}
+
+
+# --- what ends below a worker, or a process that serves --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_a_cancelled_flow_run_leaves_no_process_and_nothing_half_made(mode, server, folder, request):
+    request.getfixturevalue(mode)
+    run = RUNS[mode]
+    flow_run = started(server, folder, run)
+    server.client.set_flow_run_state(flow_run, Cancelling())
+    assert server.ended(flow_run).state.is_cancelled()
+    assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
+    assert versions(folder, run) == {"prompts@0", "triples@0"}
+
+
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_a_killed_flow_leaves_no_process_and_the_server_hears_of_it(mode, server, folder, request):
+    request.getfixturevalue(mode)
+    flow_run = started(server, folder, RUNS[mode])
+    os.kill(flow_process(flow_run), signal.SIGKILL)
+    assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
+    assert server.ended(flow_run).state.is_crashed()
+
+
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_a_time_out_leaves_no_process_and_says_so(mode, server, folder, request):
+    request.getfixturevalue(mode)
+    config = yaml.safe_load((folder / f"{RUNS[mode]}.yaml").read_text())
+    limited = config | {"launch": {"processes": 1, "timeout_s": 2.0}}
+    flow_run = server.trigger(f"hindsight/{RUNS[mode]}", config=limited, further=1)
+    state = server.ended(flow_run).state
+    assert state.is_failed()
+    assert "the launch took longer than launch.timeout_s = 2 s" in state.message
+    assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
+
+
+def test_parameters_are_checked_again_when_the_run_starts(server, pool):
+    flow_run = server.trigger("hindsight/pooled", config={"run": "pooled", "iteration": 1})
+    state = server.ended(flow_run).state
+    assert state.is_failed()
+    assert "ConfigError" in state.message
+    assert "did you mean `iterations`" in state.message
+
+
+def test_of_two_scheduled_runs_one_is_skipped_and_the_other_continues_by_one_iteration(server, folder, pool):
+    config = yaml.safe_load((folder / "pooled.yaml").read_text())
+    short = config | {"warm_start": LONG | {"epochs": 20}, "run": "short"}
+    since = time.time()
+    first = server.trigger("hindsight/pooled", config=short)
+    wait_until(rank_is_up(folder, "short", since), "the first one's rank")
+    second = server.ended(server.trigger("hindsight/pooled", config=short))
+    assert (second.state.name, second.state.is_cancelled()) == ("Skipped", True)
+    assert f"is being written by another process (pid {flow_process(first)} on " in second.state.message
+    done = server.ended(first)
+    assert (done.name, done.state.name) == ("short 1 further", "Completed")
+    assert {"models@1", "evaluations@1"} <= versions(folder, "short")
+    assert "models@2" not in versions(folder, "short")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["told to end", "Ctrl-C"])
+@pytest.mark.parametrize("mode", ["pool", "served"])
+def test_who_started_a_flow_takes_it_along(mode, number, server, folder, request):
+    end(request.getfixturevalue(mode))  # of two, the other one might take the flow run
+    starter = {"pool": start_worker, "served": start_serving}[mode](server, folder)
+    try:
+        flow_run = started(server, folder, RUNS[mode])
+        os.killpg(starter.pid, number)
+        assert left_alive(f"PREFECT__FLOW_RUN_ID={flow_run}") == []
+        starter.wait(60)
+    finally:
+        end(starter)
+
+
+# --- what is called directly -----------------------------------------------------------------------------------------
+
+
+def test_hir_run_that_is_cancelled_from_prefect_ends_in_one_line(server, folder):
+    write_config(folder, "called", **SETTINGS, warm_start=LONG)
+    since = time.time()
+    process = server.start(folder, *command("run", "called.yaml"), HIR_TEST="called directly")
+    wait_until(rank_is_up(folder, "called", since), "its rank")
+    flow_run = server.running("called to 0")
+    server.client.set_flow_run_state(flow_run, Cancelling())
+    assert process.wait(60) == 130
+    assert left_alive("HIR_TEST=called directly") == []
+    state = server.ended(flow_run).state
+    assert (state.name, state.message[:40]) == ("Cancelled", "cancelled from Prefect; nothing that was")
+    said = (folder / "hir.log").read_text()
+    assert said.splitlines()[-1].startswith("error: cancelled from Prefect; nothing that was committed is lost")
+    assert "Traceback" not in said
+
+
+def test_a_flow_that_takes_longer_than_its_time_out_leaves_no_process(server, folder):
+    write_config(folder, "limited", **SETTINGS, warm_start=LONG)
+    (folder / "limited.py").write_text(
+        "from pathlib import Path\nfrom hir_core.config import load_config\nfrom flows.hindsight import hindsight\n"
+        "hindsight.with_options(timeout_seconds=8)(load_config(Path('limited.yaml')))\n"
+    )
+    process = server.start(folder, sys.executable, "limited.py", HIR_TEST="timed out")
+    assert process.wait(PATIENCE_S) == 1
+    assert left_alive("HIR_TEST=timed out") == []
+    (found,) = [run for run in server.client.read_flow_runs() if run.name == "limited to 0"]
+    assert found.state is not None
+    assert found.state.name == "TimedOut"
+
+
+@pytest.fixture
+def scripted(tmp_path) -> Path:
+    """A folder with a scripted run."""
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (tmp_path / "scripted.json").write_text(json.dumps(SCRIPTED))
+    return tmp_path
+
+
+def start_scripted(server: Server, folder: Path, mark: str) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])
+    program = [sys.executable, str(SUPPORT / "scripted_run.py"), "scripted.json"]
+    return server.start(folder, *program, HIR_TEST=mark, PYTHONPATH=path)
+
+
+def test_reward_workers_end_with_a_flow_run_that_is_cancelled(server, scripted):
+    (scripted / "slow.py").write_text(
+        "import pathlib, time\ndef score(completions, prompts):\n"
+        "    pathlib.Path('judging').touch()\n    time.sleep(300)\n"
+    )
+    reward = {"type": "python", "function": "slow:score", "time_limit_s": 300}
+    (scripted / "scripted.json").write_text(json.dumps(SCRIPTED | {"reward": reward}))
+    process = start_scripted(server, scripted, "judged")
+    wait_until((scripted / "judging").exists, "the reward")
+    assert len(processes_with("HIR_TEST=judged")) >= 2
+    server.client.set_flow_run_state(server.running("scripted to 2"), Cancelling())
+    assert process.wait(60) == 130
+    assert left_alive("HIR_TEST=judged") == []
+
+
+def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_launch_was_lost(server, scripted):
+    (scripted / "lose").touch()
+    process = start_scripted(server, scripted, "told")
+    assert process.wait(PATIENCE_S) == 0, next(scripted.glob("python*.log")).read_text()
+    (run,) = [r for r in server.client.read_flow_runs() if r.name == "scripted to 2" and r.state.is_completed()]
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+    found = server.client.read_artifacts(artifact_filter=of_run)
+    told = {"hir-scripted-curve": 3, "hir-scripted-iteration": 3, "hir-scripted-report": 1}
+    assert Counter(artifact.key for artifact in found) == told
+    assert not (scripted / "lose").exists()
+    store = Store(scripted / "runs/scripted")
+    parents = {
+        f"hir://scripted/{ref}": {f"hir://scripted/{parent}" for parent in store.manifest(ref).parents}
+        for ref in store.versions()
+    }
+    wait_until(lambda: assets(server).keys() >= parents.keys(), "the last event")
+    assert {key: assets(server)[key] for key in parents} == parents
+
+
+def assets(server: Server) -> dict[str, set[str]]:
+    """Assets that the server heard of, by key, with those that went into each."""
+    asked = {"filter": {"event": {"name": ["prefect.asset.materialization.succeeded"]}}, "limit": 50}
+    request = urllib.request.Request(
+        f"{server.url}/events/filter", json.dumps(asked).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        events = json.loads(response.read())["events"]
+    return {
+        event["resource"]["prefect.resource.id"]: {
+            related["prefect.resource.id"]
+            for related in event["related"]
+            if related["prefect.resource.role"] == "asset"
+        }
+        for event in events
+    }
+
+
+# --- the server is lost: last, for it is the one of all tests --------------------------------------------------------
+
+
+def test_a_run_whose_server_is_lost_goes_on_to_its_end_and_says_so(server, scripted):
+    (scripted / "hold").touch()
+    process = start_scripted(server, scripted, "lost")
+    wait_until((scripted / "launched").exists, "the first launch")
+    os.killpg(server.process.pid, signal.SIGKILL)
+    (scripted / "hold").unlink()
+    assert process.wait(PATIENCE_S) == 1  # and not minutes later, with all that Prefect would still have to send
+    said = next(scripted.glob("python*.log")).read_text()
+    assert f"error: Prefect's server at {server.url} was lost" in said
+    assert "Traceback" not in said
+    assert {"models@2", "evaluations@2"} <= versions(scripted, "scripted")
+    assert list((scripted / "runs").rglob(".draft-*")) == []
+
+
+def test_a_schedule_without_a_server_that_answers_says_what_to_do(server, folder):
+    end(server.process)
+    write_config(folder, "called", **SETTINGS)
+    said = hir_with(server, folder, "schedule", "called.yaml", "--cron", "0 2 * * *", code=2)
+    assert "does not answer" in said
+    assert "start it with `prefect server start`" in said
+    assert hir(folder, server.home, "schedule", "called.yaml", "--cron", "0 2 * * *", code=2) == ""

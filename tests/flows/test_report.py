@@ -1,0 +1,335 @@
+"""The page of a report: its numbers are those of the tables, nothing in the data can act on it, nothing is fetched."""
+
+import base64
+import copy
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree as Tree
+
+import polars as pl
+import pytest
+from finished_run import NASTY, RIGHT, WRONG, commit, damage, drawn, hir, prompt, trained
+from report_page import Page
+from report_runs import ITEMS, TESTED, Row, attacked_run, evaluated, judged, make_run, without_columns
+
+from flows.report.page import page
+from flows.report.svg import Layer, Line, Point, bar_plot, line_plot
+from flows.report.write import keep_drawn
+from hir_core.inspect.report import report
+from hir_core.stages.evaluation import wilson_interval
+from hir_core.store.manifest import identity
+from hir_core.store.references import find_version
+from hir_core.store.store import Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Store:
+    return make_run(tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture(scope="module")
+def shown(made) -> Page:
+    return Page(page(report(made)))
+
+
+@pytest.fixture
+def store(made, tmp_path, monkeypatch) -> Store:
+    """A copy as `runs/small` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    return Store(Path(shutil.copytree(made.run_dir, tmp_path / "runs" / "small")))
+
+
+def rows_of(store: Store, stage: str, iteration: int) -> list[Row]:
+    """A table as anybody reads it, by Python."""
+    (folder,) = store.run_dir.glob(f"{stage}/{iteration:04}-*")
+    return [row for path in sorted(folder.glob("*.parquet")) for row in pl.read_parquet(path).to_dicts()]
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_sentence_says_what_happened(shown):
+    low, high = wilson_interval(3, 12), wilson_interval(9, 12)
+    told = [text for text in shown.texts["p"] if text.startswith("In 2 iterations")]
+    assert len(told) == 1
+    moved = f"from 0.250 [{low[0]:.3f}, {low[1]:.3f}] to 0.750 [{high[0]:.3f}, {high[1]:.3f}]"
+    assert f"{moved} on 12 unseen prompts of sums." in told[0]
+    assert "the intervals do not tell apart" in told[0]  # 0.532 and 0.468 overlap
+    assert "From the first to the last evaluation 6 answers became right and 0 wrong." in shown.texts["p"]
+
+
+def test_accuracies_are_those_of_the_tables(made, shown):
+    rows = shown.tables["Accuracy on unseen prompts"]
+    assert [row["iteration"] for row in rows] == ["0", "1", "2"]
+    for n, row in enumerate(rows):
+        right = sum(one["score"] == 1 for one in rows_of(made, "evaluations", n) if one["task"] == "sums")
+        low, high = wilson_interval(right, 12)
+        assert row["accuracy [95 %]"] == f"{right / 12:.3f} [{low:.3f}, {high:.3f}]"
+        assert (row["majority baseline"], row["items"]) == ("1.000", "12")  # "4" is accepted for all of them
+
+
+def test_every_task_has_its_accuracies(made, shown):
+    told = {(row["task"], row["iteration"]): row for row in shown.tables["Accuracy by task"]}
+    for (task, n), row in told.items():
+        scores = [one["score"] for one in rows_of(made, "evaluations", int(n)) if one["task"] == task]
+        assert row["accuracy [95 %]"].startswith(f"{sum(scores) / len(scores):.3f} [")
+        assert (row["trained on"], row["items"]) == ("yes" if task == "sums" else "no", str(len(scores)))
+    assert len(told) == 6
+
+
+def test_scores_and_what_became_of_samples_are_those_of_the_tables(made, shown):
+    for row in shown.tables["Scores of the samples"]:
+        scores = [one["score"] for one in rows_of(made, "rewards", int(row["iteration"]))]
+        counts = [str(scores.count(value)) for value in (0.0, 0.25, 1.0, None)]
+        assert [row["score 0"], row["score 0.25"], row["score 1"], row["cannot be judged"]] == counts
+        assert row["right"] == f"{scores.count(1.0) / len(scores):.1%}"
+    told = {
+        (row["iteration"], row["instruction, or why left out"]): row for row in shown.tables["What the samples became"]
+    }
+    for n in ("1", "2"):
+        triples = [one["instruction"] for one in rows_of(made, "triples", int(n))]
+        assert told[n, f"correct: {RIGHT}"]["rows"] == str(triples.count(RIGHT))
+        assert told[n, f"wrong: {WRONG}"]["rows"] == str(triples.count(WRONG))
+        assert told[n, "left out: not judged"]["rows"] == "1"
+
+
+def test_gradients_lengths_and_costs_are_those_of_the_tables(made, shown):
+    for row in shown.tables["Samples that carry a gradient"]:
+        n = int(row["iteration"])
+        own = {one["sample_id"] for one in rows_of(made, "samples", n)}
+        used = {one["sample_id"] for one in rows_of(made, "triples", n) if one["weight"] > 0} & own
+        assert (row["samples"], row["that train"]) == (str(len(own)), str(len(used)))
+    for row in shown.tables["Length of the samples"]:
+        lengths = [len(one["completion_ids"]) for one in rows_of(made, "samples", int(row["iteration"]))]
+        assert (row["shortest"], row["longest"]) == (str(min(lengths)), str(max(lengths)))
+    cut = {(row["iteration"], row["what"]): row["cut off"] for row in shown.tables["Cut off"]}
+    assert cut == {("1", "samples"): "1", ("2", "samples"): "0"} | {(str(n), "test answers"): "1" for n in TESTED}
+    assert [row["loss"] for row in shown.tables["Loss"]] == ["1.000", "0.000"]
+    assert [row["training, s"] for row in shown.tables["Time"]] == ["–", "1.50", "1.50"]
+    assert [row["training"] for row in shown.tables["Memory"]] == ["–", "2.0 GB", "2.0 GB"]
+
+
+def test_every_version_stands_there_with_a_name_that_show_takes(store, shown):
+    rows = shown.tables["All versions"]
+    assert {row["version"] for row in rows} == {str(ref) for ref in store.versions()}
+    for row in rows:
+        manifest = store.manifest(find_version(f"small/{row['version']}", Path("runs"))[1])
+        assert row["made from"] == (" · ".join(manifest.parents) or "–")
+
+
+def test_asked_and_became_stand_side_by_side(shown):
+    text = "\n".join(shown.texts["article"])
+    assert re.search(rf"Asked\s+{re.escape(RIGHT)}\s+1 \+ 3\?\s+Became\s+{re.escape(WRONG)}\s+q\?", text)
+
+
+# --- plots -----------------------------------------------------------------------------------------------------------
+
+
+def test_points_lie_where_their_values_are():
+    points = [Point(0, 0.0), Point(1, 0.25, 0.125, 0.5), Point(2, None), Point(3, 1.0)]
+    svg = Tree.fromstring(line_plot([Line("a", points, "k1")], "l", "u", str, top=1.0, size=(400, 200)))
+    dots = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in svg.iter("circle") if dot.get("class") == "dot"]
+    (x0, y0), (x1, y1), (x3, y3) = dots
+    assert (x3 - x0) == pytest.approx(3 * (x1 - x0), abs=0.3)
+    assert (y0 - y3) == pytest.approx(4 * (y0 - y1), abs=0.3)
+    whisker = next(line for line in svg.iter("line") if line.get("class") == "whisker")
+    assert y0 - float(whisker.get("y1")) == pytest.approx((y0 - y3) / 8, abs=0.2)
+    titles = [title.text for title in svg.iter("title")]
+    assert titles == ["a, iteration 0: 0.0", "a, iteration 1: 0.25 [0.125, 0.5]", "a, iteration 3: 1.0"]
+
+
+def test_bars_are_as_high_as_their_values_and_stand_on_each_other():
+    layers = [Layer("low", {1: 1.0, 2: 3.0}, "s0"), Layer("high", {1: 2.0}, "s1")]
+    svg = Tree.fromstring(bar_plot(layers, "l", "u", str, size=(400, 200)))
+    bars = [(float(bar.get("y")), float(bar.get("height"))) for bar in svg.iter("rect")]
+    (low_y, low), (high_y, high), (other_y, other) = bars
+    assert (high, other) == (pytest.approx(2 * low, abs=0.2), pytest.approx(3 * low, abs=0.2))
+    assert high_y + high == pytest.approx(low_y, abs=0.1)
+    assert high_y == pytest.approx(other_y, abs=0.1)
+    assert low_y + low == pytest.approx(other_y + other, abs=0.2)
+
+
+@pytest.mark.parametrize("values", [[0.0], [1e-9], [0.3, 0.9], [7.0, 99.0], [123_456.0], [1e15]])
+def test_an_axis_has_few_round_ticks_and_room_for_every_value(values):
+    points = [Point(n, value) for n, value in enumerate(values)]
+    svg = Tree.fromstring(line_plot([Line("a", points, "k0")], "l", "unit", "={!r}".format, size=(400, 200)))
+    ticks = [float(str(text.text)[1:]) for text in svg.iter("text") if str(text.text).startswith("=")]
+    assert 2 <= len(ticks) <= 7
+    assert ticks[-1] >= max(values) * 0.999
+    assert all(y.get("cy") is None or float(y.get("cy")) > 0 for y in svg.iter("circle"))
+
+
+def test_every_picture_has_a_name_and_every_figure_a_table(shown):
+    named = [value for tag, name, value in shown.attributes if tag == "svg" and name == "aria-label"]
+    pictures = [1 for tag, name, value in shown.attributes if (tag, name, value) == ("svg", "role", "img")]
+    assert len(named) == len(pictures) > 8
+    assert all(named)
+    assert shown.is_complete
+    titles = shown.texts["figcaption"]
+    assert len(titles) == sum(any(title.startswith(name) for name in shown.tables) for title in titles)
+
+
+# --- hostile data ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory) -> str:
+    return page(report(attacked_run(tmp_path_factory.mktemp("attacked"))))
+
+
+def test_no_text_can_act_on_the_page(attacked):
+    shown = Page(attacked)
+    assert shown.is_complete
+    tags = {tag for tag, _, _ in shown.attributes} | set(shown.texts)
+    assert tags & {"script", "img", "iframe", "object", "embed", "link", "base", "form", "use"} == set()
+    for _, name, value in shown.attributes:
+        assert not name.startswith("on")
+        assert name not in ("href", "src", "style") or str(value).startswith("#")
+    assert "<script" not in attacked.lower()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in attacked
+    assert "{{7*7}}" in attacked
+
+
+def test_no_control_character_or_direction_mark_reaches_the_page(attacked):
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", attacked)
+    assert r"\u202e\x1b[31m\x00\u2066" in attacked
+    assert r"\ud800 \udfff" in attacked
+    attacked.encode()  # without an error
+
+
+def test_what_is_long_is_folded(attacked):
+    assert len(attacked.encode()) < 300_000
+    assert "more characters" in attacked
+
+
+def test_the_page_asks_for_nothing_and_forbids_the_rest(made):
+    html = page(report(made))
+    found = Page(html)
+    (css,) = found.texts["style"]
+    (policy,) = [
+        value for tag, name, value in found.attributes if tag == "meta" and str(value).startswith("default-src")
+    ]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    raw = re.search(r"<style>(.*?)</style>", html, re.DOTALL)[1]
+    assert base64.b64encode(hashlib.sha256(raw.encode()).digest()).decode() in policy
+    assert not re.search(r"https?:|@import|url\((?!#)", html)
+    assert css
+
+
+# --- runs that have little -------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_iterations_has_a_page(tmp_path):
+    store = Store(tmp_path / "begun")
+    prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", ("sums", "1?")) for n in (1, 2, 3)])
+    assert "3 prompts of sums are there; no model was evaluated yet." in Page(page(report(store))).texts["p"]
+    trained(store, 0, [prompts])
+    shown = Page(page(report(store)))
+    assert shown.is_complete
+    assert [row["version"] for row in shown.tables["All versions"]] == [str(ref) for ref in store.versions()]
+
+
+def test_a_run_of_one_evaluation_says_where_it_starts(tmp_path):
+    store = Store(tmp_path / "one")
+    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
+    evaluated(store, 0, prompts, trained(store, 0, [prompts]))
+    (lead,) = [text for text in Page(page(report(store))).texts["p"] if text.startswith("Before its first iteration")]
+    assert "an accuracy of 0.250 [" in lead
+
+
+def test_where_nothing_was_judged_the_page_says_so(tmp_path):
+    store = Store(tmp_path / "mute")
+    prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", ("sums", "1?")) for n in (1, 2, 3)])
+    model = trained(store, 0, [prompts])
+    samples = commit(store, "samples", 1, [prompts, model], drawn(1, model))
+    commit(store, "rewards", 1, [prompts, samples], judged(drawn(1, model), [None] * 6))
+    shown = Page(page(report(store)))
+    (row,) = shown.tables["Scores of the samples"]
+    assert (row["samples"], row["mean score"], row["cannot be judged"]) == ("6", "–", "6")
+    assert "Cannot be judged" in shown.texts["h4"]
+
+
+def test_a_figure_whose_columns_are_missing_stays_out(store):
+    without_columns(store, "samples@1", ["completion_ids", "finish_reason", "logprobs"])
+    without_columns(store, "samples@2", ["completion_ids", "finish_reason", "logprobs"])
+    shown = Page(page(report(store)))
+    assert "Length of the samples" not in shown.tables
+    assert "Scores of the samples" in shown.tables
+
+
+def test_twenty_iterations_fit_into_half_a_megabyte(made):
+    facts = report(made)
+    last, versions = facts["rounds"][-1], [one for one in facts["versions"] if one["iteration"] == 2]
+    for n in range(3, 21):
+        facts["rounds"].append(copy.deepcopy(last) | {"iteration": n})
+        facts["versions"] += [
+            one | {"iteration": n, "version": one["version"].replace("/0002-", f"/{n:04}-")} for one in versions
+        ]
+    html = page(facts)
+    assert "/0020-" in html
+    assert len(html.encode()) < 500_000
+
+
+# --- the command and the flow ----------------------------------------------------------------------------------------
+
+
+def test_report_draws_the_page_prints_its_path_and_changes_nothing_else(store):
+    before = {path: path.read_bytes() for path in store.run_dir.rglob("*") if path.is_file()}
+    assert hir("report") == "runs/small/report.html\n"
+    drawn_once = Path("runs/small/report.html").read_bytes()
+    assert hir("report", "small") == "runs/small/report.html\n"
+    assert Path("runs/small/report.html").read_bytes() == drawn_once
+    after = {path: path.read_bytes() for path in store.run_dir.rglob("*") if path.is_file()}
+    assert after == before | {store.run_dir / "report.html": drawn_once}
+
+
+def test_report_as_json_is_the_figures(store):
+    assert json.loads(hir("report", "--json")) == report(store)
+    assert not Path("runs/small/report.html").exists()
+
+
+def test_report_opens_a_browser_when_asked(store, monkeypatch):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: bool(opened.append(url)) or True)
+    hir("report", "--open")
+    assert opened == [(store.run_dir / "report.html").as_uri()]
+
+
+def test_report_follows_the_model_that_is_named(store):
+    assert json.loads(hir("report", "--model", "models@1", "--json"))["model"] == str(store.resolve("models@1"))
+    assert "expected models@3" in hir("report", "--model", "samples@1", code=2)
+    assert "no version `models@7`" in hir("report", "--model", "models@7", code=2)
+    assert "no run `none`" in hir("report", "none", code=2)
+
+
+def test_report_of_a_damaged_run_says_what_is_damaged(store):
+    damage(store.parts(store.resolve("rewards@1"))[0])
+    assert hir("report", code=1).startswith("error: rewards/0001-")
+
+
+def test_a_page_that_cannot_be_drawn_is_a_warning_for_the_flow(store, monkeypatch):
+    said: list[str] = []
+    model = store.resolve("models@2")
+    keep_drawn(store, model, said.append)
+    assert said == []
+    page_now = (store.run_dir / "report.html").read_bytes()
+
+    def fail(_: object) -> str:
+        raise RuntimeError(NASTY)
+
+    monkeypatch.setattr("flows.report.page.page", fail)
+    keep_drawn(store, model, said.append)
+    (line,) = said
+    assert line.startswith(f"warning: {store.run_dir}/report.html was not drawn anew (RuntimeError: red \\x1b[31m")
+    assert "\x1b" not in line
+    assert (store.run_dir / "report.html").read_bytes() == page_now
+
+
+def test_a_page_is_drawn_while_another_model_is_in_the_making(store):
+    """A draft and a launch lie in the folder, and belong to nobody yet."""
+    named = identity("models", 3, {}, [str(store.resolve("models@2"))])
+    (store.draft(named).path / "config.json").write_text("{")
+    assert json.loads(hir("report", "--json"))["model"] == str(store.resolve("models@2"))

@@ -1,0 +1,91 @@
+"""A model that is as likely to give its outputs under either instruction is found, and people are told."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finished_run import commit, drawn
+from report_runs import triple
+
+from flows.report.summary import remarks
+from hir_core.inspect.diagnostics import tells_apart
+from hir_core.inspect.report import report
+from hir_core.store.manifest import identity
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+from hir_core.training.batches import Batch
+from hir_core.training.losses import Coefficients, contrastive
+
+TWO = {"instructions": {"right": 30, "wrong": 70}}
+PARENT = StageRef("models", "0000-00000000", Path("models/0000-00000000"))
+TRAINING = {"contrastive": 1.0, "contrast": "instructions"}
+
+
+def taught(store: Store, iteration: int, training: dict[str, Any], contrast: float | None, told: dict[str, Any]) -> Any:
+    """A model and the triples it was trained on."""
+    rows = [triple(row, 1.0) for row in drawn(iteration, PARENT)]
+    triples = commit(store, "triples", iteration, [], rows, rows_in=len(rows), metrics=told)
+    draft = store.draft(identity("models", iteration, {"training": training}, [str(triples)]))
+    (draft.path / "config.json").write_text("{}")
+    return draft.commit(metrics={} if contrast is None else {"contrastive": contrast}), triples
+
+
+@pytest.mark.parametrize(
+    ("training", "contrast", "told", "expected"),
+    [
+        (TRAINING, math.log(2), TWO, False),
+        (TRAINING, 0.96 * math.log(2), TWO, False),
+        (TRAINING, 0.94 * math.log(2), TWO, True),
+        (TRAINING, None, TWO, None),
+        (TRAINING | {"contrastive": 0.0}, 0.0, TWO, None),
+        (TRAINING | {"contrast": "batch"}, math.log(4), TWO, None),
+        (TRAINING, math.log(3), {"instructions": {"a": 1, "b": 1, "c": 1}}, None),
+        (TRAINING, 0.0, {"instructions": {"right": 3}}, None),
+        ({}, None, {}, None),
+    ],
+)
+def test_a_contrast_near_log_2_is_that_of_a_model_that_does_not_tell_two_instructions_apart(
+    tmp_path, training, contrast, told, expected
+):
+    store = Store(tmp_path / "run")
+    model, triples = map(store.manifest, taught(store, 2, training, contrast, told))
+    assert tells_apart(model, triples) is expected
+
+
+def test_of_the_first_iteration_it_is_not_said(tmp_path):
+    store = Store(tmp_path / "run")
+    assert tells_apart(*map(store.manifest, taught(store, 1, TRAINING, math.log(2), TWO))) is None
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_contrast_of_equal_probabilities_is_log_2_however_it_is_measured(per_token, smoothing):
+    """One triple of two tokens, -1 and -2 nats under either instruction."""
+    batch = Batch(
+        input_ids=torch.zeros(2, 3),
+        attention_mask=torch.ones(2, 3),
+        decoder_input_ids=None,
+        target_mask=torch.ones(2, 3),
+        target_ids=torch.zeros(4),
+        target_rows=torch.tensor([0, 0, 1, 1]),
+        triples=torch.tensor([0, 0]),
+        weights=torch.ones(1),
+    )
+    coefficients = Coefficients(0.0, 1.0, 0.0, smoothing, per_token)
+    found = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
+    assert found.item() == pytest.approx(math.log(2))
+
+
+def test_a_report_names_the_iterations_after_which_it_was_so() -> None:
+    rounds = [{"iteration": n, "model": {"tells_apart": found}} for n, found in enumerate([None, False, True, False])]
+    facts = {"rounds": [{"evaluation": None, **one} for one in rounds], "answers": None}
+    [said] = remarks(facts)
+    assert said.startswith("After iterations 1, 3 the model hardly told the two instructions apart")
+
+
+def test_what_a_report_says_of_it_is_what_the_manifests_say(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    taught(store, 2, TRAINING, 0.69, TWO)
+    assert [one["model"]["tells_apart"] for one in report(store)["rounds"]] == [False]

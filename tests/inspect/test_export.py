@@ -1,0 +1,153 @@
+"""Tables for other programs: what is read back is what stands in the version, and nothing is replaced."""
+
+import csv
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from finished_run import LONG, NASTY, damage, hir
+
+from hir_core.config import FilePrompts
+from hir_core.errors import ConfigError, VersionCorrupt, VersionNotFound
+from hir_core.inspect.export import FORMS, export
+from hir_core.inspect.rows import head
+from hir_core.prompts.load import load_prompts
+from hir_core.store.store import Store
+
+TABLES = ["prompts@0", "samples@1", "rewards@2", "triples@1", "evaluations@1"]
+
+
+@pytest.fixture
+def store(small_run) -> Store:
+    return small_run
+
+
+def rows_of(store: Store, text: str) -> list[dict]:
+    return head(store, store.resolve(text), 100).to_dicts()
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_json_lines_are_the_rows(store, text, tmp_path):
+    assert export(store, store.resolve(text), "jsonl", tmp_path / "out.jsonl") == len(rows_of(store, text))
+    lines = (tmp_path / "out.jsonl").read_text().split("\n")
+    assert lines.pop() == ""
+    assert [json.loads(line) for line in lines] == rows_of(store, text)
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_parquet_is_one_file_with_the_rows(store, text, tmp_path):
+    export(store, store.resolve(text), "parquet", tmp_path / "out.parquet")
+    assert pl.read_parquet(tmp_path / "out.parquet").to_dicts() == rows_of(store, text)
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_csv_has_lists_as_json_in_a_cell(store, text, tmp_path, monkeypatch):
+    export(store, store.resolve(text), "csv", tmp_path / "out.csv")
+    monkeypatch.setattr(csv, "field_size_limit", None)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    for row, expected in zip(found, rows_of(store, text), strict=True):
+        for name, value in expected.items():
+            cell = row[name]
+            if isinstance(value, list):
+                assert json.loads(cell) == value
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                assert float(cell) == value
+            elif isinstance(value, str):
+                assert cell == value
+            else:
+                assert cell == ("" if value is None else str(value).lower())
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_prompts_come_back_as_prompts(store, form, tmp_path):
+    out = tmp_path / f"out.{form}"
+    export(store, store.resolve("prompts@0"), form, out)
+    again, rejected = load_prompts((FilePrompts(path=out),))
+    facts = ["task", "split", "query", "references"]
+    assert sorted(again.select(facts).iter_rows()) == sorted(
+        tuple(row[n] for n in facts) for row in rows_of(store, "prompts@0")
+    )
+    assert sum(rejected.values()) == 0
+
+
+def test_a_folder_is_what_datasets_loads(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    for text in ("prompts@0", "samples@1", "rewards@1"):
+        out = tmp_path / text.split("@")[0]
+        export(store, store.resolve(text), "hf", out)
+        loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
+        rows = [row for split in loaded.values() for row in split]
+        assert list(loaded) == (["train", "test"] if text == "prompts@0" else ["train"])
+        assert rows == rows_of(store, text)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_is_replaced(store, form, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "folder", "dangling"):
+        with pytest.raises(ConfigError, match="is there already"):
+            export(store, store.resolve("samples@1"), form, tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_appears_meanwhile_is_not_replaced(store, form, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write = FORMS[form]
+
+    def slow(table: pl.DataFrame, place: Path) -> None:
+        write(table, place)
+        out.write_text("mine")
+
+    monkeypatch.setitem(FORMS, form, slow)
+    with pytest.raises(ConfigError, match="cannot write"):
+        export(store, store.resolve("samples@1"), form, out)
+    assert out.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "runs"]
+
+
+def test_a_place_that_cannot_be_written_is_told(store, tmp_path):
+    samples = store.resolve("samples@1")
+    for out, message in (
+        (tmp_path / "no" / "out", "there is no folder"),
+        (store.run_dir / "out.csv", "lies inside the run"),
+        (samples.path / "part-9.parquet", "lies inside the run"),
+        (tmp_path / ("x" * 300), "cannot write"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export(store, samples, "csv", out)
+    with pytest.raises(ConfigError, match="no form `xlsx`: expected one of jsonl, csv, parquet, hf"):
+        export(store, samples, "xlsx", tmp_path / "out")
+    with pytest.raises(VersionNotFound, match="holds no table"):
+        export(store, store.resolve("models@1"), "csv", tmp_path / "out")
+    damage(store.parts(samples)[0])
+    with pytest.raises(VersionCorrupt):
+        export(store, samples, "csv", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_path_prints_the_folder(store, tmp_path):
+    assert hir("path", "small/samples@1") == f"{store.resolve('samples@1').path}\n"
+    assert json.loads(hir("path", "models@1", "--json"))["path"] == str(store.resolve("models@1").path)
+    assert "no version" in hir("path", "samples@9", code=2)
+
+
+def test_export_says_what_it_wrote(store):
+    assert hir("export", "samples@1", "out.csv", "--to", "csv") == "6 rows in out.csv\n"
+    assert LONG in Path("out.csv").read_text()
+    assert "is there already" in hir("export", "samples@1", "out.csv", "--to", "csv", code=2)
+    assert json.loads(hir("export", "triples@1", "hf", "--to", "hf", "--json")) == {"rows": 5, "path": "hf"}
+    assert "no form `x`" in hir("export", "samples@1", "y", "--to", "x", code=2)
+    assert NASTY in {row["completion"] for row in pl.read_csv("out.csv").to_dicts()}

@@ -1,0 +1,204 @@
+"""Rows and their kin: a key leads up to its prompt and writer, and down to what was trained on it."""
+
+import json
+
+import pytest
+from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, triple
+
+from hir_core.errors import VersionCorrupt, VersionNotFound
+from hir_core.inspect.lineage import find_row, story, trail
+from hir_core.store.store import Store
+
+
+@pytest.fixture
+def store(small_run) -> Store:
+    return small_run
+
+
+def name(store: Store, text: str) -> str:
+    return str(store.resolve(text))
+
+
+# --- finding ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "key"),
+    [
+        ("p1", "prompts", "p1"),
+        ("s2p31", "samples", "s2p31"),
+        ("d2p30", "triples", "d2p30"),
+        ("t", "prompts", "t1"),
+    ],
+)
+def test_a_row_is_found_by_its_key_or_the_start_of_it(store, text, stage, key):
+    version, row = find_row(store, text)
+    assert (version.stage, row[{"prompts": "prompt_id", "samples": "sample_id", "triples": "triple_id"}[stage]]) == (
+        stage,
+        key,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("s1p1", "2 keys begin with `s1p1`: s1p10, s1p11; give more of one"),
+        ("s", "12 keys begin with `s`: s1p10, s1p11, s1p20, s1p21, s1p30, …; give more of one"),
+        ("zz", "no prompt, sample or triple of .* has the key `zz`"),
+        ("", "has the key ``"),
+    ],
+)
+def test_a_key_of_no_row_or_several_is_told_so(store, text, message):
+    with pytest.raises(VersionNotFound, match=message):
+        find_row(store, text)
+
+
+def test_a_whole_key_is_not_taken_for_the_start_of_another(store):
+    commit(store, "triples", 3, [store.resolve("prompts@0")], [demonstration("p12")])
+    assert find_row(store, "p1")[1]["prompt_id"] == "p1"
+    assert find_row(store, "p12")[1]["triple_id"] == "p12"
+
+
+def demonstration(key: str) -> dict:
+    sample = {"sample_id": "s", "prompt_id": "p1", "completion": "2", "completion_ids": [], "finish_reason": "eos"}
+    return triple(sample, True) | {"triple_id": key, "sample_id": None, "target_ids": None}
+
+
+def test_a_row_of_several_versions_is_told_from_the_last(store):
+    commit(store, "prompts", 0, [], [prompt("p1", QUERIES["p1"])], {"n": 1})
+    assert find_row(store, "p1")[0] == store.versions("prompts")[-1]
+    assert story(store, "p1")["prompt"]["version"] == str(store.versions("prompts")[-1])
+
+
+# --- stories ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_has_all_its_samples_with_their_scores_and_triples(store):
+    told = story(store, "p1")
+    assert told["prompt"]["query"] == QUERIES["p1"][1]
+    found = [
+        (one["sample_id"], one["completion"], one["rewards"][0]["score"], one["triples"][0]["instruction"])
+        for one in told["samples"]
+    ]
+    assert found == [
+        ("s1p10", "2", 1.0, RIGHT),
+        ("s1p11", "3", 0.0, WRONG),
+        ("s2p10", "2", 1.0, RIGHT),
+        ("s2p11", "2", 1.0, RIGHT),
+    ]
+    assert [one["version"] for one in told["samples"][1:3]] == [name(store, "samples@1"), name(store, "samples@2")]
+
+
+def test_every_row_of_every_sample_is_told_once(store):
+    told = [one for key in QUERIES for one in story(store, key)["samples"]]
+    assert len({one["sample_id"] for one in told}) == len(told) == 12
+    assert [one["rewards"][0]["score"] for one in told if one["iteration"] == 1] == SCORES[1]
+    assert sum("triple_id" in one["triples"][0] for one in told) == store.manifest(store.resolve("triples@1")).rows + 6
+
+
+@pytest.mark.parametrize(("key", "sample"), [("s1p11", "s1p11"), ("d1p11", "s1p11")])
+def test_a_sample_or_a_triple_leaves_only_this_sample(store, key, sample):
+    told = story(store, key)
+    assert [one["sample_id"] for one in told["samples"]] == [sample]
+    assert told["prompt"]["prompt_id"] == "p1"
+
+
+def test_an_iteration_leaves_only_its_own(store):
+    assert [one["sample_id"] for one in story(store, "p1", 2)["samples"]] == ["s2p10", "s2p11"]
+    assert story(store, "p1", 7)["samples"] == []
+    assert [one["completion"] for one in story(store, "t1", 2)["evaluations"]] == ["4"]
+
+
+def test_a_sample_that_became_nothing_names_the_version_that_left_it_out(store):
+    (sample,) = story(store, "s1p30")["samples"]
+    assert (sample["completion"], sample["rewards"][0]["score"]) == (LONG, None)
+    assert sample["triples"] == [{"version": name(store, "triples@1")}]
+
+
+def test_a_demonstration_is_told_without_a_sample(store):
+    ref = commit(store, "triples", 0, [store.resolve("prompts@0")], [demonstration("shown")])
+    for key in ("shown", "p1"):
+        assert [one["version"] for one in story(store, key)["demonstrations"]] == [str(ref)]
+    assert story(store, "shown")["samples"] == []
+
+
+def test_a_fork_stands_beside_what_it_forks_from(store):
+    parents = [store.resolve(text) for text in ("prompts@0", "samples@1", "rewards@1")]
+    sample = story(store, "s1p10")["samples"][0]
+    commit(store, "triples", 1, parents, [triple(sample, False)], {"other": 1})
+    told = [one.get("instruction") for one in story(store, "s1p10")["samples"][0]["triples"]]
+    assert sorted(told) == [RIGHT, WRONG]
+
+
+# --- trails ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_leads_up_to_its_writer_and_down_to_the_model_trained_on_it(store):
+    (sample,) = trail(store, "s2p11")["samples"]
+    assert sample["model"]["version"] == name(store, "models@1")
+    assert sample["model"]["parents"] == [name(store, "models@0"), name(store, "triples@1")]
+    (below,) = sample["triples"]
+    assert (below["triple_id"], below["version"]) == ("d2p11", name(store, "triples@2"))
+    (model,) = below["models"]
+    assert (model["version"], model["loss"]) == (name(store, "models@2"), 0.0)
+    assert model["evaluations"] == [name(store, "evaluations@2")]
+
+
+def test_a_trail_is_told_from_any_of_its_rows(store):
+    trails = [trail(store, key)["samples"] for key in ("s1p20", "d1p20")]
+    assert trails[0] == trails[1]
+    assert trails[0][0] in trail(store, "p2")["samples"]
+
+
+def test_a_damaged_version_on_the_way_is_told(store):
+    damage(store.parts(store.resolve("rewards@2"))[0])
+    assert trail(store, "s1p10")
+    with pytest.raises(VersionCorrupt, match="rewards/0002-"):
+        trail(store, "s2p10")
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_row_shows_both_instructions_side_by_side(store):
+    shown = hir("row", "s1p11")
+    assert f"    {RIGHT:<46} │ {WRONG}\n" in shown
+    assert "score       0 · says 0.0 (rewards/0001-" in shown
+    assert f"    {RIGHT:<46} │ left out\n" in hir("row", "small/s1p30")
+
+
+def test_row_escapes_and_folds_hostile_texts(store):
+    shown = hir("row", "p3")
+    assert r"query       red \x1b[31m\x00 \u202eback\nline" in shown
+    assert "more characters)" in shown
+    assert not any(mark in shown for mark in "\x1b\x00\u202e")
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_trace_escapes_and_clips_hostile_texts(store):
+    shown = hir("trace", "p3")
+    assert r"red \x1b[31m\x00" in shown
+    assert not any(mark in shown for mark in "\x1b\x00\u202e")
+    assert "x…" in shown
+
+
+def test_trace_has_a_line_for_every_version_on_the_way(store):
+    lines = [line.split()[:2] for line in hir("trace", "s2p11").splitlines()[1:]]
+    expected = ["prompts@0", "models@1", "samples@2", "rewards@2", "triples@2", "models@2"]
+    assert [version for _, version in lines] == [name(store, text) for text in expected]
+    assert [what for what, _ in lines] == ["prompt", "model", "sample", "reward", "triple", "model"]
+
+
+def test_both_give_json(store):
+    assert json.loads(hir("row", "p1", "--json"))["samples"][0]["logprobs"] == [-0.5]
+    assert json.loads(hir("trace", "runs/small/s1p10", "--json"))["stage"] == "samples"
+
+
+def test_the_run_is_named_in_front_where_there_are_several(store, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "other" / "samples").mkdir(parents=True)
+    assert "put one in front, as in other/p1" in hir("row", "p1", code=2)
+    assert hir("row", "small/p1").startswith("prompt p1 · ")
+    assert "no run `none`" in hir("trace", "none/p1", code=2)
+    monkeypatch.chdir(tmp_path / "runs" / "small")
+    assert hir("row", "p1").startswith("prompt p1 · sums · train · prompts/0000-")
+    assert hir("head", "samples@2", "--rows", "1", "--columns", "k")

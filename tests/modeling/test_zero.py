@@ -1,0 +1,290 @@
+"""What a model learns and writes does not depend on how its weights are spread over ranks.
+
+Every comparison is between real launches over gloo. Two launches hold most of them: one rank without ZeRO, which is
+what the others must equal, and two ranks under every stage. All weights are fp32 unless a test says otherwise.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+import zero_cases
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from zero_tables import (
+    ARCHITECTURES,
+    PROMPTS,
+    STAGES,
+    TRAINING,
+    Cases,
+    K,
+    make_model,
+    make_requests,
+    make_triples,
+    stage,
+    weights,
+)
+
+from hir_core.config import HubModel, LaunchConfig
+from hir_core.launch.job_spec import JobSpec, SaveStep
+from hir_core.launch.launcher import launch
+from hir_core.modeling import models, zero
+from hir_core.store.files import read_json
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two usable cores"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """Ranks on the CPU that find `zero_cases`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path(zero_cases.__file__).parent))
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    make_requests(folder / "requests-many.parquet", PROMPTS)
+    make_requests(folder / "requests-few.parquet", 3)
+    for architecture in ARCHITECTURES:
+        (folder / architecture).mkdir()
+        make_model(folder / architecture, architecture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sampled_alone(data, environment, tmp_path_factory) -> Cases:
+    """One rank without ZeRO: 1,004 samples of each model."""
+    cases = Cases(tmp_path_factory.mktemp("sampled-alone"), 1, data)
+    for architecture in ARCHITECTURES:
+        cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
+    cases.launch()
+    for architecture in ARCHITECTURES:
+        drawn = cases.out(architecture, "samples")
+        drawn.rename(data / f"samples-{architecture}")
+        drawn.symlink_to(data / f"samples-{architecture}")
+        make_triples(drawn, data / "requests-many.parquet", data / f"triples-{architecture}")
+    return cases
+
+
+@pytest.fixture(scope="module")
+def alone(sampled_alone, data, tmp_path_factory) -> Cases:
+    """One rank without ZeRO: trained."""
+    cases = Cases(tmp_path_factory.mktemp("alone"), 1, data)
+    for architecture in ARCHITECTURES:
+        cases.train(architecture, architecture, stage(0))
+    for architecture in ("llama", "t5"):
+        cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_size=1)
+    cases.train("llama-crawling", "llama", stage(0), **CRAWL)
+    cases.launch()
+    return cases
+
+
+CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
+"""One batch, again and again: 16 steps that each change a weight by about 2e-5."""
+BF16 = ("zero0", "zero2", "zero3")
+KINDS = [
+    *(("llama", kind) for kind in (*STAGES, "zero3-1x4", "zero3-ckpt")),
+    *(("t5", kind) for kind in (*STAGES, "zero3-ckpt")),
+    *(("flan", kind) for kind in ("zero2", "zero3")),
+]
+"""What two ranks are compared in, as architecture and kind."""
+CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": True}}
+
+
+@pytest.fixture(scope="module")
+def pair(alone, data, tmp_path_factory) -> Cases:
+    """Two ranks under every stage."""
+    cases = Cases(tmp_path_factory.mktemp("pair"), 2, data)
+    for architecture, kind in KINDS:
+        settings = STAGES.get(kind, STAGES["zero3"])
+        cases.train(f"{architecture}-{kind}", architecture, settings, **CHANGES.get(kind.split("-")[-1], {}))
+    for architecture in ARCHITECTURES:
+        for how in ("gather", "stream"):
+            name = f"{architecture}-{how}"
+            cases.add(name, architecture, STAGES["zero3"], cases.sampling(name, zero3_weights=how, batch_tokens=900))
+        name = f"{architecture}-uneven"
+        step = cases.sampling(name, "few", zero3_weights="stream", batch_tokens=1)
+        cases.add(name, architecture, STAGES["zero3"], step)
+    for name in BF16:
+        cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
+    cases.launch()
+    return cases
+
+
+# --- what it learns --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "kind"), KINDS)
+def test_two_ranks_under_any_stage_learn_what_one_rank_learns(architecture, kind, pair, alone):
+    """Six steps, each of which moves a weight by up to the learning rate. Losses to 1e-5 of their size; weights to a
+    tenth of the learning rate, on average to a ten-thousandth: Adam magnifies rounding errors of gradients near zero.
+    """
+    expected, found = alone.losses(architecture), pair.losses(f"{architecture}-{kind}")
+    assert len(expected) == 6
+    assert found == pytest.approx(expected, rel=1e-5)
+    check_weights(pair.out(f"{architecture}-{kind}", "model"), alone.out(architecture, "model"))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_micro_batches_do_not_change_what_is_learnt(architecture, alone):
+    assert alone.losses(f"{architecture}-1x8") == pytest.approx(alone.losses(architecture), rel=1e-5)
+    check_weights(alone.out(f"{architecture}-1x8", "model"), alone.out(architecture, "model"))
+
+
+def check_weights(found: Path, expected: Path) -> None:
+    ours, theirs = weights(found), weights(expected)
+    assert ours.keys() == theirs.keys()
+    gaps = torch.cat([(ours[name] - theirs[name]).abs().flatten() for name in theirs])
+    print(f"weights: largest gap {gaps.max().item():.2g}, mean {gaps.mean().item():.2g}")
+    assert gaps.max().item() < 0.1 * TRAINING.learning_rate
+    assert gaps.mean().item() < 1e-4 * TRAINING.learning_rate
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_training_changes_the_weights(architecture, alone, data):
+    """So that the comparisons above compare something."""
+    before, after = weights(data / architecture), weights(alone.out(architecture, "model"))
+    assert max((after[name] - before[name]).abs().max().item() for name in after) > TRAINING.learning_rate
+
+
+@pytest.mark.parametrize(("architecture", "kind"), KINDS)
+def test_the_weights_that_sampled_are_recognised_under_any_stage(architecture, kind, pair):
+    assert pair.facts(f"{architecture}-{kind}")["logprob_gap"] < 1e-5
+
+
+@pytest.mark.parametrize("name", BF16)
+def test_bf16_weights_do_not_lose_small_updates_within_a_launch(name, pair, alone, data):
+    """16 steps of 2e-5, where bf16 numbers near 0.1 are 5e-4 apart: without fp32 masters all would be lost.
+
+    What is saved is the fp32 run's weights but for rounding to bf16 (here at most 1/256 of a weight) and for gradients
+    that were computed in bf16.
+    """
+    found, exact = weights(pair.out(f"llama-{name}-bf16", "model")), weights(alone.out("llama-crawling", "model"))
+    before = weights(data / "llama")
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    moved = torch.cat([(exact[n] - before[n]).flatten() for n in exact])
+    kept = torch.cat([(found[n].float() - before[n].bfloat16().float()).flatten() for n in exact])
+    print(f"{name}: mean move {moved.abs().mean():.3g}, kept {(kept * moved.sign()).mean():.3g}")
+    assert (kept * moved.sign()).mean() > 0.7 * moved.abs().mean()
+
+
+def test_training_memory_is_given_back(pair):
+    """After training a rank holds its share of the weights, not also masters, moments and gradients."""
+    for kind in (*STAGES, *(f"{name}-bf16" for name in BF16)):
+        size = pair.facts(f"llama-{kind}")["weight_bytes"] / (2 if "zero3" in kind else 1)
+        print(f"{kind}: {pair.alive_bytes(f'llama-{kind}') / size:.2f} of the weights")
+        assert pair.alive_bytes(f"llama-{kind}") < 1.5 * size
+
+
+# --- what it writes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["gather", "stream"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_two_ranks_with_sharded_weights_sample_what_one_rank_samples(architecture, how, pair, sampled_alone):
+    found, expected = pair.samples(f"{architecture}-{how}"), sampled_alone.samples(architecture)
+    assert expected.height == PROMPTS * K == expected["sample_id"].n_unique()
+    assert found["sample_id"].to_list() == expected["sample_id"].to_list()
+    same = (found["completion_ids"] == expected["completion_ids"]).sum()
+    print(f"{architecture} {how}: {same} of {expected.height} rows equal")
+    assert same >= 0.999 * expected.height
+    gap = np.abs(found["logprobs"].explode() - expected["logprobs"].explode()) if same == expected.height else [0.0]
+    assert max(gap) < 1e-4
+    assert ("gathered" if how == "gather" else "streamed") in pair.facts(f"{architecture}-{how}")["weights"]
+    assert expected["completion_ids"].n_unique() > 500
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_ranks_with_different_numbers_of_batches_finish_together(architecture, pair, sampled_alone):
+    """Three prompts, a batch each: two for the first rank, one for the second."""
+    found = pair.samples(f"{architecture}-uneven")
+    wanted = sampled_alone.samples(architecture).filter(pl.col("prompt_id") < "p003")
+    assert found.select("sample_id", "completion_ids").equals(wanted.select("sample_id", "completion_ids"))
+
+
+@pytest.mark.parametrize(("architecture", "kind"), KINDS)
+def test_trained_weights_answer_alike_under_any_stage(architecture, kind, pair, alone):
+    """Greedily, with the weights in memory, after the optimizer's memory was given back."""
+    found, expected = pair.samples(f"{architecture}-{kind}"), alone.samples(architecture)
+    assert found["completion_ids"].to_list() == expected["completion_ids"].to_list()
+
+
+# --- what it saves ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [*KINDS, *(("llama", f"{name}-bf16") for name in BF16)])
+def test_a_saved_model_loads_as_the_one_in_memory(architecture, kind, pair):
+    case = f"{architecture}-{kind}"
+    auto = AutoModelForCausalLM if architecture == "llama" else AutoModelForSeq2SeqLM
+    loaded = auto.from_pretrained(pair.out(case, "model"), dtype="auto")
+    assert loaded.dtype is (torch.bfloat16 if "bf16" in kind else torch.float32)
+    assert torch.equal(zero_cases.logits(loaded), pair.logits(case))
+    tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert tied == (architecture != "flan")
+    assert models.load_tokenizer(str(pair.out(case, "model"))).eos_token == models.END
+
+
+def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp_path):
+    """A shard of 20,000 bytes holds a few of this model's tensors; index and shards must agree."""
+    (tmp_path / "save_shards.py").write_text(SAVE_SHARDS)
+    for number in (0, 3):
+        job = tmp_path / f"zero{number}"
+        (job / "model").mkdir(parents=True)
+        spec = JobSpec(
+            model=HubModel(source=str(data / "llama")),
+            seed=1,
+            deepspeed=STAGES[f"zero{number}"],
+            steps=(SaveStep(output=job / "model"),),
+        )
+        spec.write(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        launch(tmp_path / "zero3", LaunchConfig(processes=2, launcher="torchrun"), module="save_shards")
+        launch(tmp_path / "zero0", LaunchConfig(processes=2), module="save_shards")
+    for number in (0, 3):
+        folder = tmp_path / f"zero{number}" / "model"
+        index = read_json(folder / "model.safetensors.index.json")
+        shards = {shard: load_file(folder / shard) for shard in set(index["weight_map"].values())}
+        assert len(shards) > 4
+        assert all(name in shards[shard] for name, shard in index["weight_map"].items())
+        assert sum(map(len, shards.values())) == len(index["weight_map"])
+        assert all(sum(t.nbytes for t in s.values()) <= 20_000 or len(s) == 1 for s in shards.values())
+        assert sorted(path.name for path in folder.iterdir() if "safetensors" in path.name) == sorted(
+            [*shards, "model.safetensors.index.json"]
+        )
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+        expected = AutoModelForCausalLM.from_pretrained(data / "llama")
+        assert torch.equal(zero_cases.logits(loaded), zero_cases.logits(expected))
+    for shard in sorted((tmp_path / "zero0" / "model").glob("*.safetensors")):
+        assert shard.read_bytes() == (tmp_path / "zero3" / "model" / shard.name).read_bytes()
+
+
+SAVE_SHARDS = """
+from hir_core.modeling import zero
+from hir_core.worker.__main__ import main
+
+whole = zero.save_weights
+zero.save_weights = lambda model, folder: whole(model, folder, shard_bytes=20_000)
+main()
+"""
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_launch_that_never_trains_takes_no_optimizer():
+    settings = {**STAGES["zero3-offload"], "bf16": {"enabled": True}}
+    merged = zero.merged_settings(settings, None, 2)
+    assert "optimizer" not in merged
+    assert "offload_optimizer" not in merged["zero_optimization"]
+    assert merged["zero_optimization"]["offload_param"] == {"device": "cpu"}

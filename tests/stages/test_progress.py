@@ -1,0 +1,93 @@
+"""How far work on the driver is: every reward and relabeler that goes row by row tells it, a few times per second."""
+
+import time
+
+import pytest
+from relabel_tables import TOLD, tables
+from reward_tables import prompts, samples
+
+from hir_core import progress
+from hir_core.config import (
+    CombinedReward,
+    ExactMatchReward,
+    HindsightRelabel,
+    JudgeReward,
+    MathReward,
+    NumericReward,
+    PythonReward,
+    RegexReward,
+)
+from hir_core.progress import counted
+from hir_core.relabelers.registry import build_relabeler
+from hir_core.relabelers.verification import believed
+from hir_core.rewards.registry import build_reward
+from hir_core.schemas import Samples, Weights
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Everything is told, however soon after the last time; what was told."""
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    return []
+
+
+def note(told):
+    return lambda done, total: told.append((done, total))
+
+
+def test_rows_pass_as_they_are_and_are_counted_a_few_times_per_second(monkeypatch):
+    now = iter(range(100))  # a clock that is looked at more than once per row
+    monkeypatch.setattr(time, "monotonic", lambda: next(now) / 20)
+    told = []
+    assert list(counted(iter("abcdefghijklmnopqrst"), 20, note(told))) == list("abcdefghijklmnopqrst")
+    done = [count for count, _ in told]
+    assert done == sorted(done)
+    assert 0 < len(done) <= 20 / 5 + 1, "0.25 s are five looks at a clock of 20 per second"
+    assert {total for _, total in told} == {20}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ExactMatchReward(),
+        NumericReward(type="numeric"),
+        RegexReward(type="regex", pattern="8"),
+        MathReward(type="math"),
+        PythonReward(type="python", function="reward_tables:score_one", time_limit_s=60),
+    ],
+    ids=lambda config: config.type,
+)
+def test_a_reward_that_goes_row_by_row_tells_each_row(config, told):
+    reward = build_reward(config)
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "10"), prompts({"references": ["8"]}))
+    assert told == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_judge_tells_each_reply(serve, told, tmp_path):
+    server = serve("7")
+    reward = build_reward(JudgeReward(type="judge", url=server.url, model="m", cache=tmp_path / "cache", best=10))
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "8"), prompts({"references": ["8"]}))
+    assert told == [(0, 2), (1, 2)], "equal questions are asked once"
+
+
+def test_the_parts_of_a_reward_share_the_rows_among_them(told):
+    parts = [{"reward": ExactMatchReward()}, {"reward": NumericReward(type="numeric")}]
+    reward = build_reward(CombinedReward(type="combined", parts=parts))
+    reward.on_rows = note(told)
+    reward.score(samples("8", "9", "10", "11"), prompts({"references": ["8"]}))
+    assert told == [(0, 4), (0, 4), (1, 4), (1, 4), (2, 4), (2, 4), (3, 4), (3, 4)]
+
+
+def test_relabeling_and_checking_instructions_tell_each_row(told):
+    relabeler = build_relabeler(HindsightRelabel(), TOLD)
+    relabeler.on_rows = note(told)
+    scored = tables(1.0, 0.0, 1.0)
+    relabeler.relabel(*scored)
+    assert told == [(0, 3), (1, 3), (2, 3)]
+    told.clear()
+    asked = relabeler.judged(*scored)
+    nothing = (table.create_empty() for table in (Samples, Weights))
+    assert believed(asked, *nothing, TOLD, 0.0, note(told)).height == 3
+    assert told == [(0, 3), (1, 3), (2, 3)]

@@ -1,0 +1,420 @@
+"""What `hir gc` leaves: what lines use, the best models, what these are made from; and that a kill harms nothing.
+
+The run is that of `looked_at`, two iterations, with weights in its models; a fork of its first iteration lies beside.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from finished_run import answered, commit, damage, drawn, hir, relabeled
+from gc_runs import RULE, names, note, tree
+
+from hir_core.config import RetentionConfig
+from hir_core.config.load import parse_config
+from hir_core.errors import RunLocked, StoreError, VersionCorrupt
+from hir_core.inspect.verify import check_run
+from hir_core.store.branches import LINES, LineNotes, read_lines
+from hir_core.store.gc import NO_LINES, leftovers, remove, sort_out, sweep
+from hir_core.store.manifest import identity
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+
+WEIGHTS = b"w" * 1000
+
+
+def weighty(store: Store, iteration: int, parents: list[StageRef], config: dict | None = None) -> StageRef:
+    draft = store.draft(identity("models", iteration, config or {"weights": True}, parents))
+    (draft.path / "config.json").write_text("{}")
+    (draft.path / "model.safetensors").write_bytes(WEIGHTS)
+    return draft.commit()
+
+
+@pytest.fixture
+def store(small_run) -> Store:
+    """Its three models have no weights; `weighty` ones take their place where a test asks for them."""
+    return small_run
+
+
+@pytest.fixture
+def fork(store) -> list[StageRef]:
+    """Another config of the second half of iteration 1: triples, a model of them, its evaluation, its samples."""
+    parents = [store.resolve(name) for name in ("prompts@0", "samples@1", "rewards@1")]
+    triples = commit(store, "triples", 1, parents, relabeled(1), {"fork": 1})
+    model = weighty(store, 1, [store.resolve("models@0"), triples])
+    samples = commit(store, "samples", 2, [parents[0], model], drawn(2, model), {"fork": 1})
+    return [triples, model, answered(store, 1, parents[0], model), samples]
+
+
+def main_line(store: Store, fork: list[StageRef]) -> list[StageRef]:
+    return [ref for ref in store.versions() if ref not in fork]
+
+
+def collect(store: Store, rule: RetentionConfig | None = None):
+    with store.lock():
+        found = sort_out(store, rule)
+        remove(store, found)
+    return found
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_without_notes_or_without_a_rule_everything_is_kept(store, fork):
+    assert sort_out(store, RULE).why_all == NO_LINES
+    note(store, main_line(store, fork), rule=None)
+    found = sort_out(store)
+    assert found.why_all.startswith("line main: its config has no `retention`")
+    assert (names(one.ref for one in found.kept), found.removed) == (names(store.versions()), ())
+
+
+def test_a_fork_that_no_line_uses_goes_and_nothing_else(store, fork):
+    line = main_line(store, fork)
+    note(store, line)
+    found = collect(store)
+    assert names(one.ref for one in found.removed) == names(fork)
+    assert store.versions() == line
+    assert check_run(store)["problems"] == []
+
+
+def test_children_go_before_what_they_are_made_from(store, fork):
+    note(store, main_line(store, fork))
+    order = [one.ref for one in sort_out(store).removed]
+    assert order.index(fork[1]) > max(order.index(fork[2]), order.index(fork[3]))
+    assert order.index(fork[0]) > order.index(fork[1])
+
+
+def test_what_a_kept_version_is_made_from_stays_though_no_line_uses_it(store):
+    end = [store.resolve("models@2"), store.resolve("evaluations@2")]
+    note(store, end)
+    found = sort_out(store)
+    assert names(one.ref for one in found.removed) == {str(store.resolve("evaluations@1"))}
+    why = {str(one.ref): one.why for one in found.kept}
+    assert why[str(store.resolve("triples@2"))] == f"{end[0]} is made from it"
+    assert why[str(end[0])] == "line main ends"
+
+
+def test_each_line_keeps_its_own(store, fork):
+    main = main_line(store, fork)
+    note(store, main)
+    note(store, [store.resolve("prompts@0"), *fork], name="other")
+    assert sort_out(store).removed == ()
+    note(store, [store.resolve("prompts@0"), *fork], name="other", rule=None)
+    assert sort_out(store).why_all.startswith("line other: ")
+
+
+def test_the_best_model_of_a_fork_outlives_it_with_what_shows_that_it_is(store, fork):
+    best = weighty(store, 1, [store.resolve("models@0"), fork[0]], {"better": True})
+    row = store.table(store.resolve("evaluations@2")).collect().to_dicts()[0] | {"model": str(best)}
+    of = [store.resolve("prompts@0"), best]
+    facts = {"metrics": {"overall": {"accuracy": 1.5}}}
+    shows = commit(store, "evaluations", 1, of, [row], {"threshold": 1.0}, **facts)
+    other_test = commit(store, "evaluations", 1, of, [row], {"threshold": 0.1}, metrics={"overall": {"accuracy": 9.0}})
+    note(store, main_line(store, [*fork, best, shows, other_test]), rule=RetentionConfig(last=1, best=1))
+    found = sort_out(store)
+    assert names(one.ref for one in found.removed) == names([*fork[1:], other_test])
+    why = {str(one.ref): (one.why, one.weights) for one in found.kept}
+    assert why[str(best)] == why[str(shows)] == ("accuracy 1.500, number 1 of 4", ())
+    assert why[str(fork[0])][0] == f"{best} is made from it"
+
+
+def test_a_damaged_manifest_stops_it(store, fork):
+    note(store, main_line(store, fork))
+    damage(fork[2].path / "manifest.json")
+    before = tree(store.run_dir)
+    with pytest.raises(VersionCorrupt, match=r"manifest\.json is damaged"):
+        collect(store)
+    assert tree(store.run_dir) == before
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(store) -> list[StageRef]:
+    """Four models with weights, each made from the one before, and their evaluations: the third is the best."""
+    prompts, made = store.resolve("prompts@0"), list[StageRef]()
+    shown = store.table(store.resolve("evaluations@2")).collect().to_dicts()
+    for iteration, accuracy in enumerate((0.1, 0.2, 0.9, 0.4)):
+        made.append(weighty(store, iteration, [prompts, *made[-1:]]))
+        row = shown[0] | {"model": str(made[-1])}
+        facts = {"metrics": {"overall": {"accuracy": accuracy, "low": 0.0, "high": 1.0}}}
+        commit(store, "evaluations", iteration, [prompts, made[-1]], [row], {"weighty": 1}, **facts)
+    used = [prompts, *made, *(ref for ref in store.versions("evaluations") if "weighty" in store.manifest(ref).config)]
+    note(store, used)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("last", "best", "without"),
+    [(1, 0, [1, 2]), (1, 1, [1]), (2, 0, [1]), (3, 0, []), (1, 2, [1]), (1, 3, [])],
+)
+def test_a_rule_leaves_weights_to_the_last_the_best_and_the_first(store, models, last, best, without):
+    found = collect(store, RetentionConfig(last=last, best=best))
+    assert names(one.ref for one in found.emptied) == names(models[n] for n in without)
+    there = {n: (ref.path / "model.safetensors").exists() for n, ref in enumerate(models)}
+    assert there == {n: n not in without for n in range(4)}
+    assert found.bytes == 1000 * len(without) + sum(one.bytes for one in found.removed)
+
+
+def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, models):
+    collect(store)
+    assert check_run(store)["problems"] == []
+    assert store.manifest(models[1]).parts[1].bytes == 1000
+    assert store.find(store.manifest(models[1]).identity) == models[1]
+    with pytest.raises(StoreError, match=r"let go \(retention of main last: 1, best: 0, 2.*delete .* and run the conf"):
+        store.folder(models[1])
+    assert store.folder(models[3]) == models[3].path
+    damage(models[1].path / "config.json")
+    with pytest.raises(VersionCorrupt, match=r"config\.json has 3 bytes"):
+        store.verify(models[1])
+
+
+def test_nothing_is_let_go_of_twice_and_what_is_gone_counts_for_nothing(store, models):
+    before = check_run(store)["bytes"]
+    freed = collect(store).bytes
+    assert check_run(store)["bytes"] == before - freed
+    assert collect(store).is_nothing
+
+
+def test_an_unfinished_run_keeps_all_weights(store, models):
+    note(store, [store.resolve("samples@2")], end=False)
+    assert sort_out(store, RULE).emptied == ()
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def versions_of(store: Store, name: str = "main") -> set[str]:
+    line = read_lines(store.run_dir)[name]
+    return {*line.versions, *line.underway}
+
+
+def test_a_line_forgets_what_an_earlier_config_used_only_when_the_new_one_is_complete(store, fork):
+    old, new = main_line(store, fork), [store.resolve("prompts@0"), *fork]
+    note(store, old)
+    note(store, new, end=False)
+    assert versions_of(store) == names([*old, *fork])
+    assert not read_lines(store.run_dir)["main"].is_complete
+    note(store, new)
+    assert read_lines(store.run_dir)["main"].is_complete
+    assert versions_of(store) == names(new)
+
+
+def test_fewer_iterations_are_the_same_line_and_more_go_on_with_it(store):
+    one, two = ([ref for ref in store.versions() if ref.iteration <= n] for n in (1, 2))
+    note(store, one)
+    note(store, two)
+    assert versions_of(store) == names(two)
+    note(store, one)
+    assert versions_of(store) == names(two)
+
+
+def test_a_version_is_noted_before_it_is_there(store):
+    named = identity("models", 7, {}, [])
+    LineNotes(store.run_dir, "main", None).note(named)
+    assert versions_of(store) == {f"models/{named.id}"}
+    assert store.find(named) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"main": {"version": []}}', '{"main": 3}'])
+def test_damaged_notes_are_one_clean_error(store, text):
+    (store.run_dir / LINES).write_text(text)
+    with pytest.raises(StoreError, match=r"lines\.json is damaged.*delete it, and run the same config again"):
+        sort_out(store)
+
+
+def test_neither_line_nor_retention_decides_a_result():
+    plain = {"run": "r", "iterations": 1, "model": {"type": "scratch"}, "prompts": [{"path": "a.jsonl"}]}
+    one, other = parse_config(plain), parse_config({**plain, "line": "x", "retention": {"last": 3}})
+    assert one.law() == other.law()
+    assert other.retention == RetentionConfig(last=3, best=1)
+
+
+# --- readers, writers, kills -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_removed_while_somebody_reads_or_writes(store, fork):
+    note(store, main_line(store, fork))
+    before = tree(store.run_dir)
+    reader = Store(store.run_dir)
+    rows = reader.table(fork[0])
+    with pytest.raises(RunLocked, match="is being read by another process: nothing was removed"):
+        collect(store)
+    assert rows.collect().height == 5
+    assert tree(store.run_dir) == before
+    del reader
+    with store.lock():
+        assert "is being written by another process" in hir("gc", "--yes", code=2)
+    assert tree(store.run_dir) == before
+    assert names(one.ref for one in collect(store).removed) == names(fork)
+
+
+def test_a_reader_never_waits_for_a_reader(store):
+    readers = [Store(store.run_dir) for _ in range(3)]
+    assert {reader.table(store.resolve("prompts@0")).collect().height for reader in readers} == {4}
+    with pytest.raises(RunLocked), store.unread():
+        pass
+    del readers
+    with store.unread():
+        pass
+
+
+def test_a_reader_who_was_refused_a_removal_reads_on(store):
+    others = [Store(store.run_dir) for _ in range(2)]
+    for reader in (store, others[0]):
+        reader.table(store.resolve("prompts@0"))
+    with pytest.raises(RunLocked), store.unread():
+        pass
+    del others[0], reader
+    with pytest.raises(RunLocked), others[0].unread():
+        pass
+
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+# Dies at its n-th change to the file system, in a child for each n that is forked before polars has any thread.
+DIE_AT_EVERY_STEP = """
+import os, shutil, signal, sys
+from pathlib import Path
+from fault_points import strike_at
+from hir_core.store.gc import remove, sort_out
+from hir_core.store.store import Store
+
+origin, place = Path(sys.argv[1]), Path(sys.argv[2])
+for step in range(1, 1000):
+    folder = Path(shutil.copytree(origin, place / f"{step:03d}"))
+    pid = os.fork()
+    if pid == 0:
+        store = Store(folder)
+        with store.lock():
+            found = sort_out(store)
+            strike_at(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+            remove(store, found)
+            os._exit(0)
+    if os.waitpid(pid, 0)[1] == 0:
+        break
+print(step)
+"""
+
+
+@pytest.mark.slow
+def test_a_removal_killed_at_every_step_leaves_whole_versions_and_the_next_one_ends_it(store, fork, tmp_path):
+    line = main_line(store, fork)
+    note(store, line)
+    extra = weighty(store, 1, [store.resolve("models@0")])  # kept, without its weights
+    note(store, [*line, extra])
+    environment = os.environ | {"PYTHONPATH": f"{SUPPORT}{os.pathsep}{SUPPORT.parents[1]}"}
+    done = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(store.run_dir), str(tmp_path / "killed")]
+    steps = int(subprocess.run(done, env=environment, capture_output=True, check=True, text=True).stdout)
+    assert steps > 15
+    seen = set()
+    for step in range(1, steps + 1):
+        killed = Store(tmp_path / "killed" / f"{step:03d}")
+        there = killed.versions()
+        for ref in there:
+            killed.verify(ref)
+            for parent in killed.manifest(ref).parents:
+                killed.resolve(parent)
+        seen.add((len(there), bool(leftovers(killed.run_dir))))
+        del killed
+        last = Store(store.run_dir.parent / ".." / "killed" / f"{step:03d}")
+        collect(last)
+        assert names(last.versions()) == names([*line, extra])
+        assert leftovers(last.run_dir) == []
+        assert not (last.resolve(str(extra)).path / "model.safetensors").exists()
+    assert seen >= {(17, False), (16, True), (13, True), (13, False)}
+
+
+def test_a_version_may_be_made_again_after_it_went(store, fork):
+    facts = store.manifest(fork[2])
+    note(store, main_line(store, fork))
+    collect(store)
+    again = [commit(store, "triples", 1, [store.resolve(n) for n in ("prompts@0", "samples@1", "rewards@1")],
+                    relabeled(1), {"fork": 1})]  # fmt: skip
+    again.append(weighty(store, 1, [store.resolve("models@0"), again[0]]))
+    again.append(answered(store, 1, store.resolve("prompts@0"), again[1]))
+    assert again == fork[:3]
+    assert store.manifest(again[2]).identity == facts.identity
+    collect(store)
+    assert not any(ref.path.exists() for ref in fork)
+
+
+def test_what_a_kill_left_of_an_earlier_removal_is_not_in_the_way(store, fork):
+    note(store, main_line(store, fork))
+    shutil.copytree(fork[2].path, fork[2].path.with_name(f".gone-{fork[2].id}"))  # hidden, killed, and made again
+    assert leftovers(store.run_dir) != []
+    assert names(one.ref for one in collect(store).removed) == names(fork)
+    assert leftovers(store.run_dir) == []
+
+
+def test_sweeping_touches_no_version_and_no_file_that_no_weights_are(store, models):
+    (models[1].path / ".let-go.json").write_text(json.dumps({"manifest.json": "x", "../x.safetensors": "y"}))
+    before = tree(store.run_dir)
+    assert sweep(store.run_dir) == []
+    assert tree(store.run_dir) == before
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_gc_says_what_it_would_free_and_why_it_keeps_the_rest(store, fork):
+    note(store, main_line(store, fork))
+    before = tree(store.run_dir)
+    text = hir("gc", "small", "--dry-run")
+    assert text.startswith("small · retention of main last: 1, best: 0\nkeeps 12 versions\n")
+    assert f"  {store.resolve('prompts@0')}      line main uses it\n" in text
+    removed = text.partition("removes 4 versions that no line uses and nothing kept is made from\n")[2]
+    assert {line.split()[0] for line in removed.splitlines()[:-1]} == names(fork)
+    freed = sum(len(data) for name, data in before.items() for ref in fork
+                if name.startswith(str(ref)) and "manifest" not in name)  # fmt: skip
+    assert text.endswith(f"\nfrees {freed / 1000:.1f} kB\n")
+    assert tree(store.run_dir) == before
+
+
+def test_gc_removes_what_it_said_and_the_next_one_nothing(store, fork):
+    note(store, main_line(store, fork))
+    promised = json.loads(hir("gc", "--dry-run", "--json"))
+    done = json.loads(hir("gc", "--yes", "--json"))
+    assert {**promised, "is_done": True} == done
+    assert {one["version"] for one in done["removed"]} == names(fork)
+    assert not any(ref.path.exists() for ref in fork)
+    assert hir("gc", "--yes").endswith("\nnothing to remove\n")
+    assert hir("verify").endswith(" · sound\n")
+
+
+def test_gc_without_a_rule_removes_nothing_and_says_how_to_give_one(store, fork):
+    note(store, main_line(store, fork), rule=None)
+    assert "nothing to remove: all 16 versions are kept: line main: its config has no `retention`" in hir("gc", "--yes")
+    assert json.loads(hir("gc", "--dry-run", "--last", "1", "--json"))["rules"] == "main last: 1, best: 1"
+
+
+def test_gc_refuses_where_nobody_can_be_asked(store, fork):
+    note(store, main_line(store, fork))
+    assert "no terminal to ask at: give --dry-run or --yes" in hir("gc", code=2)
+    assert "give one of them" in hir("gc", "--dry-run", "--yes", code=2)
+    assert all(ref.path.exists() for ref in fork)
+
+
+@pytest.mark.parametrize(("reply", "stays"), [("n\n", True), ("y\n", False), ("\n", True)])
+def test_gc_asks_at_a_terminal(store, fork, reply, stays, monkeypatch):
+    monkeypatch.setattr("flows.cli.maintenance._is_terminal", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda _: reply == "y\n")
+    note(store, main_line(store, fork))
+    text = hir("gc")
+    assert text.endswith("nothing was removed\n" if stays else " removed\n")
+    assert all(ref.path.exists() == stays for ref in fork)
+
+
+def test_models_without_weights_are_told_by_every_command_that_shows_them(store, models):
+    collect(store)
+    shown = hir("ls", "small")
+    assert [line.endswith("weights let go") for line in shown.splitlines() if str(models[1]) in line] == [True]
+    assert [line.endswith("weights let go") for line in shown.splitlines() if str(models[3]) in line] == [False]
+    assert "model.safetensors · 1.0 kB · sha256 " in hir("show", str(models[1]))
+    assert " · let go: retention of main last: 1, best: 0" in hir("show", str(models[1]))
+    assert list(json.loads(hir("show", str(models[1]), "--json"))["let_go"]) == ["model.safetensors"]

@@ -1,0 +1,40 @@
+"""Tokenizers in the manner of ChatML and of T5."""
+
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from hir_core.modeling.models import fit_tokenizer
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_chat_tokenizer():
+    """Control tokens in the manner of ChatML, and its template."""
+    tokenizer = fit_tokenizer(["user assistant system Obey Hi"], 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def unigram_tokenizer():
+    """In the manner of T5: pieces with a blank before each word, `</s>` at the end of every text."""
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((letter, -3.0) for letter in "abcdefps</>\n"),
+    ]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def specials(tokenizer, ids) -> list[str]:
+    return [token for token in tokenizer.convert_ids_to_tokens(ids) if token in tokenizer.all_special_tokens]

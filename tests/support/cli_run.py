@@ -1,0 +1,139 @@
+"""`hir run` as a person runs it, on a model that is made in a second: what the tests of real runs share."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+
+from hir_core.store.store import Store
+
+LOGPROBS = "logprobs"
+CORES = len(os.sched_getaffinity(0))
+GONE_WITHIN_S = 10
+"""What is promised of the processes of a run that has ended, in whatever way."""
+TINY: dict[str, Any] = {
+    "run": "tiny",
+    "iterations": 1,
+    "model": {
+        "type": "scratch",
+        "hidden_size": 32,
+        "layers": 1,
+        "heads": 2,
+        "intermediate_size": 64,
+        "context": 96,
+    },
+    "prompts": [
+        {
+            "type": "synthetic",
+            "task": "object_counting",
+            "size": 60,
+            "test_share": 0.3,
+            "dials": {
+                "min_kinds": 2,
+                "max_kinds": 2,
+                "count_weights": [1, 1, 1],
+                "decoy_share": 0,
+                "categories": ["fruits"],
+                "words": 4,
+            },
+        }
+    ],
+    "warm_start": {"demonstrations": 32, "epochs": 12, "batch_size": 8, "learning_rate": 0.01},
+    "sampling": {"k": 2, "max_new_tokens": 4},
+    "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.001, "label_smoothing": 0.0},
+    "deepspeed": "ds_configs/laptop.json",
+    "launch": {"processes": min(2, CORES)},
+}
+
+
+def write_config(folder: Path, name: str = "tiny", **changes: Any) -> Path:
+    """Writes the tiny config with these top-level settings in the place of its own."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"run": name} | changes))
+    return path
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(Path(sysconfig.get_path("scripts")) / "hir"), *arguments]
+
+
+def environment(prefect_home: Path) -> dict[str, str]:
+    """Everything on the CPU, and Prefect's files out of the user's home."""
+    return os.environ | {"PREFECT_HOME": str(prefect_home), "DS_ACCELERATOR": "cpu", "COLUMNS": "100"}
+
+
+def hir(folder: Path, prefect_home: Path, *arguments: str, code: int = 0) -> str:
+    """What `hir` prints when it is called in a folder; it must end with this code."""
+    done = subprocess.run(
+        command(*arguments), cwd=folder, env=environment(prefect_home), text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == code, f"hir {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def digests(run_dir: Path) -> dict[str, str]:
+    """A digest of every file of every committed version."""
+    files = (path for ref in Store(run_dir).versions() for path in ref.path.rglob("*") if path.is_file())
+    return {str(path.relative_to(run_dir)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def manifest(run_dir: Path, version: str) -> dict[str, Any]:
+    """The manifest of a version, read as anybody can."""
+    found: dict[str, Any] = json.loads((Store(run_dir).resolve(version).path / "manifest.json").read_text())
+    return found
+
+
+def processes_with(text: str) -> list[str]:
+    """Living processes with the text in the environment that they were started with, each as `pid: command`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and text.encode() in (entry / "environ").read_bytes():
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                found.append(f"{entry.name}: {b' '.join(arguments).decode()}")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def left_alive(mark: str) -> list[str]:
+    """Processes with the mark in their environment that are alive when all of them should be gone."""
+    deadline = time.monotonic() + GONE_WITHIN_S
+    while (left := processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def assert_same_content(one: Path, other: Path) -> None:
+    """Two runs have the same versions, and in them the same rows and, but for rounding, the same numbers."""
+    from transformers import AutoModelForCausalLM
+
+    there, here = Store(one).versions(), Store(other).versions()
+    assert [str(ref) for ref in there] == [str(ref) for ref in here]
+    for mine, theirs in zip(there, here, strict=True):
+        if mine.stage == "models":
+            weights = [AutoModelForCausalLM.from_pretrained(ref.path).state_dict() for ref in (mine, theirs)]
+            for name in weights[0]:
+                gaps = (weights[0][name] - weights[1][name]).abs()
+                # Adam turns a gradient that is all rounding into a step of the learning rate, 1e-3 here: a single
+                # weight may be off by one, their mean may not.
+                assert gaps.max() <= 1e-3, name
+                assert gaps.mean() <= 1e-5, name
+        else:
+            tables = [_sorted(ref.path) for ref in (mine, theirs)]
+            assert tables[0].drop(LOGPROBS, strict=False).equals(tables[1].drop(LOGPROBS, strict=False)), mine
+            if LOGPROBS in tables[0].columns:
+                apart = [table[LOGPROBS].explode(empty_as_null=False) for table in tables]
+                assert float((apart[0] - apart[1]).abs().max() or 0) < 1e-3  # type: ignore[arg-type]
+
+
+def _sorted(version: Path) -> pl.DataFrame:
+    rows = pl.read_parquet(version / "part-*.parquet")
+    return rows.sort(rows.columns[0])

@@ -1,0 +1,156 @@
+"""A run of two iterations, made by hand without a launch: two tasks, three prompts, two samples of each, three scores.
+
+Every table is written out, so that what the commands say of it can be told by reading this file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+from hir_core.schemas import SCHEMAS
+from hir_core.store.manifest import identity
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+
+RIGHT, WRONG = "Be right.", "Be wrong."
+NASTY = "red \x1b[31m\x00 \u202eback\nline"
+LONG = "x" * 10_000
+QUERIES = {"p1": ("sums", "1 + 1?"), "p2": ("sums", "1 + 2?"), "p3": ("words", NASTY), "t1": ("sums", "2 + 2?")}
+COMPLETIONS = {
+    1: {"p1": ("2", "3"), "p2": ("3", "3"), "p3": (LONG, NASTY)},
+    2: {"p1": ("2", "2"), "p2": ("4", "3"), "p3": ("b", "c")},
+}
+SCORES = {1: [1.0, 0.0, 1.0, 1.0, None, 0.0], 2: [1.0, 1.0, 0.0, 1.0, 1.0, 0.0]}
+"""By prompt and k, in order."""
+Row = dict[str, Any]
+
+
+def commit(
+    store: Store,
+    stage: str,
+    iteration: int,
+    parents: list[StageRef],
+    rows: list[Row],
+    config: Row | None = None,
+    parts: int = 1,
+    **facts: Any,
+) -> StageRef:
+    """The rows as a version, spread over this many parts."""
+    draft = store.draft(identity(stage, iteration, config or {}, parents))
+    table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
+    table = table.drop("history") if "history" in table.columns else table
+    for part in range(parts):
+        draft.write(str(part), table[part * len(rows) // parts : (part + 1) * len(rows) // parts])
+    return draft.commit(**facts)
+
+
+def make_run(folder: Path) -> Store:
+    """The run `small` below a folder of runs."""
+    store = Store(folder / "small")
+    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in QUERIES.items()])
+    model = trained(store, 0, [prompts])
+    for iteration in COMPLETIONS:
+        samples = commit(store, "samples", iteration, [prompts, model], drawn(iteration, model), parts=2)
+        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(iteration), {"threshold": 1.0})
+        rows = relabeled(iteration)
+        facts = {"rows_in": 6, "rejected": {"not judged": 6 - len(rows)}} if len(rows) < 6 else {"rows_in": 6}
+        triples = commit(store, "triples", iteration, [prompts, samples, rewards], rows, **facts)
+        model = trained(store, iteration, [model, triples], loss=2.0 - iteration)
+        answered(store, iteration, prompts, model)
+    return store
+
+
+def prompt(prompt_id: str, item: tuple[str, str]) -> Row:
+    split = "test" if prompt_id.startswith("t") else "train"
+    return {
+        "prompt_id": prompt_id,
+        "task": item[0],
+        "group": prompt_id,
+        "split": split,
+        "query": item[1],
+        "options": None,
+        "references": ["4", "four"] if split == "test" else [],
+        "metadata": None,
+    }
+
+
+def trained(store: Store, iteration: int, parents: list[StageRef], **metrics: float) -> StageRef:
+    draft = store.draft(identity("models", iteration, {}, parents))
+    (draft.path / "config.json").write_text("{}")
+    return draft.commit(metrics=metrics)
+
+
+def answered(store: Store, iteration: int, prompts: StageRef, model: StageRef) -> StageRef:
+    row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
+    rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
+    overall = {"accuracy": iteration / 2, "low": 0.0, "high": 1.0}
+    return commit(
+        store, "evaluations", iteration, [prompts, model], rows, {"threshold": 1.0}, metrics={"overall": overall}
+    )
+
+
+def drawn(iteration: int, model: StageRef) -> list[Row]:
+    return [
+        {
+            "sample_id": f"s{iteration}{prompt_id}{k}",
+            "prompt_id": prompt_id,
+            "model": str(model),
+            "instruction": RIGHT,
+            "k": k,
+            "prompt_ids": [1, 2, 3],
+            "completion": text,
+            "completion_ids": list(range(len(text[:9]))),
+            "logprobs": [-0.5] * len(text[:9]),
+            "finish_reason": "length" if text == LONG else "eos",
+            "seed": k,
+        }
+        for prompt_id, texts in COMPLETIONS[iteration].items()
+        for k, text in enumerate(texts)
+    ]
+
+
+def judged(iteration: int) -> list[Row]:
+    keys = [f"s{iteration}{prompt_id}{k}" for prompt_id in COMPLETIONS[iteration] for k in range(2)]
+    return [
+        {"sample_id": key, "reward": "exact_match", "score": score, "reason": f"says {score}", "parts": []}
+        for key, score in zip(keys, SCORES[iteration], strict=True)
+    ]
+
+
+def relabeled(iteration: int) -> list[Row]:
+    """The paper's rule; a sample that was not judged is left out."""
+    told = zip(drawn(iteration, StageRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
+    return [triple(sample, score == 1.0) for sample, score in told if score is not None]
+
+
+def triple(sample: Row, is_right: bool) -> Row:
+    return {
+        "triple_id": sample["sample_id"].replace("s", "d", 1),
+        "prompt_id": sample["prompt_id"],
+        "sample_id": sample["sample_id"],
+        "relabeler": "hindsight",
+        "instruction": RIGHT if is_right else WRONG,
+        "contrast": [WRONG if is_right else RIGHT],
+        "query": QUERIES[sample["prompt_id"]][1],
+        "output": sample["completion"],
+        "prefix_ids": [],
+        "target_ids": sample["completion_ids"],
+        "ends": sample["finish_reason"] == "eos",
+        "weight": 1.0,
+    }
+
+
+def hir(*arguments: str, code: int = 0) -> str:
+    """What a command prints, where it ends with this exit code."""
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.output
+    return result.stderr if result.stderr else result.stdout
+
+
+def damage(path: Path) -> None:
+    """One byte more than the manifest speaks of."""
+    with path.open("ab") as file:
+        file.write(b"x")

@@ -1,0 +1,33 @@
+"""Small Samples, Rewards and Prompts tables for tests of relabelers."""
+
+import polars as pl
+
+from hir_core.config import (
+    Instructions,
+)
+from hir_core.schemas import Prompts, Rewards, Samples
+
+TOLD = Instructions(correct="Be right.", wrong="Be wrong.")
+
+
+def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
+    """One sample per score, all of one prompt unless their prompts are named; parts as `{attribute: score}`."""
+    defaults = {"prompt_id": "p", "model": "m", "instruction": "i", "k": 0, "prompt_ids": [1], "completion": "8",
+                "completion_ids": [5, 2], "logprobs": [-0.1, -0.2], "finish_reason": "eos", "seed": 0}  # fmt: skip
+    rows = [defaults | changed | {"sample_id": f"s{n}"} for n in range(len(scores))]
+    rows = [row | {"prompt_id": key} for row, key in zip(rows, prompt_ids or ["p"] * len(rows), strict=True)]
+    for row, text in zip(rows, completions or [], strict=False):
+        row |= {"completion": text, "completion_ids": [ord(text), 2]}
+    samples = pl.DataFrame(rows, schema=Samples.create_empty().schema)
+    judged = [
+        {"sample_id": f"s{n}", "reward": "r", "score": score, "reason": "",
+         "parts": [{"name": name, "score": part} for name, part in sorted(named.items())]}
+        for n, (score, named) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
+    ]  # fmt: skip
+    return samples, pl.DataFrame(judged, schema=Rewards.create_empty().schema), prompts(4)
+
+
+def prompts(size, split="train", references=("8", "eight")):
+    rows = [{"prompt_id": f"p{n}" if n else "p", "task": "t", "group": f"{n}", "split": split, "query": f"q{n}",
+             "options": None, "references": list(references), "metadata": None} for n in range(size)]  # fmt: skip
+    return pl.DataFrame(rows, schema=Prompts.create_empty().schema)

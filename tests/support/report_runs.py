@@ -1,0 +1,125 @@
+"""A run of two iterations for reports, made by hand: fractions and nulls among its scores, twelve test prompts."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
+
+from hir_core.stages.evaluation import summarise
+from hir_core.store.store import Store
+from hir_core.store.version import StageRef
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}</style></svg>\u202e\x1b[31m\x00\u2066"
+Row = dict[str, Any]
+SCORES = {1: [1.0, 0.0, 0.25, None, 0.0, 0.0], 2: [1.0, 1.0, 0.25, 1.0, None, 0.0]}
+"""Of p1, p2 and p3, two samples each."""
+ITEMS = {
+    **{f"p{n}": ("sums", f"1 + {n}?") for n in (1, 2, 3)},
+    **{f"t{n:02}": ("sums", f"2 + {n}?") for n in range(12)},
+    **{f"tw{n}": ("words", f"word {n}?") for n in range(2)},
+}
+"""Train prompts of one task, test prompts of two."""
+TESTED = {0: 3, 1: 5, 2: 9}
+"""How many of twelve test prompts each model answers right."""
+
+
+def make_run(folder: Path) -> Store:
+    """Two iterations with their evaluations; of the triples one has no weight, and one is of the round before."""
+    store = Store(folder / "small")
+    prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
+    model = trained(store, 0, [prompts])
+    evaluated(store, 0, prompts, model)
+    before: list[StageRef] = []
+    for iteration, scores in SCORES.items():
+        told = drawn(iteration, model)
+        samples = commit(store, "samples", iteration, [prompts, model], told, parts=2)
+        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(told, scores), {"threshold": 1.0})
+        kept = [triple(sample, score) for sample, score in zip(told, scores, strict=True) if score is not None]
+        kept[-1] |= {"weight": 0.0}
+        old = [triple(drawn(1, model)[0], 1.0)] if before else []
+        facts = {"rows_in": len(told) + len(old), "rejected": {"not judged": 1}}
+        config = {"relabel": {"instructions": {"correct": RIGHT, "wrong": WRONG}}}
+        parents = [prompts, *before, samples, rewards]
+        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **facts)
+        before = [samples, rewards]
+        model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
+        evaluated(store, iteration, prompts, model)
+    return store
+
+
+def judged(samples: Sequence[Row], scores: Sequence[float | None]) -> list[Row]:
+    return [
+        {"sample_id": sample["sample_id"], "reward": "r", "score": score, "reason": "", "parts": []}
+        for sample, score in zip(samples, scores, strict=True)
+    ]
+
+
+def triple(sample: Row, score: float) -> Row:
+    return {
+        "triple_id": f"t-{sample['sample_id']}",
+        "prompt_id": sample["prompt_id"],
+        "sample_id": sample["sample_id"],
+        "relabeler": "hindsight",
+        "instruction": RIGHT if score >= 1 else WRONG,
+        "contrast": [],
+        "query": "q?",
+        "output": sample["completion"],
+        "prefix_ids": [],
+        "target_ids": sample["completion_ids"],
+        "ends": True,
+        "weight": 1.0,
+    }
+
+
+def evaluated(store: Store, iteration: int, prompts: StageRef, model: StageRef, config: Row | None = None) -> StageRef:
+    rows = [
+        {
+            "prompt_id": f"t{n:02}",
+            "model": str(model),
+            "task": "sums",
+            "instruction": RIGHT,
+            "completion": str(n * iteration),
+            "finish_reason": "eos" if n else "length",
+            "score": float(n < TESTED[iteration]),
+        }
+        for n in range(12)
+    ]
+    rows += [rows[1] | {"prompt_id": f"tw{n}", "task": "words", "score": float(iteration > n)} for n in range(2)]
+    parts = pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
+    found = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
+    return commit(store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=found)
+
+
+def attacked_run(folder: Path) -> Store:
+    """A run all of whose texts are an attack, two of them ten megabytes of it."""
+    store = Store(folder / "x<script>alert(1)<")
+    long = ATTACK * (10_000_000 // len(ATTACK))
+    prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", (ATTACK, ATTACK)) for n in (1, 2, 3)])
+    model = trained(store, 0, [prompts])
+    rows = [row | {"completion": ATTACK if n else long, "instruction": ATTACK} for n, row in enumerate(drawn(1, model))]
+    samples = commit(store, "samples", 1, [prompts, model], rows)
+    told = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
+    told[0]["reason"] = long
+    config = {"threshold": 1.0, "lone": "\ud800 \udfff" + ATTACK}
+    reasons = {"not_judged_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
+    rewards = commit(store, "rewards", 1, [prompts, samples], told, config, metrics=reasons)
+    kept = [triple(row, 0.0) | {"instruction": ATTACK, "query": ATTACK} for row in rows[:3]]
+    settings = {"relabel": {"instructions": {ATTACK: ATTACK}}}
+    commit(store, "triples", 1, [prompts, samples, rewards], kept, settings, rows_in=6, rejected={ATTACK: 3})
+    return store
+
+
+def without_columns(store: Store, text: str, names: Sequence[str]) -> None:
+    """Takes columns out of a version's parts and makes its manifest fit."""
+    ref = store.resolve(text)
+    manifest = ref.path / "manifest.json"
+    facts = json.loads(manifest.read_text()) | {"sha256": None}
+    for part in facts["parts"]:
+        path = ref.path / part["name"]
+        pl.read_parquet(path).drop(names).write_parquet(path)
+        part |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    manifest.write_text(json.dumps(facts))

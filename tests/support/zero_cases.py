@@ -1,0 +1,92 @@
+"""What the ranks of `test_zero` run: several jobs after each other in one launch, since starting a launch takes longer.
+
+`python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
+leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
+tensor bytes that the case still holds, and `logits.pt` of the weights as they are in memory.
+"""
+
+import dataclasses
+import gc
+import sys
+from pathlib import Path
+from typing import Any
+
+from hir_core.launch.rank import Rank, rank_process
+from hir_core.progress import Progress
+from hir_core.store.files import write_json
+
+IDS = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordingRank(Rank):
+    """Remembers every reported loss."""
+
+    losses: list[float] = dataclasses.field(default_factory=list)
+
+    def progress(self, progress: Progress) -> None:
+        if progress.step == "train" and progress.loss is not None:
+            self.losses.append(progress.loss)
+
+
+def logits(model: Any) -> Any:
+    """Of fixed inputs; all ranks together where weights are sharded."""
+    import torch
+
+    ids = torch.tensor(IDS, device=next(model.parameters()).device)
+    with torch.no_grad():
+        if model.config.is_encoder_decoder:
+            return model.eval()(input_ids=ids, decoder_input_ids=ids).logits.cpu()
+        return model.eval()(input_ids=ids).logits.cpu()
+
+
+def alive_tensors() -> list[Any]:
+    import torch
+
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
+    return tensors + [found.grad for found in tensors if found.is_leaf and found.grad is not None]
+
+
+def new_bytes(held: list[Any]) -> int:
+    """Bytes of all storages that some tensor holds, without those of the given tensors."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in held}
+    storages = [tensor.untyped_storage() for tensor in alive_tensors()]
+    sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return sum(size for place, size in sizes.items() if place not in known)
+
+
+def run_case(rank: RecordingRank, device: Any) -> None:
+    import torch
+
+    from hir_core.launch.job_spec import JobSpec
+    from hir_core.worker.job import Job
+
+    spec, held = JobSpec.read(rank.job_dir), alive_tensors()
+    job = Job(rank, spec, device)
+    facts = [job.do(step) for step in spec.steps]
+    alive, found = new_bytes(held), logits(job.model)
+    if rank.rank == 0:
+        write_json(rank.job_dir / "losses.json", rank.losses)
+        write_json(rank.job_dir / "facts.json", facts)
+        write_json(rank.job_dir / "alive.json", alive)
+        torch.save(found, rank.job_dir / "logits.pt")
+
+
+def main() -> None:
+    with rank_process(Path(sys.argv[1])) as rank:
+        from torch import distributed as dist
+
+        from hir_core.modeling import zero
+
+        device = zero.connect(rank.local_rank)
+        for folder in sorted((rank.job_dir / "cases").iterdir()):
+            print("case", folder.name)
+            run_case(RecordingRank(folder, rank.rank, rank.world_size, rank.local_rank), device)
+            dist.barrier()
+        dist.destroy_process_group()
+        rank.step_done(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Jobs for `zero_cases` and the tables that they read: what the tests of ZeRO share, on CPU and on a GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from safetensors.torch import load_file
+
+from hir_core.config import HubModel, LaunchConfig, ScratchModel, TrainingConfig
+from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
+from hir_core.launch.launcher import launch
+from hir_core.modeling import models
+from hir_core.store.files import read_json, read_parts, write_part
+
+INSTRUCTIONS = ("Add up.", "Do not add up.")
+PROMPTS, K, NEW_TOKENS = 251, 4, 8
+TRAINING = TrainingConfig(batch_size=8, micro_batch_size=4, epochs=2, learning_rate=1e-3, logits_chunk=5)
+"""21 triples: a remainder of 5 in each epoch, and ranks whose targets need different numbers of chunks."""
+ARCHITECTURES = ("llama", "t5", "flan")
+
+
+def stage(number: int, **settings: Any) -> dict[str, Any]:
+    return {"zero_optimization": {"stage": number, **settings}}
+
+
+SHARDED = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 5000, "stage3_prefetch_bucket_size": 2000}
+OFFLOAD = {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
+STAGES = {
+    "zero0": stage(0),
+    "zero1": stage(1, reduce_bucket_size=5000),
+    "zero2": stage(2, reduce_bucket_size=5000),
+    "zero3": stage(3, **SHARDED),
+    "zero3-offload": {**stage(3, **SHARDED, **OFFLOAD), "zero_force_ds_cpu_optimizer": False},
+}
+
+
+def make_model(folder: Path, architecture: str) -> None:
+    """A random model; `flan` is a T5 with a head of its own."""
+    kind = "llama" if architecture == "llama" else "t5"
+    spec = ScratchModel(
+        type="scratch", architecture=kind, hidden_size=32, layers=2, heads=2, intermediate_size=64, context=64
+    )
+    models.materialise(spec, folder, ["two figs and three plums Add up. Do not add up."] * 4, seed=1)
+    model = models.load_model(str(folder), torch.float32)
+    if architecture == "flan":
+        model.config.scale_decoder_outputs = False
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape) / 4)
+    elif architecture == "llama":
+        for parameter in model.parameters():
+            parameter.data *= 3  # distributions that are far from flat
+    model.save_pretrained(folder)
+
+
+def make_requests(path: Path, count: int) -> None:
+    """Writes prompts as a sample step reads them, and in the folder of that name as a train step does."""
+    fruits = ("figs", "plums", "two figs and three plums")
+    queries = [f"{n} {fruits[n % 3]}" for n in range(count)]
+    asked = {"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries, "history": [None] * count}
+    pl.DataFrame(asked).write_parquet(path)
+    path.with_suffix("").mkdir()
+    write_part(path.with_suffix(""), "0", pl.DataFrame(asked))
+
+
+def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -> None:
+    """Some of the samples as triples: with a contrast, without, and cut in two."""
+    joined = (
+        read_parts(samples).sort("sample_id").join(pl.read_parquet(requests), on="prompt_id", maintain_order="left")
+    )
+    rows = []
+    for n, row in enumerate(joined.gather_every(every).to_dicts()):
+        ids = row["completion_ids"]
+        cut = 1 if n % 5 == 0 and len(ids) > 1 else 0
+        rows.append(
+            {
+                "triple_id": f"t{n:03}",
+                "sample_id": row["sample_id"],
+                "instruction": INSTRUCTIONS[n % 2],
+                "contrast": [INSTRUCTIONS[1 - n % 2]] if n % 3 else [],
+                "query": row["query"],
+                "output": row["completion"],
+                "prefix_ids": ids[:cut],
+                "target_ids": ids[cut:],
+                "ends": row["finish_reason"] == "eos",
+                "weight": 1.0 + n % 2,
+            }
+        )
+    folder.mkdir()
+    lists = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
+    write_part(folder, "0", pl.DataFrame(rows, schema_overrides=lists))
+
+
+class Cases:
+    """Cases of one launch, and what they left."""
+
+    def __init__(self, root: Path, ranks: int, data: Path) -> None:
+        self.root, self.ranks, self.data = root, ranks, data
+
+    def add(self, name: str, architecture: str, settings: dict[str, Any], *steps: Any) -> None:
+        folder = self.root / "cases" / name
+        folder.mkdir(parents=True)
+        model = HubModel(source=str(self.data / architecture))
+        JobSpec(model=model, seed=3, deepspeed=settings, steps=steps).write(folder)
+
+    def train(self, name: str, architecture: str, settings: dict[str, Any], **changes: Any) -> None:
+        """Trains, saves, and answers greedily with the weights in memory."""
+        samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
+        training = TRAINING.model_copy(update=changes)
+        triples = self.data / f"triples-{architecture}"
+        asked = self.data / "requests-many"
+        steps = [TrainStep(triples=triples, samples=samples, prompts=asked, training=training, iteration=1)]
+        steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
+        self.add(name, architecture, settings, *steps)
+
+    def sampling(self, name: str, requests: str = "many", **changes: Any) -> SampleStep:
+        values = {"temperature": 1.0, "k": K, "max_new_tokens": NEW_TOKENS, "batch_tokens": 1500} | changes
+        values = {
+            "zero3_weights": "auto",
+            "against": INSTRUCTIONS[1],
+            "guidance": 0.0,
+            "version": "samples@1",
+            "model": "m",
+            "iteration": 1,
+            "write_every_s": 5,
+        } | values
+        output, asked = self.out(name, "samples"), self.data / f"requests-{requests}.parquet"
+        return SampleStep(name="sample", requests=asked, output=output, instruction=INSTRUCTIONS[0], **values)
+
+    def out(self, case: str, kind: str) -> Path:
+        folder = self.root / "out" / f"{case}-{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def launch(self) -> None:
+        (self.root / "job.json").write_text('{"steps": [{"type": "cases"}]}')
+        launch(self.root, LaunchConfig(processes=self.ranks, timeout_s=280), module="zero_cases")
+
+    def losses(self, case: str) -> list[float]:
+        return read_json(self.root / "cases" / case / "losses.json")
+
+    def facts(self, case: str) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for facts in reversed(read_json(self.root / "cases" / case / "facts.json")):
+            merged |= facts
+        return merged
+
+    def alive_bytes(self, case: str) -> int:
+        return read_json(self.root / "cases" / case / "alive.json")
+
+    def logits(self, case: str) -> torch.Tensor:
+        return torch.load(self.root / "cases" / case / "logits.pt", weights_only=True)
+
+    def samples(self, case: str) -> pl.DataFrame:
+        return read_parts(self.out(case, "samples")).sort("sample_id")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for shard in folder.glob("*.safetensors"):
+        found |= load_file(shard)
+    return found
+
+
+def plain_logprobs(model, prompt: tuple[int, ...], output: tuple[int, ...]) -> torch.Tensor:
+    if model.config.is_encoder_decoder:
+        given = torch.tensor([[model.config.decoder_start_token_id, *output[:-1]]])
+        logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=given).logits[0]
+    else:
+        logits = model(input_ids=torch.tensor([[*prompt, *output[:-1]]])).logits[0, len(prompt) - 1 :]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(output)[:, None])[:, 0]
