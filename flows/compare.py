@@ -19,7 +19,7 @@ from flows.report.comparison_plot import draw
 from flows.terminal.formatting import NOTHING
 from hir_core.config.comparison import Arm, CompareConfig
 from hir_core.inspect.comparison import last_points, paired, t_interval, verdict
-from hir_core.stages.resume import made_so_far
+from hir_core.stages.resume import completed_iterations
 from hir_core.stages.run import Outputs, Run
 
 
@@ -43,7 +43,7 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
 def complete(run: Run) -> list[Outputs]:
     """The models of an arm that is through, none of any other: a flow takes seconds to find nothing to do."""
     wanted = run.config.iterations + 1
-    made = made_so_far(run, run.check())
+    made = completed_iterations(run, run.check())
     if len(made) < wanted:
         return []
     print(f"nothing to do: model {wanted - 1} is there", flush=True)

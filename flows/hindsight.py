@@ -16,18 +16,18 @@ from prefect.client.schemas import TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, State
 
-from flows.orchestration.artifacts import Shown
+from flows.orchestration.artifacts import PrefectArtifacts
 from flows.orchestration.cancellation import cancellable
 from flows.orchestration.flow_runs import sign
-from flows.report.write import keep_drawn
-from flows.terminal.run_table import Display
+from flows.report.write import redraw
+from flows.terminal.run_table import RunTable
 from hir_core.config import RunConfig
 from hir_core.config.load import parse_config
 from hir_core.errors import JobFailed, RunCancelled, RunLocked
 from hir_core.stages.identity import Scored
-from hir_core.stages.resume import reached
+from hir_core.stages.resume import last_completed_iteration
 from hir_core.stages.run import Outputs, Run
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 WhenBusy = Literal["refuse", "skip", "wait"]
 """What a flow run does while another process writes to its run: it fails, ends as skipped, or waits."""
@@ -72,7 +72,7 @@ def hindsight(
     try:
         with cancellable(), run.store.lock(wait=when_busy == "wait"):
             if further is not None:
-                there = reached(run, prompts)
+                there = last_completed_iteration(run, prompts)
                 run = Run(run.config.model_copy(update={"iterations": further + (there or 0)}))
             return iterate(run)
     except RunLocked as busy:
@@ -85,48 +85,50 @@ def hindsight(
 
 def iterate(run: Run) -> list[Outputs]:
     """The loop itself; the run's lock is held."""
-    with Display(run) as display, Shown(run) as shown:
+    with RunTable(run) as display, PrefectArtifacts(run) as shown:
         run.on_progress = display.progress
         prompts = read_prompts(run)
         demonstrations = demonstrate(run, prompts)
-        models = [advance(run, prompts, demonstrations)]
+        models = [train_iteration(run, prompts, demonstrations)]
         shown.iteration(models[-1], prompts, demonstrations)
         scored: list[Scored] = []
         for _ in range(run.config.iterations):
-            before = models[-1]
-            rewards = score(run, prompts, before.samples)
-            scored.append(Scored(before.samples, rewards, instruct(run, prompts, before.samples, rewards)))
-            display.row(before, rewards)
-            keep_drawn(run.store, before.model, display.bar.say)
+            previous_model = models[-1]
+            rewards = score(run, prompts, previous_model.samples)
+            scored.append(
+                Scored(previous_model.samples, rewards, instruct(run, prompts, previous_model.samples, rewards))
+            )
+            display.row(previous_model, rewards)
+            redraw(run.store, previous_model.model, display.bar.say)
             triples = relabel(run, prompts, scored)
-            models.append(advance(run, prompts, triples, before.samples, before.model))
+            models.append(train_iteration(run, prompts, triples, previous_model.samples, previous_model.model))
             shown.iteration(models[-1], *scored[-1], triples)
         display.row(models[-1])
         run.line.complete()
-        keep_drawn(run.store, models[-1].model, display.bar.say)
+        redraw(run.store, models[-1].model, display.bar.say)
     return models
 
 
 @stage(name="prompts", task_run_name="prompts of {run.config.run}")
-def read_prompts(run: Run) -> StageRef:
+def read_prompts(run: Run) -> VersionRef:
     """The run's prompts, train and test."""
     return run.prompts()
 
 
 @stage(name="demonstrations", task_run_name="demonstrations of {run.config.run}")
-def demonstrate(run: Run, prompts: StageRef) -> StageRef | None:
+def demonstrate(run: Run, prompts: VersionRef) -> VersionRef | None:
     """Triples for the warm start, where there is one."""
     return run.demonstrations(prompts)
 
 
 @launching(name="score", task_run_name="score {samples}")
-def score(run: Run, prompts: StageRef, samples: StageRef) -> StageRef:
+def score(run: Run, prompts: VersionRef, samples: VersionRef) -> VersionRef:
     """Judges the samples."""
     return run.score(prompts, samples)
 
 
 @launching(name="instruct", task_run_name="instruct {samples}")
-def instruct(run: Run, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+def instruct(run: Run, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef | None:
     """Instructions that a model writes for the samples, checked; none where rules relabel."""
     return run.instruct(prompts, samples, rewards)
 
@@ -137,7 +139,7 @@ def relabel_name(parameters: dict[str, Any]) -> str:
 
 
 @stage(name="relabel", task_run_name=relabel_name)
-def relabel(run: Run, prompts: StageRef, scored: Sequence[Scored]) -> StageRef:
+def relabel(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> VersionRef:
     """Gives every sample the instruction that it is right under."""
     return run.relabel(prompts, scored)
 
@@ -149,12 +151,12 @@ def launch_name(parameters: dict[str, Any]) -> str:
 
 
 @launching(name="launch", task_run_name=launch_name)
-def advance(
+def train_iteration(
     run: Run,
-    prompts: StageRef,
-    triples: StageRef | None,
-    samples: StageRef | None = None,
-    before: StageRef | None = None,
+    prompts: VersionRef,
+    triples: VersionRef | None,
+    samples: VersionRef | None = None,
+    previous_model: VersionRef | None = None,
 ) -> Outputs:
     """One DeepSpeed launch: train, evaluate, sample for the next iteration; one more where the reward is a model."""
-    return run.advance(prompts, triples, samples, before)
+    return run.train_iteration(prompts, triples, samples, previous_model)

@@ -37,7 +37,7 @@ class UserFunction:
         self._function = self._find(module, function_name)
         self.source_sha256 = _fingerprint(module, self._function)
 
-    def law(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """What decides its answers."""
         return {"function": self.spec, "source_sha256": self.source_sha256}
 

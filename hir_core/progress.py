@@ -33,7 +33,7 @@ EVERY_S = 0.25
 """Telling takes longer than many a row does."""
 
 
-def nobody(done: int, total: int) -> None:
+def ignore(done: int, total: int) -> None:
     """Stands in where nobody wants to be told."""
     del done, total
 

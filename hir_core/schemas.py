@@ -111,7 +111,7 @@ class Rewards(dy.Schema):
 
 
 class WrittenInstructions(dy.Schema):
-    """What a model wrote as the instruction that a sample follows, and whether it is believed."""
+    """What a model wrote as the instruction that a sample follows, and whether it is verified."""
 
     sample_id = dy.String(primary_key=True)
     verdict = dy.Enum(["correct", "wrong"])
@@ -121,13 +121,13 @@ class WrittenInstructions(dy.Schema):
     check = dy.Enum(["named", "constraints", "logprob"], nullable=True)
     """The check that decided; null where there was nothing to check."""
     instruction = dy.String(nullable=True)
-    """What the sample is a demonstration of; null: what was written is not believed."""
+    """What the sample is a demonstration of; null: what was written is not verified."""
     logprob = dy.Float64(nullable=True)
     """Of the sample's tokens under what was written: their mean, in nats, by the model that drew them."""
     asked_logprob = dy.Float64()
     """The same under the instruction that they were sampled under."""
     reason = dy.String()
-    """Why it is not believed; empty where it is."""
+    """Why it is not verified; empty where it is."""
 
 
 class Triples(dy.Schema):
@@ -166,12 +166,12 @@ class Evaluations(dy.Schema):
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
 
 
-class Weights(dy.Schema):
+class Logprobs(dy.Schema):
     """How likely samples are under other instructions; no stage of its own, but what one is made from."""
 
     sample_id = dy.String(primary_key=True)
     logprob = dy.Float64(nullable=True)
-    """Mean of the sample's tokens, in nats; null: too long to weigh."""
+    """Mean of the sample's tokens, in nats; null: too long to score."""
 
 
 class Scores(dy.Schema):

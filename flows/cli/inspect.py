@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hir_core.inspect.sql import Answer
     from hir_core.store.store import Store
-    from hir_core.store.version import StageRef
+    from hir_core.store.version import VersionRef
 
 Key = Annotated[str, typer.Argument(help="A prompt_id, sample_id or triple_id, or its first digits; [RUN/] in front.")]
 Where = Annotated[str | None, typer.Option(help="Only rows of which this SQL expression is true, as in 'k = 0'.")]
@@ -128,21 +128,23 @@ def row(
 ) -> None:
     """Show a prompt with its samples and scores, and the instruction that each was asked and became an example of."""
     from flows.terminal.row import row_text
-    from hir_core.inspect.lineage import story
+    from hir_core.inspect.lineage import row_history
     from hir_core.store.references import find_key
 
     with messages():
-        answer(story(*find_key(key, runs_dir), iteration), as_json, lambda facts: row_text(facts, terminal_width()))
+        answer(
+            row_history(*find_key(key, runs_dir), iteration), as_json, lambda facts: row_text(facts, terminal_width())
+        )
 
 
 def trace(key: Key, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Show the versions that a row comes from, up to its prompt and writer, and goes to, down to the trained models."""
     from flows.terminal.row import trace_text
-    from hir_core.inspect.lineage import trail
+    from hir_core.inspect.lineage import trace as trace_row
     from hir_core.store.references import find_key
 
     with messages():
-        answer(trail(*find_key(key, runs_dir)), as_json, lambda facts: trace_text(facts, terminal_width()))
+        answer(trace_row(*find_key(key, runs_dir)), as_json, lambda facts: trace_text(facts, terminal_width()))
 
 
 def stats(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
@@ -271,7 +273,7 @@ def report(
             print("no browser could be opened: open this file in one", file=sys.stderr)
 
 
-def _model(store: Store, text: str) -> StageRef:
+def _model(store: Store, text: str) -> VersionRef:
     if not text.startswith(("models@", "models/")):
         raise VersionNotFound(f"--model: expected models@3, models@latest or models/<id>, found `{text}`")
     ref = store.resolve(text)

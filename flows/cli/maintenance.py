@@ -19,7 +19,7 @@ from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from hir_core.inspect.doctor import Finding
-    from hir_core.store.gc import Sorted
+    from hir_core.store.gc import GcPlan
     from hir_core.store.store import Store
 
 
@@ -34,7 +34,7 @@ def gc(
 ) -> None:
     """Remove forks that were left, and the weights of old models, as `retention` in the config says."""
     from hir_core.config import RetentionConfig
-    from hir_core.store.gc import remove, sort_out
+    from hir_core.store.gc import plan_gc, remove
     from hir_core.store.references import one_run
 
     with messages():
@@ -43,10 +43,10 @@ def gc(
         given = {name: value for name, value in (("last", last), ("best", best)) if value is not None}
         rule = RetentionConfig(**given) if given else None
         if dry_run:
-            _tell(store, sort_out(store, rule), as_json, is_done=False)
+            _tell(store, plan_gc(store, rule), as_json, is_done=False)
             return
         with store.lock():  # held while somebody thinks: what was shown is what is removed
-            found = sort_out(store, rule)
+            found = plan_gc(store, rule)
             if not as_json:
                 print_lines(_lines(store, found))
             is_wanted = yes or found.is_nothing or typer.confirm(f"remove this for good, {size(found.bytes)}?")
@@ -124,26 +124,26 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _tell(store: Store, found: Sorted, as_json: bool, *, is_done: bool) -> None:
+def _tell(store: Store, found: GcPlan, as_json: bool, *, is_done: bool) -> None:
     if as_json:
         print_json(_facts(store, found, is_done=is_done))
     else:
         print_lines(_lines(store, found))
 
 
-def _facts(store: Store, found: Sorted, *, is_done: bool) -> dict[str, Any]:
+def _facts(store: Store, found: GcPlan, *, is_done: bool) -> dict[str, Any]:
     return {
         "run": store.run_dir.resolve().name,
         "rules": found.rules,
         "why_all": found.why_all,
-        "kept": [{"version": str(one.ref), "why": one.why, "let_go": list(one.weights)} for one in found.kept],
+        "kept": [{"version": str(one.ref), "why": one.why, "released": list(one.weights)} for one in found.kept],
         "removed": [{"version": str(one.ref), "bytes": one.bytes} for one in found.removed],
         "bytes": found.bytes,
         "is_done": is_done,
     }
 
 
-def _lines(store: Store, found: Sorted) -> Iterator[str]:
+def _lines(store: Store, found: GcPlan) -> Iterator[str]:
     """What stays and why, what goes, and what that frees."""
     name = printable(store.run_dir.resolve().name)
     if found.why_all:

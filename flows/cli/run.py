@@ -117,10 +117,10 @@ def check(configs: Sequence[RunConfig]) -> None:
     Raises:
         HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or a run has a writer.
     """
-    from flows.terminal.progress_bar import Bar
+    from flows.terminal.progress_bar import StatusLine
     from hir_core.stages.run import Run
 
-    with Bar() as bar:
+    with StatusLine() as bar:
         for number, config in enumerate(configs, start=1):
             bar.tell("reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}")
             run = Run(config)
@@ -133,9 +133,9 @@ def check(configs: Sequence[RunConfig]) -> None:
 def connect() -> None:
     """Connects to Prefect, which takes seconds, and longer when its database is made."""
     from flows.orchestration import server
-    from flows.terminal.progress_bar import Bar
+    from flows.terminal.progress_bar import StatusLine
 
-    with Bar() as bar:
+    with StatusLine() as bar:
         bar.tell("starting Prefect")
         server.connect()
 

@@ -24,7 +24,7 @@ from flows.terminal.formatting import NOTHING, accuracy, number
 from flows.terminal.version_list import metric, metric_text
 from hir_core.stages.run import Outputs, Run
 from hir_core.store.manifest import Manifest
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ CURVE_ROWS = 60
 """Of a longer run the curve shows so many models, evenly: what Prefect keeps must not grow with its square."""
 
 
-class Shown:
+class PrefectArtifacts:
     """What Prefect is told of one run, inside its flow; use it as a context manager, holding the run's lock."""
 
     def __init__(self, run: Run) -> None:
@@ -43,7 +43,7 @@ class Shown:
         self._there = set(run.store.versions())
         self._is_linked = self._is_lost = False
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> PrefectArtifacts:
         return self
 
     def __exit__(
@@ -52,7 +52,7 @@ class Shown:
         if kind is None:
             self._link()
 
-    def iteration(self, outputs: Outputs, *made_before: StageRef | None) -> None:
+    def iteration(self, outputs: Outputs, *made_before: VersionRef | None) -> None:
         """Tells of one iteration: the versions that went into its model, the model, and what it scores."""
         self.models.append(outputs)
         refs = [ref for ref in (*made_before, outputs.model, outputs.evaluation) if ref is not None]
@@ -106,7 +106,7 @@ def asset_key(run: Run, version: str) -> str:
     return f"hir://{run.config.run}/{version}"
 
 
-def record(run: Run, ref: StageRef) -> None:
+def record(run: Run, ref: VersionRef) -> None:
     """Tells Prefect of a version as an asset that its parents went into, by a task run of the version's name."""
     manifest = run.store.manifest(ref)
     about = AssetProperties(
@@ -127,7 +127,7 @@ def record(run: Run, ref: StageRef) -> None:
     tell(asset.key, _asset_facts(manifest))
 
 
-def iteration_table(run: Run, refs: Sequence[StageRef]) -> list[dict[str, Any]]:
+def iteration_table(run: Run, refs: Sequence[VersionRef]) -> list[dict[str, Any]]:
     """A row for each version of one iteration: rows in, rows, rows rejected, and what matters most of its stage."""
     return [_table_row(run.store.manifest(ref)) for ref in refs]
 

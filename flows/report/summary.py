@@ -74,14 +74,14 @@ def key_figures(facts: Facts) -> list[tuple[str, str]]:
 def model_name(facts: Facts) -> str:
     """The first model in words."""
     laws = [one["config"].get("model") for one in facts["versions"] if one["stage"] == "models"]
-    law = next((law for law in laws if law), {})
+    fingerprint = next((fingerprint for fingerprint in laws if fingerprint), {})
     sizes = [one["save"].get("parameters") for _, one in each(facts["rounds"], "model")]
     size_of = f" of {number(sizes[0])} parameters" if sizes and sizes[0] else ""
-    if law.get("type") == "scratch":
-        return f"a {law.get('architecture', 'model')}{size_of} made from nothing"
-    if law.get("source"):
-        return f"{clipped(str(law['source']), 80)}{f' ({number(sizes[0])} parameters)' if size_of else ''}"
-    return f"a model{size_of}" + (" from a GGUF file" if law.get("type") == "gguf" else "")
+    if fingerprint.get("type") == "scratch":
+        return f"a {fingerprint.get('architecture', 'model')}{size_of} made from nothing"
+    if fingerprint.get("source"):
+        return f"{clipped(str(fingerprint['source']), 80)}{f' ({number(sizes[0])} parameters)' if size_of else ''}"
+    return f"a model{size_of}" + (" from a GGUF file" if fingerprint.get("type") == "gguf" else "")
 
 
 def _begun(facts: Facts) -> str:

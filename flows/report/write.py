@@ -15,13 +15,13 @@ from hir_core.inspect.report import page_path
 
 if TYPE_CHECKING:
     from hir_core.store.store import Store
-    from hir_core.store.version import StageRef
+    from hir_core.store.version import VersionRef
 
 
 PROBLEM = 300
 
 
-def draw(store: Store, last: StageRef | None = None) -> Path:
+def draw(store: Store, last: VersionRef | None = None) -> Path:
     """Draws the course of a model, the newest one's where none is named, and returns the page.
 
     Raises:
@@ -35,7 +35,7 @@ def draw(store: Store, last: StageRef | None = None) -> Path:
     return write_text(page_path(store), page(figures(store, last)))
 
 
-def keep_drawn(store: Store, last: StageRef, say: Callable[[str], None]) -> None:
+def redraw(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:
     """Draws the page while a run goes on; what stops the drawing becomes a warning and does not stop the run."""
     try:
         draw(store, last)

@@ -30,7 +30,7 @@ WIDE = 60
 """Terminals of fewer columns keep them for words: they have a bar only where the words leave room."""
 
 
-class Bar:
+class StatusLine:
     """Says what is being done; use it as a context manager."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -41,7 +41,7 @@ class Bar:
         shown = Live(self, console=self.console, refresh_per_second=FRAMES_PER_S, transient=True)
         self._live = shown if can_redraw(self.console) else None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> StatusLine:
         if self._live is not None:
             self._live.start()
         return self

@@ -15,34 +15,34 @@ NOT_JUDGED = "cannot be judged"
 Line = tuple[str, str, str, str]
 
 
-def row_text(story: Facts, width: int) -> Iterator[str]:
+def row_text(row_history: Facts, width: int) -> Iterator[str]:
     """A prompt, and iteration by iteration its samples with their scores and instructions, asked for and relabeled."""
-    yield from _prompt(story["prompt"], story["run"], width)
-    for triple in story["demonstrations"]:
+    yield from _prompt(row_history["prompt"], row_history["run"], width)
+    for triple in row_history["demonstrations"]:
         yield ""
         yield f"demonstration {printable(triple['triple_id'])} · {triple['version']}"
         yield from _labelled("instruction", triple["instruction"], width)
         yield from _labelled("output", triple["output"], width)
-    for version, samples in groupby(story["samples"], key=lambda sample: sample["version"]):
+    for version, samples in groupby(row_history["samples"], key=lambda sample: sample["version"]):
         drawn = list(samples)
         yield ""
         yield f"iteration {drawn[0]['iteration']} · {version} · written by {printable(drawn[0]['model'])}"
         for sample in drawn:
             yield from _sample(sample, width)
-    for answer in story["evaluations"]:
+    for answer in row_history["evaluations"]:
         yield ""
         yield f"evaluation · {answer['version']} · {_score(answer['score'])}"
         yield from _labelled("completion", answer["completion"], width)
 
 
-def trace_text(trail: Facts, width: int) -> list[str]:
+def trace_text(trace: Facts, width: int) -> list[str]:
     """One line for each version that a row has passed through: what it is, which version, its key, what it says."""
-    lines = list(_trace_lines(trail))
+    lines = list(_trace_lines(trace))
     wide = max((len(version) for _, version, _, _ in lines), default=0)
     room = max(20, width - 15 - wide - max((len(key) for _, _, key, _ in lines), default=0) - 6)
     rows = [(what, version, key, clipped(text, room)) for what, version, key, text in lines]
     head, *rest = rows
-    return [f"of run {printable(trail['run'])}", *columns(head, rest)]
+    return [f"of run {printable(trace['run'])}", *columns(head, rest)]
 
 
 def _prompt(prompt: Facts | None, run: str, width: int) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _sample(sample: Facts, width: int) -> Iterator[str]:
         )
     for one in sample["instructions"]:
         yield from _labelled(
-            "written", f"{one['written'] or ''} · {one['reason'] or 'believed'} ({one['version']})", width
+            "written", f"{one['written'] or ''} · {one['reason'] or 'verified'} ({one['version']})", width
         )
     for triple in sample["triples"]:
         became = triple.get("instruction", LEFT_OUT)
@@ -95,12 +95,12 @@ def _score(score: float | None) -> str:
     return NOT_JUDGED if score is None else number(score, "g")
 
 
-def _trace_lines(trail: Facts) -> Iterator[Line]:
-    prompt = trail["prompt"]
+def _trace_lines(trace: Facts) -> Iterator[Line]:
+    prompt = trace["prompt"]
     if prompt is not None:
         yield "prompt", prompt["version"], printable(prompt["prompt_id"]), prompt["query"]
     told = None
-    for sample in trail["samples"]:
+    for sample in trace["samples"]:
         if sample["version"] != told:
             yield "  model", printable(sample["model"]["version"]), "", _made(sample["model"])
         told = sample["version"]
@@ -108,10 +108,10 @@ def _trace_lines(trail: Facts) -> Iterator[Line]:
         for reward in sample["rewards"]:
             yield "    reward", reward["version"], "", f"{_score(reward['score'])} · {reward['reason']}"
         for one in sample["instructions"]:
-            yield "    written", one["version"], "", one["instruction"] or "not believed"
+            yield "    written", one["version"], "", one["instruction"] or "not verified"
         for triple in sample["triples"]:
             yield from _triple_lines(triple, "triple")
-    for triple in trail["demonstrations"]:
+    for triple in trace["demonstrations"]:
         yield from _triple_lines(triple, "demonstration")
 
 

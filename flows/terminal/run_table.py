@@ -12,14 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from flows.terminal.formatting import NOTHING, accuracy, duration, number
-from flows.terminal.progress_bar import Bar
+from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
-from hir_core.inspect.diagnostics import tells_apart
+from hir_core.inspect.diagnostics import distinguishes_instructions
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
 from hir_core.stages.run import Outputs, Run
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 COLUMNS = (
     ("", "model", 5, 0),
@@ -42,7 +42,7 @@ DOING = {
     "sample": "sampling from model {}",
     "score": "scoring outputs of model {}",
     "write": "writing instructions with model {}",
-    "weigh": "weighing instructions with model {}",
+    "logprobs": "scoring instructions with model {}",
     "end": "ending the launch of model {}",
     "believe": "checking instructions of model {}",
     "relabel": "relabeling samples for model {}",
@@ -51,19 +51,19 @@ DOING = {
 BLIND = "it hardly tells the two instructions apart: fewer wrong outputs may help"
 
 
-class Display:
+class RunTable:
     """Shows one run; use it as a context manager, around a store that nobody else writes to."""
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
         self.run = run
-        self.bar = Bar(console)
+        self.bar = StatusLine(console)
         console = self.bar.console
         self.columns = fitting_columns(console.width if console.is_terminal else None)
         self.there = set(run.store.versions())
         self.models: list[Outputs] = []
         self.row_started = time.monotonic()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> RunTable:
         self.bar.__enter__()
         return self
 
@@ -78,7 +78,7 @@ class Display:
         """Shows how far a step of the run has come."""
         self.bar.tell(DOING[progress.step].format(len(self.models)), progress)
 
-    def row(self, outputs: Outputs, rewards: StageRef | None = None) -> None:
+    def row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
         """Adds a model's row to the table."""
         if not self.models:
             self._begin_table(outputs)
@@ -90,10 +90,10 @@ class Display:
             self.bar.say(f"      {BLIND}")
         self.models.append(outputs)
 
-    def _is_blind(self, model: StageRef) -> bool:
+    def _is_blind(self, model: VersionRef) -> bool:
         """Whether an output is as likely under the wrong instruction as under the correct one."""
         manifest = self.run.store.manifest(model)
-        return any(tells_apart(manifest, one) is False for one in self.run.made_from(model, "triples"))
+        return any(distinguishes_instructions(manifest, one) is False for one in self.run.made_from(model, "triples"))
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""
@@ -138,7 +138,7 @@ def headline(config: RunConfig) -> str:
     return " · ".join(facts)
 
 
-def row_cells(run: Run, outputs: Outputs, rewards: StageRef | None) -> list[str]:
+def row_cells(run: Run, outputs: Outputs, rewards: VersionRef | None) -> list[str]:
     """The cells of a model's row but the time, from the manifests of what its launch left."""
     trained, tested = run.facts(outputs.model), run.facts(outputs.evaluation)
     sampled = run.facts(outputs.samples) if outputs.samples else {}
@@ -155,7 +155,7 @@ def row_cells(run: Run, outputs: Outputs, rewards: StageRef | None) -> list[str]
     ]
 
 
-def task_lines(run: Run, first: StageRef, last: StageRef) -> list[str]:
+def task_lines(run: Run, first: VersionRef, last: VersionRef) -> list[str]:
     """Accuracy by task, before and after, where there is more than one task."""
     before, after = run.facts(first)["tasks"], run.facts(last)["tasks"]
     if len(after) < 2:

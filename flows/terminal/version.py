@@ -12,7 +12,7 @@ from hir_core.inspect.rows import head
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import Manifest, type_name
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 LABEL = 12
 FILES_SHOWN = 8
@@ -20,14 +20,14 @@ ITEMS_SHOWN = 12
 DIGEST_DIGITS = 12
 
 
-def describe(store: Store, ref: StageRef) -> dict[str, Any]:
-    """All that a version's manifest says, with run and folder, which files were let go, and optional columns it has."""
+def describe(store: Store, ref: VersionRef) -> dict[str, Any]:
+    """A version's manifest with its run and folder, the files that were released, and its optional columns."""
     manifest = store.manifest(ref)
     facts = {"run": store.run_dir.name, "path": str(ref.path), **manifest.model_dump(mode="json")}
-    return {**facts, "let_go": store.let_go(ref), "optional_columns": dict(_optional(ref, manifest))}
+    return {**facts, "released": store.released(ref), "optional_columns": dict(_optional(ref, manifest))}
 
 
-def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
+def first_rows(store: Store, ref: VersionRef, count: int) -> list[dict[str, Any]]:
     """The first rows of a version's table, its files checked against their digests; none of a model's.
 
     Raises:
@@ -36,7 +36,7 @@ def first_rows(store: Store, ref: StageRef, count: int) -> list[dict[str, Any]]:
     return head(store, ref, count).to_dicts() if ref.stage in SCHEMAS and count else []
 
 
-def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
+def version_text(store: Store, ref: VersionRef, width: int) -> Iterator[str]:
     """The lines that describe a version, but for its rows."""
     manifest = store.manifest(ref)
     yield f"{ref} of {store.run_dir.name} · iteration {ref.iteration}"
@@ -47,7 +47,7 @@ def version_text(store: Store, ref: StageRef, width: int) -> Iterator[str]:
     yield from _labelled("rows", _rows(manifest), width)
     yield from _block("config", flat(manifest.config), width)
     yield from _block("metrics", flat(manifest.metrics), width)
-    yield from _files(manifest, store.let_go(ref))
+    yield from _files(manifest, store.released(ref))
     yield from _block("columns", [*_schema(manifest), *_optional(ref, manifest)], width)
 
 
@@ -75,7 +75,7 @@ def _schema(manifest: Manifest) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in named]
 
 
-def _optional(ref: StageRef, manifest: Manifest) -> list[tuple[str, str]]:
+def _optional(ref: VersionRef, manifest: Manifest) -> list[tuple[str, str]]:
     """Columns of the table that not every table of its stage has, which the manifest therefore does not list."""
     if not manifest.table_schema or not manifest.parts:
         return []
@@ -92,7 +92,7 @@ def _files(manifest: Manifest, gone: Mapping[str, str]) -> Iterator[str]:
     yield f"{'files':<{LABEL}}{len(there)} · {size(sum(part.bytes for part in there))}"
     for part in manifest.parts[:FILES_SHOWN]:
         rows = "" if part.rows is None else f" · {number(part.rows)} rows"
-        why = f" · let go: {printable(gone[part.name])}" if part.name in gone else ""
+        why = f" · released: {printable(gone[part.name])}" if part.name in gone else ""
         yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…{why}"
     if len(manifest.parts) > FILES_SHOWN:
         yield f"  … and {len(manifest.parts) - FILES_SHOWN} more"

@@ -13,11 +13,11 @@ from hir_core.errors import StoreError
 from hir_core.store.manifest import STAGES, Manifest
 from hir_core.store.references import find_runs
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 Facts = dict[str, Any]
 INSTRUCTIONS_SHOWN = 3
-LET_GO_TEXT = "weights let go"
+RELEASED_TEXT = "weights released"
 
 
 def describe_runs(runs_dir: Path) -> list[Facts]:
@@ -101,7 +101,7 @@ METRICS: dict[str, Callable[[Manifest], Facts]] = {
     "prompts": lambda _: {},
     "samples": _one("tokens_per_s"),
     "rewards": _one("correct_share"),
-    "instructions": _one("believed_share"),
+    "instructions": _one("verified_share"),
     "triples": _mix,
     "models": _one("loss"),
     "evaluations": _evaluation_metric,
@@ -141,11 +141,11 @@ def _disk(folder: Path) -> tuple[int, float]:
     return total, changed
 
 
-def _describe_version(store: Store, ref: StageRef) -> Facts:
+def _describe_version(store: Store, ref: VersionRef) -> Facts:
     facts: Facts = {"run": store.run_dir.name, "stage": ref.stage, "id": ref.id, "iteration": ref.iteration}
     try:
         manifest = store.manifest(ref)
-        gone = store.let_go(ref) if ref.stage == "models" else {}
+        gone = store.released(ref) if ref.stage == "models" else {}
     except StoreError as error:
         return {**facts, "problem": str(error)}
     return {
@@ -171,6 +171,8 @@ def _version_cells(facts: Facts, with_run: bool) -> tuple[str, ...]:
         size(facts["bytes"]),
         age(facts["created"]),
         " · ".join(
-            filter(None, [metric_text(facts["stage"], facts["metric"]), "" if facts["has_all_files"] else LET_GO_TEXT])
+            filter(
+                None, [metric_text(facts["stage"], facts["metric"]), "" if facts["has_all_files"] else RELEASED_TEXT]
+            )
         ),
     )

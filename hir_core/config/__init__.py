@@ -51,7 +51,7 @@ from hir_core.config.reward import (
 )
 from hir_core.config.run import RunConfig
 from hir_core.config.sampling import EvaluationConfig, SamplingConfig
-from hir_core.config.section import Part, Performance, folder_name
+from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.training import TrainingConfig, WarmStartConfig
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "DemonstrationsRelabel",
     "EvaluationConfig",
     "ExactMatchReward",
+    "ExcludedFromId",
     "FilePrompts",
     "GgufModel",
     "GradedReward",
@@ -82,8 +83,6 @@ __all__ = [
     "ModelConfig",
     "NumericReward",
     "OptionChoiceReward",
-    "Part",
-    "Performance",
     "PromptSource",
     "PythonRelabel",
     "PythonReward",
@@ -99,6 +98,7 @@ __all__ = [
     "RunConfig",
     "SamplingConfig",
     "ScratchModel",
+    "Section",
     "SelectConfig",
     "SyntheticPrompts",
     "TrainingConfig",

@@ -14,13 +14,13 @@ from pydantic import Field, field_validator, model_validator
 
 from hir_core.config.load import checked, find_config, parse_config, read_settings
 from hir_core.config.run import RunConfig
-from hir_core.config.section import Part, folder_name
+from hir_core.config.section import Section, folder_name
 from hir_core.errors import ConfigError
 
 Changes = dict[str, Any]
 
 
-class CompareConfig(Part):
+class CompareConfig(Section):
     """Which arms are compared: every method on every task that it is meant for, with every seed."""
 
     compare: str
@@ -87,7 +87,7 @@ def _names(comparison: CompareConfig) -> Iterator[tuple[str, int, str]]:
 
 def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method: str) -> Arm:
     changes = {name: value for name, value in comparison.methods[method].items() if name != "only"}
-    place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "line": method}
+    place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "branch": method}
     settings = merged(merged(merged(base, comparison.tasks[task]), changes), place)
     return Arm(task, method, seed, parse_config(settings, f"{comparison.compare}: {task}, {method}"))
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hir_core.config.section import Part
+from hir_core.config.section import Section
 
 
-class LaunchConfig(Part):
+class LaunchConfig(Section):
     """Where the ranks run; none of it changes a result."""
 
     launcher: Literal["deepspeed", "torchrun"] = "deepspeed"

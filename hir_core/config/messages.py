@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
-from hir_core.config.section import Part
+from hir_core.config.section import Section
 from hir_core.errors import did_you_mean
 
 EXPECTED = {
@@ -48,7 +48,7 @@ def roots(problems: Sequence[Any]) -> list[Any]:
     return [problem for problem in problems if problem["type"] != "too_short" or not follows(problem)]
 
 
-def explain(problem: Any, root: type[Part]) -> str:
+def explain(problem: Any, root: type[Section]) -> str:
     """One of pydantic's problems with settings of the type `root`: where it is, what was expected, what was found."""
     *above, last = problem["loc"] or ("config",)
     steps, section = _walk(above, root)
@@ -72,7 +72,7 @@ def _found(problem: Any) -> str:
     return f" (found {given!r})"
 
 
-def _known_keys(section: type[Part], name: str, root: type[Part]) -> str:
+def _known_keys(section: type[Section], name: str, root: type[Section]) -> str:
     """What may have been meant by an unknown key: a near one of its section, else the same one of another section."""
     if hint := did_you_mean(name, section.model_fields):
         return hint
@@ -82,10 +82,10 @@ def _known_keys(section: type[Part], name: str, root: type[Part]) -> str:
     return f"; expected one of {', '.join(section.model_fields)}"
 
 
-def _walk(place: Sequence[Any], root: type[Part]) -> tuple[list[str], type[Part]]:
+def _walk(place: Sequence[Any], root: type[Section]) -> tuple[list[str], type[Section]]:
     """A place as pydantic names it: its steps without the tags of unions, and the part of the configuration there."""
     steps: list[str] = []
-    section, members = root, list[type[Part]]()
+    section, members = root, list[type[Section]]()
     for step in place:
         if tagged := [part for part in members if step in _tags(part)]:
             section, members = tagged[0], []
@@ -93,17 +93,17 @@ def _walk(place: Sequence[Any], root: type[Part]) -> tuple[list[str], type[Part]
         steps.append(str(step))
         if step in section.model_fields:
             members = list(_parts(section.model_fields[step].annotation))
-            section = members[0] if members else Part
+            section = members[0] if members else Section
     return steps, section
 
 
-def _parts(annotation: Any) -> Iterator[type[Part]]:
+def _parts(annotation: Any) -> Iterator[type[Section]]:
     """The parts of the configuration that a type speaks of, through unions, lists and annotations."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):
         yield from _parts(inner)
 
 
-def _tags(part: type[Part]) -> tuple[Any, ...]:
+def _tags(part: type[Section]) -> tuple[Any, ...]:
     return get_args(part.model_fields["type"].annotation) if "type" in part.model_fields else ()

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from hir_core.config.section import Part, tagged
+from hir_core.config.section import Section, tagged
 
 
-class HubModel(Part):
+class HubModel(Section):
     """A pretrained model by hub name, or a folder that `transformers` can load."""
 
     type: Literal["hub"] = "hub"
@@ -24,7 +24,7 @@ class HubModel(Part):
     `chat` where the tokenizer has one, else all of them on lines of their own."""
 
 
-class GgufModel(Part):
+class GgufModel(Section):
     """A pretrained model in a GGUF file, loaded dense; the file may lie inside an installed Python package."""
 
     type: Literal["gguf"] = "gguf"
@@ -36,7 +36,7 @@ class GgufModel(Part):
     """As for a hub model."""
 
 
-class ScratchModel(Part):
+class ScratchModel(Section):
     """A small model made from nothing, its tokenizer fitted to the prompts: for laptops, demos and tests."""
 
     type: Literal["scratch"]

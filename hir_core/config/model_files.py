@@ -36,11 +36,11 @@ def check_files(model: ModelConfig, setting: str = "model") -> None:
         gguf_file(model)
 
 
-def model_law(model: ModelConfig) -> dict[str, Any]:
+def model_fingerprint(model: ModelConfig) -> dict[str, Any]:
     """What decides the weights and the tokenizer: local files by their digest, wherever they lie; the rest by name."""
-    law = {name: value for name, value in model.law().items() if name != "template"}
+    fingerprint = {name: value for name, value in model.fingerprint().items() if name != "template"}
     files = _local_files(model)
-    return law if files is None else {"type": model.type, "files": _digest(files)}
+    return fingerprint if files is None else {"type": model.type, "files": _digest(files)}
 
 
 def classifier_labels(model: HubModel) -> list[str]:

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from hir_core.config.section import Added, Part, tagged
+from hir_core.config.section import OmittedIfDefault, Section, tagged
 
 
-class SyntheticPrompts(Part):
+class SyntheticPrompts(Section):
     """Prompts from a generator with exact answers."""
 
     type: Literal["synthetic"]
@@ -23,11 +23,11 @@ class SyntheticPrompts(Part):
     seed: int = 0
     dials: dict[str, Any] = Field(default_factory=dict)
     """The generator's own difficulty settings."""
-    shown: Annotated[Literal["letter", "text"], Added] = "letter"
+    shown: Annotated[Literal["letter", "text"], OmittedIfDefault] = "letter"
     """How demonstrations name the right option, where there are options; the other way is accepted too."""
 
 
-class FilePrompts(Part):
+class FilePrompts(Section):
     """Prompts from a JSONL, Parquet, CSV or TSV file with at least a `query`, or `messages` that end with it."""
 
     type: Literal["file"] = "file"
@@ -38,7 +38,7 @@ class FilePrompts(Part):
     seed: int = 0
 
 
-class BigBenchHardPrompts(Part):
+class BigBenchHardPrompts(Section):
     """A task file of BIG-Bench-Hard; evaluation only unless told otherwise."""
 
     type: Literal["bbh"]
@@ -47,7 +47,7 @@ class BigBenchHardPrompts(Part):
     seed: int = 0
 
 
-class BigBenchPrompts(Part):
+class BigBenchPrompts(Section):
     """A `task.json` of BIG-bench; evaluation only unless told otherwise."""
 
     type: Literal["bigbench"]
@@ -59,7 +59,7 @@ class BigBenchPrompts(Part):
     """Decides the order of options, and the split."""
 
 
-class DatasetsPrompts(Part):
+class DatasetsPrompts(Section):
     """A dataset read by Hugging Face's `datasets` (extra `datasets`); code that comes with one is never run."""
 
     type: Literal["datasets"]
@@ -92,7 +92,7 @@ class DatasetsPrompts(Part):
         return self
 
 
-class ReasoningGymPrompts(Part):
+class ReasoningGymPrompts(Section):
     """Prompts from a task of the library reasoning-gym (extra `reasoning-gym`); its own reward judges them best."""
 
     type: Literal["reasoning_gym"]
@@ -117,7 +117,7 @@ PromptSource = Annotated[
 ]
 
 
-class Instructions(Part):
+class Instructions(Section):
     """The two instructions of the paper's rule; used to the byte in sampling, training and evaluation."""
 
     correct: str = "Generate a correct answer to this problem."

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, Tag, field_validator
 
 from hir_core.config.model import HubModel
-from hir_core.config.section import Part, function_name, tagged
+from hir_core.config.section import Section, function_name, tagged
 
 
-class Relabel(Part):
+class Relabel(Section):
     """What every relabeler has."""
 
     threshold: float = 1.0
@@ -100,7 +100,7 @@ class ConstraintsRelabel(Relabel):
 
 
 class LearnedRelabel(Relabel):
-    """A model writes the instruction that each output is right under; it is believed where a check confirms it."""
+    """A model writes the instruction that each output is right under; it is verified where a check confirms it."""
 
     type: Literal["learned"]
     writer: HubModel | None = None
@@ -112,12 +112,12 @@ class LearnedRelabel(Relabel):
     temperature: float = Field(0.0, ge=0)
     """0 writes the likeliest instruction."""
     max_new_tokens: int = Field(32, ge=1)
-    """An instruction that is longer is not believed."""
+    """An instruction that is longer is not verified."""
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Nats per token that an output must gain under an instruction that no rule can check; at 0 any gain will do, one
     by chance too."""
     fallback: Literal["hindsight", "reject"] = "hindsight"
-    """What becomes of an output whose instruction is not believed: the fixed rule relabels it, or it is left out."""
+    """What becomes of an output whose instruction is not verified: the fixed rule relabels it, or it is left out."""
     shown: int = Field(0, ge=0)
     """Train prompts with which the model is shown how to write: the reference and the correct instruction, another
     prompt's reference and the wrong one. In the warm start, and again in every iteration: it forgets otherwise."""
@@ -155,7 +155,7 @@ RelabelConfig = Annotated[
 ]
 
 
-class SelectConfig(Part):
+class SelectConfig(Section):
     """Which samples become triples, whatever the relabeler; as it stands, all of them."""
 
     drop_prompts: tuple[Literal["all_wrong", "all_right"], ...] = ()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from hir_core.config.section import Part
+from hir_core.config.section import Section
 
 
-class RetentionConfig(Part):
+class RetentionConfig(Section):
     """What a run keeps beside the tables of its lines, which it always keeps; none of it changes a result."""
 
     last: int = Field(1, ge=1)

@@ -10,28 +10,28 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from hir_core.config.section import Added, Part, Performance, function_name, tagged
+from hir_core.config.section import ExcludedFromId, OmittedIfDefault, Section, function_name, tagged
 
 
-class ExactMatchReward(Part):
+class ExactMatchReward(Section):
     """1 where the completion equals an accepted answer, case, blanks and full stops aside; else 0."""
 
     type: Literal["exact_match"] = "exact_match"
 
 
-class OptionChoiceReward(Part):
+class OptionChoiceReward(Section):
     """1 where the completion names the right option by letter or text, 0 another one; none recognised: cannot judge."""
 
     type: Literal["option_choice"]
 
 
-class ConstraintsReward(Part):
+class ConstraintsReward(Section):
     """The share of the constraints in a prompt's metadata that the completion satisfies: 1 where it satisfies all."""
 
     type: Literal["constraints"]
 
 
-class NumericReward(Part):
+class NumericReward(Section):
     """1 where the number in the completion is an accepted one, else 0; no number, or an unclear one: cannot judge."""
 
     type: Literal["numeric"]
@@ -44,7 +44,7 @@ class NumericReward(Part):
     """What `50%` is: 0.5, or 50."""
 
 
-class RegexReward(Part):
+class RegexReward(Section):
     """1 where the completion matches the pattern, else 0; with a group, whether what it found is an accepted answer."""
 
     type: Literal["regex"]
@@ -78,7 +78,7 @@ def check_pattern(pattern: str, group: int | str | None) -> None:
         raise ValueError(f"{pattern!r} has no group {group!r}: it has {', '.join(map(str, known))}")
 
 
-class GradedReward(Part):
+class GradedReward(Section):
     """How much of a sequence is right, 0 to 1; a completion with none of its items: cannot judge."""
 
     type: Literal["graded"]
@@ -88,7 +88,7 @@ class GradedReward(Part):
     """The sequence follows the last of these, for example `sorted:`; left out: it is the whole completion."""
 
 
-class PythonReward(Part):
+class PythonReward(Section):
     """A function of yours, `score(completions, prompts)`, which returns for each completion a number, None, or several
     numbers by name: the attributes, with `score` for all of them together (left out: their mean)."""
 
@@ -101,7 +101,7 @@ class PythonReward(Part):
     _is_named = field_validator("function")(function_name)
 
 
-class MathReward(Part):
+class MathReward(Section):
     """1 where the mathematics in the completion equals an accepted answer, else 0; needs the extra `math`."""
 
     type: Literal["math"]
@@ -130,7 +130,7 @@ from 0 (wrong) to 1 (right).
 _SECRETS = {"apikey", "key", "token", "accesstoken", "secret", "password", "authorization", "headers", "extraheaders"}
 
 
-class JudgeReward(Part):
+class JudgeReward(Section):
     """A score from 0 to 1 that another model gives, over an OpenAI-compatible endpoint; no score: cannot judge."""
 
     type: Literal["judge"]
@@ -146,16 +146,16 @@ class JudgeReward(Part):
     """The highest score, by which scores are divided."""
     options: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
     """Further keys of the request, for example `max_tokens`."""
-    api_key_env: Annotated[str | None, Performance] = None
+    api_key_env: Annotated[str | None, ExcludedFromId] = None
     """Name of the environment variable that holds the key."""
-    max_concurrency: Annotated[int, Performance] = Field(8, ge=1, le=256)
-    timeout_s: Annotated[float, Performance] = Field(120.0, gt=0, le=3600)
+    max_concurrency: Annotated[int, ExcludedFromId] = Field(8, ge=1, le=256)
+    timeout_s: Annotated[float, ExcludedFromId] = Field(120.0, gt=0, le=3600)
     """Seconds for one reply; a later one cannot be judged."""
-    retries: Annotated[int, Performance] = Field(5, ge=0, le=100)
+    retries: Annotated[int, ExcludedFromId] = Field(5, ge=0, le=100)
     """Further attempts where the judge is busy, broken or cannot be reached."""
-    backoff_s: Annotated[float, Performance] = Field(1.0, ge=0, le=60)
+    backoff_s: Annotated[float, ExcludedFromId] = Field(1.0, ge=0, le=60)
     """Seconds before the first further attempt, doubled for each next one; a Retry-After of the judge goes before."""
-    cache: Annotated[Path, Performance] = Path("judge_cache")
+    cache: Annotated[Path, ExcludedFromId] = Path("judge_cache")
     """Folder that keeps the replies, so that none is paid for twice; runs may share it."""
 
     # On the whole section: a message about one field would show its value, which may be a key in the wrong place.
@@ -182,7 +182,7 @@ class JudgeReward(Part):
         return self
 
 
-class RewardModelReward(Part):
+class RewardModelReward(Section):
     """What a sequence classifier says of a query and its completion; where they are too long for it: cannot judge."""
 
     type: Literal["reward_model"]
@@ -198,9 +198,9 @@ class RewardModelReward(Part):
     """The label whose output is the score, by number or name; left out: the only one."""
     activation: Literal["none", "sigmoid", "softmax"] = "none"
     """What the output goes through: nothing (any number), a sigmoid of its own, or a softmax over all labels."""
-    batch_tokens: Annotated[int, Performance] = Field(16384, ge=1)
+    batch_tokens: Annotated[int, ExcludedFromId] = Field(16384, ge=1)
     """Tokens, padding counted, that one rank works on at a time."""
-    write_every_s: Annotated[float, Performance] = Field(20.0, ge=0)
+    write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
     """Finished scores are written at least this often: what a crash can cost."""
 
     @field_validator("template")
@@ -211,10 +211,10 @@ class RewardModelReward(Part):
         return template
 
 
-class WeightedReward(Part):
+class WeightedReward(Section):
     """A part of a combined reward."""
 
-    name: Annotated[str | None, Added] = Field(None, min_length=1)
+    name: Annotated[str | None, OmittedIfDefault] = Field(None, min_length=1)
     """Of the attribute that it judges; left out: its reward's name."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """How much it counts in the mean."""
@@ -227,7 +227,7 @@ class WeightedReward(Part):
         return self.name or own
 
 
-class CombinedReward(Part):
+class CombinedReward(Section):
     """Several rewards as one score, and each as an attribute; where one part cannot judge, the whole cannot."""
 
     type: Literal["combined"]
@@ -248,7 +248,7 @@ class CombinedReward(Part):
         return self
 
 
-class ReasoningGymReward(Part):
+class ReasoningGymReward(Section):
     """The score of the reasoning-gym task that a prompt was drawn from (extra `reasoning-gym`)."""
 
     type: Literal["reasoning_gym"]

@@ -18,19 +18,19 @@ from hir_core.config.relabel import AttributesRelabel, HindsightRelabel, Relabel
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import WITH_ATTRIBUTES, ExactMatchReward, RewardConfig, has_reward_model
 from hir_core.config.sampling import EvaluationConfig, SamplingConfig
-from hir_core.config.section import Part, Performance, folder_name
+from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.training import TrainingConfig, WarmStartConfig
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P", bound=Section)
 
 
-class RunConfig(Part):
+class RunConfig(Section):
     """Everything that one run does."""
 
     run: str
     """Name of the run: its folder under `runs_dir`."""
-    runs_dir: Annotated[Path, Performance] = Path("runs")
-    iterations: Annotated[int, Performance] = Field(ge=0)
+    runs_dir: Annotated[Path, ExcludedFromId] = Path("runs")
+    iterations: Annotated[int, ExcludedFromId] = Field(ge=0)
     """Rounds of sample, score, relabel and train."""
     seed: int = 0
     model: ModelConfig
@@ -43,19 +43,19 @@ class RunConfig(Part):
     select: SelectConfig = SelectConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    deepspeed: Annotated[Path, Performance] = Field(Path("ds_configs/zero2.json"), validate_default=True)
+    deepspeed: Annotated[Path, ExcludedFromId] = Field(Path("ds_configs/zero2.json"), validate_default=True)
     """A DeepSpeed JSON file (ZeRO stage, offload, buckets, dtype): a path, or the name of one that comes with hir."""
-    launch: Annotated[LaunchConfig, Performance] = LaunchConfig()
-    line: Annotated[str, Performance] = "main"
+    launch: Annotated[LaunchConfig, ExcludedFromId] = LaunchConfig()
+    branch: Annotated[str, ExcludedFromId] = "main"
     """Name of the line of versions that this config makes; one of the same name forgets those it does not use."""
-    retention: Annotated[RetentionConfig | None, Performance] = None
+    retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
     """What `hir gc` leaves of the run; left out: everything."""
 
     _run_names_a_folder = field_validator("run")(folder_name)
 
     @field_validator("relabel")
     @classmethod
-    def _attributes_are_judged(cls, relabel: Part, others: ValidationInfo) -> Part:
+    def _attributes_are_judged(cls, relabel: Section, others: ValidationInfo) -> Section:
         reward = others.data.get("reward")  # absent where it is wrong itself
         if isinstance(relabel, AttributesRelabel) and reward is not None and not isinstance(reward, WITH_ATTRIBUTES):
             raise ValueError(

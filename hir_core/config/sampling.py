@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hir_core.config.prompts import PromptSource
-from hir_core.config.section import Part, Performance
+from hir_core.config.section import ExcludedFromId, Section
 
 
-class SamplingConfig(Part):
+class SamplingConfig(Section):
     """How outputs are drawn from the model."""
 
     prompts: int | None = Field(None, ge=1)
@@ -24,11 +24,11 @@ class SamplingConfig(Part):
     guidance: float = Field(0.0, ge=0)
     """Pushes every token away from what the wrong instruction would say, by this weight; doubles the work."""
     max_new_tokens: int = Field(32, ge=1)
-    batch_tokens: Annotated[int, Performance] = Field(16384, ge=1)
+    batch_tokens: Annotated[int, ExcludedFromId] = Field(16384, ge=1)
     """Tokens (prompt and output, padding counted) that one rank works on at a time."""
-    zero3_weights: Annotated[Literal["auto", "gather", "stream"], Performance] = "auto"
+    zero3_weights: Annotated[Literal["auto", "gather", "stream"], ExcludedFromId] = "auto"
     """Under ZeRO-3: gather all weights once, stream them layer by layer, or decide by a memory estimate."""
-    write_every_s: Annotated[float, Performance] = Field(20.0, ge=0)
+    write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
     """Finished samples are written at least this often, as soon as their batch is done: what a crash can cost."""
 
     @model_validator(mode="after")
@@ -40,7 +40,7 @@ class SamplingConfig(Part):
         return self
 
 
-class EvaluationConfig(Part):
+class EvaluationConfig(Section):
     """What every model version is tested on, greedily: the held-out split, and any source named here."""
 
     max_new_tokens: int | None = Field(None, ge=1)

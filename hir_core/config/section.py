@@ -1,8 +1,8 @@
-"""`Part`, one section of a configuration, and what its fields can be marked with.
+"""`Section`, one section of a configuration, and what its fields can be marked with.
 
-Every section is frozen and refuses unknown keys. A field is marked `Performance` when it changes speed or memory but
-not the numbers; such fields stay out of the identity of a version (`law`). One marked `Added` stays out of it for as
-long as it has its default: it joined its section later, and versions made without it are what they always were.
+Every section is frozen and refuses unknown keys. A field marked `ExcludedFromId` changes speed or memory but not the
+numbers, so `fingerprint`, which goes into the ids of versions, leaves it out. One marked `OmittedIfDefault` is left out
+as long as it has its default: it was added later, and versions made without it keep their ids.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pydantic import BaseModel, ConfigDict, Discriminator
 from pydantic.fields import FieldInfo
 
 
-class _Performance:
+class _ExcludedFromId:
     """Marks a field that cannot change a result."""
 
 
-class _Added:
+class _OmittedIfDefault:
     """Marks a field whose default is what its section did before it had the field."""
 
 
-Performance = _Performance()
-Added = _Added()
+ExcludedFromId = _ExcludedFromId()
+OmittedIfDefault = _OmittedIfDefault()
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """One section of the configuration: frozen, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """The settings that decide a result, as plain JSON values: what a version's id is made from."""
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
-            if not _is_marked(field, _Performance)
-            and not (_is_marked(field, _Added) and getattr(self, name) == field.default)
+            if not _is_marked(field, _ExcludedFromId)
+            and not (_is_marked(field, _OmittedIfDefault) and getattr(self, name) == field.default)
         }
 
 
@@ -47,8 +47,8 @@ def _is_marked(field: FieldInfo, mark: type) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Part):
-        return value.law()
+    if isinstance(value, Section):
+        return value.fingerprint()
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

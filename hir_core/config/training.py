@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hir_core.config.section import Part, Performance
+from hir_core.config.section import ExcludedFromId, Section
 
 
-class TrainingConfig(Part):
+class TrainingConfig(Section):
     """How a model is trained on triples; the defaults are the paper's Table 7, the learning rate aside."""
 
     epochs: int = Field(4, ge=1)
@@ -18,7 +18,7 @@ class TrainingConfig(Part):
     """Optimizer steps, however many passes that makes; left out: as many as `epochs` needs."""
     batch_size: int = Field(64, ge=1)
     """Triples per optimizer step, over all ranks."""
-    micro_batch_size: Annotated[int, Performance] = Field(16, ge=1)
+    micro_batch_size: Annotated[int, ExcludedFromId] = Field(16, ge=1)
     """Triples per rank and forward pass; gradient accumulation follows from it."""
     learning_rate: float = Field(5e-5, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -39,10 +39,10 @@ class TrainingConfig(Part):
     """Triples that are contrasted with each other in the in-batch form; each is forwarded once for each of them."""
     entropy: float = Field(0.001, ge=0)
     """Weight of the entropy bonus (the paper's beta)."""
-    activation_checkpointing: Annotated[bool, Performance] = False
-    logits_chunk: Annotated[int, Performance] = Field(1024, ge=1)
+    activation_checkpointing: Annotated[bool, ExcludedFromId] = False
+    logits_chunk: Annotated[int, ExcludedFromId] = Field(1024, ge=1)
     """Target positions whose logits exist at the same time."""
-    logprob_tolerance: Annotated[float, Performance] = Field(0.1, gt=0)
+    logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
     """Largest mean gap, in nats per token, between the trainer's and the sampler's log-probabilities of one batch."""
 
 

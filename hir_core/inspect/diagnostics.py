@@ -15,7 +15,7 @@ FROM_ITERATION = 2
 """In the first one a model only begins to learn what the instructions mean."""
 
 
-def tells_apart(model: Manifest, triples: Manifest) -> bool | None:
+def distinguishes_instructions(model: Manifest, triples: Manifest) -> bool | None:
     """Whether the contrast of a model's last pass is well below log 2; None where that says nothing.
 
     It says something where two instructions were contrasted, from the second iteration on.

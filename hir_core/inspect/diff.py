@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from hir_core.errors import ConfigError, VersionNotFound
-from hir_core.inspect.stats import located, scores
+from hir_core.inspect.stats import scores, with_task
 from hir_core.schemas import SCHEMAS, as_declared
-from hir_core.store.manifest import mix
+from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 Facts = dict[str, Any]
 NOT_COMPARED = frozenset({"sample_id", "triple_id", "model", "seed", "logprobs"})
@@ -31,7 +31,7 @@ class Side(NamedTuple):
     """One of the two versions, and the run that it lies in."""
 
     store: Store
-    ref: StageRef
+    ref: VersionRef
 
 
 def difference(a: Side, b: Side, key: str | None = None) -> Facts:
@@ -73,7 +73,7 @@ def difference(a: Side, b: Side, key: str | None = None) -> Facts:
         "differs": rows.height > counts["same"] or there[0] != there[1],
         "rows": [table.height for table in tables],
         **counts,
-        "columns": mix(changed["changed"].explode(), len(compared)),
+        "columns": value_counts(changed["changed"].explode(), len(compared)),
         "missing": {"a": [n for n in there[1] if n not in there[0]], "b": [n for n in there[0] if n not in there[1]]},
         "examples": [_told(row, row["changed"]) for row in changed.head(EXAMPLES).to_dicts()],
         **_shift(tables, both, [side.store.manifest(side.ref).config.get("threshold") for side in (a, b)]),
@@ -83,7 +83,7 @@ def difference(a: Side, b: Side, key: str | None = None) -> Facts:
 
 def _table(side: Side) -> pl.DataFrame:
     """A side's rows, with `place` telling apart those that are about the same sample, the newest first."""
-    found = located(side.store, side.ref)
+    found = with_task(side.store, side.ref)
     table = as_declared(SCHEMAS[side.ref.stage], found)
     if "k" not in table.columns:
         return table
@@ -114,7 +114,7 @@ def _matched(a: pl.DataFrame, b: pl.DataFrame, compared: list[str]) -> pl.DataFr
 def _shift(tables: list[pl.DataFrame], both: pl.DataFrame, thresholds: list[float | None]) -> Facts:
     facts: Facts = {}
     if all("instruction" in table.columns for table in tables):
-        facts["instructions"] = {side: mix(t["instruction"]) for side, t in zip("ab", tables, strict=True)}
+        facts["instructions"] = {side: value_counts(t["instruction"]) for side, t in zip("ab", tables, strict=True)}
     if all("score" in table.columns for table in tables):
         told = zip("ab", tables, thresholds, strict=True)
         facts["score"] = {side: scores(table["score"], threshold) for side, table, threshold in told}

@@ -23,12 +23,12 @@ from packaging.specifiers import SpecifierSet
 from hir_core.errors import StoreError
 from hir_core.launch.build_locks import clear_build_locks, extensions_dir, stale_build_locks
 from hir_core.launch.devices import find_devices
-from hir_core.store.branches import LINES
+from hir_core.store.branches import BRANCHES
 from hir_core.store.gc import GONE, leftovers, sweep
 from hir_core.store.locks import exclusive, is_held, signature
 from hir_core.store.manifest import STAGES, VERSION_ID
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _orphans(store: Store) -> Iterator[Finding]:
     for name, ref in there.items():
         try:
             parents = store.manifest(ref).parents
-            store.let_go(ref)
+            store.released(ref)
         except StoreError as error:
             what = str(error).removeprefix(f"{name}: ").partition(";")[0]
             yield Finding(what, str(ref.path), "restore it from a copy, or delete it and run the same config again")
@@ -222,10 +222,10 @@ def _take(lock: Path) -> None:
 
 
 def _drafts(run_dir: Path) -> Iterator[Finding]:
-    noted = _changed(run_dir / LINES) if (run_dir / LINES).exists() else 0.0
+    noted = _changed(run_dir / BRANCHES) if (run_dir / BRANCHES).exists() else 0.0
     for stage in _stages(run_dir):
         for path in sorted(path for path in stage.iterdir() if path.name.startswith(DRAFTS) and path.is_dir()):
-            ref = StageRef(stage.name, path.name.partition("-")[2], stage / path.name.partition("-")[2])
+            ref = VersionRef(stage.name, path.name.partition("-")[2], stage / path.name.partition("-")[2])
             files = [file for file in path.rglob("*") if file.is_file()]
             mend = partial(_delete, run_dir, path, _changed(path))
             if ref.path.exists():
@@ -249,7 +249,7 @@ def _delete(run_dir: Path, path: Path, changed: float) -> None:
 
 def _leftovers(run_dir: Path) -> Iterator[Finding]:
     for path in leftovers(run_dir):
-        what = "a version that was removed" if path.name.startswith(GONE) else "weights that were let go"
+        what = "a version that was removed" if path.name.startswith(GONE) else "weights that were released"
         yield Finding(
             f"{what}, but not deleted: a removal was killed", str(path), "delete it", partial(_sweep, run_dir)
         )

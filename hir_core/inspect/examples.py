@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.inspect.history import Round
+from hir_core.inspect.history import Iteration
 from hir_core.inspect.rows import columns_of
 from hir_core.schemas import SCHEMAS
-from hir_core.store.graph import Kin
-from hir_core.store.version import StageRef
+from hir_core.store.graph import VersionGraph
+from hir_core.store.version import VersionRef
 
 Facts = dict[str, Any]
 PICKED = 3
@@ -24,7 +24,7 @@ CHARACTERS = 600
 NAME_CHARACTERS = 160
 
 
-def picks(kin: Kin, rounds: Sequence[Round], tested: Sequence[StageRef]) -> Facts:
+def examples(graph: VersionGraph, rounds: Sequence[Iteration], tested: Sequence[VersionRef]) -> Facts:
     """Rows of a run, as plain JSON values.
 
     Args:
@@ -42,7 +42,7 @@ def picks(kin: Kin, rounds: Sequence[Round], tested: Sequence[StageRef]) -> Fact
     """
     scored = [one for one in rounds if one.samples is not None and one.rewards is not None]
     shown = scored if len(scored) < 2 else [scored[0], scored[-1]]
-    return {"rounds": [_of_round(kin, one) for one in shown], "changed": _changed(kin, tested)}
+    return {"rounds": [_of_round(graph, one) for one in shown], "changed": _changed(graph, tested)}
 
 
 def clip(text: str, kept: int = NAME_CHARACTERS) -> str:
@@ -59,12 +59,12 @@ def excerpt(text: str | None) -> Facts:
 # --- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def _of_round(kin: Kin, one: Round) -> Facts:
+def _of_round(graph: VersionGraph, one: Iteration) -> Facts:
     assert one.samples is not None
     assert one.rewards is not None
-    drawn = columns_of(kin.store, one.samples, ["sample_id", "prompt_id", "logprobs"])
+    drawn = columns_of(graph.store, one.samples, ["sample_id", "prompt_id", "logprobs"])
     drawn = drawn.select("sample_id", "prompt_id", logprob=pl.col("logprobs").list.mean())
-    rows = drawn.join(columns_of(kin.store, one.rewards, ["sample_id", "score"]), on="sample_id", how="inner")
+    rows = drawn.join(columns_of(graph.store, one.rewards, ["sample_id", "score"]), on="sample_id", how="inner")
     judged = rows.drop_nulls("score")
     apart = judged["score"].n_unique() > 1
     chosen = {
@@ -72,7 +72,7 @@ def _of_round(kin: Kin, one: Round) -> Facts:
         "worst": _first(judged, by="score", descending=False) if apart else [],
         "not_judged": _first(rows.filter(pl.col("score").is_null()), by="score", descending=True),
     }
-    told = {row["sample_id"]: row for row in _told(kin, one, [key for keys in chosen.values() for key in keys])}
+    told = {row["sample_id"]: row for row in _told(graph, one, [key for keys in chosen.values() for key in keys])}
     return {"iteration": one.iteration, **{kind: [told[key] for key in keys] for kind, keys in chosen.items()}}
 
 
@@ -85,16 +85,16 @@ def _first(rows: pl.DataFrame, by: str, *, descending: bool) -> list[str]:
     return found
 
 
-def _told(kin: Kin, one: Round, keys: Sequence[str]) -> list[Facts]:
+def _told(graph: VersionGraph, one: Iteration, keys: Sequence[str]) -> list[Facts]:
     """Samples with their prompts and scores, and the instruction that each was asked and became an example of."""
     assert one.samples is not None
     assert one.rewards is not None
-    samples = _rows(kin, one.samples, "sample_id", keys)
-    scores = {row["sample_id"]: row for row in _rows(kin, one.rewards, "sample_id", keys)}
+    samples = _rows(graph, one.samples, "sample_id", keys)
+    scores = {row["sample_id"]: row for row in _rows(graph, one.rewards, "sample_id", keys)}
     became: dict[str, list[Facts]] = {}
-    for triple in [] if one.triples is None else _rows(kin, one.triples, "sample_id", keys):
+    for triple in [] if one.triples is None else _rows(graph, one.triples, "sample_id", keys):
         became.setdefault(triple["sample_id"], []).append(triple)
-    asked = _prompts(kin, one.samples, [row["prompt_id"] for row in samples])
+    asked = _prompts(graph, one.samples, [row["prompt_id"] for row in samples])
     return [
         {
             "sample_id": row["sample_id"],
@@ -118,10 +118,10 @@ def _told(kin: Kin, one: Round, keys: Sequence[str]) -> list[Facts]:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _changed(kin: Kin, tested: Sequence[StageRef]) -> list[Facts]:
+def _changed(graph: VersionGraph, tested: Sequence[VersionRef]) -> list[Facts]:
     if len(tested) < 2:
         return []
-    tables = [columns_of(kin.store, ref, ["prompt_id", "completion", "score"]) for ref in tested]
+    tables = [columns_of(graph.store, ref, ["prompt_id", "completion", "score"]) for ref in tested]
     ends = tables[0].join(tables[-1], on="prompt_id", suffix="_now")
     moved = ends.select("prompt_id", by=pl.col("score_now").fill_null(0) - pl.col("score").fill_null(0))
     answers = pl.concat(tables).group_by("prompt_id").agg(different=pl.col("completion").n_unique())
@@ -130,8 +130,8 @@ def _changed(kin: Kin, tested: Sequence[StageRef]) -> list[Facts]:
     for falls, side in ((False, pl.col("by") > 0), (True, pl.col("by") < 0)):
         ordered = moved.filter(side).sort("by", "different", "prompt_id", descending=[not falls, True, False])
         keys += ordered.head(PICKED)["prompt_id"].to_list()
-    asked = _prompts(kin, tested[0], keys)
-    told = [(ref.iteration, {row["prompt_id"]: row for row in _rows(kin, ref, "prompt_id", keys)}) for ref in tested]
+    asked = _prompts(graph, tested[0], keys)
+    told = [(ref.iteration, {row["prompt_id"]: row for row in _rows(graph, ref, "prompt_id", keys)}) for ref in tested]
     return [
         {
             "prompt_id": key,
@@ -146,9 +146,9 @@ def _changed(kin: Kin, tested: Sequence[StageRef]) -> list[Facts]:
     ]
 
 
-def _prompts(kin: Kin, ref: StageRef, keys: Sequence[str]) -> dict[str, Facts]:
+def _prompts(graph: VersionGraph, ref: VersionRef, keys: Sequence[str]) -> dict[str, Facts]:
     """The prompts of these keys, from the versions that a version is made from."""
-    rows = [row for prompts in kin.parents(ref, "prompts") for row in _rows(kin, prompts, "prompt_id", keys)]
+    rows = [row for prompts in graph.parents(ref, "prompts") for row in _rows(graph, prompts, "prompt_id", keys)]
     return {row["prompt_id"]: row for row in rows}
 
 
@@ -158,7 +158,7 @@ def _asked(prompts: dict[str, Facts], key: str) -> Facts:
     return {"query": excerpt(row.get("query")), "references": [clip(text) for text in references[:PICKED]]}
 
 
-def _rows(kin: Kin, ref: StageRef, key: str, keys: Sequence[str]) -> list[Facts]:
+def _rows(graph: VersionGraph, ref: VersionRef, key: str, keys: Sequence[str]) -> list[Facts]:
     """The rows of these keys, with all columns of their schema."""
     names = SCHEMAS[ref.stage].column_names()
-    return columns_of(kin.store, ref, names, pl.col(key).is_in(list(keys))).to_dicts()
+    return columns_of(graph.store, ref, names, pl.col(key).is_in(list(keys))).to_dicts()

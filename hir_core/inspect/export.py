@@ -16,10 +16,10 @@ import polars as pl
 
 from hir_core.errors import ConfigError
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
-def export(store: Store, ref: StageRef, form: str, out: Path) -> int:
+def export(store: Store, ref: VersionRef, form: str, out: Path) -> int:
     """Writes a version's rows, in the order of the table, and returns how many there are.
 
     Args:
@@ -50,7 +50,7 @@ def _write(table: pl.DataFrame, write: Callable[[pl.DataFrame, Path], None], out
     temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(plain, temporary)
-        _appear(temporary, out)
+        _write_atomically(temporary, out)
     finally:
         shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
@@ -66,7 +66,7 @@ def _refuse(store: Store, out: Path) -> None:
         )
 
 
-def _appear(temporary: Path, out: Path) -> None:
+def _write_atomically(temporary: Path, out: Path) -> None:
     """Gives what was written its name; a file by a link, which, unlike a rename, replaces nothing."""
     if temporary.is_dir():
         temporary.rename(out)

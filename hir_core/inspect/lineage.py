@@ -12,9 +12,9 @@ from typing import NamedTuple
 import polars as pl
 
 from hir_core.errors import VersionNotFound
-from hir_core.store.graph import Facts, Kin
+from hir_core.store.graph import Facts, VersionGraph
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 KEYS = {"prompts": "prompt_id", "samples": "sample_id", "triples": "triple_id"}
 """The tables that a key may name a row of, in the order in which they are looked into."""
@@ -24,7 +24,7 @@ CANDIDATES_SHOWN = 5
 class Found(NamedTuple):
     """A row by its key, in the last version that holds it."""
 
-    version: StageRef
+    version: VersionRef
     row: Facts
 
 
@@ -45,7 +45,7 @@ def find_row(store: Store, text: str) -> Found:
     return Found(ref, row)
 
 
-def story(store: Store, text: str, iteration: int | None = None) -> Facts:
+def row_history(store: Store, text: str, iteration: int | None = None) -> Facts:
     """A prompt with all that was sampled of it, what was said of that, and what it became; plain JSON values.
 
     Args:
@@ -62,20 +62,20 @@ def story(store: Store, text: str, iteration: int | None = None) -> Facts:
         VersionNotFound: no row has this key, or several begin with it.
         VersionCorrupt: a version of the run is damaged.
     """
-    return _story(*find_row(store, text), Kin(store), iteration)
+    return _row_history(*find_row(store, text), VersionGraph(store), iteration)
 
 
-def _story(version: StageRef, row: Facts, kin: Kin, iteration: int | None = None) -> Facts:
+def _row_history(version: VersionRef, row: Facts, graph: VersionGraph, iteration: int | None = None) -> Facts:
     drawn, shown, answered = _meant(version.stage, row)
-    asked = [ref for ref in kin.refs.values() if iteration in (None, ref.iteration)]
+    asked = [ref for ref in graph.refs.values() if iteration in (None, ref.iteration)]
     return {
-        "run": kin.store.run_dir.resolve().name,
+        "run": graph.store.run_dir.resolve().name,
         "stage": version.stage,
         "key": row[KEYS[version.stage]],
-        "prompt": _prompt(kin, row["prompt_id"]),
-        "samples": [one for ref in _of(asked, "samples") for one in _samples(kin, ref, drawn)],
-        "demonstrations": [one for ref in _of(asked, "triples") for one in kin.rows(ref, shown)],
-        "evaluations": [one for ref in _of(asked, "evaluations") for one in kin.rows(ref, answered)],
+        "prompt": _prompt(graph, row["prompt_id"]),
+        "samples": [one for ref in _of(asked, "samples") for one in _samples(graph, ref, drawn)],
+        "demonstrations": [one for ref in _of(asked, "triples") for one in graph.rows(ref, shown)],
+        "evaluations": [one for ref in _of(asked, "evaluations") for one in graph.rows(ref, answered)],
     }
 
 
@@ -91,7 +91,7 @@ def _meant(stage: str, row: Facts) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     return sampled, shown, none
 
 
-def trail(store: Store, text: str) -> Facts:
+def trace(store: Store, text: str) -> Facts:
     """The way of a row through the versions: up to its prompt and its writer, down to the models trained on it.
 
     Returns:
@@ -103,51 +103,51 @@ def trail(store: Store, text: str) -> Facts:
         VersionNotFound: no row has this key, or several begin with it.
         VersionCorrupt: a version of the run is damaged.
     """
-    found, kin = find_row(store, text), Kin(store)
-    told = _story(*found, kin)
+    found, graph = find_row(store, text), VersionGraph(store)
+    told = _row_history(*found, graph)
     prompt = told["prompt"]
     return {
         **{name: told[name] for name in ("run", "stage", "key")},
         "prompt": {name: prompt[name] for name in ("version", "prompt_id", "query")} if prompt else None,
-        "samples": [_traced(kin, sample) for sample in told["samples"]],
-        "demonstrations": [_trained(kin, one) for one in told["demonstrations"]],
+        "samples": [_traced(graph, sample) for sample in told["samples"]],
+        "demonstrations": [_trained(graph, one) for one in told["demonstrations"]],
     }
 
 
-def _traced(kin: Kin, sample: Facts) -> Facts:
-    writer = kin.refs.get(sample["model"])
+def _traced(graph: VersionGraph, sample: Facts) -> Facts:
+    writer = graph.refs.get(sample["model"])
     return {
         **{name: sample[name] for name in ("version", "sample_id", "k", "completion")},
-        "model": {"version": sample["model"], **(_model(kin, writer) if writer else {})},
+        "model": {"version": sample["model"], **(_model(graph, writer) if writer else {})},
         "rewards": [{name: one[name] for name in ("version", "score", "reason")} for one in sample["rewards"]],
         "instructions": [{name: one[name] for name in ("version", "instruction")} for one in sample["instructions"]],
-        "triples": [_trained(kin, one) for one in sample["triples"]],
+        "triples": [_trained(graph, one) for one in sample["triples"]],
     }
 
 
-def _trained(kin: Kin, triple: Facts) -> Facts:
+def _trained(graph: VersionGraph, triple: Facts) -> Facts:
     """A triple with the models that were trained on it; where the sample was left out, there is none."""
     if "triple_id" not in triple:
         return triple
-    models = kin.children(kin.refs[triple["version"]], "models")
+    models = graph.children(graph.refs[triple["version"]], "models")
     return {
         **{name: triple[name] for name in ("version", "triple_id", "instruction", "output")},
-        "models": [{"version": str(ref), **_model(kin, ref)} for ref in models],
+        "models": [{"version": str(ref), **_model(graph, ref)} for ref in models],
     }
 
 
-def _model(kin: Kin, ref: StageRef) -> Facts:
-    manifest = kin.manifests[str(ref)]
-    evaluations = [str(one) for one in kin.children(ref, "evaluations")]
+def _model(graph: VersionGraph, ref: VersionRef) -> Facts:
+    manifest = graph.manifests[str(ref)]
+    evaluations = [str(one) for one in graph.children(ref, "evaluations")]
     return {"parents": list(manifest.parents), "loss": manifest.metrics.get("loss"), "evaluations": evaluations}
 
 
-def _samples(kin: Kin, ref: StageRef, where: pl.Expr) -> Iterator[Facts]:
+def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[Facts]:
     """The samples of a version that fit, in order of k, each with what is made from it."""
-    drawn = sorted(kin.rows(ref, where), key=lambda row: row["k"])
+    drawn = sorted(graph.rows(ref, where), key=lambda row: row["k"])
     of_them = pl.col("sample_id").is_in([row["sample_id"] for row in drawn])
-    made = {stage: kin.children(ref, stage) if drawn else [] for stage in ("rewards", "instructions", "triples")}
-    rows = {str(child): kin.rows(child, of_them) for children in made.values() for child in children}
+    made = {stage: graph.children(ref, stage) if drawn else [] for stage in ("rewards", "instructions", "triples")}
+    rows = {str(child): graph.rows(child, of_them) for children in made.values() for child in children}
     for sample in drawn:
         below = {
             stage: [one for child in children for one in _about(sample, child, rows[str(child)])]
@@ -156,28 +156,28 @@ def _samples(kin: Kin, ref: StageRef, where: pl.Expr) -> Iterator[Facts]:
         yield {"version": sample["version"], "iteration": ref.iteration, **sample, **below}
 
 
-def _about(sample: Facts, child: StageRef, rows: list[Facts]) -> list[Facts]:
+def _about(sample: Facts, child: VersionRef, rows: list[Facts]) -> list[Facts]:
     mine = [row for row in rows if row["sample_id"] == sample["sample_id"]]
     return mine or ([{"version": str(child)}] if child.stage == "triples" else [])
 
 
-def _prompt(kin: Kin, prompt_id: str) -> Facts | None:
+def _prompt(graph: VersionGraph, prompt_id: str) -> Facts | None:
     """A prompt's row in the last version that holds it; None where that version is gone."""
-    for ref in reversed(_of(list(kin.refs.values()), "prompts")):
-        if found := kin.rows(ref, pl.col("prompt_id") == prompt_id):
+    for ref in reversed(_of(list(graph.refs.values()), "prompts")):
+        if found := graph.rows(ref, pl.col("prompt_id") == prompt_id):
             return found[0]
     return None
 
 
-def _of(refs: list[StageRef], stage: str) -> list[StageRef]:
+def _of(refs: list[VersionRef], stage: str) -> list[VersionRef]:
     return [ref for ref in refs if ref.stage == stage]
 
 
-def _keyed(store: Store) -> list[StageRef]:
+def _keyed(store: Store) -> list[VersionRef]:
     return [ref for stage in KEYS for ref in store.versions(stage)]
 
 
-def _keys_like(store: Store, ref: StageRef, text: str) -> set[str]:
+def _keys_like(store: Store, ref: VersionRef, text: str) -> set[str]:
     column = pl.col(KEYS[ref.stage])
     return (
         set(store.table(ref).select(column).filter(column.str.starts_with(text)).collect().to_series())

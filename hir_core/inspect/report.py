@@ -1,6 +1,6 @@
 """What a report says of a run, in figures: one round after the other, from manifests and tables alone.
 
-Reads the versions that led to one model (see `course`), tables verified and only the columns that it needs. A column
+Reads the versions that led to one model (see `history`), tables verified and only the columns that it needs. A column
 that a table does not have counts as null, a measurement that a manifest does not have as None. Leaves drawing to
 `flows`, rows worth reading to `picking`.
 """
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from hir_core.inspect.diagnostics import tells_apart
-from hir_core.inspect.examples import clip, picks
-from hir_core.inspect.history import Round, course, prompts_of
+from hir_core.inspect.diagnostics import distinguishes_instructions
+from hir_core.inspect.examples import clip, examples
+from hir_core.inspect.history import Iteration, history, prompts_of
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.stats import Bin, bins, histogram, lengths, scores
-from hir_core.store.graph import Kin
-from hir_core.store.manifest import OTHER, Manifest, canonical_json, mix
+from hir_core.store.graph import VersionGraph
+from hir_core.store.manifest import OTHER, Manifest, canonical_json, value_counts
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 if TYPE_CHECKING:
     from hir_core.store.store import Store
-    from hir_core.store.version import StageRef
+    from hir_core.store.version import VersionRef
 
 
 def page_path(store: Store) -> Path:
@@ -41,7 +41,7 @@ TIMES = ("seconds", "step_seconds", "tokens", "tokens_per_s", "peak_bytes")
 LOSSES = ("loss", "supervised", "contrastive", "entropy", "grad_norm", "logprob_gap", "steps", "target_tokens")
 
 
-def report(store: Store, last: StageRef | None = None) -> Facts:
+def report(store: Store, last: VersionRef | None = None) -> Facts:
     """The figures of a run up to one model, as plain JSON values.
 
     Args:
@@ -53,22 +53,22 @@ def report(store: Store, last: StageRef | None = None) -> Facts:
         `prompts`: how many train and test prompts each task has; `rounds`: of each iteration its `versions`, and what
         is known of its `samples`, `rewards`, `triples`, `model` and `evaluation`, each None where there is none;
         `score_bins`: what the bars of every round's scores mean; `further`: evaluations of other kinds;
-        `answers`: how many answers to the run's own tasks changed from the first to the last evaluation; `picks`: rows
-        worth reading;
-        `versions`: all, in the order of the loop; `forks`: models that lie beside this course.
+        `answers`: how many answers to the run's own tasks changed from the first to the last evaluation;
+        `examples`: rows worth reading; `versions`: all, in the order of the loop; `forks`:
+        models beside this history.
 
     Raises:
         VersionCorrupt: a version is damaged.
     """
-    kin = Kin(store)
-    rounds = course(kin, last)
-    prompts = prompts_of(kin, rounds)
-    usual = _usual(kin, rounds)
+    graph = VersionGraph(store)
+    rounds = history(graph, last)
+    prompts = prompts_of(graph, rounds)
+    usual = _usual(graph, rounds)
     scored = {one.iteration: _scores(store, one) for one in rounds if one.rewards is not None}
     bars = bins(value for table in scored.values() for value in table["score"].drop_nulls().to_list())
-    tested = [ref for one in rounds for ref in one.evaluations if _kind(kin, ref) == usual]
+    tested = [ref for one in rounds for ref in one.evaluations if _kind(graph, ref) == usual]
     refs = [*([] if prompts is None else [prompts]), *(ref for one in rounds for ref in one.versions)]
-    times = sorted(kin.manifests[str(ref)].created for ref in refs)
+    times = sorted(graph.manifests[str(ref)].created for ref in refs)
     models = [one.model for one in rounds if one.model is not None]
     return {
         "run": store.run_dir.resolve().name,
@@ -77,12 +77,12 @@ def report(store: Store, last: StageRef | None = None) -> Facts:
         "ended": times[-1] if times else None,
         "prompts": None if prompts is None else _prompts(store, prompts),
         "score_bins": [list(bar) for bar in bars],
-        "rounds": [_round(kin, one, scored.get(one.iteration), bars, usual) for one in rounds],
-        "further": _further(kin, rounds, usual),
-        "answers": _answers(kin, tested),
-        "picks": picks(kin, rounds, tested),
-        "versions": [_version(ref, kin.manifests[str(ref)]) for ref in refs],
-        "forks": [name for name, ref in kin.refs.items() if ref.stage == "models" and ref not in models],
+        "rounds": [_round(graph, one, scored.get(one.iteration), bars, usual) for one in rounds],
+        "further": _further(graph, rounds, usual),
+        "answers": _answers(graph, tested),
+        "picks": examples(graph, rounds, tested),
+        "versions": [_version(ref, graph.manifests[str(ref)]) for ref in refs],
+        "forks": [name for name, ref in graph.refs.items() if ref.stage == "models" and ref not in models],
     }
 
 
@@ -94,21 +94,23 @@ def seconds_between(a: str, b: str) -> float:
 # --- rounds ----------------------------------------------------------------------------------------------------------
 
 
-def _round(kin: Kin, one: Round, scored: pl.DataFrame | None, bars: Sequence[Bin], usual: str | None) -> Facts:
-    evaluation = _last([ref for ref in one.evaluations if _kind(kin, ref) == usual])
+def _round(
+    graph: VersionGraph, one: Iteration, scored: pl.DataFrame | None, bars: Sequence[Bin], usual: str | None
+) -> Facts:
+    evaluation = _last([ref for ref in one.evaluations if _kind(graph, ref) == usual])
     return {
         "iteration": one.iteration,
         "versions": [str(ref) for ref in one.versions],
-        "samples": None if one.samples is None else _samples(kin, one.samples, scored),
-        "rewards": None if one.rewards is None or scored is None else _rewards(kin, one.rewards, scored, bars),
-        "triples": None if one.triples is None else _triples(kin, one.triples, one.samples),
-        "model": None if one.model is None else _model(kin, one.model),
-        "evaluation": None if evaluation is None else _evaluation(kin, evaluation),
+        "samples": None if one.samples is None else _samples(graph, one.samples, scored),
+        "rewards": None if one.rewards is None or scored is None else _rewards(graph, one.rewards, scored, bars),
+        "triples": None if one.triples is None else _triples(graph, one.triples, one.samples),
+        "model": None if one.model is None else _model(graph, one.model),
+        "evaluation": None if evaluation is None else _evaluation(graph, evaluation),
     }
 
 
-def _samples(kin: Kin, ref: StageRef, scored: pl.DataFrame | None) -> Facts:
-    table = columns_of(kin.store, ref, ["prompt_id", "completion", "completion_ids", "finish_reason"])
+def _samples(graph: VersionGraph, ref: VersionRef, scored: pl.DataFrame | None) -> Facts:
+    table = columns_of(graph.store, ref, ["prompt_id", "completion", "completion_ids", "finish_reason"])
     distinct = table.select("prompt_id", pl.col("completion").hash()).unique().height
     return {
         "version": str(ref),
@@ -116,9 +118,9 @@ def _samples(kin: Kin, ref: StageRef, scored: pl.DataFrame | None) -> Facts:
         "prompts": table["prompt_id"].n_unique(),
         "mixed_prompts": None if scored is None else _mixed(scored),
         "distinct": distinct,
-        "finish_reasons": mix(table["finish_reason"]),
+        "finish_reasons": value_counts(table["finish_reason"]),
         "tokens_each": lengths(table["completion_ids"]),
-        **_measured(kin.manifests[str(ref)].metrics),
+        **_measured(graph.manifests[str(ref)].metrics),
     }
 
 
@@ -128,7 +130,7 @@ def _mixed(scored: pl.DataFrame) -> int:
     return int((right["some"] & ~right["every"]).sum())
 
 
-def _scores(store: Store, one: Round) -> pl.DataFrame:
+def _scores(store: Store, one: Iteration) -> pl.DataFrame:
     """What each sample of a round scores, of which prompt it is, and whether it is right."""
     assert one.rewards is not None
     judged = columns_of(store, one.rewards, ["sample_id", "score"])
@@ -139,8 +141,8 @@ def _scores(store: Store, one: Round) -> pl.DataFrame:
     return judged.join(columns_of(store, one.samples, ["sample_id", "prompt_id"]), on="sample_id", how="left")
 
 
-def _rewards(kin: Kin, ref: StageRef, scored: pl.DataFrame, bars: Sequence[Bin]) -> Facts:
-    manifest = kin.manifests[str(ref)]
+def _rewards(graph: VersionGraph, ref: VersionRef, scored: pl.DataFrame, bars: Sequence[Bin]) -> Facts:
+    manifest = graph.manifests[str(ref)]
     found = scores(scored["score"], manifest.config.get("threshold", 1.0))
     counted = histogram(scored["score"].drop_nulls().to_list(), bars)
     return {
@@ -154,31 +156,31 @@ def _rewards(kin: Kin, ref: StageRef, scored: pl.DataFrame, bars: Sequence[Bin])
     }
 
 
-def _triples(kin: Kin, ref: StageRef, samples: StageRef | None) -> Facts:
-    manifest, table = kin.manifests[str(ref)], columns_of(kin.store, ref, ["sample_id", "instruction", "weight"])
+def _triples(graph: VersionGraph, ref: VersionRef, samples: VersionRef | None) -> Facts:
+    manifest, table = graph.manifests[str(ref)], columns_of(graph.store, ref, ["sample_id", "instruction", "weight"])
     trained = table.filter(pl.col("weight").fill_null(1.0) > 0)["sample_id"].drop_nulls().unique()
-    own = None if samples is None else columns_of(kin.store, samples, ["sample_id"])["sample_id"]
+    own = None if samples is None else columns_of(graph.store, samples, ["sample_id"])["sample_id"]
     return {
         "version": str(ref),
         "rows": table.height,
         "rows_in": manifest.rows_in,
         "rejected": dict(manifest.rejected),
-        "instructions": _instructions(kin, ref, table),
+        "instructions": _instructions(graph, ref, table),
         "samples": None if own is None else own.len(),
         "samples_trained": None if own is None else int(own.is_in(trained.implode()).sum()),
     }
 
 
-def _instructions(kin: Kin, made: StageRef, table: pl.DataFrame) -> list[Facts]:
+def _instructions(graph: VersionGraph, made: VersionRef, table: pl.DataFrame) -> list[Facts]:
     """The most frequent instructions, others together, and how many of each one's outputs are right."""
     right: set[str] = set()
-    for ref in kin.parents(made, "rewards"):
-        threshold = kin.manifests[str(ref)].config.get("threshold", 1.0)
-        judged = columns_of(kin.store, ref, ["sample_id", "score"])
+    for ref in graph.parents(made, "rewards"):
+        threshold = graph.manifests[str(ref)].config.get("threshold", 1.0)
+        judged = columns_of(graph.store, ref, ["sample_id", "score"])
         right |= set(judged.filter(pl.col("score") >= threshold)["sample_id"])
-    config = kin.manifests[str(made)].config
+    config = graph.manifests[str(made)].config
     names = {text: name for name, text in config.get("relabel", {}).get("instructions", {}).items()}
-    kept = mix(table["instruction"], INSTRUCTIONS_KEPT)
+    kept = value_counts(table["instruction"], INSTRUCTIONS_KEPT)
     told = pl.col("instruction").is_in([text for text in kept if text in set(table["instruction"])])
     group = pl.when(told).then("instruction").otherwise(pl.lit(OTHER)).alias("instruction")
     rows = table.select(group, right=pl.col("sample_id").is_in(list(right)).fill_null(value=False))
@@ -188,27 +190,29 @@ def _instructions(kin: Kin, made: StageRef, table: pl.DataFrame) -> list[Facts]:
             for facts in counts.to_dicts()]  # fmt: skip
 
 
-def _model(kin: Kin, ref: StageRef) -> Facts:
-    metrics, triples = kin.manifests[str(ref)].metrics, kin.parents(ref, "triples")
+def _model(graph: VersionGraph, ref: VersionRef) -> Facts:
+    metrics, triples = graph.manifests[str(ref)].metrics, graph.parents(ref, "triples")
     return {
         "version": str(ref),
         **{name: metrics.get(name) for name in LOSSES},
         **_measured(metrics),
         "save": metrics.get("save", {}),
         "made_with": metrics.get("save", {}).get("made_with", {}),
-        "tells_apart": next((tells_apart(kin.manifests[str(ref)], kin.manifests[str(one)]) for one in triples), None),
+        "tells_apart": next(
+            (distinguishes_instructions(graph.manifests[str(ref)], graph.manifests[str(one)]) for one in triples), None
+        ),
     }
 
 
-def _evaluation(kin: Kin, ref: StageRef) -> Facts:
-    metrics = kin.manifests[str(ref)].metrics
-    table = columns_of(kin.store, ref, ["prompt_id", "finish_reason"])
+def _evaluation(graph: VersionGraph, ref: VersionRef) -> Facts:
+    metrics = graph.manifests[str(ref)].metrics
+    table = columns_of(graph.store, ref, ["prompt_id", "finish_reason"])
     return {
         "version": str(ref),
         "rows": table.height,
         "overall": metrics.get("overall", {}),
         "tasks": metrics.get("tasks", {}),
-        "finish_reasons": mix(table["finish_reason"]),
+        "finish_reasons": value_counts(table["finish_reason"]),
         **_measured(metrics),
     }
 
@@ -220,47 +224,47 @@ def _measured(metrics: Facts) -> Facts:
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 
-def _kind(kin: Kin, ref: StageRef) -> str:
+def _kind(graph: VersionGraph, ref: VersionRef) -> str:
     """What two evaluations share that may be compared: their settings and prompts."""
-    manifest = kin.manifests[str(ref)]
+    manifest = graph.manifests[str(ref)]
     return canonical_json([manifest.config, [name for name in manifest.parents if name.startswith("prompts/")]])
 
 
-def _usual(kin: Kin, rounds: Iterable[Round]) -> str | None:
+def _usual(graph: VersionGraph, rounds: Iterable[Iteration]) -> str | None:
     """The kind of evaluation that most models have; of several, the one that was committed first."""
-    kinds = Counter(kind for one in rounds for kind in dict.fromkeys(_kind(kin, ref) for ref in one.evaluations))
+    kinds = Counter(kind for one in rounds for kind in dict.fromkeys(_kind(graph, ref) for ref in one.evaluations))
     return max(kinds, key=lambda kind: kinds[kind], default=None)
 
 
-def _further(kin: Kin, rounds: Sequence[Round], usual: str | None) -> list[Facts]:
+def _further(graph: VersionGraph, rounds: Sequence[Iteration], usual: str | None) -> list[Facts]:
     """The other kinds, with a point for each model that has one."""
     found = [(one.iteration, ref) for one in rounds for ref in one.evaluations]
-    kinds = dict.fromkeys(_kind(kin, ref) for _, ref in found)
+    kinds = dict.fromkeys(_kind(graph, ref) for _, ref in found)
     return [
         {
-            "config": kin.manifests[str(next(ref for _, ref in found if _kind(kin, ref) == kind))].config,
-            "points": [{"iteration": n, **_evaluation(kin, ref)} for n, ref in found if _kind(kin, ref) == kind],
+            "config": graph.manifests[str(next(ref for _, ref in found if _kind(graph, ref) == kind))].config,
+            "points": [{"iteration": n, **_evaluation(graph, ref)} for n, ref in found if _kind(graph, ref) == kind],
         }
         for kind in kinds
         if kind != usual
     ]
 
 
-def _answers(kin: Kin, tested: Sequence[StageRef]) -> Facts | None:
+def _answers(graph: VersionGraph, tested: Sequence[VersionRef]) -> Facts | None:
     """How the answers to the run's own test prompts changed from the first to the last evaluation."""
     if len(tested) < 2:
         return None
-    first, last = (_right(kin, ref) for ref in (tested[0], tested[-1]))
+    first, last = (_right(graph, ref) for ref in (tested[0], tested[-1]))
     both = first.join(last, on="prompt_id", suffix="_now")
     counts = Counter(both.select("right", "right_now").iter_rows())
     names = {(False, True): "became_right", (True, False): "became_wrong", (True, True): "stayed_right"}
     return {name: counts[key] for key, name in names.items()} | {"stayed_wrong": counts[False, False]}
 
 
-def _right(kin: Kin, ref: StageRef) -> pl.DataFrame:
-    manifest = kin.manifests[str(ref)]
+def _right(graph: VersionGraph, ref: VersionRef) -> pl.DataFrame:
+    manifest = graph.manifests[str(ref)]
     own = manifest.metrics.get("overall", {}).get("tasks")
-    table = columns_of(kin.store, ref, ["prompt_id", "task", "score"])
+    table = columns_of(graph.store, ref, ["prompt_id", "task", "score"])
     table = table if own is None else table.filter(pl.col("task").is_in(own))
     right = pl.col("score") >= manifest.config.get("threshold", 1.0)
     return table.select("prompt_id", right=right.fill_null(value=False))
@@ -269,7 +273,7 @@ def _right(kin: Kin, ref: StageRef) -> pl.DataFrame:
 # --- versions --------------------------------------------------------------------------------------------------------
 
 
-def _prompts(store: Store, ref: StageRef) -> Facts:
+def _prompts(store: Store, ref: VersionRef) -> Facts:
     table = columns_of(store, ref, ["prompt_id", "task", "split"])
     counts = table.group_by("task", "split").len().sort("task", "split")
     tasks: dict[str, Facts] = {}
@@ -278,7 +282,7 @@ def _prompts(store: Store, ref: StageRef) -> Facts:
     return {"version": str(ref), "rows": table.height, "tasks": tasks}
 
 
-def _version(ref: StageRef, manifest: Manifest) -> Facts:
+def _version(ref: VersionRef, manifest: Manifest) -> Facts:
     return {
         "version": str(ref),
         "stage": ref.stage,
@@ -294,7 +298,7 @@ def _version(ref: StageRef, manifest: Manifest) -> Facts:
     }
 
 
-def _last(refs: Sequence[StageRef]) -> StageRef | None:
+def _last(refs: Sequence[VersionRef]) -> VersionRef | None:
     return refs[-1] if refs else None
 
 

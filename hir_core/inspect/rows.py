@@ -14,11 +14,11 @@ import polars as pl
 from hir_core.errors import ConfigError, did_you_mean
 from hir_core.schemas import SCHEMAS
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 def head(
-    store: Store, ref: StageRef, count: int, where: str | None = None, columns: Sequence[str] = ()
+    store: Store, ref: VersionRef, count: int, where: str | None = None, columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """The first rows, in the order in which they were written.
 
@@ -43,7 +43,7 @@ def head(
 
 
 def draw(
-    store: Store, ref: StageRef, count: int, seed: int, where: str | None = None, columns: Sequence[str] = ()
+    store: Store, ref: VersionRef, count: int, seed: int, where: str | None = None, columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """Rows drawn without replacement, each equally likely; the same ones whatever parts the table lies in.
 
@@ -69,7 +69,7 @@ def draw(
     return rows.join(places, on=key).sort("drawn").select(wanted)
 
 
-def columns_of(store: Store, ref: StageRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
+def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
     """Some columns of a version's table, by key, of all rows or of those that fit; what no part holds is null.
 
     Raises:
@@ -85,7 +85,7 @@ def columns_of(store: Store, ref: StageRef, names: Sequence[str], where: pl.Expr
     return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
 
 
-def _scans(store: Store, ref: StageRef, where: str | None) -> Iterator[pl.LazyFrame]:
+def _scans(store: Store, ref: VersionRef, where: str | None) -> Iterator[pl.LazyFrame]:
     """The rows of each part that fit. One by one: polars promises no row order for a scan of many files."""
     for path in store.parts(ref):
         scan = pl.scan_parquet(path)

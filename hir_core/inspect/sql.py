@@ -19,7 +19,7 @@ from hir_core.errors import ConfigError
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import STAGES
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 CLOSED = {
     "enable_external_access": False,
@@ -96,7 +96,7 @@ def _add_view(store: Store, stage: str, connection: Any) -> None:
     )
 
 
-def _scan(store: Store, stage: str, refs: Sequence[StageRef]) -> Any:
+def _scan(store: Store, stage: str, refs: Sequence[VersionRef]) -> Any:
     """The parts of these versions, verified, as one Arrow data set whose column `version` is their folder's name."""
     import pyarrow as pa
     from pyarrow import dataset, parquet

@@ -17,9 +17,9 @@ from typing import Any
 import polars as pl
 
 from hir_core.schemas import SCHEMAS
-from hir_core.store.manifest import mix
+from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 Facts = dict[str, Any]
 Bin = tuple[float, float]
@@ -34,7 +34,7 @@ _NAMES = ("model", "reward", "relabeler", "task", "group", "split")
 """Strings that name something, whose lengths say nothing; so do keys."""
 
 
-def figures(store: Store, ref: StageRef) -> Facts:
+def figures(store: Store, ref: VersionRef) -> Facts:
     """The figures of a version's table, as plain JSON values.
 
     Returns:
@@ -48,7 +48,7 @@ def figures(store: Store, ref: StageRef) -> Facts:
         VersionNotFound: there is no such version, or it holds no table.
         VersionCorrupt: it, or a version that says what tasks its rows have, is damaged.
     """
-    table = located(store, ref)
+    table = with_task(store, ref)
     threshold = store.manifest(ref).config.get("threshold")
     of_task = table.sort("task").partition_by("task", as_dict=True, maintain_order=True)
     return {
@@ -64,7 +64,7 @@ def figures(store: Store, ref: StageRef) -> Facts:
     }
 
 
-def located(store: Store, ref: StageRef) -> pl.DataFrame:
+def with_task(store: Store, ref: VersionRef) -> pl.DataFrame:
     """A version's rows with the `task` and, where a sample is their origin, the `prompt_id` and `k` that it has.
 
     Of those, `order` is larger the newer the sample is.
@@ -131,11 +131,11 @@ def _together(rows: pl.DataFrame, stage: str, threshold: float | None) -> Facts:
     if stage in SAME:
         facts["duplicates"] = rows.height - rows.unique([name for name in SAME[stage] if name in rows.columns]).height
     if "split" in rows.columns:
-        facts["splits"] = mix(rows["split"])
+        facts["splits"] = value_counts(rows["split"])
     if "finish_reason" in rows.columns:
-        facts["finish_reasons"] = mix(rows["finish_reason"])
+        facts["finish_reasons"] = value_counts(rows["finish_reason"])
     if "instruction" in rows.columns:
-        facts["instructions"] = mix(rows["instruction"])
+        facts["instructions"] = value_counts(rows["instruction"])
     if "score" in rows.columns:
         facts["score"] = scores(rows["score"], threshold)
     return facts
@@ -153,7 +153,7 @@ def _column(column: pl.Series) -> Facts:
     return nulls
 
 
-def _of_parents(store: Store, ref: StageRef, stage: str, columns: list[str]) -> pl.DataFrame:
+def _of_parents(store: Store, ref: VersionRef, stage: str, columns: list[str]) -> pl.DataFrame:
     """Some columns of all parents of a stage; without rows where it has none, as demonstrations have no samples."""
     named = [name for name in store.manifest(ref).parents if name.startswith(f"{stage}/")]
     tables = [store.table(store.resolve(name)).select(columns).collect() for name in named]

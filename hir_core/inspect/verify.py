@@ -15,7 +15,7 @@ from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import Manifest, Part, table_schema
 from hir_core.store.store import Store
 from hir_core.store.validation import check_table
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 PARENT_ROWS = {
     "samples": {"prompt_id": "prompts"},
@@ -32,7 +32,7 @@ def check_run(store: Store) -> dict[str, Any]:
     """What a run holds and what is wrong with it, as plain JSON values.
 
     Returns:
-        `run`; how many `versions`, `files` and `bytes` the manifests speak of, weights that were let go aside;
+        `run`; how many `versions`, `files` and `bytes` the manifests speak of, weights that were released aside;
         `problems`, each with the `version` it lies in and what is wrong there; none means that the run is sound.
     """
     problems, parts, refs = [], list[Part](), _versions(store)
@@ -52,7 +52,7 @@ def check_run(store: Store) -> dict[str, Any]:
     }
 
 
-def check_version(store: Store, ref: StageRef) -> Iterator[str]:
+def check_version(store: Store, ref: VersionRef) -> Iterator[str]:
     """What is wrong with a version whose manifest can be read; nothing where it is sound."""
     manifest = store.manifest(ref)
     gone = [name for name in manifest.parents if not _is_there(store, name)]
@@ -75,12 +75,12 @@ def check_version(store: Store, ref: StageRef) -> Iterator[str]:
         yield from _strangers(store, ref, manifest, column, stage)
 
 
-def _parts(store: Store, ref: StageRef) -> list[Part]:
-    gone = store.let_go(ref)
+def _parts(store: Store, ref: VersionRef) -> list[Part]:
+    gone = store.released(ref)
     return [part for part in store.manifest(ref).parts if part.name not in gone]
 
 
-def _versions(store: Store) -> list[StageRef]:
+def _versions(store: Store) -> list[VersionRef]:
     return sorted(store.versions(), key=lambda ref: ref.iteration)
 
 
@@ -92,7 +92,7 @@ def _is_there(store: Store, name: str) -> bool:
     return True
 
 
-def _counts(store: Store, ref: StageRef, manifest: Manifest) -> Iterator[str]:
+def _counts(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
     """Whether keys are unique, rows keep the rules of their schema, and are as many as the manifest says."""
     paths = store.parts(ref)
     if manifest.table_schema == table_schema(ref.stage):
@@ -110,7 +110,7 @@ def _counts(store: Store, ref: StageRef, manifest: Manifest) -> Iterator[str]:
         yield f"{twice} rows share their key with another"
 
 
-def _writers(store: Store, ref: StageRef, manifest: Manifest) -> Iterator[str]:
+def _writers(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
     """Whether the model that rows name is a parent."""
     if ref.stage not in ("samples", "evaluations"):
         return
@@ -119,7 +119,7 @@ def _writers(store: Store, ref: StageRef, manifest: Manifest) -> Iterator[str]:
         yield f"rows name {', '.join(strangers)} as their model, which it is not made from"
 
 
-def _strangers(store: Store, ref: StageRef, manifest: Manifest, column: str, stage: str) -> Iterator[str]:
+def _strangers(store: Store, ref: VersionRef, manifest: Manifest, column: str, stage: str) -> Iterator[str]:
     """Whether every row that a column names stands in a parent; a parent that is damaged is told for itself."""
     parents = [name for name in manifest.parents if name.startswith(f"{stage}/")]
     try:

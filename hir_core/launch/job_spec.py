@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hir_core.config import ModelConfig, Part, TrainingConfig, WarmStartConfig
+from hir_core.config import ModelConfig, Section, TrainingConfig, WarmStartConfig
 from hir_core.store.files import read_json, write_json
 
 
-class TrainStep(Part):
+class TrainStep(Section):
     """Trains the model on a table of triples."""
 
     type: Literal["train"] = "train"
@@ -29,14 +29,14 @@ class TrainStep(Part):
     iteration: int
 
 
-class SaveStep(Part):
+class SaveStep(Section):
     """Writes the model as a plain `transformers` folder."""
 
     type: Literal["save"] = "save"
     output: Path
 
 
-class SampleStep(Part):
+class SampleStep(Section):
     """Completes prompts and writes Samples."""
 
     type: Literal["sample"] = "sample"
@@ -65,12 +65,12 @@ class SampleStep(Part):
     """What becomes of a prompt that leaves no room for an output: it ends the job, or nothing is written for it."""
 
 
-class WeighStep(Part):
+class LogprobStep(Section):
     """Weighs outputs under instructions that were written for them, and writes Weights."""
 
-    type: Literal["weigh"] = "weigh"
+    type: Literal["logprobs"] = "logprobs"
     requests: Path
-    """Parquet file of `sample_id`, `query` and `completion_ids`, the outputs to weigh."""
+    """Parquet file of `sample_id`, `query` and `completion_ids`, the outputs to score."""
     written: Path
     """Folder of Samples: what was written for the sample that `prompt_id` names."""
     output: Path
@@ -80,7 +80,7 @@ class WeighStep(Part):
     write_every_s: float
 
 
-class ScoreStep(Part):
+class ScoreStep(Section):
     """Scores texts with the job's model, which is a classifier, and writes Scores."""
 
     type: Literal["score"] = "score"
@@ -95,10 +95,10 @@ class ScoreStep(Part):
     write_every_s: float
 
 
-Step = TrainStep | SaveStep | SampleStep | WeighStep | ScoreStep
+Step = TrainStep | SaveStep | SampleStep | LogprobStep | ScoreStep
 
 
-class JobSpec(Part):
+class JobSpec(Section):
     """One launch."""
 
     model: ModelConfig

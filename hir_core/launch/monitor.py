@@ -20,8 +20,8 @@ from pathlib import Path
 
 from hir_core import errors, supervisor
 from hir_core.errors import HirError, JobFailed
-from hir_core.launch.rank import Word, done_file, rank_log, read_progress, read_words, word_file
-from hir_core.launch.stack_traces import ASK, Standing, held_up_by, standings
+from hir_core.launch.rank import RankReport, done_file, rank_log, read_progress, read_reports, report_file
+from hir_core.launch.stack_traces import ASK, RankPosition, rank_positions, stragglers
 from hir_core.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -79,12 +79,12 @@ class _RankWatch:
         """Whether a rank of this machine is known to be alive."""
         return bool(self._handles)
 
-    def where_they_stand(self) -> list[Standing]:
+    def rank_positions(self) -> list[RankPosition]:
         """Asks the ranks of this machine that are alive."""
         for handle in self._handles:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, ASK)
-        return standings([(rank, rank_log(self._job_dir, rank)) for rank in self._handles.values()])
+        return rank_positions([(rank, rank_log(self._job_dir, rank)) for rank in self._handles.values()])
 
     def close(self) -> None:
         """Gives back the descriptors."""
@@ -92,7 +92,7 @@ class _RankWatch:
             os.close(self._handles.popitem()[0])
 
     def _find_ranks(self) -> None:
-        for word in read_words(self._job_dir, "started", self._known):
+        for word in read_reports(self._job_dir, "started", self._known):
             self._known.add(word.rank)
             if word.host != socket.gethostname():
                 continue
@@ -104,7 +104,7 @@ class _RankWatch:
                 logger.debug("cannot watch rank %d", word.rank, exc_info=True)
 
     def _note_end(self, rank: int) -> None:
-        if not any(word_file(self._job_dir, rank, event).exists() for event in ("ended", "failed")):
+        if not any(report_file(self._job_dir, rank, event).exists() for event in ("ended", "failed")):
             self.lost[rank] = time.time()
 
 
@@ -151,9 +151,9 @@ class _Run:
 
     def _patience_s(self) -> float:
         if self._is_done:  # the deepspeed launcher alone would stay for seconds
-            have_all_ended = len(read_words(self._job_dir, "ended")) == self._ranks and not self.watch.is_watching
+            have_all_ended = len(read_reports(self._job_dir, "ended")) == self._ranks and not self.watch.is_watching
             return 0 if have_all_ended else END_GRACE_S
-        return FAILURE_GRACE_S if self.watch.lost or read_words(self._job_dir, "failed") else math.inf
+        return FAILURE_GRACE_S if self.watch.lost or read_reports(self._job_dir, "failed") else math.inf
 
     def _relay(self) -> None:
         """Calls back for what is new: the latest progress, each finished step once, in order, and then the end."""
@@ -177,7 +177,7 @@ class _Run:
 
     def _failure(self, code: int) -> HirError:
         """What the user is told: the first rank's own error, or which rank was killed, or what is missing."""
-        failed = min(read_words(self._job_dir, "failed"), key=lambda word: word.time, default=None)
+        failed = min(read_reports(self._job_dir, "failed"), key=lambda word: word.time, default=None)
         lost, lost_at = min(self.watch.lost.items(), key=lambda item: item[1], default=(None, math.inf))
         if failed is not None and failed.time <= lost_at:
             return self._raised(failed, code)
@@ -186,19 +186,19 @@ class _Run:
             return self._broken(reason, code=code, rank=lost, is_lost=True)
         step = self._steps[self._steps_done]
         name = step.get("name") or step.get("type")
-        vanished = len(read_words(self._job_dir, "started")) > len(
-            read_words(self._job_dir, "ended")
+        vanished = len(read_reports(self._job_dir, "started")) > len(
+            read_reports(self._job_dir, "ended")
         )  # on another host
         reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
         return self._broken(reason, code=code, is_lost=vanished)
 
     def _late(self, reason: str) -> JobFailed:
-        found = self.watch.where_they_stand()
-        suspects = held_up_by(found)
+        found = self.watch.rank_positions()
+        suspects = stragglers(found)
         rank = suspects[0].rank if len(suspects) == 1 else None
         return self._broken("; ".join([reason, *map(str, suspects or found)]), rank=rank)
 
-    def _raised(self, word: Word, code: int) -> HirError:
+    def _raised(self, word: RankReport, code: int) -> HirError:
         kind = getattr(errors, word.type, None)
         if isinstance(kind, type) and issubclass(kind, HirError) and kind is not JobFailed:
             return kind(word.message)

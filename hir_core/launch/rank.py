@@ -6,7 +6,7 @@ renamed, so a reader never sees half of one:
 
     logs/rank-N.log      output of rank N, file descriptors 1 and 2, C++ included
     logs/rank-N.stack    where it stands, when asked; see `stacks`
-    rank-N.started.json  `Word`s of rank N: who it is; later one of
+    rank-N.started.json  `RankReport`s of rank N: who it is; later one of
     rank-N.ended.json
     rank-N.failed.json   with the exception
     progress.json        `Progress`, by rank 0
@@ -49,7 +49,7 @@ Event = Literal["started", "ended", "failed"]
 
 
 @dataclass(frozen=True)
-class Word:
+class RankReport:
     """What a rank said about itself when it started, ended or failed."""
 
     rank: int
@@ -80,15 +80,17 @@ def read_progress(job_dir: Path) -> Progress | None:
         return None
 
 
-def word_file(job_dir: Path, rank: int, event: Event) -> Path:
+def report_file(job_dir: Path, rank: int, event: Event) -> Path:
     """The file that a rank writes when it starts, ends or fails."""
     return job_dir / f"rank-{rank}.{event}.json"
 
 
-def read_words(job_dir: Path, event: Event, known: Container[int] = ()) -> list[Word]:
+def read_reports(job_dir: Path, event: Event, known: Container[int] = ()) -> list[RankReport]:
     """What the ranks of which the event is not known yet said at it, in order of rank."""
     ranks = sorted(int(path.name.split(".")[0].removeprefix("rank-")) for path in job_dir.glob(f"rank-*.{event}.json"))
-    return [Word(**json.loads(word_file(job_dir, rank, event).read_text())) for rank in ranks if rank not in known]
+    return [
+        RankReport(**json.loads(report_file(job_dir, rank, event).read_text())) for rank in ranks if rank not in known
+    ]
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Rank:
 
     def say(self, event: Event, error: BaseException | None = None) -> None:
         """Tells the driver that this rank started, ended or failed."""
-        word = Word(
+        word = RankReport(
             rank=self.rank,
             pid=os.getpid(),
             host=socket.gethostname(),
@@ -120,7 +122,7 @@ class Rank:
             type=type(error).__name__ if error else "",
             message=str(error) if error else "",
         )
-        _write_json(word_file(self.job_dir, self.rank, event), dataclasses.asdict(word))
+        _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(word))
 
 
 @contextmanager

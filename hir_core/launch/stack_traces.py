@@ -24,7 +24,7 @@ _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankPosition:
     """Where a rank stands, by its main thread."""
 
     rank: int
@@ -50,7 +50,7 @@ def answer_asks(log: Path) -> None:
     faulthandler.register(ASK, file=stack_file(log).open("wb", buffering=0), all_threads=True)
 
 
-def standings(logs: Sequence[tuple[int, Path]]) -> list[Standing]:
+def rank_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
     """Where the ranks stand that were asked just now.
 
     Args:
@@ -63,21 +63,21 @@ def standings(logs: Sequence[tuple[int, Path]]) -> list[Standing]:
     return [_standing(rank, _read(file)) for rank, file in sorted(files.items())]
 
 
-def held_up_by(found: Sequence[Standing]) -> list[Standing]:
+def stragglers(found: Sequence[RankPosition]) -> list[RankPosition]:
     """Those that the others wait for; empty where all do, or none."""
     busy = [one for one in found if not one.waits]
     return busy if len(busy) < len(found) else []
 
 
-def _standing(rank: int, stacks: str) -> Standing:
+def _standing(rank: int, stacks: str) -> RankPosition:
     # Every thread's stack with its innermost call first; the main thread's is the last one.
     frames = list(_FRAME.finditer(stacks.rpartition("hread 0x")[2]))
     if not frames:
-        return Standing(rank, "")
+        return RankPosition(rank, "")
     own = next((n for n, frame in enumerate(frames) if "/hir_core/" in frame["file"]), None)
     here = frames[own or 0]
     waits = any(part in frame["file"] for frame in frames[: own or len(frames)] for part in COLLECTIVES)
-    return Standing(rank, f"{Path(here['file']).name}:{here['line']} `{here['function']}`", waits)
+    return RankPosition(rank, f"{Path(here['file']).name}:{here['line']} `{here['function']}`", waits)
 
 
 def _is_whole(file: Path) -> bool:

@@ -14,7 +14,7 @@ import string
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 
 MAX_OPTIONS = len(string.ascii_uppercase)
 _HEAD = "Options:"
@@ -43,7 +43,7 @@ def with_options(question: str, options: Sequence[str]) -> str:
 
 def shuffled_options(question: str, options: Sequence[str], seed: int) -> list[str]:
     """The options in an order decided by question and seed alone, whatever order they are given in."""
-    return Dice("options", seed, question, sorted(options)).shuffled(sorted(options))
+    return SeededRng("options", seed, question, sorted(options)).shuffled(sorted(options))
 
 
 def read_options(query: str) -> Written:

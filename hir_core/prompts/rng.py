@@ -14,7 +14,7 @@ from hir_core.schemas import content_key
 T = TypeVar("T")
 
 
-class Dice:
+class SeededRng:
     """A stream of choices decided by its seed values."""
 
     def __init__(self, *seed: object) -> None:

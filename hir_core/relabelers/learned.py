@@ -1,8 +1,8 @@
 """The relabeler `learned`: a model wrote the instruction of each sample, and a check confirmed it.
 
 The instruction generation function phi as a model (Zhang et al. 2023, arXiv 2302.05206, Algorithm 1). What it wrote,
-and what is believed of it, stands in a WrittenInstructions table; what is not believed is relabeled by the fixed rule
-or left out. Composes what the writer reads, and shows a model how to write; leaves writing and weighing to the
+and what is verified of it, stands in a WrittenInstructions table; what is not verified is relabeled by the fixed rule
+or left out. Composes what the writer reads, and shows a model how to write; leaves writing and scoring to the
 launch, and the checks to `believing`.
 """
 
@@ -20,43 +20,43 @@ from hir_core.relabelers.relabeler import NO_IDS, NO_TEXTS, SHAPE
 from hir_core.relabelers.verification import verdict_word
 from hir_core.schemas import as_text, content_key
 
-NOT_BELIEVED = "written instruction not believed"
+NOT_VERIFIED = "written instruction not verified"
 
 
 class Learned(Hindsight):
-    """p* = what the writer wrote for (q, o, R), where it is believed; else the fixed rule's, or nothing."""
+    """p* = what the writer wrote for (q, o, R), where it is verified; else the fixed rule's, or nothing."""
 
     name = "learned"
     config: LearnedRelabel
 
-    def law(self) -> dict[str, Any]:
-        """What was written, and whether it is believed, is the parent's law."""
-        law, shown = super().law(), shown_law(self.config, self.instructions)
-        decides = {name: law[name] for name in ("type", "threshold", "instructions", "fallback")}
+    def fingerprint(self) -> dict[str, Any]:
+        """What was written, and whether it is verified, is the parent's law."""
+        fingerprint, shown = super().fingerprint(), demonstrations_fingerprint(self.config, self.instructions)
+        decides = {name: fingerprint[name] for name in ("type", "threshold", "instructions", "fallback")}
         return decides | ({"shown": shown} if shown else {})
 
     def rejection(self) -> pl.Expr:
         if self.config.fallback == "hindsight":
             return super().rejection()
-        not_believed = pl.when(pl.col("believed").is_null()).then(pl.format(f"{NOT_BELIEVED}: {{}}", "refusal"))
-        return pl.coalesce(super().rejection(), not_believed)
+        not_verified = pl.when(pl.col("verified").is_null()).then(pl.format(f"{NOT_VERIFIED}: {{}}", "refusal"))
+        return pl.coalesce(super().rejection(), not_verified)
 
     def instruction(self) -> pl.Expr:
-        return pl.coalesce("believed", super().instruction())
+        return pl.coalesce("verified", super().instruction())
 
     def contrast(self) -> pl.Expr:
-        """The instruction that it was sampled under; where that is the believed one, the other one of the two."""
+        """The instruction that it was sampled under; where that is the verified one, the other one of the two."""
         told, own = self.instruction(), self.instructions
         return pl.concat_list(pl.when(told == own.correct).then(pl.lit(own.wrong)).otherwise(pl.lit(own.correct)))
 
     def author(self) -> pl.Expr:
-        return pl.when(pl.col("believed").is_null()).then(pl.lit(Hindsight.name)).otherwise(pl.lit(self.name))
+        return pl.when(pl.col("verified").is_null()).then(pl.lit(Hindsight.name)).otherwise(pl.lit(self.name))
 
 
-def shown_law(config: LearnedRelabel, own: Instructions) -> dict[str, Any]:
+def demonstrations_fingerprint(config: LearnedRelabel, own: Instructions) -> dict[str, Any]:
     """What decides the demonstrations of writing; empty where there are none."""
-    law = {name: config.law()[name] for name in ("instruction", "query", "shown")}
-    return {**law, "instructions": own.law()} if config.shown else {}
+    fingerprint = {name: config.fingerprint()[name] for name in ("instruction", "query", "shown")}
+    return {**fingerprint, "instructions": own.fingerprint()} if config.shown else {}
 
 
 def composed(config: LearnedRelabel, query: str, output: str, is_correct: bool) -> str:

@@ -33,8 +33,8 @@ class PythonFunction(Relabeler):
         super().__init__(config, instructions)
         self._function = UserFunction(config.function, "relabel.function")
 
-    def law(self) -> dict[str, Any]:
-        return {**super().law(), **self._function.law()}
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), **self._function.fingerprint()}
 
     def instruction(self) -> pl.Expr:
         return pl.col("instruction")

@@ -12,7 +12,7 @@ import polars as pl
 
 from hir_core.config import Instructions, Relabel, SelectConfig
 from hir_core.errors import SchemaError
-from hir_core.progress import OnRows, counted, nobody
+from hir_core.progress import OnRows, counted, ignore
 from hir_core.relabelers.selection import select
 from hir_core.schemas import Triples, content_key
 
@@ -43,11 +43,11 @@ class Relabeler:
     def __init__(self, config: Relabel, instructions: Instructions) -> None:
         self.config = config
         self.instructions = instructions
-        self.on_rows: OnRows = nobody
+        self.on_rows: OnRows = ignore
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What decides its triples, as plain JSON values."""
-        return {**self.config.law(), "type": self.name, "instructions": self.instructions.law()}
+        return {**self.config.fingerprint(), "type": self.name, "instructions": self.instructions.fingerprint()}
 
     def instruction(self) -> pl.Expr:
         """The instruction that a kept sample demonstrates: the correct one, unless a relabeler says otherwise."""
@@ -97,8 +97,8 @@ class Relabeler:
         """
         scored = self._scored(samples, rewards, prompts)
         if written is not None:
-            believed = written.select("sample_id", believed="instruction", refusal="reason")
-            scored = scored.join(believed, on="sample_id", how="left")
+            verified = written.select("sample_id", verified="instruction", refusal="reason")
+            scored = scored.join(verified, on="sample_id", how="left")
         labeled = self.label(scored.sort("sample_id"), prompts)
         labeled = select(labeled, selection or SelectConfig(), self.instructions.correct)
         counts = labeled["rejected"].drop_nulls().value_counts(sort=True)

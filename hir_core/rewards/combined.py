@@ -28,9 +28,12 @@ class Combined(Reward):
         self.weights = [part.weight for part in config.parts]
         self.names = [part.attribute for part in config.parts]
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         parts = zip(self.config.parts, self.parts, strict=True)
-        return {**super().law(), "parts": [{**given.law(), "reward": part.law()} for given, part in parts]}
+        return {
+            **super().fingerprint(),
+            "parts": [{**given.fingerprint(), "reward": part.fingerprint()} for given, part in parts],
+        }
 
     def unusable(self, prompt: dict[str, Any]) -> str | None:
         found = ((name, part.unusable(prompt)) for name, part in zip(self.names, self.parts, strict=True))

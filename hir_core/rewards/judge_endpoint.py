@@ -21,7 +21,7 @@ import httpx
 
 from hir_core.config import JudgeReward
 from hir_core.errors import ConfigError, RewardError
-from hir_core.progress import OnRows, counted, nobody
+from hir_core.progress import OnRows, counted, ignore
 from hir_core.rewards.reward import shortened
 
 FAILURES_IN_A_ROW = 20
@@ -85,7 +85,7 @@ class Endpoint:
         self,
         requests: Mapping[str, dict[str, Any]],
         on_reply: Callable[[str, str], object],
-        on_rows: OnRows = nobody,
+        on_rows: OnRows = ignore,
     ) -> dict[str, Reply]:
         """The reply to each request, by its name.
 

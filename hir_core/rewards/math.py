@@ -43,8 +43,8 @@ class Math(Reward):
         if find_spec("math_verify") is None:
             raise ConfigError('reward.type=math needs math-verify, which is not installed: pip install "hir[math]"')
 
-    def law(self) -> dict[str, Any]:
-        return {**super().law(), "math_verify": version("math-verify")}
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "math_verify": version("math-verify")}
 
     def unusable(self, prompt: dict[str, Any]) -> str | None:
         if not any(reference.strip() for reference in prompt["references"]):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from hir_core.progress import OnRows, nobody
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.time_limit import Answer, Work, answers
 
 
@@ -17,7 +17,7 @@ def find(
     group: int | str = 0,
     how: str = "search",
     limit_s: float,
-    on_rows: OnRows = nobody,
+    on_rows: OnRows = ignore,
 ) -> list[Answer]:
     """What a group of the pattern matches in each text, as a list of one; an empty list where nothing matches.
 

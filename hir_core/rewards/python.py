@@ -38,8 +38,8 @@ class PythonFunction(Reward):
         self.name = config.function
         self._function = UserFunction(config.function, "reward.function")
 
-    def law(self) -> dict[str, Any]:
-        return {**super().law(), **self._function.law()}
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), **self._function.fingerprint()}
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         found = self._answers(completions, prompts)

@@ -40,7 +40,7 @@ class ReasoningGym(RowReward):
         self._library = import_extra("reasoning_gym", PACKAGE, "reward: the type reasoning_gym")
         self._tasks: dict[str, Any] = {}
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         return {"type": self.name, "release": importlib.metadata.version(PACKAGE)}
 
     def unusable(self, prompt: dict[str, Any]) -> str | None:

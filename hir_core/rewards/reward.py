@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.errors import ConfigError, SchemaError
-from hir_core.progress import OnRows, counted, nobody
+from hir_core.progress import OnRows, counted, ignore
 from hir_core.schemas import Rewards
 
 PARTS = Rewards.create_empty().schema["parts"]
@@ -43,7 +43,7 @@ class Reward(ABC):
     """
 
     name: str
-    config: Part
+    config: Section
     launches = False
     """Whether its verdicts need a launch: they are then asked for while no other launch runs."""
     compares = True
@@ -51,11 +51,11 @@ class Reward(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.on_rows: OnRows = nobody
+        self.on_rows: OnRows = ignore
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What decides its scores, as plain JSON values."""
-        return self.config.law()
+        return self.config.fingerprint()
 
     @abstractmethod
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:

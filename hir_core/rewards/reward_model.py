@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hir_core.config import HubModel, RewardModelReward
-from hir_core.config.model_files import classifier_labels, model_law
+from hir_core.config.model_files import classifier_labels, model_fingerprint
 from hir_core.errors import ConfigError, did_you_mean
 from hir_core.rewards.reward import Reward, Verdict
 from hir_core.schemas import as_text
@@ -38,10 +38,12 @@ class RewardModel(Reward):
         self.label = _place(config, classifier_labels(self.model))
         self._score = score
 
-    def law(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """The model by its files where they are local; the label by its place, however it was named."""
-        law = {name: value for name, value in super().law().items() if name not in ("source", "revision")}
-        return {**law, "model": model_law(self.model), "label": self.label}
+        fingerprint = {
+            name: value for name, value in super().fingerprint().items() if name not in ("source", "revision")
+        }
+        return {**fingerprint, "model": model_fingerprint(self.model), "label": self.label}
 
     def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
         assert self._score is not None, "made without a launch to score in"

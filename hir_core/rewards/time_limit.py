@@ -19,7 +19,7 @@ from typing import Any
 
 from hir_core import errors
 from hir_core.errors import HirError, RewardError
-from hir_core.progress import OnRows, counted, nobody
+from hir_core.progress import OnRows, counted, ignore
 
 TIMED_OUT, ENDED = "timed out", "ended its process"
 START_LIMIT_S = 120.0
@@ -50,7 +50,7 @@ class Answer:
     problem: str = ""
 
 
-def answers(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = nobody) -> list[Answer]:
+def answers(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = ignore) -> list[Answer]:
     """Does the work on every row, which are plain JSON values; a row that takes longer than the limit has no value.
 
     A row that ends the process, by a crash or for want of memory, has no value either; the rows after it go on in a new

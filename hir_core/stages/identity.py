@@ -16,21 +16,21 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from hir_core.config import LearnedRelabel, RunConfig, ScratchModel
-from hir_core.config.model_files import model_law
-from hir_core.relabelers.learned import shown_law
+from hir_core.config.model_files import model_fingerprint
+from hir_core.relabelers.learned import demonstrations_fingerprint
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
 from hir_core.schemas import Prompts, as_written
 from hir_core.store.manifest import Identity, canonical_json, identity
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 class Scored(NamedTuple):
     """The samples of one iteration, and what was said of them."""
 
-    samples: StageRef
-    rewards: StageRef
-    instructions: StageRef | None = None
+    samples: VersionRef
+    rewards: VersionRef
+    instructions: VersionRef | None = None
     """Written for them, where the relabeler is a model."""
 
 
@@ -45,60 +45,64 @@ class Identities:
         """Prompts are their rows, wherever these were read from: an edited file makes another version, a moved none."""
         return identity("prompts", 0, {"rows": table_digest(as_written(Prompts, rows))}, ())
 
-    def demonstrations(self, prompts: StageRef, count: int) -> Identity:
+    def demonstrations(self, prompts: VersionRef, count: int) -> Identity:
         """Triples for the warm start; where a model relabels, also those that show it how."""
-        law = {
+        fingerprint = {
             "relabeler": "demonstrations",
             "count": count,
             "instruction": self.config.instructions.correct,
             "seed": self.config.seed,
         }
-        return identity("triples", 0, law | self._shown(), [str(prompts)])
+        return identity("triples", 0, fingerprint | self._shown(), [str(prompts)])
 
-    def rewards(self, prompts: StageRef, samples: StageRef) -> Identity:
+    def rewards(self, prompts: VersionRef, samples: VersionRef) -> Identity:
         """The threshold decides the share of correct samples in the manifest."""
-        law = {**self._reward(), "threshold": self.config.relabel.threshold}
-        return identity("rewards", samples.iteration, law, [str(prompts), str(samples)])
+        fingerprint = {**self._reward(), "threshold": self.config.relabel.threshold}
+        return identity("rewards", samples.iteration, fingerprint, [str(prompts), str(samples)])
 
-    def instructions(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> Identity:
-        """What a model writes of samples, and what is believed of it; the policy is the one that drew them."""
+    def instructions(self, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> Identity:
+        """What a model writes of samples, and what is verified of it; the policy is the one that drew them."""
         config, learned = self.config, self.config.relabel
         assert isinstance(learned, LearnedRelabel)
-        law = {
-            **{name: value for name, value in learned.law().items() if name not in ("writer", "fallback", "shown")},
-            **({"writer": model_law(learned.writer), "bf16": self.is_bf16} if learned.writer else {}),
+        fingerprint = {
+            **{
+                name: value
+                for name, value in learned.fingerprint().items()
+                if name not in ("writer", "fallback", "shown")
+            },
+            **({"writer": model_fingerprint(learned.writer), "bf16": self.is_bf16} if learned.writer else {}),
             "writer_template": (learned.writer or config.model).template,
             "template": config.model.template,
-            "instructions": config.instructions.law(),
+            "instructions": config.instructions.fingerprint(),
             "seed": config.seed,
         }
-        return identity("instructions", samples.iteration, law, [str(prompts), str(samples), str(rewards)])
+        return identity("instructions", samples.iteration, fingerprint, [str(prompts), str(samples), str(rewards)])
 
-    def triples(self, prompts: StageRef, scored: Sequence[Scored]) -> Identity:
+    def triples(self, prompts: VersionRef, scored: Sequence[Scored]) -> Identity:
         """Triples made from the samples of one iteration, or of the last few."""
-        law = {"relabel": self.relabeler.law(), "select": self.config.select.law()}
+        fingerprint = {"relabel": self.relabeler.fingerprint(), "select": self.config.select.fingerprint()}
         parents = [str(ref) for one in scored for ref in one if ref is not None]
-        return identity("triples", scored[-1].samples.iteration, law, [str(prompts), *parents])
+        return identity("triples", scored[-1].samples.iteration, fingerprint, [str(prompts), *parents])
 
-    def model(self, prompts: StageRef, triples: StageRef | None, before: StageRef | None) -> Identity:
+    def model(self, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None) -> Identity:
         """How a model is trained, on what, from which weights; for the seed model, where it comes from."""
         config = self.config
-        law: dict[str, Any] = {"bf16": self.is_bf16}
-        parents = [before, triples]
-        training = config.warm_start if before is None else config.training
+        fingerprint: dict[str, Any] = {"bf16": self.is_bf16}
+        parents = [previous_model, triples]
+        training = config.warm_start if previous_model is None else config.training
         if triples is not None and training is not None:
-            law |= {"training": training.law(), "template": config.model.template, "seed": config.seed}
-        if before is None:
-            law["model"] = model_law(config.model)
+            fingerprint |= {"training": training.fingerprint(), "template": config.model.template, "seed": config.seed}
+        if previous_model is None:
+            fingerprint["model"] = model_fingerprint(config.model)
             if isinstance(config.model, ScratchModel):  # its tokenizer is fitted to the prompts and the instructions
                 parents.insert(0, prompts)
-                law |= {"instructions": config.instructions.law(), "seed": config.seed, **self._shown()}
-        iteration = 0 if before is None else before.iteration + 1
-        return identity("models", iteration, law, [str(ref) for ref in parents if ref is not None])
+                fingerprint |= {"instructions": config.instructions.fingerprint(), "seed": config.seed, **self._shown()}
+        iteration = 0 if previous_model is None else previous_model.iteration + 1
+        return identity("models", iteration, fingerprint, [str(ref) for ref in parents if ref is not None])
 
-    def evaluation(self, prompts: StageRef, model: str, iteration: int) -> Identity:
+    def evaluation(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
         """Greedy answers and their scores."""
-        law = {
+        fingerprint = {
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "max_new_tokens": self.config.evaluation_tokens,
@@ -106,29 +110,31 @@ class Identities:
             **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
-        return identity("evaluations", iteration, law, [str(prompts), model])
+        return identity("evaluations", iteration, fingerprint, [str(prompts), model])
 
-    def samples(self, prompts: StageRef, model: str, iteration: int) -> Identity:
+    def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
         """What an iteration draws; `model` is that of the iteration before."""
-        law = {
-            "sampling": self.config.sampling.law(),
+        fingerprint = {
+            "sampling": self.config.sampling.fingerprint(),
             **self._guidance(self.config.sampling.guidance),
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "seed": self.config.seed,
         }
-        return identity("samples", iteration, law, [str(prompts), model])
+        return identity("samples", iteration, fingerprint, [str(prompts), model])
 
     def _shown(self) -> dict[str, Any]:
         """Demonstrations of writing, where there are any."""
         learned = self.config.relabel
-        shown = shown_law(learned, self.config.instructions) if isinstance(learned, LearnedRelabel) else {}
+        shown = (
+            demonstrations_fingerprint(learned, self.config.instructions) if isinstance(learned, LearnedRelabel) else {}
+        )
         return {"shown": shown} if shown else {}
 
     def _reward(self) -> dict[str, Any]:
         """A reward that is a model scores otherwise in bf16; any other one does not know of it."""
-        law: dict[str, Any] = {"reward": self.reward.law()}
-        return law | {"bf16": True} if self.reward.launches and self.is_bf16 else law
+        fingerprint: dict[str, Any] = {"reward": self.reward.fingerprint()}
+        return fingerprint | {"bf16": True} if self.reward.launches and self.is_bf16 else fingerprint
 
     def _guidance(self, weight: float) -> dict[str, Any]:
         """The wrong instruction decides what is written only where guidance pushes away from it."""

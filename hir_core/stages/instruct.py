@@ -1,6 +1,6 @@
-"""Has a model write the instructions that samples follow, and weighs what it wrote: the launches for one iteration.
+"""Has a model write the instructions that samples follow, and scores what it wrote: the launches for one iteration.
 
-The writer's launch completes one request per sample; the policy's launch weighs the outputs under what was written.
+The writer's launch completes one request per sample; the policy's launch scores the outputs under what was written.
 Where the policy is the writer, both are steps of one launch. Parts lie inside the draft of the version, so that a
 killed launch costs only what was not written yet. Composes requests and jobs, reads what came of them; leaves running a
 job to its maker, and believing to `relabelers`.
@@ -14,17 +14,17 @@ from pathlib import Path
 import polars as pl
 
 from hir_core.config import HubModel, LearnedRelabel, RunConfig
-from hir_core.launch.job_spec import JobSpec, SampleStep, Step, WeighStep
+from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, Step
 from hir_core.relabelers.learned import composed
-from hir_core.schemas import Samples, Weights, as_text
+from hir_core.schemas import Logprobs, Samples, as_text
 from hir_core.store.draft import Draft
 from hir_core.store.files import list_parts, read_parts, write_json, write_table
 
-WRITTEN, WEIGHED = ".written", ".weighed"
+WRITTEN, SCORED = ".written", ".logprobs"
 """Inside the draft: what the ranks have finished. Hidden, so that no version holds it."""
 
 
-class Instructing:
+class InstructionWriting:
     """The launches that one version of instructions takes.
 
     Args:
@@ -43,18 +43,18 @@ class Instructing:
 
     def run(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """What was written, as Samples whose prompt is the sample that it is about, and the Weights under it."""
-        for name in (WRITTEN, WEIGHED):
+        for name in (WRITTEN, SCORED):
             (self.draft.path / name).mkdir(exist_ok=True)
         writer = self.settings.writer
         if writer is None:
-            self._launch("instruct", self.policy, self._write_step, self._weigh_step)
+            self._launch("instruct", self.policy, self._write_step, self._logprob_step)
         else:
             self._launch("write", writer, self._write_step)
-            self._launch("weigh", self.policy, self._weigh_step)
-        written, weighed = (self.draft.path / name for name in (WRITTEN, WEIGHED))
+            self._launch("logprobs", self.policy, self._logprob_step)
+        written, scored = (self.draft.path / name for name in (WRITTEN, SCORED))
         return (
             read_parts(written) if list_parts(written) else pl.DataFrame(schema=Samples.create_empty().schema),
-            read_parts(weighed) if list_parts(weighed) else pl.DataFrame(schema=Weights.create_empty().schema),
+            read_parts(scored) if list_parts(scored) else pl.DataFrame(schema=Logprobs.create_empty().schema),
         )
 
     def _launch(self, name: str, model: HubModel, *steps: Callable[[Path], Step]) -> None:
@@ -100,13 +100,13 @@ class Instructing:
             too_long="leave out",
         )
 
-    def _weigh_step(self, job_dir: Path) -> WeighStep:
-        requests = (job_dir / "requests-weigh.parquet").resolve()
+    def _logprob_step(self, job_dir: Path) -> LogprobStep:
+        requests = (job_dir / "requests-logprobs.parquet").resolve()
         write_table(requests, self.asked.select("sample_id", "query", "history", "completion_ids").sort("sample_id"))
-        return WeighStep(
+        return LogprobStep(
             requests=requests,
             written=(self.draft.path / WRITTEN).resolve(),
-            output=(self.draft.path / WEIGHED).resolve(),
+            output=(self.draft.path / SCORED).resolve(),
             batch_tokens=self.config.sampling.batch_tokens,
             logits_chunk=self.config.training.logits_chunk,
             write_every_s=self.config.sampling.write_every_s,

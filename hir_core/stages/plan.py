@@ -22,7 +22,7 @@ from hir_core.store.draft import Draft
 from hir_core.store.files import write_json, write_table
 from hir_core.store.manifest import Identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 COMPLETIONS = ".completions"
 """Where the evaluate step leaves its answers inside the draft: they are scored before anything is committed."""
@@ -35,17 +35,17 @@ Facts = dict[str, Any]
 class Inputs:
     """The versions that a launch starts from."""
 
-    prompts: StageRef
-    triples: StageRef | None = None
+    prompts: VersionRef
+    triples: VersionRef | None = None
     """What to train on; None where iteration 0 takes the model as it is."""
-    samples: StageRef | None = None
+    samples: VersionRef | None = None
     """What the triples were made from; None for demonstrations."""
-    before: StageRef | None = None
+    previous_model: VersionRef | None = None
     """The model to train; None in iteration 0."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Targets:
     """The versions that should be there after the launch."""
 
     model: Identity
@@ -69,7 +69,7 @@ class Plan:
     config: RunConfig
     store: Store
     inputs: Inputs
-    wanted: Wanted
+    targets: Targets
     prompts: pl.DataFrame
     score: Callable[[Draft, Facts], object]
     steps: list[TrainStep | SaveStep | SampleStep] = field(default_factory=list)
@@ -80,21 +80,23 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing left to launch for."""
-        wanted = self.wanted
-        return self._is_answered and all(named is None or self._has(named) for named in (wanted.model, wanted.samples))
+        targets = self.targets
+        return self._is_answered and all(
+            named is None or self._has(named) for named in (targets.model, targets.samples)
+        )
 
     def write(self, job_dir: Path) -> None:
         """Opens the drafts, and writes `job.json` and the files that it names."""
         job_dir.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(job_dir / "model", ignore_errors=True)  # of an earlier attempt, maybe of another model
         model = self._loaded()
-        if not self._has(self.wanted.model):
+        if not self._has(self.targets.model):
             self._train()
             self._save()
         if not self._is_answered:
             self._evaluate(job_dir)
-        if self.wanted.samples is not None and not self._has(self.wanted.samples):
-            self._sample(self.wanted.samples, job_dir)
+        if self.targets.samples is not None and not self._has(self.targets.samples):
+            self._sample(self.targets.samples, job_dir)
         JobSpec(
             model=model,
             texts=self._write_texts(job_dir) if isinstance(model, ScratchModel) else None,
@@ -117,22 +119,22 @@ class Plan:
 
     def _train(self) -> None:
         inputs, store = self.inputs, self.store
-        training: TrainingConfig | None = self.config.training if inputs.before else self.config.warm_start
+        training: TrainingConfig | None = self.config.training if inputs.previous_model else self.config.warm_start
         if inputs.triples is None or training is None:
             return
         drawn = None if inputs.samples is None else store.folder(inputs.samples).resolve()
-        folder, iteration = store.folder(inputs.triples).resolve(), self.wanted.model.iteration
+        folder, iteration = store.folder(inputs.triples).resolve(), self.targets.model.iteration
         asked = store.folder(inputs.prompts).resolve()
         step = TrainStep(triples=folder, samples=drawn, prompts=asked, training=training, iteration=iteration)
         self._add(step, self.training_facts.update)
 
     def _save(self) -> None:
-        draft = self._draft(self.wanted.model)
+        draft = self._draft(self.targets.model)
         step = SaveStep(output=draft.path.resolve())
         self._add(step, lambda facts: draft.commit(metrics={**self.training_facts, "save": facts}))
 
     def _evaluate(self, job_dir: Path) -> None:
-        draft = self._draft(self.wanted.evaluation)
+        draft = self._draft(self.targets.evaluation)
         answers = draft.path / COMPLETIONS
         answers.mkdir(exist_ok=True)
         step = self._sample_step(
@@ -167,7 +169,7 @@ class Plan:
         sampling = self.config.sampling
         return SampleStep(
             version=str(draft.ref),
-            model=_name(self.wanted.model),
+            model=_name(self.targets.model),
             instruction=self.config.instructions.correct,
             against=self.config.instructions.wrong,
             batch_tokens=sampling.batch_tokens,
@@ -185,12 +187,12 @@ class Plan:
     @property
     def _is_answered(self) -> bool:
         """Whether the model was evaluated, be it that its answers are not scored yet."""
-        named = self.wanted.evaluation
+        named = self.targets.evaluation
         return self._has(named) or (self.store.draft_path(named) / ANSWERED).exists()
 
     def _loaded(self) -> Any:
         """The model that the job loads: the wanted one where it is there, else the one before, else the run's own."""
-        source = self.store.find(self.wanted.model) or self.inputs.before
+        source = self.store.find(self.targets.model) or self.inputs.previous_model
         if source is None:
             return self.config.model
         return version_model(self.config, self.store, source)
@@ -215,7 +217,7 @@ class Plan:
         return write_table(path, pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}))
 
 
-def version_model(config: RunConfig, store: Store, ref: StageRef) -> HubModel:
+def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
     """A model version as a launch loads it."""
     return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
 

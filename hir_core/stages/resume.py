@@ -10,24 +10,24 @@ import polars as pl
 from hir_core.config import LearnedRelabel
 from hir_core.stages.identity import Scored
 from hir_core.stages.run import Outputs, Run
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
-def reached(run: Run, prompts: pl.DataFrame) -> int | None:
+def last_completed_iteration(run: Run, prompts: pl.DataFrame) -> int | None:
     """The last iteration whose model this config has made and evaluated; None where it has not made the first.
 
     Args:
         run: whose store is looked into; hold its lock where another process may write.
         prompts: its prompts, as `Run.check` returns them.
     """
-    made = made_so_far(run, prompts)
+    made = completed_iterations(run, prompts)
     return made[-1].model.iteration if made else None
 
 
-def made_so_far(run: Run, prompts: pl.DataFrame) -> list[Outputs]:
+def completed_iterations(run: Run, prompts: pl.DataFrame) -> list[Outputs]:
     """Every model that this config has made and evaluated, and what the model drew for the iteration after.
 
-    Arguments as for `reached`.
+    Arguments as for `last_completed_iteration`.
     """
     asked = run.store.find(run.identities.prompts(prompts))
     if asked is None:
@@ -48,16 +48,18 @@ def made_so_far(run: Run, prompts: pl.DataFrame) -> list[Outputs]:
     return made
 
 
-def _outputs(run: Run, prompts: StageRef, triples: StageRef | None, before: StageRef | None) -> Outputs | None:
+def _outputs(
+    run: Run, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None
+) -> Outputs | None:
     find, named = run.store.find, run.identities
-    model = find(named.model(prompts, triples, before))
+    model = find(named.model(prompts, triples, previous_model))
     evaluation = model and find(named.evaluation(prompts, str(model), model.iteration))
     if model is None or evaluation is None:
         return None
     return Outputs(model, evaluation, find(named.samples(prompts, str(model), model.iteration + 1)))
 
 
-def _triples_from(run: Run, prompts: StageRef, outputs: Outputs, scored: list[Scored]) -> StageRef | None:
+def _triples_from(run: Run, prompts: VersionRef, outputs: Outputs, scored: list[Scored]) -> VersionRef | None:
     """The triples made from what a model drew, which joins `scored`; None where the loop has not come so far."""
     find, named, samples = run.store.find, run.identities, outputs.samples
     rewards = samples and find(named.rewards(prompts, samples))

@@ -51,8 +51,8 @@ class ScoreLaunch:
         return [known[content_key(*text)] for text in zip(queries, completions, strict=True)]
 
     def _folder(self, reward: RewardModel) -> Path:
-        law = canonical_json([reward.law(), self.config.is_bf16])
-        return self.config.run_dir / "launches" / f"score-{hashlib.sha256(law.encode()).hexdigest()[:8]}"
+        fingerprint = canonical_json([reward.fingerprint(), self.config.is_bf16])
+        return self.config.run_dir / "launches" / f"score-{hashlib.sha256(fingerprint.encode()).hexdigest()[:8]}"
 
     def _write_job(self, folder: Path, reward: RewardModel, texts: dict[str, tuple[str, str]]) -> None:
         scores, requests = (folder / "scores").resolve(), (folder / "requests.parquet").resolve()

@@ -1,7 +1,7 @@
 """Each stage of the loop as a function of versions: known already? return it; else draft, do, check, commit.
 
 `Run` holds what all stages of one run share. prompts, demonstrations, score and relabel are Polars on the driver;
-train, evaluate and sample are steps of one launch per iteration (`advance`). Iteration 0 makes the seed model,
+train, evaluate and sample are steps of one launch per iteration (`train_iteration`). Iteration 0 makes the seed model,
 iteration i >= 1 trains it on triples@i, made from samples@i, which model@(i-1) drew.
 
     samples@i -> rewards@i [-> instructions@i] -> triples@i -> models@i -> evaluations@i, samples@(i+1)
@@ -34,21 +34,21 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.relabelers.demonstrations import demonstrations
 from hir_core.relabelers.learned import writing_demonstrations
 from hir_core.relabelers.registry import build_relabeler
-from hir_core.relabelers.verification import believed, shares
+from hir_core.relabelers.verification import shares, verified
 from hir_core.rewards.registry import build_reward
 from hir_core.rewards.reward import attribute_means, not_judged_reasons
 from hir_core.schemas import SCHEMAS, Evaluations, Triples, as_declared, as_written
 from hir_core.stages.evaluation import summarise
 from hir_core.stages.identity import Identities, Scored
-from hir_core.stages.instruct import Instructing
-from hir_core.stages.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Wanted, set_answers_aside, version_model
+from hir_core.stages.instruct import InstructionWriting
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, Facts, Inputs, Plan, Targets, set_answers_aside, version_model
 from hir_core.stages.reward_launch import ScoreLaunch
-from hir_core.store.branches import LineNotes
+from hir_core.store.branches import BranchLog
 from hir_core.store.draft import Draft
 from hir_core.store.files import read_json, read_parts
-from hir_core.store.manifest import Identity, Manifest, mix
+from hir_core.store.manifest import Identity, Manifest, value_counts
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 NOT_ASKED = "without a verdict, or empty"
 
@@ -57,9 +57,9 @@ NOT_ASKED = "without a verdict, or empty"
 class Outputs:
     """What one launch leaves: the model, its evaluation, and the samples for the next iteration, if there is one."""
 
-    model: StageRef
-    evaluation: StageRef
-    samples: StageRef | None
+    model: VersionRef
+    evaluation: VersionRef
+    samples: VersionRef | None
 
 
 class Run:
@@ -74,21 +74,21 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.store = Store(config.run_dir)
-        self.line = LineNotes(config.run_dir, config.line, config.retention)
+        self.branch = BranchLog(config.run_dir, config.branch, config.retention)
         self.on_progress: Callable[[Progress], None] = _ignore
         self.reward = build_reward(config.reward, ScoreLaunch(config, self._run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
         self.identities = Identities(config, self.reward, self.relabeler)
 
-    def table(self, ref: StageRef) -> pl.DataFrame:
+    def table(self, ref: VersionRef) -> pl.DataFrame:
         """A version's rows, its files checked against their digests."""
         return as_declared(SCHEMAS[ref.stage], self.store.table(ref).collect())
 
-    def facts(self, ref: StageRef) -> dict[str, Any]:
+    def facts(self, ref: VersionRef) -> dict[str, Any]:
         """The metrics that a version's manifest holds."""
         return dict(self.store.manifest(ref).metrics)
 
-    def made_from(self, ref: StageRef, stage: str) -> list[Manifest]:
+    def made_from(self, ref: VersionRef, stage: str) -> list[Manifest]:
         """The manifests of those versions of a stage that a version is made from."""
         parents = [name for name in self.store.manifest(ref).parents if name.startswith(f"{stage}/")]
         return [self.store.manifest(self.store.resolve(name)) for name in parents]
@@ -111,16 +111,19 @@ class Run:
         self._writing(prompts)
         return prompts
 
-    def prompts(self) -> StageRef:
+    def prompts(self) -> VersionRef:
         """Reads the prompts of every source, split into train and test."""
         prompts, rejected = self._loaded_prompts
-        sources = {"sources": self.config.law()["prompts"], "also": self.config.evaluation.law()["also"]}
+        sources = {
+            "sources": self.config.fingerprint()["prompts"],
+            "also": self.config.evaluation.fingerprint()["also"],
+        }
         rows_in = prompts.height + sum(rejected.values())
         conversations = prompts.height - prompts["history"].null_count()
         facts = {**sources, **({"conversations": conversations} if conversations else {})}
         return self._commit(self.identities.prompts(prompts), prompts, rows_in, rejected, facts)
 
-    def demonstrations(self, prompts: StageRef) -> StageRef | None:
+    def demonstrations(self, prompts: VersionRef) -> VersionRef | None:
         """Reference answers as triples for the warm start, or None where the run has none."""
         warm = self.config.warm_start
         if warm is None:
@@ -130,7 +133,7 @@ class Run:
             return found
         return self._commit(named, self._demonstrations(self.table(prompts), warm.demonstrations))
 
-    def score(self, prompts: StageRef, samples: StageRef) -> StageRef:
+    def score(self, prompts: VersionRef, samples: VersionRef) -> VersionRef:
         """Judges every sample."""
         named = self.identities.rewards(prompts, samples)
         if found := self._known(named):
@@ -148,7 +151,7 @@ class Run:
         }
         return self._commit(named, rewards, drawn.height, metrics=facts)
 
-    def relabel(self, prompts: StageRef, scored: Sequence[Scored]) -> StageRef:
+    def relabel(self, prompts: VersionRef, scored: Sequence[Scored]) -> VersionRef:
         """Gives every sample the instruction that it is right under, or counts why it has none.
 
         Args:
@@ -173,7 +176,7 @@ class Run:
                 f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
                 "which learns from wrong ones"
             )
-        facts: Facts = {"instructions": mix(triples["instruction"])}
+        facts: Facts = {"instructions": value_counts(triples["instruction"])}
         if told:
             facts["written"] = shares(told)
         writing = self._writing(self.table(prompts))
@@ -181,7 +184,7 @@ class Run:
 
     # --- in a launch -------------------------------------------------------------------------------------------------
 
-    def instruct(self, prompts: StageRef, samples: StageRef, rewards: StageRef) -> StageRef | None:
+    def instruct(self, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef | None:
         """Has a model write what each sample is a demonstration of, and checks it; None where rules say it."""
         if not isinstance(self.config.relabel, LearnedRelabel):
             return None
@@ -193,19 +196,19 @@ class Run:
         draft, own = self.store.draft(named), self.config.instructions
         drew = self.store.resolve(self.store.manifest(samples).parents[1])
         policy = version_model(self.config, self.store, drew)
-        made = Instructing(self.config, draft, policy, asked, self._run_job)
+        made = InstructionWriting(self.config, draft, policy, asked, self._run_job)
         written, weights = made.run()
-        rows = believed(asked, written, weights, own, self.config.relabel.margin, self._begin("believe", asked.height))
+        rows = verified(asked, written, weights, own, self.config.relabel.margin, self._begin("believe", asked.height))
         draft.write("0", rows)
         left_out = {NOT_ASKED: drawn.height - rows.height} if rows.height < drawn.height else {}
         return draft.commit(rows_in=drawn.height, rejected=left_out, metrics=shares([rows]))
 
-    def advance(
+    def train_iteration(
         self,
-        prompts: StageRef,
-        triples: StageRef | None,
-        samples: StageRef | None,
-        before: StageRef | None,
+        prompts: VersionRef,
+        triples: VersionRef | None,
+        samples: VersionRef | None,
+        previous_model: VersionRef | None,
     ) -> Outputs:
         """Trains, evaluates and samples in one launch; does only what no version holds yet.
 
@@ -216,22 +219,22 @@ class Run:
             samples: what the triples were made from; None for demonstrations.
             before: the model to train; None in iteration 0.
         """
-        inputs = Inputs(prompts, triples, samples, before)
+        inputs = Inputs(prompts, triples, samples, previous_model)
         # A second model would have no room beside the one that still samples.
         score = set_answers_aside if self.reward.launches else self._finish_evaluation
         plan = Plan(self.config, self.store, inputs, self._wanted(inputs), self.table(prompts), score)
         if not plan.is_done:
             self._launch(plan)
-        if self.store.find(plan.wanted.evaluation) is None:
+        if self.store.find(plan.targets.evaluation) is None:
             self._score_together(plan)
-        return self._outputs(plan.wanted)
+        return self._outputs(plan.targets)
 
-    def _wanted(self, inputs: Inputs) -> Wanted:
+    def _wanted(self, inputs: Inputs) -> Targets:
         prompts = inputs.prompts
-        named = self.identities.model(prompts, inputs.triples, inputs.before)
+        named = self.identities.model(prompts, inputs.triples, inputs.previous_model)
         model, iteration = f"{named.stage}/{named.id}", named.iteration
         is_last = iteration >= self.config.iterations
-        return Wanted(
+        return Targets(
             model=named,
             evaluation=self.identities.evaluation(prompts, model, iteration),
             samples=None if is_last else self.identities.samples(prompts, model, iteration + 1),
@@ -239,9 +242,9 @@ class Run:
 
     def _launch(self, plan: Plan) -> None:
         check_launch(self.config.launch)  # refused: nothing is written
-        for named in plan.wanted:
-            self.line.note(named)  # before the first of them is committed
-        job_dir = self.config.run_dir / "launches" / f"{plan.wanted.model.iteration:04d}"
+        for named in plan.targets:
+            self.branch.note(named)  # before the first of them is committed
+        job_dir = self.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
         try:
             plan.write(job_dir)
             self._run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))))
@@ -265,9 +268,9 @@ class Run:
 
     def _score_together(self, plan: Plan) -> None:
         """Scores the answers that were set aside; in the same launch the new samples, for `score` to find."""
-        draft = self.store.draft(plan.wanted.evaluation)
+        draft = self.store.draft(plan.targets.evaluation)
         texts = read_parts(draft.path / COMPLETIONS).select("prompt_id", "completion")
-        drawn = None if plan.wanted.samples is None else self.store.find(plan.wanted.samples)
+        drawn = None if plan.targets.samples is None else self.store.find(plan.targets.samples)
         if drawn is not None:
             texts = pl.concat([texts, self.table(drawn).select("prompt_id", "completion")])
         self.reward.on_rows = self._begin("score", texts.height)
@@ -287,16 +290,16 @@ class Run:
         summary["not_judged_reasons"] = not_judged_reasons(judged)
         draft.commit(rows_in=asked.filter(pl.col("split") == "test").height, metrics={**facts, **summary})
 
-    def _outputs(self, wanted: Wanted) -> Outputs:
-        model, evaluation = self._known(wanted.model), self._known(wanted.evaluation)
-        samples = None if wanted.samples is None else self._known(wanted.samples)
+    def _outputs(self, targets: Targets) -> Outputs:
+        model, evaluation = self._known(targets.model), self._known(targets.evaluation)
+        samples = None if targets.samples is None else self._known(targets.samples)
         assert model is not None
         assert evaluation is not None
         return Outputs(model, evaluation, samples)
 
-    def _known(self, named: Identity) -> StageRef | None:
+    def _known(self, named: Identity) -> VersionRef | None:
         """The version of this identity, if it is there; noted as one that the run uses either way."""
-        self.line.note(named)
+        self.branch.note(named)
         return self.store.find(named)
 
     # --- prompts and versions ----------------------------------------------------------------------------------------
@@ -334,7 +337,7 @@ class Run:
         rows_in: int | None = None,
         rejected: dict[str, int] | None = None,
         metrics: dict[str, Any] | None = None,
-    ) -> StageRef:
+    ) -> VersionRef:
         if found := self._known(named):
             return found
         draft = self.store.draft(named)

@@ -1,6 +1,6 @@
 """The lines of a run: which versions each of its configs uses, noted while it runs, for whoever clears up afterwards.
 
-    runs/<name>/lines.json      by name of the line (`line` in the config): versions, and the retention rule
+    runs/<name>/branches.json      by name of the line (`branch` in the config): versions, and the retention rule
 
 A fork leaves versions behind that look like any others; only the run itself can tell which it still asks for. Notes
 names, before the versions are there; leaves what may go to `retaining`. Written by the run's only writer.
@@ -17,10 +17,10 @@ from hir_core.errors import StoreError
 from hir_core.store.files import read_json, write_json
 from hir_core.store.manifest import Identity
 
-LINES = "lines.json"
+BRANCHES = "branches.json"
 
 
-class Line(BaseModel):
+class Branch(BaseModel):
     """What one config of a run uses."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,16 +37,16 @@ class Line(BaseModel):
         return not self.underway
 
 
-def read_lines(run_dir: Path) -> dict[str, Line]:
+def read_branches(run_dir: Path) -> dict[str, Branch]:
     """The lines of a run by name; empty where no run has noted any.
 
     Raises:
         StoreError: the file is damaged.
     """
-    path = run_dir / LINES
+    path = run_dir / BRANCHES
     try:
         raw = read_json(path)
-        return {str(name): Line.model_validate(line) for name, line in dict(raw).items()}
+        return {str(name): Branch.model_validate(branch) for name, branch in dict(raw).items()}
     except FileNotFoundError:
         return {}
     except (StoreError, ValidationError, TypeError, ValueError):
@@ -56,7 +56,7 @@ def read_lines(run_dir: Path) -> dict[str, Line]:
         ) from None
 
 
-class LineNotes:
+class BranchLog:
     """Notes what one run uses, as it asks for it.
 
     Args:
@@ -67,7 +67,7 @@ class LineNotes:
 
     def __init__(self, run_dir: Path, name: str, retention: RetentionConfig | None) -> None:
         self.run_dir, self.name, self.retention = run_dir, name, retention
-        self._line: Line | None = None
+        self._branch: Branch | None = None
         self._used: dict[str, None] = {}
 
     def note(self, named: Identity) -> None:
@@ -76,10 +76,10 @@ class LineNotes:
         Raises:
             StoreError: the run's folder cannot be written, or its notes are damaged.
         """
-        line, name = self._read(), f"{named.stage}/{named.id}"
+        branch, name = self._read(), f"{named.stage}/{named.id}"
         self._used[name] = None
-        is_known = name in line.versions or name in line.underway
-        self._write(line.versions, line.underway if is_known else (*line.underway, name))
+        is_known = name in branch.versions or name in branch.underway
+        self._write(branch.versions, branch.underway if is_known else (*branch.underway, name))
 
     def complete(self) -> None:
         """Notes that the run came to its end; what only its earlier configs used is forgotten.
@@ -89,19 +89,19 @@ class LineNotes:
         versions = self._read().versions
         self._write(versions if self._used.keys() <= set(versions) else tuple(self._used), ())
 
-    def _read(self) -> Line:
-        if self._line is None:
-            self._line = read_lines(self.run_dir).get(self.name, Line())
-        return self._line
+    def _read(self) -> Branch:
+        if self._branch is None:
+            self._branch = read_branches(self.run_dir).get(self.name, Branch())
+        return self._branch
 
     def _write(self, versions: tuple[str, ...], underway: tuple[str, ...]) -> None:
-        line = Line(versions=versions, underway=underway, retention=self.retention)
-        if line == self._line:
+        branch = Branch(versions=versions, underway=underway, retention=self.retention)
+        if branch == self._branch:
             return
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write to {self.run_dir}: {error.strerror}") from None
-        lines = read_lines(self.run_dir) | {self.name: line}
-        write_json(self.run_dir / LINES, {name: one.model_dump(mode="json") for name, one in lines.items()})
-        self._line = line
+        lines = read_branches(self.run_dir) | {self.name: branch}
+        write_json(self.run_dir / BRANCHES, {name: one.model_dump(mode="json") for name, one in lines.items()})
+        self._branch = branch

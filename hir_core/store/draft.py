@@ -24,7 +24,7 @@ from hir_core.store.files import finished_parts, read_json, sync, write_json, wr
 from hir_core.store.locks import exclusive
 from hir_core.store.manifest import Identity, Manifest, Part, code_version, utc_now
 from hir_core.store.validation import check_columns, check_table
-from hir_core.store.version import MANIFEST, StageRef, digests, problems_of, visible_files
+from hir_core.store.version import MANIFEST, VersionRef, digests, problems_of, visible_files
 
 
 class Draft:
@@ -36,7 +36,7 @@ class Draft:
         ref: what it will be.
     """
 
-    def __init__(self, ref: StageRef, identity: Identity) -> None:
+    def __init__(self, ref: VersionRef, identity: Identity) -> None:
         self.ref = ref
         self.identity = identity
         stage_dir = ref.path.parent
@@ -70,7 +70,7 @@ class Draft:
         rows_in: int | None = None,
         rejected: Mapping[str, int] | None = None,
         metrics: Mapping[str, Any] | None = None,
-    ) -> StageRef:
+    ) -> VersionRef:
         """Makes the draft a version, and returns its reference; if the version is there already, drops the draft.
 
         A failed commit leaves the draft as it was; a killed one leaves it to the next `Store.draft`.

@@ -38,7 +38,7 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
     def write(path: Path) -> None:
         frame.write_parquet(path, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS)
 
-    return _appear(folder / f"part-{name}.parquet", write)
+    return _write_atomically(folder / f"part-{name}.parquet", write)
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> Path:
@@ -47,7 +47,7 @@ def write_table(path: Path, frame: pl.DataFrame) -> Path:
     Raises:
         StoreError: the file cannot be written.
     """
-    return _appear(path, frame.write_parquet)
+    return _write_atomically(path, frame.write_parquet)
 
 
 def list_parts(folder: Path) -> list[Path]:
@@ -104,7 +104,7 @@ def write_text(path: Path, text: str) -> Path:
         StoreError: the file cannot be written.
     """
     data = text.encode("utf-8", "backslashreplace")
-    return _appear(path, lambda temporary: temporary.write_bytes(data))
+    return _write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_json(path: Path) -> Any:
@@ -129,7 +129,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _appear(path: Path, write: Callable[[Path], object]) -> Path:
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     # Not `*.parquet`: a plain glob by polars, unlike a shell's, takes hidden files too.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -18,17 +18,17 @@ from pathlib import Path
 
 from hir_core.config import RetentionConfig
 from hir_core.errors import StoreError
-from hir_core.store.branches import Line, read_lines
+from hir_core.store.branches import Branch, read_branches
 from hir_core.store.files import sync, write_json
-from hir_core.store.graph import Kin
+from hir_core.store.graph import VersionGraph
 from hir_core.store.locks import exclusive
 from hir_core.store.manifest import STAGES, VERSION_ID, Manifest, canonical_json, utc_now
 from hir_core.store.store import Store
-from hir_core.store.version import LET_GO, StageRef, let_go
+from hir_core.store.version import RELEASED, VersionRef, released
 
 WEIGHTS = ".safetensors"
-"""Ending of the files that are let go; config and tokenizer stay: they are small and say what the model was."""
-NO_LINES = "no run has noted what it uses: run the config once more, which finds nothing to do and notes it"
+"""Ending of the files that are released; config and tokenizer stay: they are small and say what the model was."""
+NO_BRANCHES = "no run has noted what it uses: run the config once more, which finds nothing to do and notes it"
 NO_RULE = "its config has no `retention`, which keeps everything"
 
 
@@ -36,7 +36,7 @@ NO_RULE = "its config has no `retention`, which keeps everything"
 class Kept:
     """A version that stays, and why."""
 
-    ref: StageRef
+    ref: VersionRef
     why: str
     weights: tuple[str, ...] = ()
     """The files of weights that it loses."""
@@ -48,12 +48,12 @@ class Kept:
 class Removed:
     """A version that may go, with its files' bytes."""
 
-    ref: StageRef
+    ref: VersionRef
     bytes: int
 
 
 @dataclass(frozen=True)
-class Sorted:
+class GcPlan:
     """A run's versions, sorted into those that stay and those that go."""
 
     kept: tuple[Kept, ...]
@@ -80,7 +80,7 @@ class Sorted:
         return sum(one.bytes for one in self.removed) + sum(one.bytes for one in self.emptied)
 
 
-def sort_out(store: Store, rule: RetentionConfig | None = None) -> Sorted:
+def plan_gc(store: Store, rule: RetentionConfig | None = None) -> GcPlan:
     """Sorts the versions of a run.
 
     Args:
@@ -91,48 +91,48 @@ def sort_out(store: Store, rule: RetentionConfig | None = None) -> Sorted:
         VersionCorrupt: a manifest is damaged, so that nobody knows what its version is made from.
         StoreError: the notes of its lines are damaged.
     """
-    kin, lines = Kin(store), read_lines(store.run_dir)
-    rules = {name: rule or line.retention for name, line in lines.items()}
+    graph, branches = VersionGraph(store), read_branches(store.run_dir)
+    rules = {name: rule or branch.retention for name, branch in branches.items()}
     without = [name for name, found in rules.items() if found is None]
-    if without or not lines:
-        why = f"line {', '.join(without)}: {NO_RULE}" if without else NO_LINES
-        return Sorted(tuple(Kept(ref, why) for ref in kin.refs.values()), (), why_all=why)
-    return _Sorting(kin, lines, {name: found for name, found in rules.items() if found}).result()
+    if without or not branches:
+        why = f"line {', '.join(without)}: {NO_RULE}" if without else NO_BRANCHES
+        return GcPlan(tuple(Kept(ref, why) for ref in graph.refs.values()), (), why_all=why)
+    return _GcPlanner(graph, branches, {name: found for name, found in rules.items() if found}).result()
 
 
 @dataclass
-class _Sorting:
-    kin: Kin
-    lines: Mapping[str, Line]
+class _GcPlanner:
+    graph: VersionGraph
+    branches: Mapping[str, Branch]
     rules: Mapping[str, RetentionConfig]
     why: dict[str, str] = field(default_factory=dict)
     """Why a version is kept, by name."""
     whole: dict[str, str] = field(default_factory=dict)
     """Why a model keeps its weights, by name."""
 
-    def result(self) -> Sorted:
-        for name, line in self.lines.items():
-            self._keep_line(name, line)
-        for name, line in self.lines.items():
-            self._keep_best(line, self.rules[name].best)
+    def result(self) -> GcPlan:
+        for name, branch in self.branches.items():
+            self._keep_branch(name, branch)
+        for name, branch in self.branches.items():
+            self._keep_best(branch, self.rules[name].best)
         for name in list(self.why):
             self._keep_ancestors(name)
-        gone = [name for name in self.kin.refs if name not in self.why]
-        return Sorted(
-            kept=tuple(self._kept(name) for name in self.kin.refs if name in self.why),
-            removed=tuple(Removed(self.kin.refs[name], self._bytes(name)) for name in self._children_first(gone)),
+        gone = [name for name in self.graph.refs if name not in self.why]
+        return GcPlan(
+            kept=tuple(self._kept(name) for name in self.graph.refs if name in self.why),
+            removed=tuple(Removed(self.graph.refs[name], self._bytes(name)) for name in self._children_first(gone)),
             rules=" · ".join(f"{name} {rule}" for name, rule in self.rules.items()),
         )
 
-    def _keep_line(self, name: str, line: Line) -> None:
-        used = [*line.versions, *line.underway]
-        there = [version for version in used if version in self.kin.refs]
+    def _keep_branch(self, name: str, branch: Branch) -> None:
+        used = [*branch.versions, *branch.underway]
+        there = [version for version in used if version in self.graph.refs]
         self.why |= {version: f"line {name} uses it" for version in there if version not in self.why}
         models = [version for version in there if version.startswith("models/")]
-        end = max((self.kin.refs[model].iteration for model in models), default=0)
+        end = max((self.graph.refs[model].iteration for model in models), default=0)
         for model in models:
-            iteration, last = self.kin.refs[model].iteration, self.rules[name].last
-            if not line.is_complete:
+            iteration, last = self.graph.refs[model].iteration, self.rules[name].last
+            if not branch.is_complete:
                 self._keep_weights(model, f"line {name} is not complete")
             elif iteration > end - last:
                 self._keep_weights(model, f"one of the last {last} of line {name}" if last > 1 else f"line {name} ends")
@@ -142,9 +142,11 @@ class _Sorting:
     def _keep_weights(self, model: str, why: str) -> None:
         self.whole.setdefault(model, why)
 
-    def _keep_best(self, line: Line, count: int) -> None:
+    def _keep_best(self, branch: Branch, count: int) -> None:
         """Keeps the most accurate models among those that were tested as the line's last one was."""
-        ranked = sorted(_scores(self.kin, line), key=lambda one: (-one[0], -self.kin.refs[one[1]].iteration, one[1]))
+        ranked = sorted(
+            _scores(self.graph, branch), key=lambda one: (-one[0], -self.graph.refs[one[1]].iteration, one[1])
+        )
         for place, (accuracy, model, evaluation) in enumerate(ranked[:count], start=1):
             why = f"accuracy {accuracy:.3f}, number {place} of {len(ranked)}"
             self._keep_weights(model, why)
@@ -155,43 +157,45 @@ class _Sorting:
         waiting = [name]
         while waiting:
             child = waiting.pop()
-            for parent in self.kin.manifests[child].parents:
-                if parent in self.kin.refs and parent not in self.why:
+            for parent in self.graph.manifests[child].parents:
+                if parent in self.graph.refs and parent not in self.why:
                     self.why[parent] = f"{child} is made from it"
                     waiting.append(parent)
 
     def _kept(self, name: str) -> Kept:
-        ref, manifest = self.kin.refs[name], self.kin.manifests[name]
+        ref, manifest = self.graph.refs[name], self.graph.manifests[name]
         if ref.stage != "models" or name in self.whole:
             return Kept(ref, self.whole.get(name, self.why[name]))
-        gone = self.kin.store.let_go(ref)
+        gone = self.graph.store.released(ref)
         parts = [part for part in manifest.parts if part.name.endswith(WEIGHTS) and part.name not in gone]
         return Kept(ref, self.why[name], tuple(part.name for part in parts), sum(part.bytes for part in parts))
 
     def _bytes(self, name: str) -> int:
-        gone = self.kin.store.let_go(self.kin.refs[name])
-        return sum(part.bytes for part in self.kin.manifests[name].parts if part.name not in gone)
+        gone = self.graph.store.released(self.graph.refs[name])
+        return sum(part.bytes for part in self.graph.manifests[name].parts if part.name not in gone)
 
     def _children_first(self, names: Sequence[str]) -> Iterator[str]:
         """The names in an order in which none comes after a version that it is made from."""
         left = dict.fromkeys(names)
         while left:
-            needed = {parent for name in left for parent in self.kin.manifests[name].parents}
+            needed = {parent for name in left for parent in self.graph.manifests[name].parents}
             free = [name for name in left if name not in needed]
             yield from free
             left = {name: None for name in left if name in needed}
 
 
-def _scores(kin: Kin, line: Line) -> Iterator[tuple[float, str, str]]:
+def _scores(graph: VersionGraph, branch: Branch) -> Iterator[tuple[float, str, str]]:
     """Accuracy, model and evaluation of every model in the run that was asked what the line's last one was asked."""
-    tested = [kin.manifests[name] for name in line.versions if name.startswith("evaluations/") and name in kin.refs]
+    tested = [
+        graph.manifests[name] for name in branch.versions if name.startswith("evaluations/") and name in graph.refs
+    ]
     if not tested:
         return
     test = _test(max(tested, key=lambda one: one.iteration))
-    for name, manifest in kin.manifests.items():
+    for name, manifest in graph.manifests.items():
         accuracy = manifest.metrics.get("overall", {}).get("accuracy")
         if manifest.stage == "evaluations" and accuracy is not None and _test(manifest) == test:
-            yield from ((accuracy, model, name) for model in _models(manifest.parents) if model in kin.refs)
+            yield from ((accuracy, model, name) for model in _models(manifest.parents) if model in graph.refs)
 
 
 def _test(evaluation: Manifest) -> tuple[str, frozenset[str]]:
@@ -207,7 +211,7 @@ def _models(names: Iterable[str]) -> list[str]:
 GONE = ".gone-"
 
 
-def remove(store: Store, found: Sorted) -> None:
+def remove(store: Store, found: GcPlan) -> None:
     """Removes the versions and weights that were sorted out; call it below `store.lock()`, under which they were.
 
     Raises:
@@ -217,7 +221,7 @@ def remove(store: Store, found: Sorted) -> None:
     sweep(store.run_dir)
     if found.is_nothing:
         return
-    with store.unread():
+    with store.exclusive_access():
         for removed in found.removed:
             _hide(removed.ref)
         for kept in found.emptied:
@@ -227,7 +231,7 @@ def remove(store: Store, found: Sorted) -> None:
 
 def leftovers(run_dir: Path) -> list[Path]:
     """What a removal that was killed has hidden or noted, and not deleted."""
-    return [*_hidden(run_dir), *_let_go_but_there(run_dir)]
+    return [*_hidden(run_dir), *_released_but_there(run_dir)]
 
 
 def sweep(run_dir: Path) -> list[Path]:
@@ -241,7 +245,7 @@ def sweep(run_dir: Path) -> list[Path]:
     return found
 
 
-def _hide(ref: StageRef) -> None:
+def _hide(ref: VersionRef) -> None:
     stage = ref.path.parent
     with exclusive(stage / ".lock", wait=True):  # no commit of this version meanwhile
         try:
@@ -253,7 +257,7 @@ def _hide(ref: StageRef) -> None:
 
 def _note(kept: Kept, why: str) -> None:
     folder = kept.ref.path
-    write_json(folder / LET_GO, let_go(folder) | dict.fromkeys(kept.weights, why))
+    write_json(folder / RELEASED, released(folder) | dict.fromkeys(kept.weights, why))
     sync(folder)
 
 
@@ -262,8 +266,8 @@ def _hidden(run_dir: Path) -> Iterator[Path]:
         yield from sorted(path for path in (run_dir / stage).glob(f"{GONE}*") if path.is_dir())
 
 
-def _let_go_but_there(run_dir: Path) -> Iterator[Path]:
-    for note in sorted((run_dir / "models").glob(f"*/{LET_GO}")):
+def _released_but_there(run_dir: Path) -> Iterator[Path]:
+    for note in sorted((run_dir / "models").glob(f"*/{RELEASED}")):
         if VERSION_ID.fullmatch(note.parent.name):
-            names = [name for name in let_go(note.parent) if name.endswith(WEIGHTS) and "/" not in name]
+            names = [name for name in released(note.parent) if name.endswith(WEIGHTS) and "/" not in name]
             yield from (path for name in names if (path := note.parent / name).is_file())

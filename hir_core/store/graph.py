@@ -12,12 +12,12 @@ import polars as pl
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import Manifest
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 Facts = dict[str, Any]
 
 
-class Kin:
+class VersionGraph:
     """Which versions of a run are made from which.
 
     Args:
@@ -28,21 +28,21 @@ class Kin:
         self.store = store
         self.refs = {str(ref): ref for ref in store.versions()}
         self.manifests: dict[str, Manifest] = {name: store.manifest(ref) for name, ref in self.refs.items()}
-        self.below: dict[str, list[StageRef]] = {}
+        self.below: dict[str, list[VersionRef]] = {}
         for name, manifest in self.manifests.items():
             for parent in dict.fromkeys(manifest.parents):
                 self.below.setdefault(parent, []).append(self.refs[name])
 
-    def children(self, ref: StageRef, stage: str) -> list[StageRef]:
+    def children(self, ref: VersionRef, stage: str) -> list[VersionRef]:
         """The versions of a stage that are made from this one, in the order of the loop."""
         return [child for child in self.below.get(str(ref), []) if child.stage == stage]
 
-    def parents(self, ref: StageRef, stage: str) -> list[StageRef]:
+    def parents(self, ref: VersionRef, stage: str) -> list[VersionRef]:
         """The versions of a stage that this one is made from and that are still there."""
         named = [name for name in self.manifests[str(ref)].parents if name in self.refs]
         return [self.refs[name] for name in named if self.refs[name].stage == stage]
 
-    def rows(self, ref: StageRef, where: pl.Expr) -> list[Facts]:
+    def rows(self, ref: VersionRef, where: pl.Expr) -> list[Facts]:
         """The rows of a version that fit, each with the version's name."""
         (key,) = SCHEMAS[ref.stage].primary_key()
         found = self.store.table(ref).filter(where).sort(key).collect().to_dicts()

@@ -54,7 +54,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 class Reader:
-    """Somebody who reads a folder's files: from `begin` on until it is dropped, nobody else has the folder `alone`.
+    """Somebody who reads a folder's files: from `begin` on until it is dropped, nobody else has the folder `exclusive`.
 
     Readers share the folder, sign nothing and write nothing, and wait for nothing but the moment of a removal.
     """
@@ -75,7 +75,7 @@ class Reader:
         self._share()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Keeps all other readers out for the moment that it takes to remove something.
 
         Raises:

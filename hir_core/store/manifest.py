@@ -24,7 +24,7 @@ INSTRUCTIONS_KEPT = 20
 OTHER = "other"
 
 
-def mix(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
+def value_counts(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
     """How often each value stands there, the most frequent first; those beyond `kept` count together as `other`."""
     named = (
         values.cast(pl.String)
@@ -170,8 +170,8 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
     Args:
         stage: one of `STAGES`.
         iteration: which round of the loop it belongs to.
-        config: the settings that decide its result (`law()` of the parts concerned), as plain JSON values.
-        parents: the versions it is made from, each as `stage/id`; a `StageRef` written with `str()` is one.
+        config: the settings that decide its result (`fingerprint()` of the parts concerned), as plain JSON values.
+        parents: the versions it is made from, each as `stage/id`; a `VersionRef` written with `str()` is one.
 
     Raises:
         pydantic.ValidationError: the stage, iteration or a parent is not one.

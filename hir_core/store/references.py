@@ -11,7 +11,7 @@ from pathlib import Path
 from hir_core.errors import VersionNotFound, did_you_mean
 from hir_core.store.manifest import STAGES
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 _VERSION = re.compile(rf"(?:(?P<run>.+)/)?(?P<version>(?:{'|'.join(STAGES)})[@/][^/]*)/?")
 
@@ -37,7 +37,7 @@ def find_run(name: str, runs_dir: Path) -> Path:
     raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_there_are(runs_dir)}")
 
 
-def find_version(text: str, runs_dir: Path) -> tuple[Store, StageRef]:
+def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
     """The version that a person means, and the store of its run; the run may be left out where there is one only.
 
     Raises:

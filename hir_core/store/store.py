@@ -28,7 +28,16 @@ from hir_core.errors import StoreError, VersionCorrupt, VersionNotFound
 from hir_core.store.files import read_json
 from hir_core.store.locks import Reader, exclusive
 from hir_core.store.manifest import STAGES, VERSION_ID, Identity, Manifest
-from hir_core.store.version import MANIFEST, StageRef, difference, digests, let_go, problems_of, remedy, visible_files
+from hir_core.store.version import (
+    MANIFEST,
+    VersionRef,
+    difference,
+    digests,
+    problems_of,
+    released,
+    remedy,
+    visible_files,
+)
 
 if TYPE_CHECKING:
     from hir_core.store.draft import Draft
@@ -70,14 +79,14 @@ class Store:
             yield
 
     @contextmanager
-    def unread(self) -> Iterator[None]:
+    def exclusive_access(self) -> Iterator[None]:
         """Keeps readers out for the moment that it takes to remove something; who has this very store may go on.
 
         Raises:
             RunLocked: somebody else reads a version of the run now.
             StoreError: the run's folder cannot be locked.
         """
-        with self._reader.alone():
+        with self._reader.exclusive():
             yield
 
     def draft(self, identity: Identity) -> Draft:
@@ -102,7 +111,7 @@ class Store:
 
     # --- finding ---
 
-    def find(self, identity: Identity) -> StageRef | None:
+    def find(self, identity: Identity) -> VersionRef | None:
         """The committed version of this identity, or None: the answer to "already done?".
 
         Raises:
@@ -120,7 +129,7 @@ class Store:
             )
         return ref
 
-    def versions(self, stage: str | None = None) -> list[StageRef]:
+    def versions(self, stage: str | None = None) -> list[VersionRef]:
         """All committed versions, or those of one stage, in the order of the loop; reads folder names only.
 
         Raises:
@@ -128,7 +137,7 @@ class Store:
         """
         return [ref for name in STAGES if stage in (None, name) for ref in self._versions_of(name)]
 
-    def resolve(self, text: str) -> StageRef:
+    def resolve(self, text: str) -> VersionRef:
         """The version that a person means by `samples@3`, `samples@latest` or `samples/0003-3fa1c2d4`.
 
         `@latest` is the last iteration, and of its forks (same iteration, other config) the one committed last. `@3`
@@ -152,7 +161,7 @@ class Store:
 
     # --- reading ---
 
-    def manifest(self, ref: StageRef) -> Manifest:
+    def manifest(self, ref: VersionRef) -> Manifest:
         """What is known about a version.
 
         Raises:
@@ -172,17 +181,17 @@ class Store:
             raise VersionCorrupt(f"{ref}: {MANIFEST} is that of {manifest.stage}/{manifest.id}{remedy(path.parent)}")
         return manifest
 
-    def let_go(self, ref: StageRef) -> dict[str, str]:
-        """Why each file of a version that `hir gc` has let go is no longer there, by name; empty but for old models.
+    def released(self, ref: VersionRef) -> dict[str, str]:
+        """Why each file of a version that `hir gc` has released is no longer there, by name; empty but for old models.
 
         Raises:
             VersionNotFound: there is no such version.
             StoreError: the note that says so is damaged.
         """
-        return let_go(self._folder(ref))
+        return released(self._folder(ref))
 
-    def verify(self, ref: StageRef) -> None:
-        """Returns if a version's files are exactly those of its manifest, byte for byte, but for weights let go.
+    def verify(self, ref: VersionRef) -> None:
+        """Returns if a version's files are exactly those of its manifest, byte for byte, but for weights released.
 
         A digest is computed once per process and file, and again only when the file changes.
 
@@ -192,7 +201,7 @@ class Store:
         """
         self._verified(ref)
 
-    def table(self, ref: StageRef) -> pl.LazyFrame:
+    def table(self, ref: VersionRef) -> pl.LazyFrame:
         """A version's table, verified; polars promises no row order, so sort where order matters.
 
         Raises:
@@ -201,7 +210,7 @@ class Store:
         """
         return pl.scan_parquet(self.parts(ref))
 
-    def parts(self, ref: StageRef) -> list[Path]:
+    def parts(self, ref: VersionRef) -> list[Path]:
         """The files of a version's table, verified, by name: this order, and that within each, is the table's.
 
         Raises:
@@ -213,29 +222,29 @@ class Store:
         manifest = self._verified(ref)
         return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
-    def folder(self, ref: StageRef) -> Path:
+    def folder(self, ref: VersionRef) -> Path:
         """A version's folder, verified and whole: what `transformers` loads a model from.
 
         Raises:
             VersionNotFound: there is no such version.
             VersionCorrupt: its files are not what its manifest says.
-            StoreError: it is a model whose weights were let go.
+            StoreError: it is a model whose weights were released.
         """
         self._verified(ref)
         folder = self._folder(ref)
-        if gone := self.let_go(ref):
+        if gone := self.released(ref):
             raise StoreError(
-                f"{ref} is needed for its weights, which `hir gc` has let go ({next(iter(gone.values()))}); to "
+                f"{ref} is needed for its weights, which `hir gc` has released ({next(iter(gone.values()))}); to "
                 f"remake them delete {folder} and run the config again that made it, or start from one that has them"
             )
         return folder
 
-    def _verified(self, ref: StageRef) -> Manifest:
+    def _verified(self, ref: VersionRef) -> Manifest:
         self._reader.begin()
         manifest, folder = self.manifest(ref), self._folder(ref)
         expected = {part.name: part for part in manifest.parts}
         found = {path.name: path for path in visible_files(folder)}
-        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys() - self.let_go(ref).keys())]
+        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys() - self.released(ref).keys())]
         problems += [f"{name} does not belong to it" for name in sorted(found.keys() - expected.keys())]
         common = sorted(expected.keys() & found.keys())
         for name, digest in zip(common, digests([found[name] for name in common]), strict=True):
@@ -251,10 +260,10 @@ class Store:
 
         return Draft(self._ref(identity.stage, identity.id), identity)
 
-    def _ref(self, stage: str, version_id: str) -> StageRef:
-        return StageRef(stage, version_id, self.run_dir / stage / version_id)
+    def _ref(self, stage: str, version_id: str) -> VersionRef:
+        return VersionRef(stage, version_id, self.run_dir / stage / version_id)
 
-    def _folder(self, ref: StageRef) -> Path:
+    def _folder(self, ref: VersionRef) -> Path:
         """Where a version lies in this run, whatever path its reference carries."""
         if ref.stage not in STAGES or not VERSION_ID.fullmatch(ref.id):
             raise VersionNotFound(f"`{ref}` names no version: expected stage/id, as in samples/0003-3fa1c2d4")
@@ -268,7 +277,7 @@ class Store:
         for place in (path.parent, path):
             _refuse_link(place)
 
-    def _versions_of(self, stage: str) -> list[StageRef]:
+    def _versions_of(self, stage: str) -> list[VersionRef]:
         folder = self.run_dir / stage
         _refuse_link(folder)
         if not folder.is_dir():
@@ -278,7 +287,7 @@ class Store:
         refs = [self._ref(stage, name) for name in names]
         return sorted(refs, key=lambda ref: (ref.iteration, ref.id))
 
-    def _by_iteration(self, text: str, stage: str, iteration: str) -> StageRef:
+    def _by_iteration(self, text: str, stage: str, iteration: str) -> VersionRef:
         there = self._versions_of(stage)
         if not there:
             raise VersionNotFound(f"no version `{text}` in {self.run_dir}; {self._what_there_is(stage)}")

@@ -18,12 +18,12 @@ from hir_core.store.files import read_json
 from hir_core.store.manifest import Part
 
 MANIFEST = "manifest.json"
-LET_GO = ".let-go.json"
-"""In a model's folder: which of its files `hir gc` has let go, and why. Its manifest stays as it was committed."""
+RELEASED = ".released.json"
+"""In a model's folder: which of its files `hir gc` has released, and why. Its manifest stays as it was committed."""
 
 
 @dataclass(frozen=True)
-class StageRef:
+class VersionRef:
     """A version, committed or to be, by name: pass this between stages, never a frame."""
 
     stage: str
@@ -53,13 +53,13 @@ def visible_files(folder: Path) -> list[Path]:
     return paths
 
 
-def let_go(folder: Path) -> dict[str, str]:
-    """Why each file of a version that `hir gc` has let go is no longer there, by name; empty but for old models.
+def released(folder: Path) -> dict[str, str]:
+    """Why each file of a version that `hir gc` has released is no longer there, by name; empty but for old models.
 
     Raises:
         StoreError: the note that says so is damaged.
     """
-    path = folder / LET_GO
+    path = folder / RELEASED
     try:
         return {str(name): str(why) for name, why in dict(read_json(path)).items()}
     except FileNotFoundError:

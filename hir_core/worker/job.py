@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from hir_core.config import HubModel
 from hir_core.errors import ConfigError
-from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, ScoreStep, TrainStep, WeighStep
+from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, SaveStep, ScoreStep, TrainStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, as_many_as_any_rank, finished_keys
@@ -28,7 +28,7 @@ from hir_core.store.files import read_parts
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import Layout
 from hir_core.training.losses import TripleLoss
-from hir_core.worker.logprobs import weigh
+from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
 
 
@@ -66,15 +66,15 @@ class Job:
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
-    def do(self, step: TrainStep | SaveStep | SampleStep | WeighStep) -> dict[str, Any]:
+    def do(self, step: TrainStep | SaveStep | SampleStep | LogprobStep) -> dict[str, Any]:
         """Does one step and returns what is worth knowing about it."""
         started = time.monotonic()
         if isinstance(step, TrainStep):
             facts = self.train(step)
         elif isinstance(step, SaveStep):
             facts = self.save(step.output)
-        elif isinstance(step, WeighStep):
-            facts = weigh(step, self.rank, self.model.eval(), self.renderer, self.layout)
+        elif isinstance(step, LogprobStep):
+            facts = score_logprobs(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
             facts = self.sample(step)
         seconds = time.monotonic() - started

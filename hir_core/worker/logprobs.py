@@ -1,4 +1,4 @@
-"""The step that weighs outputs: how likely a model finds tokens that it drew under instructions written since.
+"""The step that scores outputs: how likely a model finds tokens that it drew under instructions written since.
 
 Reads outputs and the Samples parts that hold the instructions; writes Weights parts as they are finished. Leaves
 believing an instruction to the driver.
@@ -11,26 +11,26 @@ from typing import Any
 import polars as pl
 import torch
 
-from hir_core.launch.job_spec import WeighStep
+from hir_core.launch.job_spec import LogprobStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling.data_parallel import Meter, PartWriter, as_many_as_any_rank, batches, finished_keys
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
 from hir_core.modeling.zero import is_partitioned
-from hir_core.schemas import Samples, Weights
+from hir_core.schemas import Logprobs, Samples
 from hir_core.store.files import list_parts, read_parts
 from hir_core.training.batches import Example, Layout
 from hir_core.training.losses import Coefficients, TripleLoss
 
 
-def weigh(step: WeighStep, rank: Rank, model: Any, renderer: Renderer, layout: Layout) -> dict[str, Any]:
+def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: Layout) -> dict[str, Any]:
     """Weighs every output that no finished part holds yet, one forward pass each."""
     done = finished_keys(rank, step.output, "sample_id")
     asked = [example for example in _examples(step, renderer) if example.key not in done]
     mine = sorted(asked, key=lambda example: (example.length, example.key))[rank.rank :: rank.world_size]
     room = context_length(model)
     long = [example for example in mine if room is not None and example.length > room]
-    writer = PartWriter(rank, step.output, Weights.create_empty().schema, step.write_every_s)
+    writer = PartWriter(rank, step.output, Logprobs.create_empty().schema, step.write_every_s)
     meter = Meter(rank, step.type, "outputs", len(asked), len(mine))
     writer.add([{"sample_id": example.key, "logprob": None} for example in long])
     meter.add(len(long), 0)
@@ -57,7 +57,7 @@ def mean_logprobs(module: TripleLoss, examples: list[Example], layout: Layout) -
     return found
 
 
-def _examples(step: WeighStep, renderer: Renderer) -> list[Example]:
+def _examples(step: LogprobStep, renderer: Renderer) -> list[Example]:
     """The outputs for which a whole instruction was written, each under that instruction."""
     columns = ["prompt_id", "completion", "finish_reason"]
     written = read_parts(step.written, columns) if list_parts(step.written) else Samples.create_empty().select(columns)

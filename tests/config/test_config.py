@@ -77,7 +77,7 @@ def test_a_missing_deepspeed_file_elsewhere_is_not_replaced_by_a_shipped_one() -
     ],
 )
 def test_what_changes_speed_only_is_not_in_the_law(change: str, tmp_path: Path) -> None:
-    assert changed(change, tmp_path=tmp_path).law() == parse_config(TINY).law()
+    assert changed(change, tmp_path=tmp_path).fingerprint() == parse_config(TINY).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_what_changes_speed_only_is_not_in_the_law(change: str, tmp_path: Path) 
     ],
 )
 def test_what_changes_a_result_is_in_the_law(change: str, tmp_path: Path) -> None:
-    assert changed(change, tmp_path=tmp_path).law() != parse_config(TINY).law()
+    assert changed(change, tmp_path=tmp_path).fingerprint() != parse_config(TINY).fingerprint()
 
 
 def test_the_law_is_plain_json() -> None:
-    law = parse_config({**TINY, "prompts": [{"path": "a.jsonl"}]}).law()
-    assert json.loads(json.dumps(law)) == law
-    assert law["prompts"] == [{"type": "file", "path": "a.jsonl", "task": None, "test_share": 0.2, "seed": 0}]
+    fingerprint = parse_config({**TINY, "prompts": [{"path": "a.jsonl"}]}).fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint
+    assert fingerprint["prompts"] == [{"type": "file", "path": "a.jsonl", "task": None, "test_share": 0.2, "seed": 0}]
 
 
 # --- changes on the command line ---

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.cli.run import next_commands
 from flows.terminal.formatting import accuracy, duration, folded, printable, size
-from flows.terminal.run_table import COLUMNS, Display, fitting_columns, headline
+from flows.terminal.run_table import COLUMNS, RunTable, fitting_columns, headline
 from flows.terminal.version_list import describe_versions, metric_text, versions_text
 from hir_core.config.load import parse_config
 from hir_core.progress import Progress
@@ -28,7 +28,7 @@ from hir_core.stages.identity import Scored
 from hir_core.stages.run import Outputs, Run
 from hir_core.store.manifest import Identity, identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 ROW = {"query": "1 and 1?", "references": ["2"], "split": "train"}
 TEST_ROW = {"query": "1 and 2?", "references": ["3"], "split": "test"}
@@ -65,7 +65,7 @@ def outputs(run: Run) -> list[Outputs]:
     return [first, launched(run, 1, triples, first.model)]
 
 
-def launched(run: Run, iteration: int, triples: StageRef | None, before: StageRef | None) -> Outputs:
+def launched(run: Run, iteration: int, triples: VersionRef | None, before: VersionRef | None) -> Outputs:
     prompts = run.prompts()
     trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if before else {}
     parents = [str(ref) for ref in (prompts, triples, before) if ref]
@@ -83,7 +83,7 @@ def launched(run: Run, iteration: int, triples: StageRef | None, before: StageRe
     return Outputs(model, evaluation, samples)
 
 
-def commit(store: Store, named: Identity, rows: pl.DataFrame, metrics: dict[str, Any]) -> StageRef:
+def commit(store: Store, named: Identity, rows: pl.DataFrame, metrics: dict[str, Any]) -> VersionRef:
     draft = store.draft(named)
     draft.write("0", rows)
     return draft.commit(rows_in=rows.height, metrics=metrics)
@@ -342,10 +342,10 @@ def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path)
 # --- run ---
 
 
-def shown(run: Run, outputs: list[Outputs], act: Callable[[Display], None] = lambda _: None) -> list[str]:
+def shown(run: Run, outputs: list[Outputs], act: Callable[[RunTable], None] = lambda _: None) -> list[str]:
     """What the display prints where there is no terminal."""
     console = Console(file=io.StringIO(), width=80, markup=False, highlight=False, soft_wrap=True)
-    with Display(run, console) as display:
+    with RunTable(run, console) as display:
         act(display)
         display.row(outputs[0], run.score(run.prompts(), outputs[0].samples))
         display.row(outputs[1])
@@ -410,7 +410,7 @@ def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
 
 
 def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outputs]) -> None:
-    def make(_: Display) -> None:
+    def make(_: RunTable) -> None:
         commit(run.store, identity("evaluations", 9, {}, []), answers(), {})
 
     assert not any("nothing to do" in line for line in shown(run, outputs, make))
@@ -419,7 +419,7 @@ def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outpu
 def test_plain_lines_of_progress_come_after_a_silence_only(
     run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def report(display: Display) -> None:
+    def report(display: RunTable) -> None:
         display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
         monkeypatch.setattr("flows.terminal.progress_bar.SILENCE_S", 0.0)
         display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))

@@ -1,4 +1,4 @@
-"""A real run that is cleared up: a fork goes, old weights are let go, and it goes on as if nothing had happened."""
+"""A real run that is cleared up: a fork goes, old weights are released, and it goes on as if nothing had happened."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_the_fork_that_was_left_goes_and_nothing_of_the_line(story):
     assert removed == {"models/0001", "evaluations/0001"}
     gone = story.both.keys() - story.left.keys()
     lost = {one["version"] for one in story.collected["removed"]}
-    weights = {f"{one['version']}/{name}" for one in story.collected["kept"] for name in one["let_go"]}
+    weights = {f"{one['version']}/{name}" for one in story.collected["kept"] for name in one["released"]}
     assert gone == {path for path in story.both if path.rpartition("/")[0] in lost} | weights
     assert gone - weights <= story.old.keys()
     assert {path.split("-")[0] for path in weights} == {"models/0001"}

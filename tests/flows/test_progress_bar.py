@@ -22,7 +22,7 @@ from flows.terminal import progress_bar
 from hir_core.progress import Progress
 
 progress_bar.SILENCE_S = 0.0
-with progress_bar.Bar() as shown:
+with progress_bar.StatusLine() as shown:
     shown.tell("starting the launch for model 0", Progress("launch"))
     time.sleep(0.2)
     shown.say("a line that scrolls")

@@ -17,7 +17,7 @@ from report_runs import ITEMS, TESTED, Row, attacked_run, evaluated, judged, mak
 
 from flows.report.page import page
 from flows.report.svg import Layer, Line, Point, bar_plot, line_plot
-from flows.report.write import keep_drawn
+from flows.report.write import redraw
 from hir_core.inspect.report import report
 from hir_core.stages.evaluation import wilson_interval
 from hir_core.store.manifest import identity
@@ -313,7 +313,7 @@ def test_report_of_a_damaged_run_says_what_is_damaged(store):
 def test_a_page_that_cannot_be_drawn_is_a_warning_for_the_flow(store, monkeypatch):
     said: list[str] = []
     model = store.resolve("models@2")
-    keep_drawn(store, model, said.append)
+    redraw(store, model, said.append)
     assert said == []
     page_now = (store.run_dir / "report.html").read_bytes()
 
@@ -321,7 +321,7 @@ def test_a_page_that_cannot_be_drawn_is_a_warning_for_the_flow(store, monkeypatc
         raise RuntimeError(NASTY)
 
     monkeypatch.setattr("flows.report.page.page", fail)
-    keep_drawn(store, model, said.append)
+    redraw(store, model, said.append)
     (line,) = said
     assert line.startswith(f"warning: {store.run_dir}/report.html was not drawn anew (RuntimeError: red \\x1b[31m")
     assert "\x1b" not in line

@@ -77,7 +77,7 @@ def test_the_methods_of_a_task_and_seed_share_a_run_and_so_its_seed_model_and_fi
 
 def test_each_method_is_a_line_of_its_own_so_that_no_other_one_forgets_what_it_uses(tmp_path):
     _, arms = loaded(tmp_path)
-    assert [arm.config.line for arm in arms] == [arm.method for arm in arms]
+    assert [arm.config.branch for arm in arms] == [arm.method for arm in arms]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("comparisons/*.yaml")), ids=lambda path: path.stem)

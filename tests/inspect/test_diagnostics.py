@@ -10,16 +10,16 @@ from finished_run import commit, drawn
 from report_runs import triple
 
 from flows.report.summary import remarks
-from hir_core.inspect.diagnostics import tells_apart
+from hir_core.inspect.diagnostics import distinguishes_instructions
 from hir_core.inspect.report import report
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 from hir_core.training.batches import Batch
 from hir_core.training.losses import Coefficients, contrastive
 
 TWO = {"instructions": {"right": 30, "wrong": 70}}
-PARENT = StageRef("models", "0000-00000000", Path("models/0000-00000000"))
+PARENT = VersionRef("models", "0000-00000000", Path("models/0000-00000000"))
 TRAINING = {"contrastive": 1.0, "contrast": "instructions"}
 
 
@@ -51,12 +51,12 @@ def test_a_contrast_near_log_2_is_that_of_a_model_that_does_not_tell_two_instruc
 ):
     store = Store(tmp_path / "run")
     model, triples = map(store.manifest, taught(store, 2, training, contrast, told))
-    assert tells_apart(model, triples) is expected
+    assert distinguishes_instructions(model, triples) is expected
 
 
 def test_of_the_first_iteration_it_is_not_said(tmp_path):
     store = Store(tmp_path / "run")
-    assert tells_apart(*map(store.manifest, taught(store, 1, TRAINING, math.log(2), TWO))) is None
+    assert distinguishes_instructions(*map(store.manifest, taught(store, 1, TRAINING, math.log(2), TWO))) is None
 
 
 @pytest.mark.parametrize("per_token", [False, True])

@@ -106,7 +106,7 @@ def test_drafts_that_nobody_can_take_up_are_deleted(store):
     drafts = [draft(store, n=1), store.draft(identity("samples", 3, {"n": 2}, [])).path]
     drafts.append(Path(shutil.copytree(there.path, there.path.with_name(f".draft-{there.id}"))))
     note(store, store.versions())  # a run comes after them
-    later(store.run_dir / "lines.json")
+    later(store.run_dir / "branches.json")
     found = check_upkeep(store.run_dir)
     told = {one.where: one.what.partition(", ")[2] or one.what for one in found}
     assert told == {
@@ -133,10 +133,10 @@ def test_a_draft_that_somebody_took_up_meanwhile_is_left_alone(store):
 
 def test_what_belongs_to_a_writer_who_is_at_work_is_not_told(store):
     made = draft(store)
-    (store.run_dir / ".lines.json.0a1b.tmp").write_text("")
+    (store.run_dir / ".branches.json.0a1b.tmp").write_text("")
     with store.lock():
         assert told(store) == []
-    assert [place for _, place in told(store)] == [str(made.relative_to(store.run_dir)), ".lines.json.0a1b.tmp"]
+    assert [place for _, place in told(store)] == [str(made.relative_to(store.run_dir)), ".branches.json.0a1b.tmp"]
 
 
 def test_a_lock_that_a_killed_process_signed_is_stale_and_a_held_one_is_not(store):

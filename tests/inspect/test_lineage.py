@@ -6,7 +6,7 @@ import pytest
 from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
-from hir_core.inspect.lineage import find_row, story, trail
+from hir_core.inspect.lineage import find_row, row_history, trace
 from hir_core.store.store import Store
 
 
@@ -67,14 +67,14 @@ def demonstration(key: str) -> dict:
 def test_a_row_of_several_versions_is_told_from_the_last(store):
     commit(store, "prompts", 0, [], [prompt("p1", QUERIES["p1"])], {"n": 1})
     assert find_row(store, "p1")[0] == store.versions("prompts")[-1]
-    assert story(store, "p1")["prompt"]["version"] == str(store.versions("prompts")[-1])
+    assert row_history(store, "p1")["prompt"]["version"] == str(store.versions("prompts")[-1])
 
 
 # --- stories ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_has_all_its_samples_with_their_scores_and_triples(store):
-    told = story(store, "p1")
+    told = row_history(store, "p1")
     assert told["prompt"]["query"] == QUERIES["p1"][1]
     found = [
         (one["sample_id"], one["completion"], one["rewards"][0]["score"], one["triples"][0]["instruction"])
@@ -90,7 +90,7 @@ def test_a_prompt_has_all_its_samples_with_their_scores_and_triples(store):
 
 
 def test_every_row_of_every_sample_is_told_once(store):
-    told = [one for key in QUERIES for one in story(store, key)["samples"]]
+    told = [one for key in QUERIES for one in row_history(store, key)["samples"]]
     assert len({one["sample_id"] for one in told}) == len(told) == 12
     assert [one["rewards"][0]["score"] for one in told if one["iteration"] == 1] == SCORES[1]
     assert sum("triple_id" in one["triples"][0] for one in told) == store.manifest(store.resolve("triples@1")).rows + 6
@@ -98,19 +98,19 @@ def test_every_row_of_every_sample_is_told_once(store):
 
 @pytest.mark.parametrize(("key", "sample"), [("s1p11", "s1p11"), ("d1p11", "s1p11")])
 def test_a_sample_or_a_triple_leaves_only_this_sample(store, key, sample):
-    told = story(store, key)
+    told = row_history(store, key)
     assert [one["sample_id"] for one in told["samples"]] == [sample]
     assert told["prompt"]["prompt_id"] == "p1"
 
 
 def test_an_iteration_leaves_only_its_own(store):
-    assert [one["sample_id"] for one in story(store, "p1", 2)["samples"]] == ["s2p10", "s2p11"]
-    assert story(store, "p1", 7)["samples"] == []
-    assert [one["completion"] for one in story(store, "t1", 2)["evaluations"]] == ["4"]
+    assert [one["sample_id"] for one in row_history(store, "p1", 2)["samples"]] == ["s2p10", "s2p11"]
+    assert row_history(store, "p1", 7)["samples"] == []
+    assert [one["completion"] for one in row_history(store, "t1", 2)["evaluations"]] == ["4"]
 
 
 def test_a_sample_that_became_nothing_names_the_version_that_left_it_out(store):
-    (sample,) = story(store, "s1p30")["samples"]
+    (sample,) = row_history(store, "s1p30")["samples"]
     assert (sample["completion"], sample["rewards"][0]["score"]) == (LONG, None)
     assert sample["triples"] == [{"version": name(store, "triples@1")}]
 
@@ -118,15 +118,15 @@ def test_a_sample_that_became_nothing_names_the_version_that_left_it_out(store):
 def test_a_demonstration_is_told_without_a_sample(store):
     ref = commit(store, "triples", 0, [store.resolve("prompts@0")], [demonstration("shown")])
     for key in ("shown", "p1"):
-        assert [one["version"] for one in story(store, key)["demonstrations"]] == [str(ref)]
-    assert story(store, "shown")["samples"] == []
+        assert [one["version"] for one in row_history(store, key)["demonstrations"]] == [str(ref)]
+    assert row_history(store, "shown")["samples"] == []
 
 
 def test_a_fork_stands_beside_what_it_forks_from(store):
     parents = [store.resolve(text) for text in ("prompts@0", "samples@1", "rewards@1")]
-    sample = story(store, "s1p10")["samples"][0]
+    sample = row_history(store, "s1p10")["samples"][0]
     commit(store, "triples", 1, parents, [triple(sample, False)], {"other": 1})
-    told = [one.get("instruction") for one in story(store, "s1p10")["samples"][0]["triples"]]
+    told = [one.get("instruction") for one in row_history(store, "s1p10")["samples"][0]["triples"]]
     assert sorted(told) == [RIGHT, WRONG]
 
 
@@ -134,7 +134,7 @@ def test_a_fork_stands_beside_what_it_forks_from(store):
 
 
 def test_a_sample_leads_up_to_its_writer_and_down_to_the_model_trained_on_it(store):
-    (sample,) = trail(store, "s2p11")["samples"]
+    (sample,) = trace(store, "s2p11")["samples"]
     assert sample["model"]["version"] == name(store, "models@1")
     assert sample["model"]["parents"] == [name(store, "models@0"), name(store, "triples@1")]
     (below,) = sample["triples"]
@@ -145,16 +145,16 @@ def test_a_sample_leads_up_to_its_writer_and_down_to_the_model_trained_on_it(sto
 
 
 def test_a_trail_is_told_from_any_of_its_rows(store):
-    trails = [trail(store, key)["samples"] for key in ("s1p20", "d1p20")]
+    trails = [trace(store, key)["samples"] for key in ("s1p20", "d1p20")]
     assert trails[0] == trails[1]
-    assert trails[0][0] in trail(store, "p2")["samples"]
+    assert trails[0][0] in trace(store, "p2")["samples"]
 
 
 def test_a_damaged_version_on_the_way_is_told(store):
     damage(store.parts(store.resolve("rewards@2"))[0])
-    assert trail(store, "s1p10")
+    assert trace(store, "s1p10")
     with pytest.raises(VersionCorrupt, match="rewards/0002-"):
-        trail(store, "s2p10")
+        trace(store, "s2p10")
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------

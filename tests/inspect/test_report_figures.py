@@ -15,9 +15,9 @@ from finished_run import RIGHT, WRONG, commit, damage, drawn, prompt, trained
 from report_runs import TESTED, evaluated, judged, make_run, triple, without_columns
 
 from hir_core.errors import VersionCorrupt
-from hir_core.inspect.history import course
+from hir_core.inspect.history import history
 from hir_core.inspect.report import report
-from hir_core.store.graph import Kin
+from hir_core.store.graph import VersionGraph
 from hir_core.store.store import Store
 
 
@@ -146,7 +146,7 @@ def test_what_of_the_next_round_is_there_belongs_to_the_course(store, tmp_path):
     here = copy_of(store, tmp_path)
     prompts, model = here.resolve("prompts@0"), here.resolve("models@2")
     samples = commit(here, "samples", 3, [prompts, model], drawn(1, model))
-    assert [one.samples for one in course(Kin(here))][-1] == samples
+    assert [one.samples for one in history(VersionGraph(here))][-1] == samples
     last = report(here)["rounds"][-1]
     assert (last["iteration"], last["samples"]["rows"], last["rewards"], last["model"]) == (3, 6, None, None)
 

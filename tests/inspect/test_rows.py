@@ -11,7 +11,7 @@ from finished_run import LONG, commit, damage, drawn, hir
 from hir_core.errors import ConfigError, VersionCorrupt, VersionNotFound
 from hir_core.inspect.rows import draw, head
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def store(small_run) -> Store:
 
 
 @pytest.fixture
-def samples(store) -> StageRef:
+def samples(store) -> VersionRef:
     return store.resolve("samples@1")
 
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(store, samples, where, columns
 
 
 def test_the_same_seed_draws_the_same_rows_however_the_table_is_cut(tmp_path):
-    rows = drawn(1, StageRef("models", "0000-00000000", tmp_path))
+    rows = drawn(1, VersionRef("models", "0000-00000000", tmp_path))
     cuts = [commit(Store(tmp_path / str(parts)), "samples", 1, [], rows, parts=parts) for parts in (1, 3)]
     cuts.append(commit(Store(tmp_path / "backwards"), "samples", 1, [], rows[::-1], parts=6))
     draws = [keys(draw(Store(ref.path.parent.parent), ref, 4, 5)) for ref in cuts]

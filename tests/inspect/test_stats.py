@@ -12,7 +12,7 @@ from finished_run import COMPLETIONS, LONG, NASTY, RIGHT, WRONG, commit, damage,
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
 from hir_core.inspect.stats import figures, lengths, scores
-from hir_core.store.manifest import mix
+from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 
 
@@ -68,7 +68,7 @@ def test_many_scores_are_counted_in_ten_bars_that_hold_all():
 
 def test_a_mix_puts_the_rare_together():
     values = [f"v{n}" for n in range(30) for _ in range(n + 1)]
-    found = mix(pl.Series("instruction", values), 3)
+    found = value_counts(pl.Series("instruction", values), 3)
     assert found == {"v29": 30, "v28": 29, "v27": 28, "other": sum(range(1, 28))}
 
 

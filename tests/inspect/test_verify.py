@@ -10,7 +10,7 @@ from finished_run import commit, damage, drawn, hir, judged, make_run, triple
 
 from hir_core.inspect.verify import check_run
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def problems(store: Store) -> list[tuple[str, str]]:
     return [(found["version"], found["problem"]) for found in check_run(store)["problems"]]
 
 
-def rewrite(ref: StageRef, table: pl.DataFrame, **facts: object) -> None:
+def rewrite(ref: VersionRef, table: pl.DataFrame, **facts: object) -> None:
     """Puts another table into a version as if it had been committed so: digests fit, and no check was made."""
     manifest = json.loads((ref.path / "manifest.json").read_text()) | {"sha256": None}
     for part in manifest["parts"]:
@@ -140,7 +140,7 @@ def test_columns_of_another_release_are_no_damage_but_a_key_twice_is(store):
     samples = commit(store, "samples", 3, parents, drawn(1, model))
     table = pl.concat([pl.read_parquet(path) for path in store.parts(samples)]).drop("seed")
     identity = store.manifest(samples).identity.model_copy(update={"table_schema": "sample_id string"})
-    moved = StageRef("samples", identity.id, samples.path.rename(samples.path.with_name(identity.id)))
+    moved = VersionRef("samples", identity.id, samples.path.rename(samples.path.with_name(identity.id)))
     rewrite(moved, table, id=identity.id, table_schema=identity.table_schema)
     assert problems(store) == []
     rewrite(moved, pl.concat([table, table[:1]]), id=identity.id)

@@ -24,7 +24,7 @@ from hir_core.launch.build_locks import clear_build_locks
 from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Devices, Place, find_devices, read_hostfile
 from hir_core.launch.launcher import check_launch, launch
-from hir_core.launch.rank import read_words
+from hir_core.launch.rank import read_reports
 from hir_core.progress import Progress
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def test_progress_and_steps_arrive_in_order(job, plain):
     assert seen == [Progress("train", 1, 2, "triples", tokens=7, loss=0.5), Progress("evaluate", 2, 2, "prompts"),
                     Progress("end")]  # fmt: skip
     assert steps == [0, 1]
-    assert [word.rank for word in read_words(job_dir, "ended")] == [0, 1]
+    assert [word.rank for word in read_reports(job_dir, "ended")] == [0, 1]
 
 
 def test_everything_a_rank_prints_is_in_its_log(job, plain):

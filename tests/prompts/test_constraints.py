@@ -23,7 +23,7 @@ from hir_core.prompts.constraints.registry import (
     satisfied,
 )
 from hir_core.prompts.load import load_prompts
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.splits import check_leaks
 from hir_core.prompts.synthetic.constrained_writing import DEFAULT_KINDS
 from hir_core.rewards.registry import build_reward
@@ -40,15 +40,15 @@ ALL = [Constraint(name, value) for name, kind in KINDS.items() for value in VALU
 
 
 def random_constraints(count):
-    dice = Dice("constraints", 7)
+    rng = SeededRng("constraints", 7)
     letters = "abcdefghijklmnopqrstuvwxyz"
     draw = {
-        NUMBER: lambda: dice.between(1, 999_999),
-        ONE_WORD: lambda: "".join(dice.pick(letters + "ABZ09éß") for _ in range(dice.between(1, 12))),
-        LETTER: lambda: dice.pick(letters),
+        NUMBER: lambda: rng.between(1, 999_999),
+        ONE_WORD: lambda: "".join(rng.pick(letters + "ABZ09éß") for _ in range(rng.between(1, 12))),
+        LETTER: lambda: rng.pick(letters),
         None: lambda: None,
     }
-    names = [dice.pick(list(KINDS)) for _ in range(count)]
+    names = [rng.pick(list(KINDS)) for _ in range(count)]
     return [Constraint(name, draw[KINDS[name].parameter]()) for name in names]
 
 

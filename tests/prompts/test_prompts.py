@@ -13,7 +13,7 @@ from hir_core.errors import ConfigError
 from hir_core.prompts.load import load_prompts
 from hir_core.prompts.numbers import number_word
 from hir_core.prompts.options import read_options, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.splits import check_leaks, leaks
 from hir_core.prompts.synthetic.object_counting import CATEGORIES
 from hir_core.schemas import Prompts, content_key
@@ -182,22 +182,22 @@ def test_demonstrations_can_name_an_option_by_its_text():
 
 
 def test_naming_options_by_letter_is_what_it_always_was():
-    assert "shown" not in synthetic("geometric_shapes").law()
-    assert synthetic("geometric_shapes", shown="text").law()["shown"] == "text"
+    assert "shown" not in synthetic("geometric_shapes").fingerprint()
+    assert synthetic("geometric_shapes", shown="text").fingerprint()["shown"] == "text"
 
 
 def test_dice_are_fair():
-    dice, throws = Dice("fair"), 6000
+    rng, throws = SeededRng("fair"), 6000
     for faces in (
-        Counter(dice.below(6) for _ in range(throws)),
-        Counter(dice.between(1, 6) for _ in range(throws)),
-        Counter(dice.pick("abcdef") for _ in range(throws)),
-        Counter(dice.shuffled("abcdef")[2] for _ in range(throws)),
-        Counter(dice.weighted([2] * 6) for _ in range(throws)),
+        Counter(rng.below(6) for _ in range(throws)),
+        Counter(rng.between(1, 6) for _ in range(throws)),
+        Counter(rng.pick("abcdef") for _ in range(throws)),
+        Counter(rng.shuffled("abcdef")[2] for _ in range(throws)),
+        Counter(rng.weighted([2] * 6) for _ in range(throws)),
     ):
         assert len(faces) == 6
         assert sum((count - 1000) ** 2 / 1000 for count in faces.values()) < 20.5  # 5 degrees, p = 0.001
-    assert {dice.weighted([0, 1, 0]) for _ in range(100)} == {1}
+    assert {rng.weighted([0, 1, 0]) for _ in range(100)} == {1}
 
 
 @pytest.mark.parametrize("task", ["object_counting", "tracking_shuffled_objects"])

@@ -601,7 +601,7 @@ def test_an_answer_on_which_the_scorer_fails_is_not_wrong_but_unjudged(gymnasium
     prompts, _ = load_prompts([gym("leg_counting", size=2)])
     monkeypatch.setattr(gymnasium.factory.DATASETS["leg_counting"][0], "score_answer", lambda *_: 1 / 0)
     assert scores(prompts, lambda row: "4") == [None, None]
-    assert build_reward(ReasoningGymReward(type="reasoning_gym")).law()["release"]
+    assert build_reward(ReasoningGymReward(type="reasoning_gym")).fingerprint()["release"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The relabeler `learned`: what a model writes is believed where a rule or the policy confirms it, and nowhere else.
+"""The relabeler `learned`: what a model writes is verified where a rule or the policy confirms it, and nowhere else.
 
 The writer and the policy are played by `play` where the driver is tested; weights are compared with a plain forward
 pass of `transformers`.
@@ -23,7 +23,7 @@ from flows.terminal.version_list import describe_versions, versions_text
 from hir_core.config import HubModel, Instructions, LaunchConfig, LearnedRelabel, ScratchModel
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, JobFailed
-from hir_core.launch.job_spec import JobSpec, SampleStep, WeighStep
+from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep
 from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models
@@ -35,23 +35,23 @@ from hir_core.relabelers.verification import (
     GIVES_AWAY,
     NO_ROOM,
     NOT_LIKELIER,
-    NOT_WEIGHED,
+    NOT_SCORED,
     OTHER_VERDICT,
     UNFINISHED,
     UNPARSABLE,
     UNSATISFIED,
-    Claim,
-    believed,
+    WrittenInstruction,
     find,
     shares,
+    verified,
 )
-from hir_core.schemas import Samples, Triples, Weights, WrittenInstructions, content_key
+from hir_core.schemas import Logprobs, Samples, Triples, WrittenInstructions, content_key
 from hir_core.stages import run as run_module
 from hir_core.store.files import list_parts, read_parts, write_part
 from hir_core.store.store import Store
 from hir_core.training.batches import Layout
 from hir_core.worker.job import Job
-from hir_core.worker.logprobs import weigh
+from hir_core.worker.logprobs import score_logprobs
 
 OWN = Instructions(correct="Be right.", wrong="Be wrong.")
 CPU = torch.device("cpu")
@@ -59,10 +59,10 @@ CPU = torch.device("cpu")
 
 def claim(
     written: str | None, output: str = "8", right: bool = True, gain: float | None = None, **changes: Any
-) -> Claim:
+) -> WrittenInstruction:
     """A claim about an output whose tokens had -2 nats each when they were drawn, and gain so many."""
     values = {"is_whole": True, "asked_logprob": -2.0, "logprob": None if gain is None else gain - 2.0} | changes
-    return Claim(written, output=output, is_correct=right, **values)
+    return WrittenInstruction(written, output=output, is_correct=right, **values)
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ TWO_SMALL = "Write exactly 2 words. Write in small letters only."
         (claim("Count them.", right=False, gain=0.5), ("logprob", "Count them.", "")),
         (claim("Count them.", gain=0.0), ("logprob", None, NOT_LIKELIER)),
         (claim("Count them.", gain=-0.5), ("logprob", None, NOT_LIKELIER)),
-        (claim("Count them."), ("logprob", None, NOT_WEIGHED)),
+        (claim("Count them."), ("logprob", None, NOT_SCORED)),
         (claim("Say 8.", gain=9.0), ("logprob", None, GIVES_AWAY)),
         (claim("Say: Eight figs!", "eight FIGS.", gain=9.0), ("logprob", None, GIVES_AWAY)),
         (claim("Count all 18 of them.", gain=0.5), ("logprob", "Count all 18 of them.", "")),
@@ -95,13 +95,13 @@ TWO_SMALL = "Write exactly 2 words. Write in small letters only."
         (claim(None), (None, None, NO_ROOM)),
     ],
 )
-def test_what_was_written_is_believed_only_where_a_check_confirms_it(told, expected):
+def test_what_was_written_is_verified_only_where_a_check_confirms_it(told, expected):
     assert tuple(find(told, OWN, 0.0)) == expected
 
 
-@pytest.mark.parametrize(("margin", "is_believed"), [(0.25, True), (0.5, False), (1.0, False)])
-def test_an_output_must_gain_more_than_the_margin(margin, is_believed):
-    assert (find(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_believed
+@pytest.mark.parametrize(("margin", "is_verified"), [(0.25, True), (0.5, False), (1.0, False)])
+def test_an_output_must_gain_more_than_the_margin(margin, is_verified):
+    assert (find(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_verified
 
 
 def asked(*outputs: str, right: bool = True) -> pl.DataFrame:
@@ -119,26 +119,26 @@ def written(texts: dict[str, str]) -> pl.DataFrame:
 
 def weights(values: dict[str, float | None]) -> pl.DataFrame:
     rows = [{"sample_id": key, "logprob": value} for key, value in values.items()]
-    return pl.DataFrame(rows, schema=Weights.create_empty().schema)
+    return pl.DataFrame(rows, schema=Logprobs.create_empty().schema)
 
 
 def test_every_sample_that_was_asked_about_has_its_row():
     about = written({"s0": "Be right.", "s1": "Count.", "s2": "Guess."})
-    found = believed(asked("8", "8", "8", "8"), about, weights({"s1": -1.5, "s2": None, "s0": -9.0}), OWN, 0.0)
+    found = verified(asked("8", "8", "8", "8"), about, weights({"s1": -1.5, "s2": None, "s0": -9.0}), OWN, 0.0)
     WrittenInstructions.validate(found)
     assert found.select(
         "sample_id", "written", "check", "instruction", "logprob", "asked_logprob", "reason"
     ).rows() == [
         ("s0", "Be right.", "named", "Be right.", -9.0, -2.0, ""),
         ("s1", "Count.", "logprob", "Count.", -1.5, -2.0, ""),
-        ("s2", "Guess.", "logprob", None, None, -2.0, NOT_WEIGHED),
+        ("s2", "Guess.", "logprob", None, None, -2.0, NOT_SCORED),
         ("s3", None, None, None, None, -2.0, NO_ROOM),
     ]
     assert shares([found]) == {
         "asked": 4,
-        "believed_share": 0.5,
-        "believed_by_check": {"logprob": 1, "named": 1},
-        "refused": {NO_ROOM: 1, NOT_WEIGHED: 1},
+        "verified_share": 0.5,
+        "verified_by_check": {"logprob": 1, "named": 1},
+        "refused": {NO_ROOM: 1, NOT_SCORED: 1},
     }
 
 
@@ -152,14 +152,14 @@ def relabeled(fallback: str) -> tuple[pl.DataFrame, dict[str, int]]:
     own = relabeler.judged(samples, rewards, prompts)
     assert own["sample_id"].to_list() == ["s0", "s1", "s2", "s3"]
     texts = {"s0": "Be right.", "s1": "Count.", "s2": "Be wrong.", "s3": "Be wrong."}
-    told = believed(own, written(texts), weights({"s1": 0.0}), OWN, 0.0)
+    told = verified(own, written(texts), weights({"s1": 0.0}), OWN, 0.0)
     triples, rejected = relabeler.relabel(samples, rewards, prompts, None, told)
     Triples.validate(triples)
     assert triples.height + sum(rejected.values()) == 5
     return triples.sort("sample_id"), rejected
 
 
-def test_believed_instructions_are_trained_on_and_contrasted_with_the_one_asked():
+def test_verified_instructions_are_trained_on_and_contrasted_with_the_one_asked():
     triples, rejected = relabeled("hindsight")
     assert triples.select("sample_id", "relabeler", "instruction", "contrast").rows() == [
         ("s0", "learned", "Be right.", ["Be wrong."]),
@@ -170,10 +170,10 @@ def test_believed_instructions_are_trained_on_and_contrasted_with_the_one_asked(
     assert rejected == {"cannot judge": 1}
 
 
-def test_what_is_not_believed_may_be_left_out():
+def test_what_is_not_verified_may_be_left_out():
     triples, rejected = relabeled("reject")
     assert triples["sample_id"].to_list() == ["s0", "s1", "s3"]
-    assert rejected == {"cannot judge": 1, f"written instruction not believed: {OTHER_VERDICT}": 1}
+    assert rejected == {"cannot judge": 1, f"written instruction not verified: {OTHER_VERDICT}": 1}
 
 
 # --- showing how to write --------------------------------------------------------------------------------------------
@@ -208,10 +208,10 @@ def test_showing_needs_enough_prompts(settings):
     assert not Path("runs").exists()
 
 
-# --- weighing --------------------------------------------------------------------------------------------------------
+# --- scoring --------------------------------------------------------------------------------------------------------
 
 
-def weighed(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str, float | None]:
+def scored(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str, float | None]:
     """The step on 13 outputs; two have no whole instruction, and one is too long for the model."""
     (place / "written").mkdir(parents=True, exist_ok=True)
     (place / "out").mkdir(exist_ok=True)
@@ -224,11 +224,11 @@ def weighed(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str
         place / "requests.parquet"
     )
     values = {"batch_tokens": 150, "logits_chunk": 5, "write_every_s": 0} | changes
-    step = WeighStep(requests=place / "requests.parquet", written=place / "written", output=place / "out", **values)
+    step = LogprobStep(requests=place / "requests.parquet", written=place / "written", output=place / "out", **values)
     is_pair = model.config.is_encoder_decoder
     start = model.config.decoder_start_token_id if is_pair else None
     layout = Layout(tokenizer.pad_token_id, (tokenizer.eos_token_id,), start, CPU)
-    weigh(step, Rank(place, 0, 1, 0), model, Renderer(tokenizer, None, ends_prompt=is_pair), layout)
+    score_logprobs(step, Rank(place, 0, 1, 0), model, Renderer(tokenizer, None, ends_prompt=is_pair), layout)
     return dict(read_parts(place / "out").iter_rows())
 
 
@@ -248,7 +248,7 @@ OUTPUTS[12]["completion_ids"] = [41] * 60
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 def test_weights_are_those_of_one_plain_forward_pass(architecture, build_model, tokenizer, alone, tmp_path):
     model = build_model(architecture, sharpness=3.0 if architecture == "llama" else 1.0)
-    found = weighed(model, tokenizer, tmp_path)
+    found = scored(model, tokenizer, tmp_path)
     renderer = Renderer(tokenizer, None, ends_prompt=architecture == "t5")
     assert found.keys() == set(KEYS) - {"s03", "s04"}
     for n, output in enumerate(OUTPUTS):
@@ -261,13 +261,13 @@ def test_weights_are_those_of_one_plain_forward_pass(architecture, build_model, 
     assert too_long == (["s12"] if architecture == "llama" else [])
 
 
-def test_what_is_weighed_already_is_left_alone(build_model, tokenizer, alone, tmp_path):
+def test_what_is_scored_already_is_left_alone(build_model, tokenizer, alone, tmp_path):
     model = build_model("llama")
-    first = weighed(model, tokenizer, tmp_path)
+    first = scored(model, tokenizer, tmp_path)
     for path in list_parts(tmp_path / "out")[2:]:
         path.unlink()
     kept = {path: path.stat().st_mtime_ns for path in list_parts(tmp_path / "out")}
-    assert weighed(model, tokenizer, tmp_path, batch_tokens=10**4) == pytest.approx(first, abs=2e-5)
+    assert scored(model, tokenizer, tmp_path, batch_tokens=10**4) == pytest.approx(first, abs=2e-5)
     assert {path: path.stat().st_mtime_ns for path in list_parts(tmp_path / "out")}.items() > kept.items()
 
 
@@ -311,7 +311,7 @@ def play(job_dir: Path, *rest: Any, **options: Any) -> None:
                 sample_id=pl.Series([content_key(step.version, key, 0) for key in texts], dtype=pl.String)
             )
             write_part(step.output, f"{len(texts)}", frame)
-        elif isinstance(step, WeighStep):
+        elif isinstance(step, LogprobStep):
             keys = pl.read_parquet(step.requests)["sample_id"].to_list()
             write_part(step.output, "0", weights(dict.fromkeys(keys, -0.25)))
         else:
@@ -350,8 +350,8 @@ def test_instructions_are_a_stage_between_scores_and_triples(learned):
     )
     told = {
         "asked": 16,
-        "believed_share": (16 - zeros.height) / 16,
-        "believed_by_check": {"logprob": 8 - zeros.height, "named": 8},
+        "verified_share": (16 - zeros.height) / 16,
+        "verified_by_check": {"logprob": 8 - zeros.height, "named": 8},
         "refused": {UNSATISFIED: zeros.height},
     }
     assert facts.metrics == told
@@ -365,7 +365,7 @@ def test_instructions_are_a_stage_between_scores_and_triples(learned):
     assert [facts["stage"] for facts in described if facts["iteration"] == 1][:4] == [
         *("samples", "rewards", "instructions", "triples"),
     ]
-    assert any("believed share 0." in line for line in versions_text(described))
+    assert any("verified share 0." in line for line in versions_text(described))
 
 
 def test_every_version_but_the_triples_is_that_of_the_fixed_rule(learned):
@@ -395,10 +395,10 @@ def test_a_setting_forks_what_it_decides(learned, changes, forked):
 def test_a_writer_of_its_own_writes_in_its_own_launch_and_is_known_by_its_files(learned, tmp_path):
     writer = {"relabel.writer": folder_model(tmp_path / "writer", b"weights")}
     run = loop(with_changes(learned, writer))
-    assert jobs(run) == ["0000", "0001", "0001-weigh", "0001-write"]
-    specs = {name: JobSpec.read(run.store.run_dir / "launches" / f"0001-{name}") for name in ("write", "weigh")}
+    assert jobs(run) == ["0000", "0001", "0001-logprobs", "0001-write"]
+    specs = {name: JobSpec.read(run.store.run_dir / "launches" / f"0001-{name}") for name in ("write", "logprobs")}
     assert specs["write"].model.source == str(tmp_path / "writer")
-    assert specs["weigh"].model.source == str(run.store.resolve("models@0").path.resolve())
+    assert specs["logprobs"].model.source == str(run.store.resolve("models@0").path.resolve())
     before = versions(run.store)
     loop(with_changes(learned, {"relabel.writer": folder_model(tmp_path / "moved", b"weights")}))
     assert versions(run.store) == before
@@ -479,7 +479,7 @@ def test_a_tokenizer_that_is_fitted_to_writing_is_another_one_without_a_warm_sta
 
 
 @pytest.mark.slow
-def test_a_run_writes_weighs_and_trains_on_what_it_believes(tmp_path, tmp_path_factory):
+def test_a_run_writes_scores_and_trains_on_what_it_believes(tmp_path, tmp_path_factory):
     """Shown how, the tiny model writes this and that; weights are those of a plain forward pass of what drew."""
     home = tmp_path_factory.mktemp("prefect")
     relabel = {"type": "learned", "shown": 32, "temperature": 1.0, "max_new_tokens": 12}
@@ -489,7 +489,7 @@ def test_a_run_writes_weighs_and_trains_on_what_it_believes(tmp_path, tmp_path_f
     told = read_parts(store.resolve("instructions@1").path)
     facts = manifest(store.run_dir, "instructions@1")
     assert facts["rows_in"] == facts["rows"] + sum(facts["rejected"].values()) == 84
-    assert facts["metrics"]["believed_share"] == told["instruction"].is_not_null().mean()
+    assert facts["metrics"]["verified_share"] == told["instruction"].is_not_null().mean()
     assert told["written"].n_unique() > 1
     assert store.resolve("instructions@1").path.name in json.dumps(manifest(store.run_dir, "triples@1")["parents"])
     _check_weights(store, told)
@@ -518,7 +518,7 @@ def _check_weights(store: Store, told: pl.DataFrame) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
-def test_two_ranks_with_sharded_weights_write_and_weigh_as_one_rank(architecture, alone, tmp_path, monkeypatch):
+def test_two_ranks_with_sharded_weights_write_and_score_as_one_rank(architecture, alone, tmp_path, monkeypatch):
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "model").mkdir()
@@ -530,16 +530,16 @@ def test_two_ranks_with_sharded_weights_write_and_weigh_as_one_rank(architecture
     instruct_job(tmp_path, "two", STAGES["zero3"]).write(tmp_path / "two")
     launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=500))
     texts, found = ({name: read_parts(tmp_path / name / kind).sort("sample_id") for name in ("one", "two")}
-                    for kind in ("written", "weighed"))  # fmt: skip
+                    for kind in ("written", "scored"))  # fmt: skip
     assert texts["one"].drop("logprobs").equals(texts["two"].drop("logprobs"))
     assert found["one"]["sample_id"].to_list() == found["two"]["sample_id"].to_list()
     assert found["two"]["logprob"].to_list() == pytest.approx(found["one"]["logprob"].to_list(), abs=1e-4)
 
 
 def instruct_job(root: Path, name: str, deepspeed: dict[str, Any]) -> JobSpec:
-    """Writes about 29 outputs, of which 15 are done already, and weighs them."""
+    """Writes about 29 outputs, of which 15 are done already, and scores them."""
     place = root / name
-    for folder in ("written", "weighed"):
+    for folder in ("written", "scored"):
         (place / folder).mkdir(parents=True)
     write_part(place / "written", "0", written({f"s{n:02}": f"add {'two ' * (n % 6)}" for n in range(15)}))
     rows = [
@@ -555,10 +555,10 @@ def instruct_job(root: Path, name: str, deepspeed: dict[str, Any]) -> JobSpec:
         }
         for n, row in enumerate(rows)
     ]
-    pl.DataFrame(outputs, schema_overrides={"completion_ids": pl.List(pl.Int32)}).write_parquet(place / "weigh.parquet")
+    pl.DataFrame(outputs, schema_overrides={"completion_ids": pl.List(pl.Int32)}).write_parquet(place / "score.parquet")
     write = SampleStep(name="write", requests=place / "write.parquet", output=place / "written", version="v", model="m",
                        instruction="Go.", against="", guidance=0.0, k=1, temperature=1.0, max_new_tokens=6,
                        batch_tokens=200, zero3_weights="stream", write_every_s=0, iteration=1)  # fmt: skip
-    told = WeighStep(requests=place / "weigh.parquet", written=place / "written", output=place / "weighed",
+    told = LogprobStep(requests=place / "score.parquet", written=place / "written", output=place / "scored",
                      batch_tokens=200, logits_chunk=5, write_every_s=0)  # fmt: skip
     return JobSpec(model=HubModel(source=str(root / "model")), seed=0, deepspeed=deepspeed, steps=(write, told))

@@ -123,12 +123,12 @@ def test_a_sample_without_its_reward_or_prompt_is_refused():
 
 
 def test_threshold_and_instructions_decide_the_identity():
-    assert HINDSIGHT.law() == {
+    assert HINDSIGHT.fingerprint() == {
         "type": "hindsight",
         "threshold": 1.0,
         "instructions": {"correct": "Be right.", "wrong": "Be wrong."},
     }
-    assert KEEP_CORRECT.law()["type"] == "keep_correct"
+    assert KEEP_CORRECT.fingerprint()["type"] == "keep_correct"
 
 
 def test_the_best_of_a_prompt_is_imitated_and_of_equal_ones_the_first():
@@ -418,7 +418,7 @@ def test_a_function_writes_instructions_and_the_others_of_the_prompt_are_the_con
 
 
 def test_the_source_of_a_function_is_part_of_its_law(told_by):
-    laws = [told_by(body).law() for body in ("return ['x'] * len(samples)", "return ['y'] * len(samples)")]
+    laws = [told_by(body).fingerprint() for body in ("return ['x'] * len(samples)", "return ['y'] * len(samples)")]
     assert laws[0]["source_sha256"] != laws[1]["source_sha256"]
     assert laws[0]["type"] == "python"
 

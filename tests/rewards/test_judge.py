@@ -314,9 +314,9 @@ def test_the_key_is_sent_and_stands_nowhere_else(serve, judge, monkeypatch, capl
     reward = build_reward(config)
     assert verdicts(config, ["8"], ROW)[0][0] == 1.0
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    places = [json.dumps(reward.law()), repr(reward), repr(vars(reward)), repr(config), caplog.text]
+    places = [json.dumps(reward.fingerprint()), repr(reward), repr(vars(reward)), repr(config), caplog.text]
     assert all(KEY not in text for text in [*places, *texts_below(config.cache)])
-    assert "MY_JUDGE_KEY" not in json.dumps(reward.law())
+    assert "MY_JUDGE_KEY" not in json.dumps(reward.fingerprint())
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302, 200])
@@ -386,6 +386,6 @@ def test_wrong_settings_are_told_without_the_secrets_in_them(settings, message):
 def test_what_only_makes_it_faster_is_not_in_the_law():
     config = JudgeReward(type="judge", url="https://host/v1", model="m")
     faster = {"max_concurrency": 1, "timeout_s": 1.0, "retries": 0, "backoff_s": 0.0, "cache": Path("c")}
-    assert config.model_copy(update=faster | {"api_key_env": "K"}).law() == config.law()
-    assert set(config.law()) == {"type", "url", "model", "template", "score_pattern", "best", "options"}
-    assert Counter(config.law()["template"].split())["{completion}"] == 1
+    assert config.model_copy(update=faster | {"api_key_env": "K"}).fingerprint() == config.fingerprint()
+    assert set(config.fingerprint()) == {"type", "url", "model", "template", "score_pattern", "best", "options"}
+    assert Counter(config.fingerprint()["template"].split())["{completion}"] == 1

@@ -71,7 +71,7 @@ def test_towers_and_floods_do_not_hang_and_are_not_judged_wrong():
 
 @needs_extra
 def test_the_law_names_the_release_that_compares():
-    assert build_reward(MATH).law()["math_verify"]
+    assert build_reward(MATH).fingerprint()["math_verify"]
 
 
 @needs_extra

@@ -382,7 +382,7 @@ def test_bf16_scores_are_other_scores(scored):
     loop(with_changes(scored, {}))
     run = loop(with_changes(scored, {"deepspeed": "bf16.json"}))
     laws = [run.store.manifest(ref).config for ref in run.store.versions("rewards")]
-    assert {"bf16" in law for law in laws} == {False, True}
+    assert {"bf16" in fingerprint for fingerprint in laws} == {False, True}
     assert len([*run.store.run_dir.glob("launches/score-*")]) == 2
 
 

@@ -322,7 +322,7 @@ def test_functions_that_cannot_be_found_are_refused_before_anything_starts(write
 
 
 def test_the_identity_of_a_function_is_its_module_source(write_reward):
-    first, same, other = (build_reward(write_reward(f"return [{n}]")).law() for n in (1, 1, 2))
+    first, same, other = (build_reward(write_reward(f"return [{n}]")).fingerprint() for n in (1, 1, 2))
     assert set(first) == {"type", "function", "time_limit_s", "source_sha256"}
     assert first["source_sha256"] == same["source_sha256"] != other["source_sha256"]
-    assert build_reward(ExactMatchReward()).law() == {"type": "exact_match"}
+    assert build_reward(ExactMatchReward()).fingerprint() == {"type": "exact_match"}

@@ -19,9 +19,9 @@ from hir_core.config import (
 )
 from hir_core.progress import counted
 from hir_core.relabelers.registry import build_relabeler
-from hir_core.relabelers.verification import believed
+from hir_core.relabelers.verification import verified
 from hir_core.rewards.registry import build_reward
-from hir_core.schemas import Samples, Weights
+from hir_core.schemas import Logprobs, Samples
 
 
 @pytest.fixture
@@ -88,6 +88,6 @@ def test_relabeling_and_checking_instructions_tell_each_row(told):
     assert told == [(0, 3), (1, 3), (2, 3)]
     told.clear()
     asked = relabeler.judged(*scored)
-    nothing = (table.create_empty() for table in (Samples, Weights))
-    assert believed(asked, *nothing, TOLD, 0.0, note(told)).height == 3
+    nothing = (table.create_empty() for table in (Samples, Logprobs))
+    assert verified(asked, *nothing, TOLD, 0.0, note(told)).height == 3
     assert told == [(0, 3), (1, 3), (2, 3)]

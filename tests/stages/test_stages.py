@@ -120,7 +120,7 @@ def test_whoever_follows_a_run_is_told_what_its_driver_does(settings):
     told: list[Progress] = []
     run.on_progress = told.append
     prompts = run.prompts()
-    made = run.advance(prompts, run.demonstrations(prompts), None, None)
+    made = run.train_iteration(prompts, run.demonstrations(prompts), None, None)
     rewards = run.score(prompts, made.samples)
     run.relabel(prompts, [Scored(made.samples, rewards)])
     assert [(one.step, one.done, one.total) for one in told] == [
@@ -315,9 +315,9 @@ def test_a_refused_launch_leaves_nothing_behind(settings):
         made = run.prompts()
         before = files(run.store.run_dir)
         with pytest.raises(ConfigError, match="is taken"):
-            run.advance(made, None, None, None)
+            run.train_iteration(made, None, None, None)
     assert files(run.store.run_dir) == before
-    assert sorted(path.name for path in run.store.run_dir.iterdir()) == ["lines.json", "prompts"]
+    assert sorted(path.name for path in run.store.run_dir.iterdir()) == ["branches.json", "prompts"]
 
 
 def test_a_mistake_that_only_the_ranks_find_leaves_no_draft(settings, monkeypatch):

@@ -16,7 +16,7 @@ from hir_core.errors import SchemaError, StoreError, VersionCorrupt
 from hir_core.schemas import SCHEMAS
 from hir_core.store.files import write_json
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 FLIPS = 300
 
@@ -26,7 +26,7 @@ def content(store: Store) -> list[Path]:
     return sorted(path for ref in store.versions() for path in ref.path.iterdir())
 
 
-def version_of(store: Store, path: Path) -> StageRef:
+def version_of(store: Store, path: Path) -> VersionRef:
     return store.resolve(f"{path.parent.parent.name}/{path.parent.name}")
 
 

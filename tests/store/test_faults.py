@@ -172,7 +172,7 @@ def test_a_disk_that_is_full_is_told_and_the_next_attempt_ends_as_if_it_had_not_
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4000"]
     assert lines[0] == "0 cannot write to runs/sums/.lock: File too large"
-    assert "cannot write runs/sums/lines.json" in lines[1]
+    assert "cannot write runs/sums/branches.json" in lines[1]
     assert "cannot write runs/sums/triples/.draft-" in lines[3]
     assert all("File too large" in line for line in lines)
     here = Store(Path("runs/sums"))

@@ -18,16 +18,16 @@ from hir_core.config import RetentionConfig
 from hir_core.config.load import parse_config
 from hir_core.errors import RunLocked, StoreError, VersionCorrupt
 from hir_core.inspect.verify import check_run
-from hir_core.store.branches import LINES, LineNotes, read_lines
-from hir_core.store.gc import NO_LINES, leftovers, remove, sort_out, sweep
+from hir_core.store.branches import BRANCHES, BranchLog, read_branches
+from hir_core.store.gc import NO_BRANCHES, leftovers, plan_gc, remove, sweep
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 WEIGHTS = b"w" * 1000
 
 
-def weighty(store: Store, iteration: int, parents: list[StageRef], config: dict | None = None) -> StageRef:
+def weighty(store: Store, iteration: int, parents: list[VersionRef], config: dict | None = None) -> VersionRef:
     draft = store.draft(identity("models", iteration, config or {"weights": True}, parents))
     (draft.path / "config.json").write_text("{}")
     (draft.path / "model.safetensors").write_bytes(WEIGHTS)
@@ -41,7 +41,7 @@ def store(small_run) -> Store:
 
 
 @pytest.fixture
-def fork(store) -> list[StageRef]:
+def fork(store) -> list[VersionRef]:
     """Another config of the second half of iteration 1: triples, a model of them, its evaluation, its samples."""
     parents = [store.resolve(name) for name in ("prompts@0", "samples@1", "rewards@1")]
     triples = commit(store, "triples", 1, parents, relabeled(1), {"fork": 1})
@@ -50,13 +50,13 @@ def fork(store) -> list[StageRef]:
     return [triples, model, answered(store, 1, parents[0], model), samples]
 
 
-def main_line(store: Store, fork: list[StageRef]) -> list[StageRef]:
+def main_line(store: Store, fork: list[VersionRef]) -> list[VersionRef]:
     return [ref for ref in store.versions() if ref not in fork]
 
 
 def collect(store: Store, rule: RetentionConfig | None = None):
     with store.lock():
-        found = sort_out(store, rule)
+        found = plan_gc(store, rule)
         remove(store, found)
     return found
 
@@ -65,9 +65,9 @@ def collect(store: Store, rule: RetentionConfig | None = None):
 
 
 def test_without_notes_or_without_a_rule_everything_is_kept(store, fork):
-    assert sort_out(store, RULE).why_all == NO_LINES
+    assert plan_gc(store, RULE).why_all == NO_BRANCHES
     note(store, main_line(store, fork), rule=None)
-    found = sort_out(store)
+    found = plan_gc(store)
     assert found.why_all.startswith("line main: its config has no `retention`")
     assert (names(one.ref for one in found.kept), found.removed) == (names(store.versions()), ())
 
@@ -83,7 +83,7 @@ def test_a_fork_that_no_line_uses_goes_and_nothing_else(store, fork):
 
 def test_children_go_before_what_they_are_made_from(store, fork):
     note(store, main_line(store, fork))
-    order = [one.ref for one in sort_out(store).removed]
+    order = [one.ref for one in plan_gc(store).removed]
     assert order.index(fork[1]) > max(order.index(fork[2]), order.index(fork[3]))
     assert order.index(fork[0]) > order.index(fork[1])
 
@@ -91,7 +91,7 @@ def test_children_go_before_what_they_are_made_from(store, fork):
 def test_what_a_kept_version_is_made_from_stays_though_no_line_uses_it(store):
     end = [store.resolve("models@2"), store.resolve("evaluations@2")]
     note(store, end)
-    found = sort_out(store)
+    found = plan_gc(store)
     assert names(one.ref for one in found.removed) == {str(store.resolve("evaluations@1"))}
     why = {str(one.ref): one.why for one in found.kept}
     assert why[str(store.resolve("triples@2"))] == f"{end[0]} is made from it"
@@ -102,9 +102,9 @@ def test_each_line_keeps_its_own(store, fork):
     main = main_line(store, fork)
     note(store, main)
     note(store, [store.resolve("prompts@0"), *fork], name="other")
-    assert sort_out(store).removed == ()
+    assert plan_gc(store).removed == ()
     note(store, [store.resolve("prompts@0"), *fork], name="other", rule=None)
-    assert sort_out(store).why_all.startswith("line other: ")
+    assert plan_gc(store).why_all.startswith("line other: ")
 
 
 def test_the_best_model_of_a_fork_outlives_it_with_what_shows_that_it_is(store, fork):
@@ -115,7 +115,7 @@ def test_the_best_model_of_a_fork_outlives_it_with_what_shows_that_it_is(store, 
     shows = commit(store, "evaluations", 1, of, [row], {"threshold": 1.0}, **facts)
     other_test = commit(store, "evaluations", 1, of, [row], {"threshold": 0.1}, metrics={"overall": {"accuracy": 9.0}})
     note(store, main_line(store, [*fork, best, shows, other_test]), rule=RetentionConfig(last=1, best=1))
-    found = sort_out(store)
+    found = plan_gc(store)
     assert names(one.ref for one in found.removed) == names([*fork[1:], other_test])
     why = {str(one.ref): (one.why, one.weights) for one in found.kept}
     assert why[str(best)] == why[str(shows)] == ("accuracy 1.500, number 1 of 4", ())
@@ -135,9 +135,9 @@ def test_a_damaged_manifest_stops_it(store, fork):
 
 
 @pytest.fixture
-def models(store) -> list[StageRef]:
+def models(store) -> list[VersionRef]:
     """Four models with weights, each made from the one before, and their evaluations: the third is the best."""
-    prompts, made = store.resolve("prompts@0"), list[StageRef]()
+    prompts, made = store.resolve("prompts@0"), list[VersionRef]()
     shown = store.table(store.resolve("evaluations@2")).collect().to_dicts()
     for iteration, accuracy in enumerate((0.1, 0.2, 0.9, 0.4)):
         made.append(weighty(store, iteration, [prompts, *made[-1:]]))
@@ -166,7 +166,7 @@ def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, model
     assert check_run(store)["problems"] == []
     assert store.manifest(models[1]).parts[1].bytes == 1000
     assert store.find(store.manifest(models[1]).identity) == models[1]
-    with pytest.raises(StoreError, match=r"let go \(retention of main last: 1, best: 0, 2.*delete .* and run the conf"):
+    with pytest.raises(StoreError, match=r"released \(retention of main last: 1, best: 0, 2.*delete .* and run"):
         store.folder(models[1])
     assert store.folder(models[3]) == models[3].path
     damage(models[1].path / "config.json")
@@ -183,14 +183,14 @@ def test_nothing_is_let_go_of_twice_and_what_is_gone_counts_for_nothing(store, m
 
 def test_an_unfinished_run_keeps_all_weights(store, models):
     note(store, [store.resolve("samples@2")], end=False)
-    assert sort_out(store, RULE).emptied == ()
+    assert plan_gc(store, RULE).emptied == ()
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
 def versions_of(store: Store, name: str = "main") -> set[str]:
-    line = read_lines(store.run_dir)[name]
+    line = read_branches(store.run_dir)[name]
     return {*line.versions, *line.underway}
 
 
@@ -199,9 +199,9 @@ def test_a_line_forgets_what_an_earlier_config_used_only_when_the_new_one_is_com
     note(store, old)
     note(store, new, end=False)
     assert versions_of(store) == names([*old, *fork])
-    assert not read_lines(store.run_dir)["main"].is_complete
+    assert not read_branches(store.run_dir)["main"].is_complete
     note(store, new)
-    assert read_lines(store.run_dir)["main"].is_complete
+    assert read_branches(store.run_dir)["main"].is_complete
     assert versions_of(store) == names(new)
 
 
@@ -216,22 +216,22 @@ def test_fewer_iterations_are_the_same_line_and_more_go_on_with_it(store):
 
 def test_a_version_is_noted_before_it_is_there(store):
     named = identity("models", 7, {}, [])
-    LineNotes(store.run_dir, "main", None).note(named)
+    BranchLog(store.run_dir, "main", None).note(named)
     assert versions_of(store) == {f"models/{named.id}"}
     assert store.find(named) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"main": {"version": []}}', '{"main": 3}'])
 def test_damaged_notes_are_one_clean_error(store, text):
-    (store.run_dir / LINES).write_text(text)
-    with pytest.raises(StoreError, match=r"lines\.json is damaged.*delete it, and run the same config again"):
-        sort_out(store)
+    (store.run_dir / BRANCHES).write_text(text)
+    with pytest.raises(StoreError, match=r"branches\.json is damaged.*delete it, and run the same config again"):
+        plan_gc(store)
 
 
-def test_neither_line_nor_retention_decides_a_result():
+def test_neither_branch_nor_retention_decides_a_result():
     plain = {"run": "r", "iterations": 1, "model": {"type": "scratch"}, "prompts": [{"path": "a.jsonl"}]}
-    one, other = parse_config(plain), parse_config({**plain, "line": "x", "retention": {"last": 3}})
-    assert one.law() == other.law()
+    one, other = parse_config(plain), parse_config({**plain, "branch": "x", "retention": {"last": 3}})
+    assert one.fingerprint() == other.fingerprint()
     assert other.retention == RetentionConfig(last=3, best=1)
 
 
@@ -257,10 +257,10 @@ def test_nothing_is_removed_while_somebody_reads_or_writes(store, fork):
 def test_a_reader_never_waits_for_a_reader(store):
     readers = [Store(store.run_dir) for _ in range(3)]
     assert {reader.table(store.resolve("prompts@0")).collect().height for reader in readers} == {4}
-    with pytest.raises(RunLocked), store.unread():
+    with pytest.raises(RunLocked), store.exclusive_access():
         pass
     del readers
-    with store.unread():
+    with store.exclusive_access():
         pass
 
 
@@ -268,10 +268,10 @@ def test_a_reader_who_was_refused_a_removal_reads_on(store):
     others = [Store(store.run_dir) for _ in range(2)]
     for reader in (store, others[0]):
         reader.table(store.resolve("prompts@0"))
-    with pytest.raises(RunLocked), store.unread():
+    with pytest.raises(RunLocked), store.exclusive_access():
         pass
     del others[0], reader
-    with pytest.raises(RunLocked), others[0].unread():
+    with pytest.raises(RunLocked), others[0].exclusive_access():
         pass
 
 
@@ -353,7 +353,7 @@ def test_what_a_kill_left_of_an_earlier_removal_is_not_in_the_way(store, fork):
 
 
 def test_sweeping_touches_no_version_and_no_file_that_no_weights_are(store, models):
-    (models[1].path / ".let-go.json").write_text(json.dumps({"manifest.json": "x", "../x.safetensors": "y"}))
+    (models[1].path / ".released.json").write_text(json.dumps({"manifest.json": "x", "../x.safetensors": "y"}))
     before = tree(store.run_dir)
     assert sweep(store.run_dir) == []
     assert tree(store.run_dir) == before
@@ -413,8 +413,8 @@ def test_gc_asks_at_a_terminal(store, fork, reply, stays, monkeypatch):
 def test_models_without_weights_are_told_by_every_command_that_shows_them(store, models):
     collect(store)
     shown = hir("ls", "small")
-    assert [line.endswith("weights let go") for line in shown.splitlines() if str(models[1]) in line] == [True]
-    assert [line.endswith("weights let go") for line in shown.splitlines() if str(models[3]) in line] == [False]
+    assert [line.endswith("weights released") for line in shown.splitlines() if str(models[1]) in line] == [True]
+    assert [line.endswith("weights released") for line in shown.splitlines() if str(models[3]) in line] == [False]
     assert "model.safetensors · 1.0 kB · sha256 " in hir("show", str(models[1]))
-    assert " · let go: retention of main last: 1, best: 0" in hir("show", str(models[1]))
-    assert list(json.loads(hir("show", str(models[1]), "--json"))["let_go"]) == ["model.safetensors"]
+    assert " · released: retention of main last: 1, best: 0" in hir("show", str(models[1]))
+    assert list(json.loads(hir("show", str(models[1]), "--json"))["released"]) == ["model.safetensors"]

@@ -17,7 +17,7 @@ from hir_core.schemas import Prompts, Rewards
 from hir_core.store.files import read_json, read_parts, write_json
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_attributes_without_order_or_a_finite_score_are_refused(store, parts, ru
 def test_a_version_is_found_by_what_decides_it_and_by_nothing_else(store):
     assert store.find(THIS) is None
     ref = commit(store)
-    assert store.find(THIS) == ref == StageRef("rewards", THIS.id, store.run_dir / "rewards" / THIS.id)
+    assert store.find(THIS) == ref == VersionRef("rewards", THIS.id, store.run_dir / "rewards" / THIS.id)
     assert (str(ref), ref.iteration) == (f"rewards/{THIS.id}", 3)
     assert store.find(identity("rewards", 3, {"type": "option_choice"}, [SAMPLES])) is None
     assert store.find(identity("rewards", 3, {"type": "exact_match"}, ["samples/0003-ab12cd35"])) is None
@@ -374,9 +374,9 @@ def test_a_text_that_is_no_reference_is_refused(store, text):
 
 def test_a_forged_reference_does_not_leave_the_run(store, tmp_path):
     with pytest.raises(VersionNotFound, match="names no version"):
-        store.manifest(StageRef("rewards", "../../outside", tmp_path))
+        store.manifest(VersionRef("rewards", "../../outside", tmp_path))
     with pytest.raises(VersionNotFound, match="no version rewards/"):
-        store.manifest(StageRef("rewards", THIS.id, tmp_path))
+        store.manifest(VersionRef("rewards", THIS.id, tmp_path))
 
 
 @contextmanager

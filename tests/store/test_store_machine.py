@@ -29,9 +29,9 @@ from store_tables import rewards
 
 from hir_core.config import RetentionConfig
 from hir_core.errors import StoreError, VersionCorrupt
-from hir_core.store.branches import LINES, LineNotes
+from hir_core.store.branches import BRANCHES, BranchLog
 from hir_core.store.draft import Draft
-from hir_core.store.gc import leftovers, remove, sort_out
+from hir_core.store.gc import leftovers, plan_gc, remove
 from hir_core.store.manifest import Identity, identity
 from hir_core.store.store import Store
 
@@ -188,13 +188,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     def removed(self, used: set[int], life: AbstractContextManager[None]) -> set[int]:
         """Removes below `life` what a line does not use, and returns what is gone."""
-        (self.store.run_dir / LINES).unlink(missing_ok=True)
-        notes = LineNotes(self.store.run_dir, "main", RULE)
+        (self.store.run_dir / BRANCHES).unlink(missing_ok=True)
+        notes = BranchLog(self.store.run_dir, "main", RULE)
         for number in sorted(used):
             notes.note(named(number))
         notes.complete()
         with self.store.lock():
-            found = sort_out(self.store)
+            found = plan_gc(self.store)
             with life:
                 remove(self.store, found)
         return {number for number in self.there if not self.path(number).exists()}

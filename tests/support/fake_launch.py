@@ -108,13 +108,13 @@ def loop(config: RunConfig) -> Run:
     run = Run(config)
     run.check()
     prompts = run.prompts()
-    made = run.advance(prompts, run.demonstrations(prompts), None, None)
+    made = run.train_iteration(prompts, run.demonstrations(prompts), None, None)
     scored: list[Scored] = []
     for _ in range(config.iterations):
         assert made.samples is not None
         rewards = run.score(prompts, made.samples)
         scored.append(Scored(made.samples, rewards, run.instruct(prompts, made.samples, rewards)))
-        made = run.advance(prompts, run.relabel(prompts, scored), made.samples, made.model)
+        made = run.train_iteration(prompts, run.relabel(prompts, scored), made.samples, made.model)
     return run
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyte
 
-LINES = 40
+BRANCHES = 40
 PATIENCE_S = 120
 
 
@@ -30,10 +30,10 @@ class Terminal:
 
     def __init__(self, columns: int, command: list[str], folder: Path, **environment: str) -> None:
         self.columns = columns
-        self.screen = pyte.Screen(columns, LINES)
+        self.screen = pyte.Screen(columns, BRANCHES)
         self._stream = pyte.ByteStream(self.screen)
         self._end, program_end = pty.openpty()
-        fcntl.ioctl(program_end, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, columns, 0, 0))
+        fcntl.ioctl(program_end, termios.TIOCSWINSZ, struct.pack("HHHH", BRANCHES, columns, 0, 0))
         given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "CI", "NO_COLOR")}
         self.program = subprocess.Popen(
             command,

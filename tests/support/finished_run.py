@@ -13,7 +13,7 @@ from flows.cli.app import app
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 RIGHT, WRONG = "Be right.", "Be wrong."
 NASTY = "red \x1b[31m\x00 \u202eback\nline"
@@ -32,12 +32,12 @@ def commit(
     store: Store,
     stage: str,
     iteration: int,
-    parents: list[StageRef],
+    parents: list[VersionRef],
     rows: list[Row],
     config: Row | None = None,
     parts: int = 1,
     **facts: Any,
-) -> StageRef:
+) -> VersionRef:
     """The rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
     table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
@@ -77,13 +77,13 @@ def prompt(prompt_id: str, item: tuple[str, str]) -> Row:
     }
 
 
-def trained(store: Store, iteration: int, parents: list[StageRef], **metrics: float) -> StageRef:
+def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: float) -> VersionRef:
     draft = store.draft(identity("models", iteration, {}, parents))
     (draft.path / "config.json").write_text("{}")
     return draft.commit(metrics=metrics)
 
 
-def answered(store: Store, iteration: int, prompts: StageRef, model: StageRef) -> StageRef:
+def answered(store: Store, iteration: int, prompts: VersionRef, model: VersionRef) -> VersionRef:
     row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
     rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
     overall = {"accuracy": iteration / 2, "low": 0.0, "high": 1.0}
@@ -92,7 +92,7 @@ def answered(store: Store, iteration: int, prompts: StageRef, model: StageRef) -
     )
 
 
-def drawn(iteration: int, model: StageRef) -> list[Row]:
+def drawn(iteration: int, model: VersionRef) -> list[Row]:
     return [
         {
             "sample_id": f"s{iteration}{prompt_id}{k}",
@@ -122,7 +122,7 @@ def judged(iteration: int) -> list[Row]:
 
 def relabeled(iteration: int) -> list[Row]:
     """The paper's rule; a sample that was not judged is left out."""
-    told = zip(drawn(iteration, StageRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
+    told = zip(drawn(iteration, VersionRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
     return [triple(sample, score == 1.0) for sample, score in told if score is not None]
 
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 from hir_core.config import RetentionConfig
-from hir_core.store.branches import LineNotes
+from hir_core.store.branches import BranchLog
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 RULE = RetentionConfig(last=1, best=0)
 
 
-def note(store: Store, refs: list[StageRef], name: str = "main", rule: RetentionConfig | None = RULE, end: bool = True):
-    notes = LineNotes(store.run_dir, name, rule)
+def note(
+    store: Store, refs: list[VersionRef], name: str = "main", rule: RetentionConfig | None = RULE, end: bool = True
+):
+    notes = BranchLog(store.run_dir, name, rule)
     for ref in refs:
         notes.note(store.manifest(ref).identity)
     if end:

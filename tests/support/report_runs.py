@@ -11,7 +11,7 @@ from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
 
 from hir_core.stages.evaluation import summarise
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{7*7}}</style></svg>\u202e\x1b[31m\x00\u2066"
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ def make_run(folder: Path) -> Store:
     prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
     model = trained(store, 0, [prompts])
     evaluated(store, 0, prompts, model)
-    before: list[StageRef] = []
+    before: list[VersionRef] = []
     for iteration, scores in SCORES.items():
         told = drawn(iteration, model)
         samples = commit(store, "samples", iteration, [prompts, model], told, parts=2)
@@ -75,7 +75,9 @@ def triple(sample: Row, score: float) -> Row:
     }
 
 
-def evaluated(store: Store, iteration: int, prompts: StageRef, model: StageRef, config: Row | None = None) -> StageRef:
+def evaluated(
+    store: Store, iteration: int, prompts: VersionRef, model: VersionRef, config: Row | None = None
+) -> VersionRef:
     rows = [
         {
             "prompt_id": f"t{n:02}",

@@ -8,7 +8,7 @@ import polars as pl
 from hir_core.schemas import Rewards
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import StageRef
+from hir_core.store.version import VersionRef
 
 SAMPLES = "samples/0003-ab12cd34"
 THIS = identity("rewards", 3, {"type": "exact_match"}, [SAMPLES])
@@ -21,7 +21,7 @@ def rewards(rows: int, prefix: str = "s") -> pl.DataFrame:
     ).with_columns(parts=pl.lit([], Rewards.create_empty().schema["parts"]))
 
 
-def commit(store: Store, version=THIS, **parts: pl.DataFrame) -> StageRef:
+def commit(store: Store, version=THIS, **parts: pl.DataFrame) -> VersionRef:
     draft = store.draft(version)
     for name, frame in (parts or {"a": rewards(3, "a"), "b": rewards(2, "b")}).items():
         draft.write(name, frame)
@@ -38,7 +38,7 @@ def commit_model(store: Store) -> None:
     draft.commit(metrics={"loss": 0.5})
 
 
-def fork(store: Store, iteration: int, **config) -> StageRef:
+def fork(store: Store, iteration: int, **config) -> VersionRef:
     return commit(store, identity("rewards", iteration, config, [SAMPLES]))
 
 

@@ -13,12 +13,12 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.errors import ConfigError
 from hir_core.prompts.constraints.constraint import LETTER, NUMBER, ONE_WORD, Constraint, group_of
 from hir_core.prompts.constraints.registry import KINDS, described, satisfied
 from hir_core.prompts.items import Item
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 
 # A small `words` dial takes them from the front; some share their first letter, for `initials`.
 WORDS = ("sun", "moon", "star", "rain", "wind", "sea", "rose", "wood", "mist", "stone", "river", "snow")
@@ -55,7 +55,7 @@ FORMS: dict[str, Form] = {
 CASES: dict[str, Callable[[str], str]] = {"upper_case": str.upper, "title_case": str.title}
 
 
-class WritingDials(Part):
+class WritingDials(Section):
     """What may be asked for, and of how small a world."""
 
     words: int = Field(8, ge=2, le=len(WORDS))
@@ -100,7 +100,7 @@ class WritingDials(Part):
 class ConstrainedWriting:
     """Draws a set of constraints and asks for a line that satisfies them."""
 
-    dials_model: ClassVar[type[Part]] = WritingDials
+    dials_model: ClassVar[type[Section]] = WritingDials
 
     def __init__(self, dials: WritingDials) -> None:
         self.dials, self.vocabulary = dials, dials.vocabulary()
@@ -108,9 +108,9 @@ class ConstrainedWriting:
         self.forms = list({FORMS[name]: name for name in dials.kinds if name in FORMS})
         self.cases = [CASES[name] for name in dials.kinds if name in CASES]
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One set of constraints, in random order."""
-        line, asked = self._asked(dice)
+        line, asked = self._asked(rng)
         return Item(
             task="constrained_writing",
             query=f"Write a short line with some of the words {', '.join(self.words)}. {described(asked)}",
@@ -120,46 +120,46 @@ class ConstrainedWriting:
             metadata={"constraints": [constraint.to_json() for constraint in asked]},
         )
 
-    def _asked(self, dice: Dice) -> tuple[str, list[Constraint]]:
+    def _asked(self, rng: SeededRng) -> tuple[str, list[Constraint]]:
         """A line and constraints that it satisfies, one of them of a kind drawn before, so that rare ones come too."""
-        size, wanted = dice.between(self.dials.min_constraints, self.dials.max_constraints), dice.pick(self.dials.kinds)
+        size, wanted = rng.between(self.dials.min_constraints, self.dials.max_constraints), rng.pick(self.dials.kinds)
         for _ in range(PATIENCE):
-            line = self._line(dice)
+            line = self._line(rng)
             fitting = satisfied(line, self.vocabulary)
-            asked = _chosen(dice, fitting, wanted)[:size]
+            asked = _chosen(rng, fitting, wanted)[:size]
             if asked and asked[0].kind == wanted and len(asked) == size:
-                return line, dice.shuffled(asked)
+                return line, rng.shuffled(asked)
         raise ConfigError(
             f"prompts: constrained_writing: {PATIENCE} lines in a row without {size} constraints that may stand "
             f"together, one of them {wanted}: add kinds, raise words or max_words, or lower max_constraints"
         )
 
-    def _line(self, dice: Dice) -> str:
+    def _line(self, rng: SeededRng) -> str:
         """A line of words in one of the forms, in one of the cases, with what else the kinds ask for."""
-        words = [dice.pick(self.words) for _ in range(dice.between(1, self.dials.max_words))]
-        if self._asks("initials") and dice.chance(0.5):
-            words = [dice.pick([word for word in self.words if word[0] == words[0][0]]) for _ in words]
-        if self._asks("numbers") and dice.chance(0.5):
-            words[dice.below(len(words))] = dice.pick(NUMBERS)
-        form = dice.pick([" ".join, *self.forms])
-        text = dice.pick([str.lower, *self.cases])(form(words))
+        words = [rng.pick(self.words) for _ in range(rng.between(1, self.dials.max_words))]
+        if self._asks("initials") and rng.chance(0.5):
+            words = [rng.pick([word for word in self.words if word[0] == words[0][0]]) for _ in words]
+        if self._asks("numbers") and rng.chance(0.5):
+            words[rng.below(len(words))] = rng.pick(NUMBERS)
+        form = rng.pick([" ".join, *self.forms])
+        text = rng.pick([str.lower, *self.cases])(form(words))
         ends_in_word = text[-1].isalnum()
-        return f"{text}." if ends_in_word and self._asks("ends_in_mark") and dice.chance(0.5) else text
+        return f"{text}." if ends_in_word and self._asks("ends_in_mark") and rng.chance(0.5) else text
 
     def _asks(self, start: str) -> bool:
         return any(name.startswith(start) for name in self.dials.kinds)
 
 
-def _chosen(dice: Dice, fitting: list[Constraint], wanted: str) -> list[Constraint]:
+def _chosen(rng: SeededRng, fitting: list[Constraint], wanted: str) -> list[Constraint]:
     """Of the fitting constraints one per topic, the wanted kind's first and the others in random order.
 
     No word is named twice, because one constraint would often follow from the other.
     """
     kinds = dict.fromkeys(constraint.kind for constraint in fitting)
     chosen: list[Constraint] = []
-    for kind in sorted(dice.shuffled(list(kinds)), key=lambda kind: kind != wanted):
+    for kind in sorted(rng.shuffled(list(kinds)), key=lambda kind: kind != wanted):
         named = {constraint.value for constraint in chosen if KINDS[constraint.kind].parameter is ONE_WORD}
         free = [c for c in fitting if c.kind == kind and c.value not in named]
         if free and KINDS[kind].topic not in {KINDS[constraint.kind].topic for constraint in chosen}:
-            chosen.append(dice.pick(free))
+            chosen.append(rng.pick(free))
     return chosen

@@ -18,10 +18,10 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.synthetic.vocabulary import ORDINALS, PEOPLE
 from hir_core.schemas import content_key
 
@@ -78,18 +78,18 @@ class Context(NamedTuple):
     """Another date that it names: what a hasty reader takes for today's."""
 
 
-def _long(dice: Dice, day: date) -> str:
+def _long(rng: SeededRng, day: date) -> str:
     month = MONTHS[day.month - 1]
-    return dice.pick([f"{month} {day.day}, {day.year}", f"{day.day} {month} {day.year}"])
+    return rng.pick([f"{month} {day.day}, {day.year}", f"{day.day} {month} {day.year}"])
 
 
-def _absolute(dice: Dice, today: date) -> Context:
-    text = dice.pick(["Today is {}.", "It is {} today.", "The newspaper of this morning bears the date {}."])
-    return Context(text.format(_long(dice, today)), today)
+def _absolute(rng: SeededRng, today: date) -> Context:
+    text = rng.pick(["Today is {}.", "It is {} today.", "The newspaper of this morning bears the date {}."])
+    return Context(text.format(_long(rng, today)), today)
 
 
-def _neighbour(dice: Dice, today: date) -> Context:
-    name, days = dice.pick(
+def _neighbour(rng: SeededRng, today: date) -> Context:
+    name, days = rng.pick(
         [
             ("Yesterday was", -1),
             ("Tomorrow is", 1),
@@ -98,74 +98,74 @@ def _neighbour(dice: Dice, today: date) -> Context:
         ]
     )
     told = Shift(days).of(today)
-    return Context(f"{name} {_long(dice, told)}.", today, told)
+    return Context(f"{name} {_long(rng, told)}.", today, told)
 
 
-def _elapsed(dice: Dice, today: date) -> Context:
-    deed = dice.pick(["planted a tree", "sent a letter", "bought a bicycle", "moved to a new flat", "began a diary"])
-    count, (unit, days) = dice.between(2, 20), dice.pick([("days", 1), ("weeks", 7)])
+def _elapsed(rng: SeededRng, today: date) -> Context:
+    deed = rng.pick(["planted a tree", "sent a letter", "bought a bicycle", "moved to a new flat", "began a diary"])
+    count, (unit, days) = rng.between(2, 20), rng.pick([("days", 1), ("weeks", 7)])
     told = Shift(-count * days).of(today)
-    return Context(f"{dice.pick(PEOPLE)} {deed} on {_long(dice, told)}, exactly {count} {unit} ago.", today, told)
+    return Context(f"{rng.pick(PEOPLE)} {deed} on {_long(rng, told)}, exactly {count} {unit} ago.", today, told)
 
 
-def _coming(dice: Dice, today: date) -> Context:
-    event = dice.pick(["exam", "concert", "flight", "wedding", "visit to the dentist"])
-    days = dice.between(2, 30)
+def _coming(rng: SeededRng, today: date) -> Context:
+    event = rng.pick(["exam", "concert", "flight", "wedding", "visit to the dentist"])
+    days = rng.between(2, 30)
     told = Shift(days).of(today)
-    return Context(f"The {event} of {dice.pick(PEOPLE)} is on {_long(dice, told)}, in {days} days.", today, told)
+    return Context(f"The {event} of {rng.pick(PEOPLE)} is on {_long(rng, told)}, in {days} days.", today, told)
 
 
-def _anniversary(dice: Dice, today: date) -> Context:
+def _anniversary(rng: SeededRng, today: date) -> Context:
     today = today.replace(day=min(today.day, 28))  # every year has the day
-    start = dice.pick(["opened a bakery", "founded a choir", "were married", "started a school"])
-    years = dice.between(2, 50)
-    told = _long(dice, Shift(0, -12 * years).of(today))
-    one, other = dice.sample(PEOPLE, 2)
+    start = rng.pick(["opened a bakery", "founded a choir", "were married", "started a school"])
+    years = rng.between(2, 50)
+    told = _long(rng, Shift(0, -12 * years).of(today))
+    one, other = rng.sample(PEOPLE, 2)
     return Context(f"{one} and {other} {start} on {told}. Today it is exactly {years} years since.", today)
 
 
-def _holiday(dice: Dice, today: date) -> Context:
-    name = dice.pick(tuple(HOLIDAYS))
+def _holiday(rng: SeededRng, today: date) -> Context:
+    name = rng.pick(tuple(HOLIDAYS))
     month, day = HOLIDAYS[name]
     today = date(today.year, month, day)
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         return Context(f"Today is {name} of the year {today.year}.", today)
-    when, days = dice.pick([("was yesterday", 1), ("is tomorrow", -1)])
+    when, days = rng.pick([("was yesterday", 1), ("is tomorrow", -1)])
     return Context(f"{name} of the year {today.year} {when}.", Shift(days).of(today), today)
 
 
-def _mistaken(dice: Dice, today: date) -> Context:
-    name, days = dice.pick(PEOPLE), dice.between(1, 4)
+def _mistaken(rng: SeededRng, today: date) -> Context:
+    name, days = rng.pick(PEOPLE), rng.between(1, 4)
     told, by = Shift(-days).of(today), f"{days} day{'s' if days > 1 else ''}"
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         told = Shift(days).of(today)
         wordings = [f"but that date lies {by} ahead", f"but that is {by} too late"]
     else:
         wordings = [f"but that date is {by} past", f"but that is {by} too early"]
-    return Context(f"{name} believes that today is {_long(dice, told)}, {dice.pick(wordings)}.", today, told)
+    return Context(f"{name} believes that today is {_long(rng, told)}, {rng.pick(wordings)}.", today, told)
 
 
-def _end_of_month(dice: Dice, today: date) -> Context:
-    which, day = dice.pick([("first", 1), ("last", calendar.monthrange(today.year, today.month)[1])])
+def _end_of_month(rng: SeededRng, today: date) -> Context:
+    which, day = rng.pick([("first", 1), ("last", calendar.monthrange(today.year, today.month)[1])])
     return Context(f"Today is the {which} day of {MONTHS[today.month - 1]} {today.year}.", today.replace(day=day))
 
 
-def _day_first(dice: Dice, today: date) -> Context:
-    day, month = dice.sample(range(1, 13), 2)
+def _day_first(rng: SeededRng, today: date) -> Context:
+    day, month = rng.sample(range(1, 13), 2)
     today = date(today.year, month, day)
     told = f"{day:02}/{month:02}/{today.year}"
-    name = dice.pick(PEOPLE)
+    name = rng.pick(PEOPLE)
     text = f"{name} always writes the day before the month. In the diary of {name}, today is {told}."
     return Context(text, today, date(today.year, day, month))
 
 
-def _weekday(dice: Dice, today: date) -> Context:
+def _weekday(rng: SeededRng, today: date) -> Context:
     place, weekday = ORDINALS[(today.day - 1) // 7], WEEKDAYS[today.weekday()]
-    text = dice.pick(["Today is the {} {} of {} {}.", "It is the {} {} of {} {} today."])
+    text = rng.pick(["Today is the {} {} of {} {}.", "It is the {} {} of {} {} today."])
     return Context(text.format(place, weekday, MONTHS[today.month - 1], today.year), today)
 
 
-CONTEXTS: dict[str, Callable[[Dice, date], Context]] = {
+CONTEXTS: dict[str, Callable[[SeededRng, date], Context]] = {
     "absolute": _absolute,
     "neighbour": _neighbour,
     "elapsed": _elapsed,
@@ -179,7 +179,7 @@ CONTEXTS: dict[str, Callable[[Dice, date], Context]] = {
 }
 
 
-class DateDials(Part):
+class DateDials(Section):
     """Which contexts and offsets there are, and how many options."""
 
     contexts: tuple[str, ...] = Field(tuple(CONTEXTS), min_length=1)
@@ -208,21 +208,21 @@ class DateDials(Part):
 class DateUnderstanding:
     """Draws contexts and asks for a date near today's."""
 
-    dials_model: ClassVar[type[Part]] = DateDials
+    dials_model: ClassVar[type[Section]] = DateDials
 
     def __init__(self, dials: DateDials) -> None:
         self.dials = dials
         self._first = date(dials.first_year, 1, 1)
         self._days = date(dials.last_year + 1, 1, 1).toordinal() - self._first.toordinal()
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One context with its question and options."""
-        kind, offset = dice.pick(self.dials.contexts), dice.pick(self.dials.offsets)
-        context = CONTEXTS[kind](dice, self._first + timedelta(days=dice.below(self._days)))
+        kind, offset = rng.pick(self.dials.contexts), rng.pick(self.dials.offsets)
+        context = CONTEXTS[kind](rng, self._first + timedelta(days=rng.below(self._days)))
         verb, shift = OFFSETS[offset]
         query = f"{context.text} Which date {verb} {offset}, as MM/DD/YYYY?"
         answer = _written(shift.of(context.today))
-        options = [_written(day) for day in self._options(dice, context, shift)]
+        options = [_written(day) for day in self._options(rng, context, shift)]
         return Item(
             task="date_understanding",
             query=with_options(query, options) if options else query,
@@ -233,22 +233,22 @@ class DateUnderstanding:
             metadata={"context": kind, "offset": offset},
         )
 
-    def _options(self, dice: Dice, context: Context, shift: Shift) -> list[date]:
+    def _options(self, rng: SeededRng, context: Context, shift: Shift) -> list[date]:
         """The right date among others, in random order; nothing for a free answer."""
         found: list[date] = []
-        for day in _pattern(dice, context, shift):
+        for day in _pattern(rng, context, shift):
             if len(found) == self.dials.options:
                 break
             found += [day] if day not in found else []
-        return dice.shuffled(found)
+        return rng.shuffled(found)
 
 
-def _pattern(dice: Dice, context: Context, shift: Shift) -> Iterator[date]:
+def _pattern(rng: SeededRng, context: Context, shift: Shift) -> Iterator[date]:
     """Dates that stand to each other as a random part of PATTERN, the right one first.
 
     The first shift drawn becomes the right date, wherever it lies among the others.
     """
-    pattern = dice.shuffled(PATTERN)
+    pattern = rng.shuffled(PATTERN)
     readings = [context.today] if context.careless is None else [context.today, context.careless]
     for step in pattern:
         for today in readings:

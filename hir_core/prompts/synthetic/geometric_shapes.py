@@ -13,10 +13,10 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.schemas import content_key
 
 UNIT = 100  # hundredths
@@ -42,11 +42,11 @@ class Drawing(NamedTuple):
     start: Point
     steps: tuple[Step, ...]
 
-    def path(self, dice: Dice, break_share: float) -> str:
+    def path(self, rng: SeededRng, break_share: float) -> str:
         """The value of the path's `d`; before any stroke but the first the pen may be lifted and set down again."""
         written, at = [f"M {_written(self.start)}"], self.start
         for number, (how, end) in enumerate(self.steps):
-            if number and dice.chance(break_share):
+            if number and rng.chance(break_share):
                 written.append(f"M {_written(at)}")
             written.append(f"{how} {_written(end)}")
             at = end
@@ -60,8 +60,8 @@ def _written(point: Point) -> str:
 # --- points ----------------------------------------------------------------------------------------------------------
 
 
-def _anywhere(dice: Dice) -> Point:
-    return dice.below(CANVAS + 1), dice.below(CANVAS + 1)
+def _anywhere(rng: SeededRng) -> Point:
+    return rng.below(CANVAS + 1), rng.below(CANVAS + 1)
 
 
 def _moved(point: Point, way: Sequence[float], share: float = 1.0) -> Point:
@@ -104,73 +104,73 @@ def _has_plain_corners(points: Sequence[Point]) -> bool:
 # --- shapes: each draws one, or None where what the dice gave is not one ---------------------------------------------
 
 
-def _line(dice: Dice) -> Drawing | None:
-    start, end = _anywhere(dice), _anywhere(dice)
+def _line(rng: SeededRng) -> Drawing | None:
+    start, end = _anywhere(rng), _anywhere(rng)
     return Drawing(start, (Step("L", end),)) if _length(_way(start, end)) >= SHORTEST else None
 
 
-def _polygon(dice: Dice, corners: int) -> Drawing | None:
+def _polygon(rng: SeededRng, corners: int) -> Drawing | None:
     """A polygon without crossings: its corners as they are met when looking around from their middle.
 
     The middle is inside their hull, so where each corner lies strictly further around than the one before, every edge
     has a part of the view of its own.
     """
-    points = [_anywhere(dice) for _ in range(corners)]
+    points = [_anywhere(rng) for _ in range(corners)]
     middle = sum(x for x, _ in points), sum(y for _, y in points)
     views = {point: _way(middle, (corners * point[0], corners * point[1])) for point in points}
     around = sorted(points, key=lambda point: math.atan2(views[point][1], views[point][0]))
     if any(_cross(views[around[place - 1]], views[point]) <= 0 for place, point in enumerate(around)):
         return None
-    return _outline(dice, around)
+    return _outline(rng, around)
 
 
-def _kite(dice: Dice) -> Drawing | None:
+def _kite(rng: SeededRng) -> Drawing | None:
     """Two pairs of equal neighbouring sides; the wings cross the spine off its middle, so it is no rhombus."""
-    top, tail = _anywhere(dice), _anywhere(dice)
-    spine, wing = _way(top, tail), dice.between(20, 70) / 100
-    joint = _moved(top, spine, dice.between(15, 35) / 100)
-    return _outline(dice, [top, _moved(joint, _across(spine), wing), tail, _moved(joint, _across(spine), -wing)])
+    top, tail = _anywhere(rng), _anywhere(rng)
+    spine, wing = _way(top, tail), rng.between(20, 70) / 100
+    joint = _moved(top, spine, rng.between(15, 35) / 100)
+    return _outline(rng, [top, _moved(joint, _across(spine), wing), tail, _moved(joint, _across(spine), -wing)])
 
 
-def _rectangle(dice: Dice) -> Drawing | None:
+def _rectangle(rng: SeededRng) -> Drawing | None:
     """Four right angles, and no square: a square would be a kite as well."""
-    one, two = _anywhere(dice), _anywhere(dice)
-    side, share = _across(_way(one, two)), dice.between(25, 80) / 100
-    return _outline(dice, [one, two, _moved(two, side, share), _moved(one, side, share)])
+    one, two = _anywhere(rng), _anywhere(rng)
+    side, share = _across(_way(one, two)), rng.between(25, 80) / 100
+    return _outline(rng, [one, two, _moved(two, side, share), _moved(one, side, share)])
 
 
-def _outline(dice: Dice, points: list[Point]) -> Drawing | None:
+def _outline(rng: SeededRng, points: list[Point]) -> Drawing | None:
     """The closed path through corners, from any of them, either way around."""
     if not (_fits(points) and _has_plain_corners(points)):
         return None
-    there = points if dice.chance(0.5) else points[::-1]
-    return _closed(dice, [Step("L", point) for point in there])
+    there = points if rng.chance(0.5) else points[::-1]
+    return _closed(rng, [Step("L", point) for point in there])
 
 
-def _circle(dice: Dice) -> Drawing | None:
-    return _oval(dice, 1.0)
+def _circle(rng: SeededRng) -> Drawing | None:
+    return _oval(rng, 1.0)
 
 
-def _ellipse(dice: Dice) -> Drawing | None:
-    share = dice.between(30, 75) / 100
-    return _oval(dice, share if dice.chance(0.5) else 1 / share)
+def _ellipse(rng: SeededRng) -> Drawing | None:
+    share = rng.between(30, 75) / 100
+    return _oval(rng, share if rng.chance(0.5) else 1 / share)
 
 
-def _oval(dice: Dice, share: float) -> Drawing | None:
+def _oval(rng: SeededRng, share: float) -> Drawing | None:
     """Two half turns between the ends of an axis; the other axis is a share of it."""
-    one, other = _anywhere(dice), _anywhere(dice)
+    one, other = _anywhere(rng), _anywhere(rng)
     radius = _length(_way(one, other)) / 2
     large, small = max(radius, share * radius), min(radius, share * radius)
     if small < SHORTEST or not _fits_round(_moved(one, _way(one, other), 0.5), large):
         return None
     slope = 0.0 if share == 1 else math.degrees(math.atan2(*reversed(_way(one, other)))) % 180
-    half_turn = _arc(radius, share * radius, slope, large=False, increasing=dice.chance(0.5))
-    return _closed(dice, [Step(half_turn, other), Step(half_turn, one)])
+    half_turn = _arc(radius, share * radius, slope, large=False, increasing=rng.chance(0.5))
+    return _closed(rng, [Step(half_turn, other), Step(half_turn, one)])
 
 
-def _sector(dice: Dice) -> Drawing | None:
+def _sector(rng: SeededRng) -> Drawing | None:
     """A slice of a circle: out from the middle, along the circle, and back."""
-    middle, one, toward = _anywhere(dice), _anywhere(dice), _anywhere(dice)
+    middle, one, toward = _anywhere(rng), _anywhere(rng), _anywhere(rng)
     radius, aim = _length(_way(middle, one)), _length(_way(middle, toward))
     if not (aim and radius >= 2 * SHORTEST and _fits_round(middle, radius)):
         return None
@@ -178,9 +178,9 @@ def _sector(dice: Dice) -> Drawing | None:
     turn = _cross(_way(middle, one), _way(middle, other))
     if abs(turn) < 2 * FLATTEST * radius**2:
         return None
-    large = dice.chance(0.25)
+    large = rng.chance(0.25)
     arc = _arc(radius, radius, 0.0, large=large, increasing=(turn > 0) != large)
-    return _closed(dice, [Step("L", one), Step(arc, other), Step("L", middle)])
+    return _closed(rng, [Step("L", one), Step(arc, other), Step("L", middle)])
 
 
 def _arc(radius: float, other: float, slope: float, *, large: bool, increasing: bool) -> str:
@@ -188,18 +188,18 @@ def _arc(radius: float, other: float, slope: float, *, large: bool, increasing: 
     return f"A {radius / UNIT:.2f},{other / UNIT:.2f} {slope:.2f} {int(large)},{int(increasing)}"
 
 
-def _closed(dice: Dice, steps: list[Step]) -> Drawing:
+def _closed(rng: SeededRng, steps: list[Step]) -> Drawing:
     """The steps of a closed path, begun at any of its points."""
-    first = dice.below(len(steps))
+    first = rng.below(len(steps))
     turned = steps[first:] + steps[:first]
     return Drawing(turned[-1].end, tuple(turned))
 
 
-def _cornered(corners: int) -> Callable[[Dice], Drawing | None]:
-    return lambda dice: _polygon(dice, corners)
+def _cornered(corners: int) -> Callable[[SeededRng], Drawing | None]:
+    return lambda rng: _polygon(rng, corners)
 
 
-SHAPES: dict[str, Callable[[Dice], Drawing | None]] = {
+SHAPES: dict[str, Callable[[SeededRng], Drawing | None]] = {
     "line": _line,
     "triangle": _cornered(3),
     "kite": _kite,
@@ -214,7 +214,7 @@ SHAPES: dict[str, Callable[[Dice], Drawing | None]] = {
 }
 
 
-class ShapesDials(Part):
+class ShapesDials(Section):
     """Which shapes are drawn, and how plainly."""
 
     shapes: tuple[str, ...] = Field(tuple(SHAPES), min_length=2)
@@ -239,17 +239,17 @@ class ShapesDials(Part):
 class GeometricShapes:
     """Draws one shape and asks for its name."""
 
-    dials_model: ClassVar[type[Part]] = ShapesDials
+    dials_model: ClassVar[type[Section]] = ShapesDials
 
     def __init__(self, dials: ShapesDials) -> None:
         self.dials = dials
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One path with its question and options."""
-        name, *others = dice.sample(self.dials.shapes, self.dials.options)
-        drawing = _drawn(dice, name)
-        options = dice.shuffled([name, *others])
-        path = drawing.path(dice, self.dials.break_share)
+        name, *others = rng.sample(self.dials.shapes, self.dials.options)
+        drawing = _drawn(rng, name)
+        options = rng.shuffled([name, *others])
+        path = drawing.path(rng, self.dials.break_share)
         return Item(
             task="geometric_shapes",
             query=with_options(f'An image holds only <path d="{path}"/>. What shape is it?', options),
@@ -261,7 +261,7 @@ class GeometricShapes:
         )
 
 
-def _drawn(dice: Dice, name: str) -> Drawing:
+def _drawn(rng: SeededRng, name: str) -> Drawing:
     while True:
-        if drawing := SHAPES[name](dice):
+        if drawing := SHAPES[name](rng):
             return drawing

@@ -15,11 +15,11 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.numbers import number_word
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.synthetic.vocabulary import ORDINALS, PEOPLE
 from hir_core.schemas import content_key
 
@@ -116,7 +116,7 @@ THEMES = {
 }  # fmt: skip
 
 
-class DeductionDials(Part):
+class DeductionDials(Section):
     """How long the stories are and what their clues say."""
 
     objects: int = Field(3, ge=2, le=8)
@@ -153,20 +153,20 @@ class Clue(NamedTuple):
 class LogicalDeduction:
     """Draws orders with clues and asks who or what stands at one place."""
 
-    dials_model: ClassVar[type[Part]] = DeductionDials
+    dials_model: ClassVar[type[Section]] = DeductionDials
 
     def __init__(self, dials: DeductionDials) -> None:
         self.dials = dials
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One story with its question and options."""
-        theme = THEMES[dice.pick(self.dials.themes)]
-        order = dice.sample(theme.things, self.dials.objects)
-        clues = self._clues(dice)
-        sentences = [_sentence(dice, theme, clue, order) for clue in clues]
-        asked, options = dice.below(len(order)), dice.shuffled(order)
-        question = theme.question.format(theme.places.name(asked, len(order), dice.chance(0.5)))
-        story = " ".join([_opening(theme, dice.shuffled(order)), *sentences])
+        theme = THEMES[rng.pick(self.dials.themes)]
+        order = rng.sample(theme.things, self.dials.objects)
+        clues = self._clues(rng)
+        sentences = [_sentence(rng, theme, clue, order) for clue in clues]
+        asked, options = rng.below(len(order)), rng.shuffled(order)
+        question = theme.question.format(theme.places.name(asked, len(order), rng.chance(0.5)))
+        story = " ".join([_opening(theme, rng.shuffled(order)), *sentences])
         return Item(
             task="logical_deduction",
             query=with_options(f"{story} {question}?", options),
@@ -177,24 +177,24 @@ class LogicalDeduction:
             metadata={"objects": len(order), "clues": len(clues)},
         )
 
-    def _clues(self, dice: Dice) -> list[Clue]:
+    def _clues(self, rng: SeededRng) -> list[Clue]:
         """Clues in random order, each of them needed, that only the true order fits."""
         clues: list[Clue] = []
         while not _decide(clues, self.dials.objects):
-            clue = self._true_clue(dice)
+            clue = self._true_clue(rng)
             clues += [clue] if clue not in clues else []
-        for clue in dice.shuffled(clues):
+        for clue in rng.shuffled(clues):
             rest = [other for other in clues if other != clue]
             clues = rest if _decide(rest, self.dials.objects) else clues
-        return dice.shuffled(clues)
+        return rng.shuffled(clues)
 
-    def _true_clue(self, dice: Dice) -> Clue:
-        if dice.chance(self.dials.absolute_share):
-            place = dice.below(self.dials.objects)
+    def _true_clue(self, rng: SeededRng) -> Clue:
+        if rng.chance(self.dials.absolute_share):
+            place = rng.below(self.dials.objects)
             return Clue("at", place, place)
-        one, other = sorted(dice.sample(range(self.dials.objects), 2))
+        one, other = sorted(rng.sample(range(self.dials.objects), 2))
         neighbours = other - one == 1 and self.dials.objects > 2  # of two objects, one is always next to the other
-        return Clue("just before" if neighbours and dice.chance(0.5) else "before", one, other)
+        return Clue("just before" if neighbours and rng.chance(0.5) else "before", one, other)
 
 
 def _decide(clues: Iterable[Clue], objects: int) -> bool:
@@ -221,10 +221,10 @@ def _opening(theme: Theme, things: list[str]) -> str:
     return f"{theme.opening.format(number_word(len(things)).capitalize())}: {', '.join(first)} and {last}."
 
 
-def _sentence(dice: Dice, theme: Theme, clue: Clue, order: list[str]) -> str:
+def _sentence(rng: SeededRng, theme: Theme, clue: Clue, order: list[str]) -> str:
     if clue.kind == "at":
-        text = theme.at.format(order[clue.one], theme.places.name(clue.other, len(order), dice.chance(0.5)))
+        text = theme.at.format(order[clue.one], theme.places.name(clue.other, len(order), rng.chance(0.5)))
     else:
         wordings = theme.just_before if clue.kind == "just before" else theme.before
-        text = dice.pick(wordings).format(order[clue.one], order[clue.other])
+        text = rng.pick(wordings).format(order[clue.one], order[clue.other])
     return f"{text[0].upper()}{text[1:]}."

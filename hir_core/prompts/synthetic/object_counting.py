@@ -10,10 +10,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.numbers import SPELLED_BELOW, number_word
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.schemas import content_key
 
 
@@ -59,7 +59,7 @@ CATEGORIES: dict[str, tuple[Noun, ...]] = {
 EVERYTHING = "objects"  # every thing is an object, so a question about objects has nothing that does not count
 
 
-class CountingDials(Part):
+class CountingDials(Section):
     """How hard the lists are; the defaults are those of BIG-bench's task."""
 
     min_kinds: int = Field(2, ge=1, le=12)
@@ -106,19 +106,17 @@ class CountingDials(Part):
 class ObjectCounting:
     """Draws lists of possessions and asks how many of one kind they hold."""
 
-    dials_model: ClassVar[type[Part]] = CountingDials
+    dials_model: ClassVar[type[Section]] = CountingDials
 
     def __init__(self, dials: CountingDials) -> None:
         self.dials = dials
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One list with its question."""
-        category = dice.pick(self.dials.categories)
-        counted = self._counts(
-            dice, self.dials.nouns(category), dice.between(self.dials.min_kinds, self.dials.max_kinds)
-        )
-        decoys = self._decoys(dice, category)
-        things = dice.shuffled(counted + decoys)
+        category = rng.pick(self.dials.categories)
+        counted = self._counts(rng, self.dials.nouns(category), rng.between(self.dials.min_kinds, self.dials.max_kinds))
+        decoys = self._decoys(rng, category)
+        things = rng.shuffled(counted + decoys)
         answer = sum(count for count, _ in counted)
         phrases = [_phrase(count, noun, self.dials.numbers) for count, noun in things]
         return Item(
@@ -130,14 +128,14 @@ class ObjectCounting:
             metadata={"category": category, "kinds": len(counted), "decoys": len(decoys)},
         )
 
-    def _counts(self, dice: Dice, nouns: tuple[Noun, ...], kinds: int) -> list[tuple[int, Noun]]:
-        return [(1 + dice.weighted(self.dials.count_weights), noun) for noun in dice.sample(nouns, kinds)]
+    def _counts(self, rng: SeededRng, nouns: tuple[Noun, ...], kinds: int) -> list[tuple[int, Noun]]:
+        return [(1 + rng.weighted(self.dials.count_weights), noun) for noun in rng.sample(nouns, kinds)]
 
-    def _decoys(self, dice: Dice, category: str) -> list[tuple[int, Noun]]:
-        if category == EVERYTHING or not dice.chance(self.dials.decoy_share):
+    def _decoys(self, rng: SeededRng, category: str) -> list[tuple[int, Noun]]:
+        if category == EVERYTHING or not rng.chance(self.dials.decoy_share):
             return []
-        other = dice.pick([name for name in CATEGORIES if name != category])
-        return self._counts(dice, self.dials.nouns(other), dice.between(1, self.dials.max_decoys))
+        other = rng.pick([name for name in CATEGORIES if name != category])
+        return self._counts(rng, self.dials.nouns(other), rng.between(1, self.dials.max_decoys))
 
 
 def _phrase(count: int, noun: Noun, numbers: str) -> str:

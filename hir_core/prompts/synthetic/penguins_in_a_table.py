@@ -13,11 +13,11 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.numbers import SPELLED_BELOW, number_word
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.synthetic.vocabulary import ORDINALS
 from hir_core.schemas import content_key
 
@@ -119,20 +119,20 @@ class Question(NamedTuple):
     """What else the question itself names: always offered."""
 
 
-def _story(dice: Dice, theme: Theme, size: int, max_changes: int) -> Story:
-    names = dice.sample(NAMES, size + max_changes)
-    columns = [dice.sample(column.values, len(names)) for column in theme.columns]
+def _story(rng: SeededRng, theme: Theme, size: int, max_changes: int) -> Story:
+    names = rng.sample(NAMES, size + max_changes)
+    columns = [rng.sample(column.values, len(names)) for column in theme.columns]
     lines = dict(zip(names, zip(*columns, strict=True), strict=True))
     table = {name: lines[name] for name in names[:size]}
     rows, sentences = dict(table), []
-    for name in names[size : size + dice.between(0, max_changes)]:
-        if len(rows) > FEWEST_ROWS and dice.chance(0.5):
-            gone = dice.pick(tuple(rows))
+    for name in names[size : size + rng.between(0, max_changes)]:
+        if len(rows) > FEWEST_ROWS and rng.chance(0.5):
+            gone = rng.pick(tuple(rows))
             del rows[gone]
-            sentences.append(dice.pick(DELETED).format(gone))
+            sentences.append(rng.pick(DELETED).format(gone))
         else:
             rows[name] = lines[name]
-            sentences.append(dice.pick(ADDED).format(_line(name, lines[name])))
+            sentences.append(rng.pick(ADDED).format(_line(name, lines[name])))
     return Story(_told(theme, table, sentences), theme, table, rows, len(sentences))
 
 
@@ -146,64 +146,64 @@ def _line(name: str, cells: Iterable[object]) -> str:
     return ", ".join([name, *map(str, cells)])
 
 
-def _look_up(dice: Dice, story: Story) -> Question:
-    column, name = dice.below(len(story.theme.columns)), dice.pick(tuple(story.rows))
+def _look_up(rng: SeededRng, story: Story) -> Question:
+    column, name = rng.below(len(story.theme.columns)), rng.pick(tuple(story.rows))
     what, value = story.theme.columns[column], str(story.rows[name][column])
-    if dice.chance(0.5):
+    if rng.chance(0.5):
         return Question(f"Which {story.theme.one} has the {what.name} {value}?", name, tuple(story.told()))
     values = [str(row[column]) for row in story.told().values()]
     return Question(f"What is the {what.name} of {name} in {what.unit}?", value, values)
 
 
-def _most(dice: Dice, story: Story) -> Question:
-    column, ranked = _ranked(dice, story)
-    name, word = dice.pick([(ranked[-1], column.most), (ranked[0], column.least)])
+def _most(rng: SeededRng, story: Story) -> Question:
+    column, ranked = _ranked(rng, story)
+    name, word = rng.pick([(ranked[-1], column.most), (ranked[0], column.least)])
     return Question(f"Which {story.theme.one} is the {word}?", name, tuple(story.told()))
 
 
-def _sum(dice: Dice, story: Story) -> Question:
-    column = dice.below(len(story.theme.columns))
+def _sum(rng: SeededRng, story: Story) -> Question:
+    column = rng.below(len(story.theme.columns))
     total = sum(row[column] for row in story.rows.values())
-    step = dice.between(1, min(9, (total - 1) // (WINDOW - 1)))
-    lowest = total - step * dice.below(WINDOW)
+    step = rng.between(1, min(9, (total - 1) // (WINDOW - 1)))
+    lowest = total - step * rng.below(WINDOW)
     window = [str(lowest + step * place) for place in range(WINDOW)]
     text = f"What do the {story.theme.columns[column].plural} of all {story.theme.many} add up to?"
     return Question(text, str(total), window)
 
 
-def _count(dice: Dice, story: Story) -> Question:
-    column, ranked = _ranked(dice, story)
-    place = dice.below(len(ranked))
-    word, answer = dice.pick([(column.more, len(ranked) - 1 - place), (column.less, place)])
+def _count(rng: SeededRng, story: Story) -> Question:
+    column, ranked = _ranked(rng, story)
+    place = rng.below(len(ranked))
+    word, answer = rng.pick([(column.more, len(ranked) - 1 - place), (column.less, place)])
     possible = [str(count) for count in range(max(len(story.rows), len(story.table)))]
     return Question(f"How many {story.theme.many} are {word} than {ranked[place]}?", str(answer), possible)
 
 
-def _compare(dice: Dice, story: Story) -> Question:
-    column, ranked = _ranked(dice, story)
-    low, high = (ranked[place] for place in sorted(dice.sample(range(len(ranked)), 2)))
-    one, other = dice.shuffled([low, high])
-    answer, rival, word = dice.pick([(high, low, column.more), (low, high, column.less)])
+def _compare(rng: SeededRng, story: Story) -> Question:
+    column, ranked = _ranked(rng, story)
+    low, high = (ranked[place] for place in sorted(rng.sample(range(len(ranked)), 2)))
+    one, other = rng.shuffled([low, high])
+    answer, rival, word = rng.pick([(high, low, column.more), (low, high, column.less)])
     return Question(f"Which of the two is {word}, {one} or {other}?", answer, tuple(story.told()), (rival,))
 
 
-def _sort(dice: Dice, story: Story) -> Question:
-    column, ranked = _ranked(dice, story)
+def _sort(rng: SeededRng, story: Story) -> Question:
+    column, ranked = _ranked(rng, story)
     by = f"{column.name}, lowest first"
-    if dice.chance(0.25):
+    if rng.chance(0.25):
         by, ranked = "name, in alphabetical order", sorted(ranked)
-    place = dice.below(len(ranked))
+    place = rng.below(len(ranked))
     text = f"If the {story.theme.many} are sorted by {by}, which comes {ORDINALS[place]}?"
     return Question(text, ranked[place], tuple(story.told()))
 
 
-def _ranked(dice: Dice, story: Story) -> tuple[Column, list[str]]:
+def _ranked(rng: SeededRng, story: Story) -> tuple[Column, list[str]]:
     """A column, and the names from its lowest value to its highest."""
-    column = dice.below(len(story.theme.columns))
+    column = rng.below(len(story.theme.columns))
     return story.theme.columns[column], sorted(story.rows, key=lambda name: story.rows[name][column])
 
 
-QUESTIONS: dict[str, Callable[[Dice, Story], Question]] = {
+QUESTIONS: dict[str, Callable[[SeededRng, Story], Question]] = {
     "look-up": _look_up,
     "most": _most,
     "sum": _sum,
@@ -213,7 +213,7 @@ QUESTIONS: dict[str, Callable[[Dice, Story], Question]] = {
 }
 
 
-class TableDials(Part):
+class TableDials(Section):
     """How large the tables are, how they change and what is asked."""
 
     rows: int = Field(5, ge=2, le=10)
@@ -243,17 +243,17 @@ class TableDials(Part):
 class PenguinsInATable:
     """Draws tables that change and asks about what they hold at the end."""
 
-    dials_model: ClassVar[type[Part]] = TableDials
+    dials_model: ClassVar[type[Section]] = TableDials
 
     def __init__(self, dials: TableDials) -> None:
         self.dials = dials
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One table with its changes, question and options."""
-        story = _story(dice, THEMES[dice.pick(self.dials.themes)], self.dials.rows, self.dials.max_changes)
-        kind = dice.pick(self.dials.questions)
-        question = QUESTIONS[kind](dice, story)
-        options = _options(dice, question, self.dials.options)
+        story = _story(rng, THEMES[rng.pick(self.dials.themes)], self.dials.rows, self.dials.max_changes)
+        kind = rng.pick(self.dials.questions)
+        question = QUESTIONS[kind](rng, story)
+        options = _options(rng, question, self.dials.options)
         query = f"{story.text}\n{question.text}"
         return Item(
             task="penguins_in_a_table",
@@ -266,13 +266,13 @@ class PenguinsInATable:
         )
 
 
-def _options(dice: Dice, question: Question, size: int) -> list[str]:
+def _options(rng: SeededRng, question: Question, size: int) -> list[str]:
     """The answer among others, in random order; nothing for a free answer."""
     if size == 0:
         return []
     named = [question.answer, *question.rival]
     others = [other for other in question.others if other not in named]
-    return dice.shuffled(named + dice.sample(others, size - len(named)))
+    return rng.shuffled(named + rng.sample(others, size - len(named)))
 
 
 def _free(answer: str) -> tuple[str, ...]:

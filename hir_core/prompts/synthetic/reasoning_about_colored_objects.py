@@ -11,11 +11,11 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.numbers import number_word
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.schemas import content_key
 
 
@@ -56,57 +56,57 @@ Scene = list[Pile]
 # --- questions: each takes dice, a scene and the colours that there are ----------------------------------------------
 
 
-def _color(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001 - the questions' signature
-    asked = dice.pick(scene)
+def _color(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001 - the questions' signature
+    asked = rng.pick(scene)
     return Question(f"What color is the {asked.thing}?", asked.color)
 
 
-def _yes_no(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:
+def _yes_no(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:
     """Half of the wrong colours are another thing's, so that a colour's being there says nothing."""
-    asked, is_so = dice.pick(scene), dice.chance(0.5)
+    asked, is_so = rng.pick(scene), rng.chance(0.5)
     others = [color for color in colors if color != asked.color]
     seen = [pile.color for pile in scene if pile.color != asked.color]
-    wrong = dice.pick(seen) if seen and dice.chance(0.5) else dice.pick(others)
+    wrong = rng.pick(seen) if seen and rng.chance(0.5) else rng.pick(others)
     return Question(f"Is the {asked.thing} {asked.color if is_so else wrong}?", YES_NO[0 if is_so else 1])
 
 
-def _neither(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:
-    one, other = dice.sample(colors, 2)
+def _neither(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:
+    one, other = rng.sample(colors, 2)
     count = sum(pile.number for pile in scene if pile.color not in (one, other))
     return Question(f"How many things are neither {one} nor {other}?", count)
 
 
-def _at_the_end(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
-    where, pile = dice.pick([("leftmost", scene[0]), ("rightmost", scene[-1])])
+def _at_the_end(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
+    where, pile = rng.pick([("leftmost", scene[0]), ("rightmost", scene[-1])])
     return Question(f"What is the color of the {where} thing?", pile.color)
 
 
-def _next_to(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
-    left = dice.below(len(scene) - 1)
-    side, asked, known = dice.pick([("left", left, left + 1), ("right", left + 1, left)])
-    text = f"What is the color of the thing directly to the {side} of {_named(dice, scene, known)}?"
+def _next_to(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
+    left = rng.below(len(scene) - 1)
+    side, asked, known = rng.pick([("left", left, left + 1), ("right", left + 1, left)])
+    text = f"What is the color of the thing directly to the {side} of {_named(rng, scene, known)}?"
     return Question(text, scene[asked].color)
 
 
-def _furthest(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
+def _furthest(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
     last = len(scene) - 1
-    known = dice.pick([place for place in range(len(scene)) if 2 * place != last])  # from the middle both ends are
-    text = f"What is the color of the thing furthest from {_named(dice, scene, known)}?"
+    known = rng.pick([place for place in range(len(scene)) if 2 * place != last])  # from the middle both ends are
+    text = f"What is the color of the thing furthest from {_named(rng, scene, known)}?"
     return Question(text, scene[last if 2 * known < last else 0].color)
 
 
-def _beside(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:
-    known, unwanted = dice.below(len(scene)), dice.pick(colors)
-    side, piles = dice.pick([("left", scene[:known]), ("right", scene[known + 1 :])])
-    text = f"How many things to the {side} of {_named(dice, scene, known)} are not {unwanted}?"
+def _beside(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:
+    known, unwanted = rng.below(len(scene)), rng.pick(colors)
+    side, piles = rng.pick([("left", scene[:known]), ("right", scene[known + 1 :])])
+    text = f"How many things to the {side} of {_named(rng, scene, known)} are not {unwanted}?"
     return Question(text, sum(pile.color != unwanted for pile in piles))
 
 
-def _remaining(dice: Dice, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
+def _remaining(rng: SeededRng, scene: Scene, colors: tuple[str, ...]) -> Question:  # noqa: ARG001
     """Takes away all of one kind or all of one colour, and counts one colour, one kind or all that is left."""
-    gone, asked = dice.pick(scene), dice.pick(scene)
-    taken = dice.pick([f"{gone.thing}s", f"{gone.color} things"])
-    name = dice.pick([f"{asked.color} things", f"{asked.thing}s", "things"])
+    gone, asked = rng.pick(scene), rng.pick(scene)
+    taken = rng.pick([f"{gone.thing}s", f"{gone.color} things"])
+    name = rng.pick([f"{asked.color} things", f"{asked.thing}s", "things"])
     count = sum(pile.number for pile in scene if taken not in _names(pile) and name in _names(pile))
     return Question(f"If all the {taken} are taken away, how many {name} are left?", count)
 
@@ -116,17 +116,17 @@ def _names(pile: Pile) -> set[str]:
     return {"things", f"{pile.color} things", f"{pile.thing}s"}
 
 
-def _named(dice: Dice, scene: Scene, place: int) -> str:
+def _named(rng: SeededRng, scene: Scene, place: int) -> str:
     """A thing of a row by its kind or, where no other has it, by its colour."""
     pile = scene[place]
-    by_color = dice.chance(0.5) and sum(other.color == pile.color for other in scene) == 1
+    by_color = rng.chance(0.5) and sum(other.color == pile.color for other in scene) == 1
     return f"the {pile.color} thing" if by_color else f"the {pile.thing}"
 
 
 class Kind(NamedTuple):
     """A kind of question: how it is asked, about which scenes, and whether its answer is a number."""
 
-    ask: Callable[[Dice, Scene, tuple[str, ...]], Question]
+    ask: Callable[[SeededRng, Scene, tuple[str, ...]], Question]
     scene: str
     counts: bool = False
 
@@ -148,7 +148,7 @@ OPENINGS = {
 }
 
 
-class ColoredObjectsDials(Part):
+class ColoredObjectsDials(Section):
     """What is asked, and how much there is to see."""
 
     questions: tuple[str, ...] = Field(tuple(QUESTIONS), min_length=1)
@@ -188,20 +188,20 @@ class ColoredObjectsDials(Part):
 class ColoredObjects:
     """Draws a scene and asks one question about it."""
 
-    dials_model: ClassVar[type[Part]] = ColoredObjectsDials
+    dials_model: ClassVar[type[Section]] = ColoredObjectsDials
 
     def __init__(self, dials: ColoredObjectsDials) -> None:
         self.dials = dials
         self.colors, self.objects = COLORS[: dials.colors], OBJECTS[: dials.objects]
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One scene with its question and options."""
-        name = dice.pick(self.dials.questions)
+        name = rng.pick(self.dials.questions)
         kind = QUESTIONS[name]
-        scene, question = self._asked(dice, kind)
-        offered = self._offered(dice, kind, scene, question)
+        scene, question = self._asked(rng, kind)
+        offered = self._offered(rng, kind, scene, question)
         answer = number_word(question.answer) if isinstance(question.answer, int) else question.answer
-        opening = OPENINGS[kind.scene].format(dice.pick(SURFACES), _listing([_phrase(pile) for pile in scene]))
+        opening = OPENINGS[kind.scene].format(rng.pick(SURFACES), _listing([_phrase(pile) for pile in scene]))
         return Item(
             task="reasoning_about_colored_objects",
             query=with_options(f"{opening} {question.text}", offered),
@@ -212,40 +212,40 @@ class ColoredObjects:
             metadata={"question": name, "things": len(scene)},
         )
 
-    def _asked(self, dice: Dice, kind: Kind) -> tuple[Scene, Question]:
-        wanted = dice.below(self.dials.numbers) if kind.counts else None
+    def _asked(self, rng: SeededRng, kind: Kind) -> tuple[Scene, Question]:
+        wanted = rng.below(self.dials.numbers) if kind.counts else None
         while True:
-            scene = self._scene(dice, kind)
-            question = kind.ask(dice, scene, self._palette(dice, scene))
+            scene = self._scene(rng, kind)
+            question = kind.ask(rng, scene, self._palette(rng, scene))
             if wanted in (None, question.answer):
                 return scene, question
 
-    def _scene(self, dice: Dice, kind: Kind) -> Scene:
+    def _scene(self, rng: SeededRng, kind: Kind) -> Scene:
         """Few colours, so that some are there twice; in a heap or row every thing is of a kind of its own."""
-        size = dice.between(self.dials.min_things, self.dials.max_things)
-        colors = dice.sample(self.colors, dice.between(2, max(2, min(size, len(self.colors)) - 1)))
+        size = rng.between(self.dials.min_things, self.dials.max_things)
+        colors = rng.sample(self.colors, rng.between(2, max(2, min(size, len(self.colors)) - 1)))
         if kind.scene != "piles":
-            return [Pile(1, dice.pick(colors), thing) for thing in dice.sample(self.objects, size)]
-        things = dice.sample(self.objects, max(2, size // 2))
+            return [Pile(1, rng.pick(colors), thing) for thing in rng.sample(self.objects, size)]
+        things = rng.sample(self.objects, max(2, size // 2))
         pairs = [(color, thing) for color in colors for thing in things]
-        chosen = dice.sample(pairs, min(size, len(pairs)))
-        return [Pile(dice.between(1, self.dials.max_count), color, thing) for color, thing in chosen]
+        chosen = rng.sample(pairs, min(size, len(pairs)))
+        return [Pile(rng.between(1, self.dials.max_count), color, thing) for color, thing in chosen]
 
-    def _palette(self, dice: Dice, scene: Scene) -> tuple[str, ...]:
+    def _palette(self, rng: SeededRng, scene: Scene) -> tuple[str, ...]:
         """Colours to ask about: those of the scene, and one that is not there, if any."""
         seen = {pile.color for pile in scene}
         unseen = [color for color in self.colors if color not in seen]
-        return (*sorted(seen), *dice.sample(unseen, min(len(unseen), 3 - min(len(seen), 2))))
+        return (*sorted(seen), *rng.sample(unseen, min(len(unseen), 3 - min(len(seen), 2))))
 
-    def _offered(self, dice: Dice, kind: Kind, scene: Scene, question: Question) -> list[str]:
+    def _offered(self, rng: SeededRng, kind: Kind, scene: Scene, question: Question) -> list[str]:
         """The answers to choose from, shuffled: colours of the scene come before others."""
         if kind.counts:
-            return dice.shuffled([number_word(number) for number in range(self.dials.numbers)])
+            return rng.shuffled([number_word(number) for number in range(self.dials.numbers)])
         if question.answer in YES_NO:
-            return dice.shuffled(YES_NO)
-        seen = dict.fromkeys(pile.color for pile in dice.shuffled(scene))
-        ordered = dict.fromkeys([str(question.answer), *seen, *dice.shuffled(self.colors)])
-        return dice.shuffled(list(ordered)[: self.dials.options])
+            return rng.shuffled(YES_NO)
+        seen = dict.fromkeys(pile.color for pile in rng.shuffled(scene))
+        ordered = dict.fromkeys([str(question.answer), *seen, *rng.shuffled(self.colors)])
+        return rng.shuffled(list(ordered)[: self.dials.options])
 
 
 def _phrase(pile: Pile) -> str:

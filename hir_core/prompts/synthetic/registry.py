@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import ValidationError
 
-from hir_core.config import Part, SyntheticPrompts
+from hir_core.config import Section, SyntheticPrompts
 from hir_core.errors import ConfigError, did_you_mean
 from hir_core.prompts.items import Item
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.synthetic.constrained_writing import ConstrainedWriting
 from hir_core.prompts.synthetic.date_understanding import DateUnderstanding
 from hir_core.prompts.synthetic.geometric_shapes import GeometricShapes
@@ -30,11 +30,11 @@ from hir_core.prompts.synthetic.word_sorting import WordSorting
 class Generator(Protocol):
     """A synthetic task: draws one item at a time."""
 
-    dials_model: ClassVar[type[Part]]
+    dials_model: ClassVar[type[Section]]
 
     def __init__(self, dials: Any) -> None: ...
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One item, with its group."""
         ...
 
@@ -60,11 +60,11 @@ def draw_synthetic(source: SyntheticPrompts, taken: AbstractSet[str]) -> list[It
         ConfigError: the task or a dial is unknown, or the dials allow too few different items.
     """
     generator = _build(source)
-    dice = Dice(source.task, source.seed)
+    rng = SeededRng(source.task, source.seed)
     items: dict[str, Item] = {}
     in_vain = 0
     while len(items) < source.size:
-        item = generator.draw(dice, f"{source.task} item {len(items) + 1} (seed {source.seed})")
+        item = generator.draw(rng, f"{source.task} item {len(items) + 1} (seed {source.seed})")
         if item.group in taken or item.query in items:
             in_vain += 1
             if in_vain == PATIENCE:
@@ -90,7 +90,7 @@ def _build(source: SyntheticPrompts) -> Generator:
         raise ConfigError("\n".join([f"prompts: {source.task}: {len(problems)} wrong dial(s)", *problems])) from None
 
 
-def _explain(problem: Any, dials: type[Part]) -> str:
+def _explain(problem: Any, dials: type[Section]) -> str:
     place = ".".join(str(step) for step in problem["loc"]) or "dials"
     if problem["type"] == "extra_forbidden":
         hint = did_you_mean(place, dials.model_fields) or f"; there are {', '.join(dials.model_fields)}"

@@ -10,10 +10,10 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import accepted, with_options
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.synthetic.vocabulary import PEOPLE
 from hir_core.schemas import content_key
 
@@ -47,7 +47,7 @@ THEMES = (
 )  # fmt: skip
 
 
-class TrackingDials(Part):
+class TrackingDials(Section):
     """How long the stories are."""
 
     people: int = Field(3, ge=2, le=10)
@@ -59,19 +59,19 @@ class TrackingDials(Part):
 class TrackingShuffledObjects:
     """Draws stories of swaps and asks what one person has at the end."""
 
-    dials_model: ClassVar[type[Part]] = TrackingDials
+    dials_model: ClassVar[type[Section]] = TrackingDials
 
     def __init__(self, dials: TrackingDials) -> None:
         self.dials = dials
         self.swaps = dials.people if dials.swaps is None else dials.swaps
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One story with its question and options."""
-        theme = dice.pick(THEMES)
-        people = dice.sample(PEOPLE, self.dials.people)
-        start = dict(zip(people, dice.sample(theme.things, len(people)), strict=True))
-        swaps = [dice.sample(people, 2) for _ in range(self.swaps)]
-        asked, options = dice.pick(people), dice.shuffled(list(start.values()))
+        theme = rng.pick(THEMES)
+        people = rng.sample(PEOPLE, self.dials.people)
+        start = dict(zip(people, rng.sample(theme.things, len(people)), strict=True))
+        swaps = [rng.sample(people, 2) for _ in range(self.swaps)]
+        asked, options = rng.pick(people), rng.shuffled(list(start.values()))
         story = _story(theme, start, swaps)
         answer = _after(start, swaps)[asked]
         return Item(

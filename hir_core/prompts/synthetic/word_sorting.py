@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from hir_core.config import Part
+from hir_core.config import Section
 from hir_core.prompts.items import Item
-from hir_core.prompts.rng import Dice
+from hir_core.prompts.rng import SeededRng
 from hir_core.schemas import content_key
 
 _PLAIN_WORDS = """
@@ -91,7 +91,7 @@ def word_families(letters: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(family) for family in families.values())
 
 
-class SortingDials(Part):
+class SortingDials(Section):
     """How long the lists are and how alike their words."""
 
     min_words: int = Field(2, ge=2, le=40)
@@ -115,20 +115,20 @@ class SortingDials(Part):
 class WordSorting:
     """Draws lists of different words to be sorted."""
 
-    dials_model: ClassVar[type[Part]] = SortingDials
+    dials_model: ClassVar[type[Section]] = SortingDials
 
     def __init__(self, dials: SortingDials) -> None:
         self.dials = dials
 
-    def draw(self, dice: Dice, place: str) -> Item:
+    def draw(self, rng: SeededRng, place: str) -> Item:
         """One list with its request."""
-        size = dice.between(self.dials.min_words, self.dials.max_words)
+        size = rng.between(self.dials.min_words, self.dials.max_words)
         families = [family for family in word_families(self.dials.shared_letters) if len(family) >= size]
-        family = families[dice.weighted([len(family) for family in families])]
-        words = dice.sample(family, size)
+        family = families[rng.weighted([len(family) for family in families])]
+        words = rng.sample(family, size)
         return Item(
             task="word_sorting",
-            query=dice.pick(REQUESTS).format(", ".join(words)),
+            query=rng.pick(REQUESTS).format(", ".join(words)),
             references=(" ".join(sorted(words)),),
             place=place,
             group=content_key("word_sorting", sorted(words)),
