@@ -21,7 +21,7 @@ from hir_core.inspect.history import Iteration, history, prompts_of
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.stats import Bin, bins, histogram, lengths, scores
 from hir_core.store.graph import VersionGraph
-from hir_core.store.manifest import OTHER, Manifest, canonical_json, value_counts
+from hir_core.store.manifest import OTHER, Manifest, evaluation_key, value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -66,7 +66,7 @@ def report(store: Store, last: VersionRef | None = None) -> Facts:
     usual = _usual(graph, rounds)
     scored = {one.iteration: _scores(store, one) for one in rounds if one.rewards is not None}
     bars = bins(value for table in scored.values() for value in table["score"].drop_nulls().to_list())
-    tested = [ref for one in rounds for ref in one.evaluations if _kind(graph, ref) == usual]
+    tested = [ref for one in rounds for ref in one.evaluations if evaluation_key(graph.manifests[str(ref)]) == usual]
     refs = [*([] if prompts is None else [prompts]), *(ref for one in rounds for ref in one.versions)]
     times = sorted(graph.manifests[str(ref)].created for ref in refs)
     models = [one.model for one in rounds if one.model is not None]
@@ -97,7 +97,7 @@ def seconds_between(a: str, b: str) -> float:
 def _round(
     graph: VersionGraph, one: Iteration, scored: pl.DataFrame | None, bars: Sequence[Bin], usual: str | None
 ) -> Facts:
-    evaluation = _last([ref for ref in one.evaluations if _kind(graph, ref) == usual])
+    evaluation = _last([ref for ref in one.evaluations if evaluation_key(graph.manifests[str(ref)]) == usual])
     return {
         "iteration": one.iteration,
         "versions": [str(ref) for ref in one.versions],
@@ -224,26 +224,30 @@ def _measured(metrics: Facts) -> Facts:
 # --- evaluations -----------------------------------------------------------------------------------------------------
 
 
-def _kind(graph: VersionGraph, ref: VersionRef) -> str:
-    """What two evaluations share that may be compared: their settings and prompts."""
-    manifest = graph.manifests[str(ref)]
-    return canonical_json([manifest.config, [name for name in manifest.parents if name.startswith("prompts/")]])
-
-
 def _usual(graph: VersionGraph, rounds: Iterable[Iteration]) -> str | None:
     """The kind of evaluation that most models have; of several, the one that was committed first."""
-    kinds = Counter(kind for one in rounds for kind in dict.fromkeys(_kind(graph, ref) for ref in one.evaluations))
+    kinds = Counter(
+        kind
+        for one in rounds
+        for kind in dict.fromkeys(evaluation_key(graph.manifests[str(ref)]) for ref in one.evaluations)
+    )
     return max(kinds, key=lambda kind: kinds[kind], default=None)
 
 
 def _further(graph: VersionGraph, rounds: Sequence[Iteration], usual: str | None) -> list[Facts]:
     """The other kinds, with a point for each model that has one."""
     found = [(one.iteration, ref) for one in rounds for ref in one.evaluations]
-    kinds = dict.fromkeys(_kind(graph, ref) for _, ref in found)
+    kinds = dict.fromkeys(evaluation_key(graph.manifests[str(ref)]) for _, ref in found)
     return [
         {
-            "config": graph.manifests[str(next(ref for _, ref in found if _kind(graph, ref) == kind))].config,
-            "points": [{"iteration": n, **_evaluation(graph, ref)} for n, ref in found if _kind(graph, ref) == kind],
+            "config": graph.manifests[
+                str(next(ref for _, ref in found if evaluation_key(graph.manifests[str(ref)]) == kind))
+            ].config,
+            "points": [
+                {"iteration": n, **_evaluation(graph, ref)}
+                for n, ref in found
+                if evaluation_key(graph.manifests[str(ref)]) == kind
+            ],
         }
         for kind in kinds
         if kind != usual

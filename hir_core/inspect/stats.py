@@ -155,6 +155,6 @@ def _column(column: pl.Series) -> Facts:
 
 def _of_parents(store: Store, ref: VersionRef, stage: str, columns: list[str]) -> pl.DataFrame:
     """Some columns of all parents of a stage; without rows where it has none, as demonstrations have no samples."""
-    named = [name for name in store.manifest(ref).parents if name.startswith(f"{stage}/")]
+    named = store.manifest(ref).parents_of(stage)
     tables = [store.table(store.resolve(name)).select(columns).collect() for name in named]
     return pl.concat([SCHEMAS[stage].create_empty().select(columns), *tables])

@@ -121,7 +121,7 @@ def _writers(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]
 
 def _strangers(store: Store, ref: VersionRef, manifest: Manifest, column: str, stage: str) -> Iterator[str]:
     """Whether every row that a column names stands in a parent; a parent that is damaged is told for itself."""
-    parents = [name for name in manifest.parents if name.startswith(f"{stage}/")]
+    parents = manifest.parents_of(stage)
     try:
         tables = [store.table(store.resolve(name)).select(column) for name in parents]
     except StoreError:

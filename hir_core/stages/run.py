@@ -90,7 +90,7 @@ class Run:
 
     def made_from(self, ref: VersionRef, stage: str) -> list[Manifest]:
         """The manifests of those versions of a stage that a version is made from."""
-        parents = [name for name in self.store.manifest(ref).parents if name.startswith(f"{stage}/")]
+        parents = self.store.manifest(ref).parents_of(stage)
         return [self.store.manifest(self.store.resolve(name)) for name in parents]
 
     # --- on the driver -----------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ class Run:
         drawn = self.table(samples)
         asked = self.relabeler.judged(drawn, self.table(rewards), self.table(prompts))
         draft, own = self.store.draft(named), self.config.instructions
-        drew = self.store.resolve(self.store.manifest(samples).parents[1])
+        drew = self.store.resolve(self.store.manifest(samples).parents_of("models")[0])
         policy = version_model(self.config, self.store, drew)
         made = InstructionWriting(self.config, draft, policy, asked, self._run_job)
         written, weights = made.run()
@@ -279,7 +279,8 @@ class Run:
 
     def _finish_evaluation(self, draft: Draft, facts: Facts) -> None:
         """Scores the answers that the evaluate step left in the draft, and commits them with their summary."""
-        model, prompts = draft.identity.parents[1], self.store.resolve(draft.identity.parents[0])
+        (model,), (prompts_name,) = draft.identity.parents_of("models"), draft.identity.parents_of("prompts")
+        prompts = self.store.resolve(prompts_name)
         asked = self.table(prompts)
         answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
         self.reward.on_rows = self._begin("score", answers.height)

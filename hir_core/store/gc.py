@@ -12,7 +12,7 @@ Reads manifests, writes nothing; leaves removing to `removing`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hir_core.store.branches import Branch, read_branches
 from hir_core.store.files import sync, write_json
 from hir_core.store.graph import VersionGraph
 from hir_core.store.locks import exclusive
-from hir_core.store.manifest import STAGES, VERSION_ID, Manifest, canonical_json, utc_now
+from hir_core.store.manifest import STAGES, VERSION_ID, evaluation_key, utc_now
 from hir_core.store.store import Store
 from hir_core.store.version import RELEASED, VersionRef, released
 
@@ -191,21 +191,11 @@ def _scores(graph: VersionGraph, branch: Branch) -> Iterator[tuple[float, str, s
     ]
     if not tested:
         return
-    test = _test(max(tested, key=lambda one: one.iteration))
+    test = evaluation_key(max(tested, key=lambda one: one.iteration))
     for name, manifest in graph.manifests.items():
         accuracy = manifest.metrics.get("overall", {}).get("accuracy")
-        if manifest.stage == "evaluations" and accuracy is not None and _test(manifest) == test:
-            yield from ((accuracy, model, name) for model in _models(manifest.parents) if model in graph.refs)
-
-
-def _test(evaluation: Manifest) -> tuple[str, frozenset[str]]:
-    """What an evaluation asks and how it scores: accuracies of different tests cannot be compared."""
-    asked = frozenset(name for name in evaluation.parents if name.startswith("prompts/"))
-    return canonical_json(evaluation.config), asked
-
-
-def _models(names: Iterable[str]) -> list[str]:
-    return [name for name in names if name.startswith("models/")]
+        if manifest.stage == "evaluations" and accuracy is not None and evaluation_key(manifest) == test:
+            yield from ((accuracy, model, name) for model in manifest.parents_of("models") if model in graph.refs)
 
 
 GONE = ".gone-"

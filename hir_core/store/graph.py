@@ -39,8 +39,8 @@ class VersionGraph:
 
     def parents(self, ref: VersionRef, stage: str) -> list[VersionRef]:
         """The versions of a stage that this one is made from and that are still there."""
-        named = [name for name in self.manifests[str(ref)].parents if name in self.refs]
-        return [self.refs[name] for name in named if self.refs[name].stage == stage]
+        named = self.manifests[str(ref)].parents_of(stage)
+        return [self.refs[name] for name in named if name in self.refs]
 
     def rows(self, ref: VersionRef, where: pl.Expr) -> list[Facts]:
         """The rows of a version that fit, each with the version's name."""

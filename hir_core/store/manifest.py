@@ -77,6 +77,10 @@ class Identity(_Frozen):
                 raise ValueError(f"`{parent}` names no version: expected stage/id, as in models/0002-ab12cd34")
         return parents
 
+    def parents_of(self, stage: str) -> list[str]:
+        """The parents that are versions of this stage, as `stage/id`."""
+        return [parent for parent in self.parents if parent.startswith(f"{stage}/")]
+
     @property
     def id(self) -> str:
         """The version's name: the iteration, and 8 hexadecimal digits of a digest of everything above."""
@@ -118,6 +122,10 @@ class Manifest(_Frozen):
     """Timings, tokens, device, losses: whatever the stage measured."""
     sha256: str | None = None
     """Digest of all the above, by which a manifest that was changed is found; null in those of early releases."""
+
+    def parents_of(self, stage: str) -> list[str]:
+        """The parents that are versions of this stage, as `stage/id`."""
+        return [parent for parent in self.parents if parent.startswith(f"{stage}/")]
 
     @property
     def identity(self) -> Identity:
@@ -220,6 +228,11 @@ def canonical_json(value: Any) -> str:
         ValueError: it holds NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+
+
+def evaluation_key(evaluation: Manifest) -> str:
+    """What an evaluation asks and how it scores; accuracies are comparable where this is the same."""
+    return canonical_json([evaluation.config, evaluation.parents_of("prompts")])
 
 
 def _content_digest(manifest: Mapping[str, Any]) -> str:
