@@ -19,8 +19,10 @@ from flows.report.comparison_plot import draw
 from flows.terminal.formatting import NOTHING
 from hir_core.config.comparison import Arm, CompareConfig
 from hir_core.inspect.comparison import last_points, paired, t_interval, verdict
+from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.run import Run
+from hir_core.stages.train import Outputs
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
@@ -43,7 +45,7 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
 def complete(run: Run) -> list[Outputs]:
     """The models of an arm that is through, none of any other: a flow takes seconds to find nothing to do."""
     wanted = run.config.iterations + 1
-    made = completed_iterations(run, run.check())
+    made = completed_iterations(run, check(run).rows)
     if len(made) < wanted:
         return []
     print(f"nothing to do: model {wanted - 1} is there", flush=True)
@@ -57,8 +59,8 @@ def points(arm: Arm, run: Run, models: Sequence[Outputs]) -> list[dict[str, Any]
 
 def _point(run: Run, made: Outputs) -> dict[str, Any]:
     """What one model scores, and what it was made from."""
-    trained, tested = run.facts(made.model), run.facts(made.evaluation)["overall"]
-    triples = run.made_from(made.model, "triples")
+    trained, tested = run.metrics(made.model), run.metrics(made.evaluation)["overall"]
+    triples = run.store.parents(made.model, "triples")
     return {
         "iteration": made.model.iteration,
         **{name: tested[name] for name in ("accuracy", "low", "high", "majority_baseline")},

@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
-from prefect.flows import EntrypointType
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
@@ -54,7 +54,7 @@ def deployment(
     command = f"{shlex.quote(sys.executable)} -P -m prefect.engine"
     variables = {"working_dir": str(Path.cwd()), "command": command, "env": SETTINGS, "stream_output": True}
     try:
-        return hindsight.to_deployment(
+        made = hindsight.to_deployment(
             config.run,
             cron=cron,
             interval=interval,
@@ -68,6 +68,8 @@ def deployment(
         raise ConfigError(
             f"--cron {cron}: {error.errors()[0]['msg']}; for example `0 2 * * *`, nightly at two"
         ) from None
+    assert isinstance(made, RunnerDeployment), "a coroutine only inside an event loop"
+    return made
 
 
 def send(sent: RunnerDeployment, pool: str) -> None:

@@ -78,9 +78,10 @@ def schedule(
         run_config, every = read_config(config, changes or []), _period(interval)
         if (cron is None) == (every is None):
             raise ConfigError("expected one of --cron and --interval")
+        from hir_core.stages.prompts import check as check_run
         from hir_core.stages.run import Run
 
-        Run(run_config).check()
+        check_run(Run(run_config))
         from flows.orchestration import server
 
         server.connect_to_standing()
@@ -118,13 +119,14 @@ def check(configs: Sequence[RunConfig]) -> None:
         HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or a run has a writer.
     """
     from flows.terminal.progress_bar import StatusLine
+    from hir_core.stages.prompts import check as check_run
     from hir_core.stages.run import Run
 
     with StatusLine() as bar:
         for number, config in enumerate(configs, start=1):
             bar.tell("reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}")
             run = Run(config)
-            run.check()
+            check_run(run)
             if config.run_dir.exists():
                 with run.store.lock():
                     pass  # the flow takes it for good; this tells a second writer before it has waited for prefect

@@ -107,7 +107,8 @@ def _users_server() -> str | None:
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
 
-    return PREFECT_API_URL.value()
+    url: str | None = PREFECT_API_URL.value()
+    return url
 
 
 def _check_server(url: str, remedy: str) -> None:

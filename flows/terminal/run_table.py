@@ -18,7 +18,8 @@ from hir_core.inspect.diagnostics import distinguishes_instructions
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.train import Outputs
+from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 COLUMNS = (
@@ -44,7 +45,7 @@ DOING = {
     "write": "writing instructions with model {}",
     "logprobs": "scoring instructions with model {}",
     "end": "ending the launch of model {}",
-    "believe": "checking instructions of model {}",
+    "verify": "checking instructions of model {}",
     "relabel": "relabeling samples for model {}",
 }
 """What a person reads for the steps of a launch, and for those of the driver between launches."""
@@ -52,18 +53,20 @@ BLIND = "it hardly tells the two instructions apart: fewer wrong outputs may hel
 
 
 class RunTable:
-    """Shows one run; use it as a context manager, around a store that nobody else writes to."""
+    """Shows one run; use it as a context manager, while no other process writes to the run."""
 
-    def __init__(self, run: Run, console: Console | None = None) -> None:
-        self.run = run
+    def __init__(self, store: Store, console: Console | None = None) -> None:
+        self.store = store
         self.bar = StatusLine(console)
         console = self.bar.console
         self.columns = fitting_columns(console.width if console.is_terminal else None)
-        self.there = set(run.store.versions())
+        self.there: set[VersionRef] = set()
         self.models: list[Outputs] = []
         self.row_started = time.monotonic()
 
     def __enter__(self) -> RunTable:
+        self.there = set(self.store.versions())
+        self.row_started = time.monotonic()
         self.bar.__enter__()
         return self
 
@@ -85,29 +88,31 @@ class RunTable:
         seconds, self.row_started = time.monotonic() - self.row_started, time.monotonic()
         refs = [outputs.model, outputs.evaluation, outputs.samples, rewards]
         is_new = any(ref is not None and ref not in self.there for ref in refs)
-        self._line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING])
+        self._line([*row_cells(self.store, outputs, rewards), duration(seconds) if is_new else NOTHING])
         if self._is_blind(outputs.model):
             self.bar.say(f"      {BLIND}")
         self.models.append(outputs)
 
     def _is_blind(self, model: VersionRef) -> bool:
         """Whether an output is as likely under the wrong instruction as under the correct one."""
-        manifest = self.run.store.manifest(model)
-        return any(distinguishes_instructions(manifest, one) is False for one in self.run.made_from(model, "triples"))
+        manifest = self.store.manifest(model)
+        return any(
+            distinguishes_instructions(manifest, triples) is False for triples in self.store.parents(model, "triples")
+        )
 
     def end(self) -> None:
         """Says what came out of it, and where it is."""
         self.bar.say("")
-        if set(self.run.store.versions()) == self.there:
-            self.bar.say(f"nothing to do: {_all_there(self.run.config.iterations)}")
-        for line in task_lines(self.run, self.models[0].evaluation, self.models[-1].evaluation):
+        if set(self.store.versions()) == self.there:
+            self.bar.say(f"nothing to do: {_all_there(len(self.models) - 1)}")
+        for line in task_lines(self.store, self.models[0].evaluation, self.models[-1].evaluation):
             self.bar.say(line)
         self.bar.say(f"model   {self.models[-1].model.path}   (plain transformers)")
-        if page_path(self.run.store).is_file():
-            self.bar.say(f"report  {page_path(self.run.store)}")
+        if page_path(self.store).is_file():
+            self.bar.say(f"report  {page_path(self.store)}")
 
     def _begin_table(self, outputs: Outputs) -> None:
-        weights = self.run.facts(outputs.samples or outputs.evaluation).get("weights")
+        weights = self.store.manifest(outputs.samples or outputs.evaluation).metrics.get("weights")
         if weights:
             self.bar.say(f"sampling: {weights}")
         self.bar.say("")
@@ -138,16 +143,16 @@ def headline(config: RunConfig) -> str:
     return " · ".join(facts)
 
 
-def row_cells(run: Run, outputs: Outputs, rewards: VersionRef | None) -> list[str]:
+def row_cells(store: Store, outputs: Outputs, rewards: VersionRef | None) -> list[str]:
     """The cells of a model's row but the time, from the manifests of what its launch left."""
-    trained, tested = run.facts(outputs.model), run.facts(outputs.evaluation)
-    sampled = run.facts(outputs.samples) if outputs.samples else {}
+    trained, tested = store.manifest(outputs.model).metrics, store.manifest(outputs.evaluation).metrics
+    sampled = store.manifest(outputs.samples).metrics if outputs.samples else {}
     steps = trained.get("steps")
     return [
         str(outputs.model.iteration),
         accuracy(tested["overall"]),
         number(tested["overall"]["majority_baseline"], ".3f"),
-        number(run.facts(rewards)["correct_share"] if rewards else None, ".3f"),
+        number(store.manifest(rewards).metrics["correct_share"] if rewards else None, ".3f"),
         number(trained.get("loss"), ".3f"),
         number(sampled.get("tokens_per_s"), ",.0f"),
         number(trained.get("tokens_per_s"), ",.0f"),
@@ -155,9 +160,9 @@ def row_cells(run: Run, outputs: Outputs, rewards: VersionRef | None) -> list[st
     ]
 
 
-def task_lines(run: Run, first: VersionRef, last: VersionRef) -> list[str]:
+def task_lines(store: Store, first: VersionRef, last: VersionRef) -> list[str]:
     """Accuracy by task, before and after, where there is more than one task."""
-    before, after = run.facts(first)["tasks"], run.facts(last)["tasks"]
+    before, after = store.manifest(first).metrics["tasks"], store.manifest(last).metrics["tasks"]
     if len(after) < 2:
         return []
     width = max(map(len, after))

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import Instructions, Relabel, SelectConfig
+from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.relabelers.selection import select
@@ -48,6 +48,24 @@ class Relabeler:
     def fingerprint(self) -> dict[str, Any]:
         """What decides its triples, as plain JSON values."""
         return {**self.config.fingerprint(), "type": self.name, "instructions": self.instructions.fingerprint()}
+
+    @property
+    def instruction_model(self) -> LearnedRelabel | None:
+        """How a model writes the instructions of samples before they are relabeled; None where rules decide them."""
+        return None
+
+    def writing_demonstrations(self, prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
+        """Triples that show a model how to write instructions, to be trained on beside the others; usually none."""
+        del prompts, seed
+        return pl.DataFrame(schema=SHAPE)
+
+    def writing_fingerprint(self) -> dict[str, Any]:
+        """What decides `writing_demonstrations`, as plain JSON values; empty where there are none."""
+        return {}
+
+    def tokenizer_texts(self) -> list[str]:
+        """Texts beyond the run's instructions that the tokenizer of a model from scratch is fitted to."""
+        return []
 
     def instruction(self) -> pl.Expr:
         """The instruction that a kept sample demonstrates: the correct one, unless a relabeler says otherwise."""

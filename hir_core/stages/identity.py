@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hir_core.config import LearnedRelabel, RunConfig, ScratchModel
+from hir_core.config import RunConfig, ScratchModel
 from hir_core.config.model_files import model_fingerprint
-from hir_core.relabelers.learned import demonstrations_fingerprint
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
 from hir_core.schemas import Prompts, as_written
@@ -62,8 +61,8 @@ class Identities:
 
     def instructions(self, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> Identity:
         """What a model writes of samples, and what is verified of it; the policy is the one that drew them."""
-        config, learned = self.config, self.config.relabel
-        assert isinstance(learned, LearnedRelabel)
+        config, learned = self.config, self.relabeler.instruction_model
+        assert learned is not None
         fingerprint = {
             **{
                 name: value
@@ -124,11 +123,8 @@ class Identities:
         return identity("samples", iteration, fingerprint, [str(prompts), model])
 
     def _shown(self) -> dict[str, Any]:
-        """Demonstrations of writing, where there are any."""
-        learned = self.config.relabel
-        shown = (
-            demonstrations_fingerprint(learned, self.config.instructions) if isinstance(learned, LearnedRelabel) else {}
-        )
+        """What decides the demonstrations of writing instructions, where there are any."""
+        shown = self.relabeler.writing_fingerprint()
         return {"shown": shown} if shown else {}
 
     def _reward(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from fake_launch import loop, ranks, with_changes
 
 from flows.compare import complete
 from hir_core.stages import run as run_module
+from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations, last_completed_iteration
 from hir_core.stages.run import Run
 
@@ -33,7 +34,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def come(settings: dict[str, Any], **changes: Any) -> int | None:
     run = Run(with_changes(settings, changes))
-    return last_completed_iteration(run, run.check())
+    return last_completed_iteration(run, check(run).rows)
 
 
 @pytest.mark.parametrize("more", [{}, {"warm_start": {"demonstrations": 2}}, {"select": {"replay": 1}}])
@@ -47,7 +48,7 @@ def test_a_config_has_come_as_far_as_its_loop_went(settings, more):
 
 def test_what_a_config_has_made_is_told_with_what_was_drawn_from_it(settings):
     run = loop(with_changes(settings, {"iterations": 2}))
-    made = completed_iterations(run, run.check())
+    made = completed_iterations(run, check(run).rows)
     assert [outputs.model.iteration for outputs in made] == [0, 1, 2]
     assert [str(outputs.samples) for outputs in made[:2]] == [str(run.store.resolve(f"samples@{n}")) for n in (1, 2)]
     assert made[2].samples is None
