@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
@@ -22,16 +22,13 @@ from prefect.logging import get_run_logger
 
 from flows.terminal.formatting import NOTHING, accuracy, number
 from flows.terminal.version_list import metric, metric_text
-from hir_core.stages.run import Outputs, Run
+from hir_core.inspect.report import page_path
+from hir_core.stages.run import Run
+from hir_core.stages.train import Outputs
 from hir_core.store.manifest import Manifest
 from hir_core.store.version import VersionRef
 
 logger = logging.getLogger(__name__)
-
-REPORT = "report.html"
-CURVE_WIDTH = 50
-CURVE_ROWS = 60
-"""Of a longer run the curve shows so many models, evenly: what Prefect keeps must not grow with its square."""
 
 
 class PrefectArtifacts:
@@ -39,7 +36,6 @@ class PrefectArtifacts:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.models: list[Outputs] = []
         self._there = set(run.store.versions())
         self._is_linked = self._is_lost = False
 
@@ -54,11 +50,10 @@ class PrefectArtifacts:
 
     def iteration(self, outputs: Outputs, *made_before: VersionRef | None) -> None:
         """Tells of one iteration: the versions that went into its model, the model, and what it scores."""
-        self.models.append(outputs)
         refs = [ref for ref in (*made_before, outputs.model, outputs.evaluation) if ref is not None]
         if self._there.issuperset(refs):
             return
-        facts = self.run.facts(outputs.evaluation)["overall"]
+        facts = self.run.metrics(outputs.evaluation)["overall"]
         get_run_logger().info("model %d: accuracy %s", outputs.model.iteration, accuracy(facts))
         for ref in refs:
             record(self.run, ref)
@@ -68,16 +63,10 @@ class PrefectArtifacts:
             table=iteration_table(self.run, refs),
             description=f"Iteration {outputs.model.iteration} of {self.run.config.run}: accuracy {accuracy(facts)}",
         )
-        self._tell(
-            create_markdown_artifact,
-            key=artifact_key(self.run, "curve"),
-            markdown=curve(self.run, self.models),
-            description=f"Held-out accuracy of {self.run.config.run} by model",
-        )
         self._link()
 
     def _link(self) -> None:
-        report = self.run.config.run_dir.resolve() / REPORT
+        report = page_path(self.run.store).resolve()
         if report.is_file() and not self._is_linked:
             self._is_linked = True
             link = {"link": report.as_uri(), "link_text": f"report of {self.run.config.run}"}
@@ -130,29 +119,6 @@ def record(run: Run, ref: VersionRef) -> None:
 def iteration_table(run: Run, refs: Sequence[VersionRef]) -> list[dict[str, Any]]:
     """A row for each version of one iteration: rows in, rows, rows rejected, and what matters most of its stage."""
     return [_table_row(run.store.manifest(ref)) for ref in refs]
-
-
-def curve(run: Run, models: Sequence[Outputs]) -> str:
-    """The learning curve as Markdown: a line per model with its accuracy as a point and the 95 % interval around it."""
-    step = -(-len(models) // CURVE_ROWS)
-    chosen = sorted({*range(0, len(models), step), len(models) - 1})
-    lines = [f"{'model':>5}  {'accuracy [95 %]':<20}  0{'1':>{CURVE_WIDTH - 1}}"]
-    for place in chosen:
-        facts = run.facts(models[place].evaluation)["overall"]
-        lines.append(f"{models[place].model.iteration:>5}  {accuracy(facts):<20}  {_point(facts)}".rstrip())
-    return "\n".join([f"### {run.config.run}", "", "```text", *lines, "```", "", "`┊` is the majority baseline."])
-
-
-def _point(facts: dict[str, Any]) -> str:
-    """One line of the curve: interval, point and baseline at their places between 0 and 1."""
-    if facts.get("accuracy") is None:
-        return ""
-    low, here, high = (round(facts[name] * (CURVE_WIDTH - 1)) for name in ("low", "accuracy", "high"))
-    line = [" "] * low + ["─"] * (high - low + 1) + [" "] * (CURVE_WIDTH - 1 - high)
-    if facts.get("majority_baseline") is not None:
-        line[round(facts["majority_baseline"] * (CURVE_WIDTH - 1))] = "┊"
-    line[here] = "●"
-    return "".join(line)
 
 
 def _table_row(manifest: Manifest) -> dict[str, Any]:
