@@ -87,10 +87,10 @@ def schedule(
         server.connect_to_standing()
         from flows import schedule as deployments
 
-        planned = deployments.deployment(run_config, further, when_busy, cron, every, None if serve else pool)
+        planned = deployments.build_deployment(run_config, further, when_busy, cron, every, None if serve else pool)
         name = shlex.quote(planned.full_name)
         if not serve:
-            deployments.send(planned, pool)
+            deployments.create(planned, pool)
         print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
         start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)

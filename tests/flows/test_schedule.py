@@ -16,7 +16,7 @@ from flows.cli.run import CONFIGS
 from flows.hindsight import was_lost
 from flows.orchestration.artifacts import artifact_key
 from flows.orchestration.server import SETTINGS
-from flows.schedule import deployment, parameters
+from flows.schedule import build_deployment, parameters
 from hir_core.config import RunConfig, load_config
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, JobFailed, RunLocked
@@ -41,7 +41,7 @@ def test_a_config_comes_out_of_a_deployments_parameters_as_it_went_in(name):
 
 def test_a_deployment_runs_this_flow_in_this_folder_and_quietly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = deployment(recipe("quickstart"), 1, "skip", interval=timedelta(hours=6), pool="hir")
+    made = build_deployment(recipe("quickstart"), 1, "skip", interval=timedelta(hours=6), pool="hir")
     assert (made.full_name, made.entrypoint) == ("hindsight/quickstart", "flows.hindsight.hindsight")
     assert [schedule.schedule.interval for schedule in made.schedules] == [timedelta(hours=6)]
     assert made.job_variables["working_dir"] == str(tmp_path)
@@ -51,7 +51,7 @@ def test_a_deployment_runs_this_flow_in_this_folder_and_quietly(tmp_path, monkey
 
 def test_a_cron_line_that_is_none_is_refused():
     with pytest.raises(ConfigError, match=r"--cron 0 99 \* \* \*: .*; for example `0 2 \* \* \*`"):
-        deployment(recipe("quickstart"), 1, "skip", cron="0 99 * * *")
+        build_deployment(recipe("quickstart"), 1, "skip", cron="0 99 * * *")
 
 
 @pytest.fixture
