@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from hir_core.config import CombinedReward
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import Reward, Verdict, finite
 
 
@@ -43,16 +44,18 @@ class Combined(Reward):
         for part in self.parts:
             part.prepare(completions, prompts)
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         columns = []
         for number, part in enumerate(self.parts):
-            part.on_rows = partial(self._tell, number)
-            columns.append(map(finite, part.verdicts(completions, prompts)))
+            part_on_rows = partial(self._tell, on_rows, number)
+            columns.append(map(finite, part.verdicts(completions, prompts, on_rows=part_on_rows)))
         return [self._joined(row) for row in zip(*columns, strict=True)]
 
-    def _tell(self, number: int, done: int, total: int) -> None:
+    def _tell(self, on_rows: OnRows, number: int, done: int, total: int) -> None:
         """A part that has judged all completions has done its share of each."""
-        self.on_rows((number * total + done) // len(self.parts), total)
+        on_rows((number * total + done) // len(self.parts), total)
 
     def _joined(self, verdicts: Sequence[Verdict]) -> Verdict:
         """The joint score, and the parts' reasons; the reason of a part that cannot judge stands first."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from hir_core.config import JudgeReward
 from hir_core.errors import ConfigError, StoreError
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.judge_endpoint import Endpoint, Reply, read_key
 from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import Reward, Verdict, shortened
@@ -42,9 +43,11 @@ class Judge(Reward):
         if config.cache.exists() and not config.cache.is_dir():
             raise ConfigError(f"reward.cache {config.cache} is a file: name a folder, or one that is not there yet")
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         requests = [self._request(text, prompt) for text, prompt in zip(completions, prompts, strict=True)]
-        replies = self._replies(requests)
+        replies = self._replies(requests, on_rows)
         texts = [reply.text for reply in replies if not reply.problem]
         scores = iter(find(self.config.score_pattern, texts, group=1, how="last", limit_s=_READ_LIMIT_S))
         return [
@@ -61,7 +64,7 @@ class Judge(Reward):
         text = _PLACES.sub(lambda place: values[place[1]], self.config.template)
         return {**self.config.options, "model": self.config.model, "messages": [{"role": "user", "content": text}]}
 
-    def _replies(self, requests: Sequence[dict[str, Any]]) -> list[Reply]:
+    def _replies(self, requests: Sequence[dict[str, Any]], on_rows: OnRows) -> list[Reply]:
         cache = _Cache(self.config.cache)
         names = [request_name(self.config.url, request) for request in requests]
         known = {name: Reply(text) for name in set(names) if (text := cache.find(name)) is not None}
@@ -69,7 +72,7 @@ class Judge(Reward):
         if wanted:
             cache.prepare(next(iter(wanted)))
             with Endpoint(self.config) as endpoint:
-                known |= endpoint.ask(wanted, lambda name, text: cache.keep(name, wanted[name], text), self.on_rows)
+                known |= endpoint.ask(wanted, lambda name, text: cache.keep(name, wanted[name], text), on_rows)
         return [known[name] for name in names]
 
     def _read(self, reply: str, found: Answer) -> Verdict:

@@ -17,6 +17,7 @@ from typing import Any
 
 from hir_core.config import MathReward
 from hir_core.errors import ConfigError
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import Reward, Verdict, after_marker, shortened
 from hir_core.rewards.time_limit import Work, answers
 
@@ -51,12 +52,14 @@ class Math(Reward):
             return "it has no reference: add `references`, or choose a reward that needs none"
         return None
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         texts = [after_marker(completion, self.config.marker) for completion in completions]
         pairs = zip(texts, prompts, strict=True)
         rows = [{"text": text, "references": prompt["references"]} for text, prompt in pairs if text is not None]
         work = Work("hir_core.rewards.math:make_comparer")
-        found = iter(answers(work, rows, self.config.time_limit_s, self.on_rows))
+        found = iter(answers(work, rows, self.config.time_limit_s, on_rows))
         return [
             Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
             if text is None

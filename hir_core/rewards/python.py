@@ -16,6 +16,7 @@ from typing import Any
 from hir_core.config import PythonReward
 from hir_core.dynamic_imports import UserFunction, is_text
 from hir_core.errors import RewardError
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import Reward, Verdict, shortened
 from hir_core.rewards.time_limit import Answer, Work, answers
 
@@ -41,21 +42,23 @@ class PythonFunction(Reward):
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), **self._function.fingerprint()}
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        found = self._answers(completions, prompts)
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
+        found = self._answers(completions, prompts, on_rows)
         self._check_attributes([answer.value for answer in found], completions, prompts)
         return [
             Verdict(None, f"{answer.problem}: {shortened(text)}") if answer.problem else _verdict(answer.value)
             for answer, text in zip(found, completions, strict=True)
         ]
 
-    def _answers(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Answer]:
+    def _answers(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], on_rows: OnRows) -> list[Answer]:
         if self.config.time_limit_s is None:
             return [Answer(judged) for judged in self.scores(list(completions), list(prompts))]
         pairs = enumerate(zip(completions, prompts, strict=True))
         rows = [{"row": row, "completion": text, "prompt": prompt} for row, (text, prompt) in pairs]
         work = Work("hir_core.rewards.python:make_scorer", {"type": "python", "function": self.name})
-        return answers(work, rows, self.config.time_limit_s, self.on_rows)
+        return answers(work, rows, self.config.time_limit_s, on_rows)
 
     def scores(self, completions: list[str], prompts: list[dict[str, Any]], first: int = 0) -> list[Judged]:
         """The function's scores, as plain numbers; a number too large for one is infinite.

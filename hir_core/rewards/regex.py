@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hir_core.config import RegexReward
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.exact_match import normalised
 from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import Reward, Verdict, shortened
@@ -27,11 +28,13 @@ class Regex(Reward):
             return "it has no reference to compare the group with: add `references`, or leave `group` out"
         return None
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         config = self.config
         group, limit_s = config.group if config.group is not None else 0, config.time_limit_s
         how, texts = config.match, list(completions)
-        found = find(config.pattern, texts, group=group, how=how, limit_s=limit_s, on_rows=self.on_rows)
+        found = find(config.pattern, texts, group=group, how=how, limit_s=limit_s, on_rows=on_rows)
         rows = zip(found, completions, prompts, strict=True)
         return [self._verdict(answer, text, prompt["references"]) for answer, text, prompt in rows]
 

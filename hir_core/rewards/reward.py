@@ -36,11 +36,7 @@ class Verdict(NamedTuple):
 
 
 class Reward(ABC):
-    """Judges completions against their prompts.
-
-    Attributes:
-        on_rows: is told, while it judges, how many completions are judged.
-    """
+    """Judges completions against their prompts."""
 
     name: str
     config: Section
@@ -51,14 +47,15 @@ class Reward(ABC):
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.on_rows: OnRows = ignore
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides its scores, as plain JSON values."""
         return self.config.fingerprint()
 
     @abstractmethod
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         """One verdict per completion; `prompts` are its rows of the Prompts table, `metadata` decoded."""
 
     def prepare(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> None:
@@ -85,7 +82,7 @@ class Reward(ABC):
                 f"{row['prompt_id']} ({row['task']}: {shortened(row['query'])}): {reason}"
             )
 
-    def judge(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    def judge(self, answers: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """Adds `score`, `reason` and `parts` to rows with a `prompt_id` and a `completion`, in their own order.
 
         Raises:
@@ -93,7 +90,9 @@ class Reward(ABC):
             SchemaError: a row names a prompt that is not there.
         """
         asked_of = self._asked_of(answers, prompts)
-        found = [finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of)]
+        found = [
+            finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of, on_rows=on_rows)
+        ]
         return answers.with_columns(
             score=pl.Series([verdict.score for verdict in found], dtype=pl.Float64),
             reason=pl.Series([verdict.reason for verdict in found], dtype=pl.String),
@@ -116,14 +115,14 @@ class Reward(ABC):
             )
         return [by_id[key] for key in answers["prompt_id"]]
 
-    def score(self, samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    def score(self, samples: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """The Rewards table of all samples, sorted by sample_id.
 
         Raises:
             ConfigError: a prompt cannot be judged.
             SchemaError: a sample names a prompt that is not there.
         """
-        judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts)
+        judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts, on_rows=on_rows)
         return (
             judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason", "parts")
             .sort("sample_id")
@@ -138,8 +137,10 @@ class RowReward(Reward):
     def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
         """How well one completion answers its prompt, a row of the Prompts table, `metadata` decoded."""
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        rows = counted(zip(completions, prompts, strict=True), len(completions), self.on_rows)
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
+        rows = counted(zip(completions, prompts, strict=True), len(completions), on_rows)
         return [self.verdict(text, prompt) for text, prompt in rows]
 
 

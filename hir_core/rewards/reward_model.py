@@ -13,6 +13,7 @@ from typing import Any
 from hir_core.config import HubModel, RewardModelReward
 from hir_core.config.model_files import classifier_labels, model_fingerprint
 from hir_core.errors import ConfigError, did_you_mean
+from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import Reward, Verdict
 from hir_core.schemas import as_text
 
@@ -45,7 +46,10 @@ class RewardModel(Reward):
         }
         return {**fingerprint, "model": model_fingerprint(self.model), "label": self.label}
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[dict[str, Any]], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
+        del on_rows  # the launch reports its own progress
         assert self._score is not None, "made without a launch to score in"
         return self._score(self, completions, [as_text(prompt["history"], prompt["query"]) for prompt in prompts])
 

@@ -139,8 +139,7 @@ class Run:
         if found := self._known(named):
             return found
         drawn = self.table(samples)
-        self.reward.on_rows = self._begin("score", drawn.height)
-        rewards = self.reward.score(drawn, self.table(prompts))
+        rewards = self.reward.score(drawn, self.table(prompts), on_rows=self._begin("score", drawn.height))
         right = int((rewards["score"].drop_nulls() >= self.config.relabel.threshold).sum())
         facts = {
             "correct_share": right / max(1, rewards.height),
@@ -168,8 +167,10 @@ class Run:
         rewards = pl.concat([self.table(one.rewards) for one in scored])
         told = [self.table(one.instructions) for one in scored if one.instructions is not None]
         written = pl.concat(told) if told else None
-        self.relabeler.on_rows = self._begin("relabel", drawn.height)
-        triples, rejected = self.relabeler.relabel(drawn, rewards, self.table(prompts), self.config.select, written)
+        on_rows = self._begin("relabel", drawn.height)
+        triples, rejected = self.relabeler.relabel(
+            drawn, rewards, self.table(prompts), self.config.select, written, on_rows=on_rows
+        )
         if triples.is_empty():
             raise ConfigError(
                 f"relabel.type={self.relabeler.name} kept none of {drawn.height} samples of {scored[-1].samples} "
@@ -273,7 +274,7 @@ class Run:
         drawn = None if plan.targets.samples is None else self.store.find(plan.targets.samples)
         if drawn is not None:
             texts = pl.concat([texts, self.table(drawn).select("prompt_id", "completion")])
-        self.reward.on_rows = self._begin("score", texts.height)
+        self._begin("score", texts.height)  # the launch reports its own progress
         self.reward.judge_ahead(texts, plan.prompts)
         self._finish_evaluation(draft, read_json(draft.path / ANSWERED))
 
@@ -283,8 +284,8 @@ class Run:
         prompts = self.store.resolve(prompts_name)
         asked = self.table(prompts)
         answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
-        self.reward.on_rows = self._begin("score", answers.height)
-        judged = self.reward.judge(answers, asked).join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
+        judged = self.reward.judge(answers, asked, on_rows=self._begin("score", answers.height))
+        judged = judged.join(asked.select("prompt_id", "task"), on="prompt_id", how="left")
         rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
         draft.write("0", rows)
         summary = summarise(judged, asked, self.config.relabel.threshold, compares=self.reward.compares)
