@@ -167,10 +167,8 @@ class Run:
         rewards = pl.concat([self.table(one.rewards) for one in scored])
         told = [self.table(one.instructions) for one in scored if one.instructions is not None]
         written = pl.concat(told) if told else None
-        on_rows = self._begin("relabel", drawn.height)
-        triples, rejected = self.relabeler.relabel(
-            drawn, rewards, self.table(prompts), self.config.select, written, on_rows=on_rows
-        )
+        tables, on_rows = (drawn, rewards, self.table(prompts)), self._begin("relabel", drawn.height)
+        triples, rejected = self.relabeler.relabel(*tables, self.config.select, written, on_rows=on_rows)
         if triples.is_empty():
             raise ConfigError(
                 f"relabel.type={self.relabeler.name} kept none of {drawn.height} samples of {scored[-1].samples} "
