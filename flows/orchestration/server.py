@@ -82,8 +82,9 @@ def call(flow: Any, *arguments: Any) -> Any:
     try:
         state = flow(*arguments, return_state=True)
     except httpx.TransportError as error:
+        url = os.environ.get("PREFECT_API_URL", "PREFECT_API_URL")
         raise ServerLost(
-    """The run's own error that came before the loss of the server, and a line break; empty where there was none."""
+            f"{_earlier_error(error)}Prefect's server at {url} was lost "
             f"({error}): everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same "
             "command continues, or says that all is there"
         ) from None
@@ -93,7 +94,7 @@ def call(flow: Any, *arguments: Any) -> Any:
 
 
 def _earlier_error(error: BaseException) -> str:
-    """The URL of the environment or of Prefect's profile, or None; sets our defaults in the environment."""
+    """The run's own error that came before the loss of the server, and a line break; empty where there was none."""
     while error.__context__ is not None:
         error = error.__context__
         if isinstance(error, HirError):
@@ -102,7 +103,7 @@ def _earlier_error(error: BaseException) -> str:
 
 
 def _configured_server() -> str | None:
-    """The URL that the environment or Prefect's profile names, or None; sets our defaults for the environment."""
+    """The URL of the environment or of Prefect's profile, or None; sets our defaults in the environment."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL

@@ -37,9 +37,13 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     rewards = pl.concat([run.table(iteration.rewards) for iteration in scored])
     written = [run.table(iteration.instructions) for iteration in scored if iteration.instructions is not None]
     prompt_rows = run.table(prompts)
-    run.relabeler.on_rows = run.row_counter("relabel", samples.height)
     triples, rejected = run.relabeler.relabel(
-        samples, rewards, prompt_rows, run.config.select, pl.concat(written) if written else None
+        samples,
+        rewards,
+        prompt_rows,
+        run.config.select,
+        pl.concat(written) if written else None,
+        on_rows=run.row_counter("relabel", samples.height),
     )
     if triples.is_empty():
         raise ConfigError(

@@ -26,8 +26,8 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     if version := run.find(identity):
         return version
     sampled = run.table(samples)
-    run.reward.on_rows = run.row_counter("score", sampled.height)
-    rewards = run.reward.score(sampled, run.table(prompts))
+    counter = run.row_counter("score", sampled.height)
+    rewards = run.reward.score(sampled, run.table(prompts), on_rows=counter)
     correct = int((rewards["score"].drop_nulls() >= run.config.relabel.threshold).sum())
     metrics = {
         "correct_share": correct / max(1, rewards.height),
@@ -49,8 +49,8 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     (model,), (prompts_name,) = draft.identity.parents_of("models"), draft.identity.parents_of("prompts")
     prompts = run.table(run.store.resolve(prompts_name))
     answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
-    run.reward.on_rows = run.row_counter("score", answers.height)
-    judged = run.reward.judge(answers, prompts).join(prompts.select("prompt_id", "task"), on="prompt_id", how="left")
+    judged = run.reward.judge(answers, prompts, on_rows=run.row_counter("score", answers.height))
+    judged = judged.join(prompts.select("prompt_id", "task"), on="prompt_id", how="left")
     rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
     draft.write("0", rows)
     summary = summarise(judged, prompts, run.config.relabel.threshold, compares=run.reward.compares)
@@ -68,6 +68,6 @@ def score_after_launch(run: Run, plan: Plan) -> None:
     samples = None if plan.targets.samples is None else run.store.find(plan.targets.samples)
     if samples is not None:
         texts = pl.concat([texts, run.table(samples).select("prompt_id", "completion")])
-    run.reward.on_rows = run.row_counter("score", texts.height)
+    run.row_counter("score", texts.height)
     run.reward.judge_ahead(texts, plan.prompts)
     score_evaluation(run, draft, read_json(draft.path / ANSWERED))
