@@ -8,7 +8,6 @@ Prefect's own messages are kept off the terminal; its logs go to the server.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import httpx
 
 from hir_core import supervisor
 from hir_core.errors import ConfigError, HirError, RunCancelled, ServerLost
+from hir_core.launch.ports import free_port
 
 START_S = 120.0
 """The first start on a machine makes a database: 14 s, more where it is busy."""
@@ -128,7 +128,7 @@ def without_password(url: str) -> str:
 
 def _start_server() -> str:
     """Starts a server that ends with this process, and returns the URL of its API."""
-    port = str(_free_port())
+    port = str(free_port())
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     command += ["--no-ui", "--no-scheduler", "--no-late-runs"]
     # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
@@ -152,9 +152,3 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise HirError("prefect's server does not start: `prefect server start` says why")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
