@@ -146,7 +146,7 @@ def relabel(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> VersionR
 
 def launch_name(parameters: dict[str, Any]) -> str:
     """The model that this launch makes."""
-    run, *parents = (parameters[name] for name in ("run", "prompts", "triples", "before"))
+    run, *parents = (parameters[name] for name in ("run", "prompts", "triples", "previous_model"))
     return f"launch models/{run.identities.model(*parents).id}"
 
 
