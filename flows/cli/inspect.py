@@ -30,8 +30,6 @@ from flows.terminal.formatting import NOTHING, clipped, columns, number, printab
 from hir_core.errors import VersionNotFound
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from hir_core.inspect.sql import Answer
     from hir_core.store.store import Store
     from hir_core.store.version import VersionRef
@@ -89,35 +87,22 @@ def _how_to_start(runs_dir: Path) -> str:
 
 def head(
     ref: Ref,
-    rows: Annotated[int, typer.Option(min=0, help="Rows at most.")] = 10,
+    rows: Annotated[int, typer.Option(min=0, help="The most rows to show.")] = 10,
+    seed: Annotated[int | None, typer.Option(help="Show rows drawn at random by this seed, not the first.")] = None,
     where: Where = None,
     columns: Columns = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Show the first rows of a version."""
+    """Show the first rows of a version or, with --seed, rows drawn at random."""
+    from flows.terminal.version import rows_text
     from hir_core.inspect import rows as table_rows
     from hir_core.store.references import find_version
 
     with messages():
-        _answer_rows(table_rows.head(*find_version(ref, runs_dir), rows, where, _names(columns)), as_json)
-
-
-def sample(
-    ref: Ref,
-    rows: Annotated[int, typer.Option(min=0, help="Rows at most.")] = 10,
-    seed: Annotated[int, typer.Option(help="Another seed draws other rows.")] = 0,
-    where: Where = None,
-    columns: Columns = None,
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """Show rows of a version that chance picks; the same seed picks the same."""
-    from hir_core.inspect import rows as table_rows
-    from hir_core.store.references import find_version
-
-    with messages():
-        _answer_rows(table_rows.draw(*find_version(ref, runs_dir), rows, seed, where, _names(columns)), as_json)
+        names = [] if columns is None else [name.strip() for name in columns.split(",")]
+        found = table_rows.head(*find_version(ref, runs_dir), rows, where, names, seed)
+        answer(found.to_dicts(), as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
 
 
 def row(
@@ -176,16 +161,6 @@ def diff(
         answer(found, as_json, lambda facts: diff_text(facts, terminal_width()))
         if found["differs"]:
             raise typer.Exit(FOUND)
-
-
-def _answer_rows(found: pl.DataFrame, as_json: bool) -> None:
-    from flows.terminal.version import rows_text
-
-    answer(found.to_dicts(), as_json, lambda rows: rows_text(rows, terminal_width()) if rows else ["no rows"])
-
-
-def _names(columns: str | None) -> list[str]:
-    return [] if columns is None else [name.strip() for name in columns.split(",")]
 
 
 def sql(
@@ -310,4 +285,4 @@ def _cell(value: object) -> str:
     return NOTHING if value is None else clipped(f"{value:.6g}" if isinstance(value, float) else str(value), CELL)
 
 
-COMMANDS = (ls, show, head, sample, row, trace, stats, diff, sql, path, export, verify, report)
+COMMANDS = (ls, show, head, row, trace, stats, diff, sql, path, export, verify, report)

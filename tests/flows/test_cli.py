@@ -320,7 +320,7 @@ def test_what_looks_at_a_run_imports_neither_prefect_nor_torch(outputs: list[Out
 import sys
 from flows.cli.app import app
 ref = ["samples@1"]
-commands = {"ls": [], "show": ref, "head": ref, "sample": ref, "row": ["s"], "trace": ["s"], "stats": ref}
+commands = {"ls": [], "show": ref, "head": [*ref, "--seed", "1"], "row": ["s"], "trace": ["s"], "stats": ref}
 commands |= {"diff": ref * 2, "sql": ["from samples"], "path": ref, "export": [*ref, "x", "--to", "csv"], "verify": [],
              "report": []}
 codes = {}
