@@ -104,7 +104,7 @@ def iterate(run: Run) -> list[Outputs]:
             models.append(train_iteration(run, prompts, triples, previous_model.samples, previous_model.model))
             shown.iteration(models[-1], *scored[-1], triples)
         display.row(models[-1])
-        run.line.complete()
+        run.branch.complete()
         redraw(run.store, models[-1].model, display.bar.say)
     return models
 
@@ -146,7 +146,7 @@ def relabel(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> VersionR
 
 def launch_name(parameters: dict[str, Any]) -> str:
     """The model that this launch makes."""
-    run, *parents = (parameters[name] for name in ("run", "prompts", "triples", "before"))
+    run, *parents = (parameters[name] for name in ("run", "prompts", "triples", "previous_model"))
     return f"launch models/{run.identities.model(*parents).id}"
 
 
