@@ -1,7 +1,7 @@
 """The comparison flow: runs every arm, gathers their learning curves, and says who won.
 
 Every arm is a run like any other, so the same call again continues. After every arm that was not there it writes
-`curves.parquet`, `table.md` and `curves.png` into the comparison's folder. Leaves what the arms are and what their
+`curves.parquet`, `table.md` and `plot.svg` into the comparison's folder. Leaves what the arms are and what their
 numbers say to `comparison`.
 """
 
@@ -15,12 +15,13 @@ from prefect import flow
 
 from flows.hindsight import hindsight
 from flows.orchestration.flow_runs import sign
-from flows.report.comparison_plot import draw
+from flows.report.comparison_plot import comparison_plot
 from flows.terminal.formatting import NOTHING
 from hir_core.config.comparison import Arm, CompareConfig
 from hir_core.inspect.comparison import last_points, paired, t_interval, verdict
 from hir_core.stages.resume import completed_iterations
 from hir_core.stages.run import Outputs, Run
+from hir_core.store.files import write_text
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
@@ -37,7 +38,7 @@ def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
         if number == len(arms) or run.store.versions() != there:
             write(comparison, pl.DataFrame(rows), f"{number} of {len(arms)} arms")
     print("\n" + (comparison.folder / "table.md").read_text())
-    print(f"plot    {comparison.folder / 'curves.png'}")
+    print(f"plot    {comparison.folder / 'plot.svg'}")
 
 
 def complete(run: Run) -> list[Outputs]:
@@ -79,7 +80,7 @@ def write(comparison: CompareConfig, curves: pl.DataFrame, progress: str) -> Non
     curves.write_parquet(comparison.folder / "curves.parquet")
     text = "\n".join([*table(curves, names, list(comparison.tasks)), "", progress, *said, ""])
     (comparison.folder / "table.md").write_text(text)
-    draw(curves, names, comparison.folder / "curves.png")
+    write_text(comparison.folder / "plot.svg", comparison_plot(curves, names))
 
 
 def table(curves: pl.DataFrame, methods: Sequence[str], tasks: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """Comparisons: which arms there are, that they share what they can, and what their numbers are allowed to say."""
 
 import math
+import re
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -8,10 +10,12 @@ import yaml
 
 from flows import compare
 from flows.cli.run import CONFIGS
+from flows.report.comparison_plot import comparison_plot
 from hir_core.config.comparison import load_comparison, merged
 from hir_core.errors import ConfigError
 from hir_core.inspect.comparison import differences, paired, t_interval, verdict
 
+SVG = "{http://www.w3.org/2000/svg}"
 BASE = {
     "run": "base",
     "iterations": 1,
@@ -159,7 +163,27 @@ def test_the_results_are_a_table_a_picture_and_the_points_behind_them(tmp_path):
     assert table[6] == "2 of 4 arms"
     assert table[7].startswith("hindsight ends 15.0 points ahead of filter [")
     assert pl.read_parquet(comparison.folder / "curves.parquet").equals(found)
-    assert (comparison.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    picture = (comparison.folder / "plot.svg").read_text()
+    texts = [element.text for element in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+    assert {"a", "b", "hindsight", "filter", "plain", "majority answer"} <= set(texts)
+
+
+def test_the_plot_draws_the_mean_of_the_seeds_and_their_range():
+    """Ends of 0.6 and 0.8: the last dot stands at 0.7, its whisker reaches from 0.6 to 0.8."""
+    root = ElementTree.fromstring(comparison_plot(curves(new=[[0.6], [0.8]], old=[[0.5], [0.5]]), ["new", "old"]))
+    titles = [element.text for element in root.iter(f"{SVG}title")]
+    assert "new, iteration 1: 70% [60%, 80%]" in titles
+    assert "old, iteration 1: 50% [50%, 50%]" in titles
+    assert titles.count("majority answer, iteration 1: 20%") == 1
+
+
+def test_names_in_the_plot_are_escaped_and_further_methods_have_colours_of_their_own():
+    many = {f"<m{number}>": [[0.5]] for number in range(8)}
+    picture = comparison_plot(curves(**many), list(many))
+    assert "<m0>" not in picture
+    styles = re.findall(r'class="(k\d+)"', picture)
+    assert sorted(set(styles)) == [f"k{number}" for number in range(8)]
+    assert all(f".{name} {{ --c:" in picture for name in styles)
 
 
 def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_new(tmp_path, monkeypatch):
