@@ -7,13 +7,14 @@ writes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from xml.etree import ElementTree as Tree
-
-import polars as pl
 
 from flows.report.svg import Line, Point, line_plot, swatch
 from flows.terminal.formatting import clipped
+from hir_core.inspect.comparison import ArmResult
 
 PANEL = (400, 260)
 TITLE_HEIGHT = 26
@@ -32,15 +33,13 @@ text { fill: #33383e; font: 12.5px system-ui, sans-serif; }
 """ + "".join(f".k{number} {{ --c: {colour}; }}\n" for number, colour in enumerate(COLOURS))
 
 
-def comparison_plot(curves: pl.DataFrame, methods: Sequence[str]) -> str:
-    """The SVG text of learning curves.
+def comparison_plot(arms: Sequence[ArmResult], methods: Sequence[str]) -> str:
+    """The SVG text of the arms' learning curves.
 
     Args:
-        curves: one row per arm and iteration, with `task`, `method`, `seed`, `iteration`, `accuracy` and
-            `majority_baseline`.
         methods: in the order of the legend; those beyond the twelfth repeat colours.
     """
-    tasks = curves["task"].unique(maintain_order=True).to_list()
+    tasks = list(dict.fromkeys(arm.task for arm in arms))
     panel_width, panel_height = PANEL
     width, height = panel_width * len(tasks) + LEGEND_WIDTH, panel_height + TITLE_HEIGHT
     height = max(height, TITLE_HEIGHT + LEGEND_STEP * (len(methods) + 1))
@@ -52,7 +51,7 @@ def comparison_plot(curves: pl.DataFrame, methods: Sequence[str]) -> str:
     legend: dict[str, Line] = {}
     for number, task in enumerate(tasks):
         left = number * panel_width
-        lines = _lines(curves.filter(pl.col("task") == task), methods)
+        lines = _lines([arm for arm in arms if arm.task == task], methods)
         legend |= {line.label: line for line in lines if line.label not in legend}
         title = {"class": "title", "x": f"{left + panel_width / 2}", "y": "18", "text-anchor": "middle"}
         Tree.SubElement(root, "text", title).text = clipped(task, panel_width // 9)
@@ -65,23 +64,22 @@ def comparison_plot(curves: pl.DataFrame, methods: Sequence[str]) -> str:
     return Tree.tostring(root, encoding="unicode") + "\n"
 
 
-def _lines(curves: pl.DataFrame, methods: Sequence[str]) -> list[Line]:
+def _lines(arms: Sequence[ArmResult], methods: Sequence[str]) -> list[Line]:
     """One task's lines: each method's mean over the seeds with their range, and the majority baseline."""
     lines = []
     for number, method in enumerate(methods):
-        by_iteration = (
-            curves.filter(pl.col("method") == method)
-            .group_by("iteration")
-            .agg(pl.col("accuracy").mean(), low=pl.col("accuracy").min(), high=pl.col("accuracy").max())
-            .sort("iteration")
-        )
-        points = [Point(*row) for row in by_iteration.iter_rows()]
-        if points:
+        accuracies: dict[int, list[float]] = defaultdict(list)
+        for arm in arms:
+            for point in arm.curve if arm.method == method else ():
+                accuracies[point.iteration].append(point.accuracy)
+        if accuracies:
+            points = [Point(x, fmean(ys), min(ys), max(ys)) for x, ys in sorted(accuracies.items())]
             lines.append(Line(method, points, f"k{number % len(COLOURS)}"))
-    baseline = curves["majority_baseline"].drop_nulls()
-    if not baseline.is_empty():
-        ends = (curves["iteration"].min(), curves["iteration"].max())
-        lines.append(Line("majority answer", [Point(end, float(baseline[0])) for end in ends], "reference"))
+    baselines = [point for arm in arms for point in arm.curve if point.majority_baseline is not None]
+    if baselines:
+        iterations = [point.iteration for point in baselines]
+        ends = [Point(end, baselines[0].majority_baseline) for end in (min(iterations), max(iterations))]
+        lines.append(Line("majority answer", ends, "reference"))
     return lines
 
 
