@@ -38,14 +38,14 @@ def gc(
     """Remove abandoned branches and the weights of old models, by the config's `retention`."""
     from hir_core.config import RetentionConfig
     from hir_core.store.gc import plan_gc, remove
-    from hir_core.store.references import one_run
+    from hir_core.store.references import select_run
 
     with messages():
         if dry_run and yes:
             raise ConfigError("--dry-run removes nothing and --yes removes without asking: give one of them")
         if not (dry_run or yes or (_is_terminal() and not as_json)):
             raise ConfigError("hir gc removes for good, and there is no terminal to ask at: give --dry-run or --yes")
-        store = one_run(run, runs_dir)
+        store = select_run(run, runs_dir)
         overrides = {name: value for name, value in (("last", last), ("best", best)) if value is not None}
         rule = RetentionConfig(**overrides) if overrides else None
         if dry_run:

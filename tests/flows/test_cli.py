@@ -228,7 +228,7 @@ def test_a_version_is_found_by_every_name_it_has(name: str, outputs: list[Output
 def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) -> None:
     make_run("other").prompts()
     message = hir("show", "samples@1", code=2)
-    assert message.startswith("error: `samples@1` does not say of which run; runs holds other, tiny; ")
+    assert message.startswith("error: `samples@1` could be of several runs; runs holds other, tiny; ")
     assert message.endswith("put one in front, as in other/samples@1\n")
     assert hir("show", "tiny/samples@1")
 
