@@ -85,8 +85,8 @@ def hindsight(
 
 def iterate(run: Run) -> list[Outputs]:
     """The loop itself; the run's lock is held."""
-    with RunTable(run) as display, PrefectArtifacts(run) as shown:
-        run.on_progress = display.progress
+    with RunTable(run) as table, PrefectArtifacts(run) as shown:
+        run.on_progress = table.show_progress
         prompts = read_prompts(run)
         demonstrations = demonstrate(run, prompts)
         models = [train_iteration(run, prompts, demonstrations)]
@@ -98,14 +98,14 @@ def iterate(run: Run) -> list[Outputs]:
             scored.append(
                 Scored(previous_model.samples, rewards, instruct(run, prompts, previous_model.samples, rewards))
             )
-            display.row(previous_model, rewards)
-            redraw(run.store, previous_model.model, display.bar.say)
+            table.add_row(previous_model, rewards)
+            redraw(run.store, previous_model.model, table.status_line.print_above)
             triples = relabel(run, prompts, scored)
             models.append(train_iteration(run, prompts, triples, previous_model.samples, previous_model.model))
             shown.iteration(models[-1], *scored[-1], triples)
-        display.row(models[-1])
+        table.add_row(models[-1])
         run.line.complete()
-        redraw(run.store, models[-1].model, display.bar.say)
+        redraw(run.store, models[-1].model, table.status_line.print_above)
     return models
 
 
