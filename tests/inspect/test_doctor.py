@@ -7,13 +7,14 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterator
 from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -278,47 +279,60 @@ def test_a_folder_that_does_not_exist_yet_is_judged_by_the_one_above(tmp_path):
 # --- flow runs -------------------------------------------------------------------------------------------------------
 
 
-def flow_runs(home: Path, *rows: tuple[str, str, list[str]]) -> None:
-    """The table of flow runs of a private server, as far as it is read."""
-    home.mkdir(exist_ok=True)
-    with sqlite3.connect(home / "prefect.db") as database:
-        database.execute("create table flow_run (id, name, state_type, tags, start_time)")
-        values = [(f"id-{name}", name, state, json.dumps(tags), "2026") for name, state, tags in rows]
-        database.executemany("insert into flow_run values (?, ?, ?, ?, ?)", values)
-    database.close()
+@pytest.fixture
+def prefect_server():
+    """Answers the question for running flow runs as Prefect's API does, with the runs that a test names."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            states = question["flow_runs"]["state"]["type"]["any_"]
+            runs = [
+                {"id": f"id-{name}", "name": name, "tags": tags}
+                for name, state, tags in self.server.rows
+                if state in states
+            ]
+            self.send_response(200 if self.path == "/api/flow_runs/filter" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(runs).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield server, url
+        server.shutdown()
 
 
-def test_a_running_flow_run_without_its_process_is_stuck(store, tmp_path):
+def test_a_running_flow_run_without_its_process_is_stuck(store, prefect_server):
+    server, url = prefect_server
     mine = prefect_flow_runs.signature(os.getpid())
     pid, host = os.getpid(), socket.gethostname()
-    flow_runs(
-        tmp_path / "prefect",
+    server.rows = [
         ("alive", "RUNNING", ["mine", mine]),
         ("dead", "RUNNING", [f"process {DEAD} of {host} since 1"]),
         ("taken", "RUNNING", [f"process {pid} of {host} since 1"]),
         ("elsewhere", "RUNNING", [f"process {DEAD} of {host}-2 since 1"]),
         ("unsigned", "RUNNING", ["process"]),
         ("ended", "COMPLETED", [f"process {DEAD} of {host} since 1"]),
-    )
-    found = json.loads(hir("doctor", "--json", code=1))["findings"]
-    assert [finding["what"] for finding in found] == [
+    ]
+    findings = json.loads(hir("doctor", "--json", code=1))["findings"]
+    assert [finding["what"] for finding in findings] == [
         f"flow run dead (id-dead) is said to be running, but its process {DEAD} is gone",
         f"flow run taken (id-taken) is said to be running, but its process {pid} is gone",
     ]
-    assert found[0]["do"].startswith("prefect flow-run delete id-dead; ")
-    assert {finding["where"] for finding in found} == {str(tmp_path / "prefect" / "prefect.db")}
-
-
-def test_a_database_of_another_release_is_no_error(tmp_path):
-    path = tmp_path / "prefect.db"
-    sqlite3.connect(path).close()
-    assert prefect_flow_runs._of_database(path) == []
+    assert findings[0]["do"].startswith("prefect flow-run delete id-dead; ")
+    assert {finding["where"] for finding in findings} == {url}
 
 
 def test_a_server_that_does_not_answer_is_found():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        (found,) = prefect_flow_runs._of_server(f"http://127.0.0.1:{closed.getsockname()[1]}/api")
+        (found,) = prefect_flow_runs.flow_runs_of_dead_processes(f"http://127.0.0.1:{closed.getsockname()[1]}/api")
     assert isinstance(found, Finding)
     assert found.what.startswith("the Prefect server does not answer (")
     assert "unset it: a run needs no server" in found.do
