@@ -1,6 +1,6 @@
-"""Runs and versions as a person names them: `quickstart`, `samples@3`, `quickstart/samples@latest`, or a folder.
+"""Runs and versions by the names that commands take: `quickstart`, `samples@3`, `quickstart/samples@latest`, a folder.
 
-Reads folder names only; leaves the versions of one run to the store.
+Reads folder names only; `Store.resolve` finds the versions within a run. Raises VersionNotFound.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ _VERSION = re.compile(rf"(?:(?P<run>.+)/)?(?P<version>(?:{'|'.join(STAGES)})[@/]
 
 
 def find_runs(runs_dir: Path) -> list[Path]:
-    """The folders below `runs_dir` that hold a run, by name."""
+    """The folders in `runs_dir` that contain a run, sorted by name."""
     if not runs_dir.is_dir():
         return []
     return sorted(path for path in runs_dir.iterdir() if path.is_dir() and _is_run(path))
 
 
 def find_run(name: str, runs_dir: Path) -> Path:
-    """The folder of a run, given its name or the folder itself.
+    """The folder of a run, by the run's name or by the folder itself.
 
     Raises:
-        VersionNotFound: there is no such run; lists those that are there.
+        VersionNotFound: there is no such run; lists the existing ones.
     """
     for path in (runs_dir / name, Path(name)):
         if path.is_dir() and _is_run(path):
@@ -38,10 +38,14 @@ def find_run(name: str, runs_dir: Path) -> Path:
 
 
 def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
-    """The version that a person means, and the store of its run; the run may be left out where there is one only.
+    """A version by its reference, and the store of its run. The run may be left out if there is only one.
+
+    Args:
+        text: `[run/]stage@iteration`, `[run/]stage@latest` or `[run/]stage/id`.
+        runs_dir: the folder of all runs.
 
     Raises:
-        VersionNotFound: there is no such run or version, or several; lists what there is.
+        VersionNotFound: there is no such run or version, or several; lists the existing ones.
     """
     match = _VERSION.fullmatch(text)
     if match is None:
@@ -55,48 +59,47 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
 
 
 def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
-    """The run that a person means a row of, and the row's key; the run is named as in `find_version`.
+    """The key of a row, given as `[run/]key`, and the store of its run. The run may be left out if there is only one.
 
     Raises:
-        VersionNotFound: there is no such run, or several; lists what there is.
+        VersionNotFound: there is no such run, or several; lists the existing ones.
     """
     run, slash, key = text.rpartition("/")
     return Store(find_run(run, runs_dir) if slash else _current_run(text, runs_dir)), key
 
 
 def one_run(name: str | None, runs_dir: Path) -> Store:
-    """The run of this name or folder; without a name, the one that needs none.
+    """The store of a run by its name or folder; without a name, of the only run.
 
     Raises:
-        VersionNotFound: there is no such run, or several; lists what there is.
+        VersionNotFound: there is no such run, or several; lists the existing ones.
     """
     return Store(_current_run("", runs_dir) if name is None else find_run(name, runs_dir))
 
 
 def some_runs(name: str | None, runs_dir: Path) -> list[Path]:
-    """The folder of the run of this name, or without a name those of all runs.
+    """The folder of the run of this name; without a name, the folders of all runs.
 
     Raises:
         VersionNotFound: there is no such run, or none at all.
     """
-    found = [find_run(name, runs_dir)] if name is not None else find_runs(runs_dir)
-    if not found:
-        found = [_current_run("", runs_dir)]
-    return found
+    if name is not None:
+        return [find_run(name, runs_dir)]
+    return find_runs(runs_dir) or [_current_run("", runs_dir)]
 
 
 def _current_run(text: str, runs_dir: Path) -> Path:
-    """The run that needs no name: the only one there is, or the one whose folder one stands in."""
-    there = find_runs(runs_dir)
-    if len(there) == 1:
-        return there[0]
-    if not there and _is_run(Path.cwd()):
+    """The run that needs no name: the only one in `runs_dir`, or the working folder if that is a run."""
+    runs = find_runs(runs_dir)
+    if len(runs) == 1:
+        return runs[0]
+    if not runs and _is_run(Path.cwd()):
         return Path.cwd()
-    if not there:
+    if not runs:
         raise VersionNotFound(_there_are(runs_dir))
-    hint = f"; put one in front, as in {there[0].name}/{text}" if text else ""
-    what = f"`{text}` does not say of which run" if text else "which run is meant"
-    raise VersionNotFound(f"{what}; {_there_are(runs_dir)}{hint}")
+    hint = f"; put one in front, as in {runs[0].name}/{text}" if text else ""
+    problem = f"`{text}` does not say of which run" if text else "which run is meant"
+    raise VersionNotFound(f"{problem}; {_there_are(runs_dir)}{hint}")
 
 
 def _there_are(runs_dir: Path) -> str:
