@@ -109,7 +109,8 @@ def set_learning_rate(engine: Any, training: TrainingConfig, step: int, steps: i
 def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
     """Learning rate of an optimizer step (from 0): linear warm-up, then constant, or linear or cosine decay to 0.
 
-    After the warm-up: lr, lr (1 - s) or lr (1 + cos(pi s)) / 2, with s = (step - warmup_steps) / (steps - warmup_steps).
+    After the warm-up: lr, lr (1 - s) or lr (1 + cos(pi s)) / 2,
+    with s = (step - warmup_steps) / (steps - warmup_steps).
     """
     if step < training.warmup_steps:
         return training.learning_rate * (step + 1) / training.warmup_steps
