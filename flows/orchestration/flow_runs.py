@@ -1,19 +1,15 @@
-"""Flow runs that Prefect still calls running though their process is gone: a killed one reports nothing any more.
+"""Flow runs that Prefect shows as running although their process is gone, for `hir doctor`.
 
-A run signs itself with a tag that names its process. The private server's database is read as a file (it has no server
-while no run is there), the user's own server is asked. Writes nothing.
+A flow run of hir carries a tag that names its process. Reads the flow runs of the user's Prefect server; a private
+server ends with its run, and has none to show.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import NamedTuple
 
 import httpx
@@ -23,7 +19,6 @@ from hir_core.inspect.doctor import Finding
 
 _SIGNED = re.compile(r"process (?P<pid>\d+) of (?P<host>\S+) since (?P<since>\d+)")
 ASK_S = 10.0
-QUESTION = "select id, name, tags from flow_run where state_type = 'RUNNING' order by start_time"
 
 
 class FlowRun(NamedTuple):
@@ -57,23 +52,29 @@ def signature(pid: int) -> str:
 
 def check_flow_runs() -> list[Finding]:
     """The flow runs of dead processes of this machine, and a server that is configured but does not answer."""
-    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
+    from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url is not None:
-        return _of_server(url)
-    kind, _, path = str(PREFECT_API_DATABASE_CONNECTION_URL.value()).partition(":///")
-    if not kind.startswith("sqlite") or not Path(path).is_file():
-        return []  # no run was there yet, or the database is kept by somebody else
-    return list(_stuck(_of_database(Path(path)), path))
+    return [] if url is None else flow_runs_of_dead_processes(url)
 
 
-def _stuck(runs: list[FlowRun], where: str) -> Iterator[Finding]:
+def flow_runs_of_dead_processes(url: str) -> list[Finding]:
+    """The findings about the Prefect server whose API is at this URL."""
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "limit": 200}
+    try:
+        answer = httpx.post(f"{url}/flow_runs/filter", json=running, timeout=ASK_S)
+        answer.raise_for_status()
+        runs = [FlowRun(run["id"], run["name"], run["tags"]) for run in answer.json()]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        what = f"the Prefect server does not answer ({error})"
+        return [Finding(what, f"PREFECT_API_URL={url}", "start that server, or unset it: a run needs no server")]
+    findings = []
     for run in runs:
         owner = next(filter(None, map(_SIGNED.fullmatch, run.tags)), None)
         if owner is not None and owner["host"] == socket.gethostname() and not _is_alive(owner[0], int(owner["pid"])):
             what = f"flow run {run.name} ({run.id}) is said to be running, but its process {owner['pid']} is gone"
-            yield Finding(what, where, f"prefect flow-run delete {run.id}; the store does not depend on it")
+            findings.append(Finding(what, url, f"prefect flow-run delete {run.id}; the store does not depend on it"))
+    return findings
 
 
 def _is_alive(signed: str, pid: int) -> bool:
@@ -81,26 +82,3 @@ def _is_alive(signed: str, pid: int) -> bool:
         return signature(pid) == signed
     except psutil.Error:
         return False
-
-
-def _of_database(path: Path) -> list[FlowRun]:
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=ASK_S)) as database:
-        try:
-            rows = database.execute(QUESTION).fetchall()
-        except sqlite3.OperationalError:  # made by another release, or not made to its end
-            return []
-    return [FlowRun(str(key), str(name), json.loads(tags or "[]")) for key, name, tags in rows]
-
-
-def _of_server(url: str) -> list[Finding]:
-    import httpx
-
-    asked = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "limit": 200}
-    try:
-        answer = httpx.post(f"{url}/flow_runs/filter", json=asked, timeout=ASK_S)
-        answer.raise_for_status()
-        runs = [FlowRun(one["id"], one["name"], one["tags"]) for one in answer.json()]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        what = f"the Prefect server does not answer ({error})"
-        return [Finding(what, f"PREFECT_API_URL={url}", "start that server, or unset it: a run needs no server")]
-    return list(_stuck(runs, url))
