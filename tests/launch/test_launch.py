@@ -264,7 +264,7 @@ finished_keys(rank, Path(sys.argv[1]), "prompt_id")
 @pytest.mark.parametrize(
     ("hang", "position"),
     [
-        ("time.sleep(90)", r"rank 1 is at work\.py:14 `hang`"),
+        ("time.sleep(90)", r"rank 1 is at work\.py:15 `hang`"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 does not answer"),
     ],
 )
