@@ -21,6 +21,8 @@ from zero_tables import (
     TRAINING,
     Cases,
     K,
+    cpu_ranks,
+    launch_cases,
     make_model,
     make_requests,
     make_triples,
@@ -28,9 +30,8 @@ from zero_tables import (
     weights,
 )
 
-from hir_core.config import HubModel, LaunchConfig
+from hir_core.config import HubModel
 from hir_core.launch.job_spec import JobSpec, SaveStep
-from hir_core.launch.launcher import launch
 from hir_core.modeling import models, zero
 from hir_core.store.files import read_json
 
@@ -42,11 +43,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def environment():
-    """Ranks on the CPU that find `zero_cases`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DS_ACCELERATOR", "cpu")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("PYTHONPATH", str(Path(zero_cases.__file__).parent))
+    with cpu_ranks():
         yield
 
 
@@ -238,7 +235,7 @@ def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp
     """A shard of 20,000 bytes holds a few of this model's tensors; the index must agree with the shards."""
     (tmp_path / "save_shards.py").write_text(SAVE_SHARDS)
     for number in (0, 3):
-        job = tmp_path / f"zero{number}"
+        job = tmp_path / "cases" / f"zero{number}"
         (job / "model").mkdir(parents=True)
         spec = JobSpec(
             model=HubModel(source=str(data / "llama")),
@@ -248,11 +245,10 @@ def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp
         )
         spec.write(job)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        launch(tmp_path / "zero3", LaunchConfig(processes=2, launcher="torchrun"), module="save_shards")
-        launch(tmp_path / "zero0", LaunchConfig(processes=2), module="save_shards")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+        launch_cases(tmp_path, 2, launcher="torchrun", module="save_shards")
     for number in (0, 3):
-        folder = tmp_path / f"zero{number}" / "model"
+        folder = tmp_path / "cases" / f"zero{number}" / "model"
         index = read_json(folder / "model.safetensors.index.json")
         shards = {shard: load_file(folder / shard) for shard in set(index["weight_map"].values())}
         assert len(shards) > 4
@@ -265,13 +261,13 @@ def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp
         loaded = AutoModelForCausalLM.from_pretrained(folder)
         expected = AutoModelForCausalLM.from_pretrained(data / "llama")
         assert torch.equal(zero_cases.logits(loaded), zero_cases.logits(expected))
-    for shard in sorted((tmp_path / "zero0" / "model").glob("*.safetensors")):
-        assert shard.read_bytes() == (tmp_path / "zero3" / "model" / shard.name).read_bytes()
+    for shard in sorted((tmp_path / "cases" / "zero0" / "model").glob("*.safetensors")):
+        assert shard.read_bytes() == (tmp_path / "cases" / "zero3" / "model" / shard.name).read_bytes()
 
 
 SAVE_SHARDS = """
 from hir_core.modeling import zero
-from hir_core.worker.__main__ import main
+from zero_cases import main
 
 whole = zero.save_weights
 zero.save_weights = lambda model, folder: whole(model, folder, shard_bytes=20_000)

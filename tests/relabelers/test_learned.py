@@ -13,18 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from cli_run import CORES, PATIENCE_S, digests, hir, manifest, write_config
+from cli_run import CORES, digests, hir, manifest, write_config
 from fake_launch import folder_model, loop, ranks, row, versions, with_changes
 from relabel_tables import prompts as some_prompts
 from relabel_tables import tables
-from zero_tables import STAGES, make_model, plain_logprobs
+from zero_tables import STAGES, cpu_ranks, launch_cases, make_model, plain_logprobs
 
 from flows.terminal.version_list import describe_versions, versions_text
-from hir_core.config import HubModel, Instructions, LaunchConfig, LearnedRelabel, ScratchModel
+from hir_core.config import HubModel, Instructions, LearnedRelabel, ScratchModel
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep
-from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models
 from hir_core.modeling.rendering import Renderer
@@ -517,27 +516,35 @@ def _check_weights(store: Store, told: pl.DataFrame) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
-def test_two_ranks_with_sharded_weights_write_and_score_as_one_rank(architecture, alone, tmp_path, monkeypatch):
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "model").mkdir()
-    make_model(tmp_path / "model", architecture)
-    one = instruct_job(tmp_path, "one", {})
-    job = Job(Rank(tmp_path / "one", 0, 1, 0), one, CPU)
+def test_two_ranks_with_sharded_weights_write_and_score_as_one_rank(architecture, alone, by_two_ranks, tmp_path):
+    one = instruct_job(tmp_path, by_two_ranks / "models" / architecture, {})
+    job = Job(Rank(tmp_path, 0, 1, 0), one, CPU)
     rows = [job.do(step)["rows"] for step in one.steps]
     assert (rows[0], rows[1] >= 15) == (14, True)
-    instruct_job(tmp_path, "two", STAGES["zero3"]).write(tmp_path / "two")
-    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=PATIENCE_S))
-    texts, found = ({name: read_parts(tmp_path / name / kind).sort("sample_id") for name in ("one", "two")}
+    places = {"one": tmp_path, "two": by_two_ranks / "cases" / architecture}
+    texts, found = ({name: read_parts(place / kind).sort("sample_id") for name, place in places.items()}
                     for kind in ("written", "scored"))  # fmt: skip
     assert texts["one"].drop("logprobs").equals(texts["two"].drop("logprobs"))
     assert found["one"]["sample_id"].to_list() == found["two"]["sample_id"].to_list()
     assert found["two"]["logprob"].to_list() == pytest.approx(found["one"]["logprob"].to_list(), abs=1e-4)
 
 
-def instruct_job(root: Path, name: str, deepspeed: dict[str, Any]) -> JobSpec:
+@pytest.fixture(scope="module")
+def by_two_ranks(tmp_path_factory) -> Path:
+    """Outputs written and scored by two ranks with sharded weights, with both models in one launch."""
+    root = tmp_path_factory.mktemp("two")
+    for architecture in ("llama", "t5"):
+        model, case = root / "models" / architecture, root / "cases" / architecture
+        model.mkdir(parents=True)
+        make_model(model, architecture)
+        instruct_job(case, model, STAGES["zero3"]).write(case)
+    with cpu_ranks():
+        launch_cases(root, 2)
+    return root
+
+
+def instruct_job(place: Path, model: Path, deepspeed: dict[str, Any]) -> JobSpec:
     """Writes about 29 outputs, of which 15 are done already, and scores them."""
-    place = root / name
     for folder in ("written", "scored"):
         (place / folder).mkdir(parents=True)
     write_part(place / "written", "0", written({f"s{n:02}": f"add {'two ' * (n % 6)}" for n in range(15)}))
@@ -560,4 +567,4 @@ def instruct_job(root: Path, name: str, deepspeed: dict[str, Any]) -> JobSpec:
                        batch_tokens=200, zero3_weights="stream", write_every_s=0, iteration=1)  # fmt: skip
     told = LogprobStep(requests=place / "score.parquet", written=place / "written", output=place / "scored",
                      batch_tokens=200, logits_chunk=5, write_every_s=0)  # fmt: skip
-    return JobSpec(model=HubModel(source=str(root / "model")), seed=0, deepspeed=deepspeed, steps=(write, told))
+    return JobSpec(model=HubModel(source=str(model)), seed=0, deepspeed=deepspeed, steps=(write, told))

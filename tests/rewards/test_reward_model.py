@@ -22,13 +22,12 @@ import transformers
 from cli_run import PATIENCE_S, command, digests, environment, hir, manifest, write_config
 from fake_launch import liking, loop, ranks, steps, versions, with_changes
 from tokenizers import processors
-from zero_tables import STAGES
+from zero_tables import STAGES, cpu_ranks, launch_cases
 
-from hir_core.config import HubModel, LaunchConfig, RewardModelReward
+from hir_core.config import HubModel, RewardModelReward
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.launch.job_spec import JobSpec, ScoreStep
-from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.modeling.rendering import Pair
@@ -387,19 +386,28 @@ def test_bf16_scores_are_other_scores(scored):
 
 # --- real launches ---------------------------------------------------------------------------------------------------
 
+TEXTS_AND_A_LONG_ONE = [*TEXTS, ("one", "two " * 100)]
+
+
+@pytest.fixture(scope="module")
+def by_two_ranks(tmp_path_factory) -> Path:
+    """Scores by two ranks with sharded weights, with both classifiers in one launch."""
+    root = tmp_path_factory.mktemp("two")
+    for kind in ("llama", "bert"):
+        folder, case = make_classifier(root / "models" / kind, kind), root / "cases" / kind
+        job(folder, case, TEXTS_AND_A_LONG_ONE, STAGES["zero3"]).write(case)
+    with cpu_ranks():
+        launch_cases(root, 2)
+    return root
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two usable cores")
 @pytest.mark.parametrize("kind", ["llama", "bert"])
-def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, tmp_path, monkeypatch):
+def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, by_two_ranks, tmp_path):
     """41 texts in batches of few: the ranks have different numbers of them, and one text is too long."""
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    folder, texts = make_classifier(tmp_path / "model", kind), [*TEXTS, ("one", "two " * 100)]
-    expected = scores(folder, tmp_path / "one", texts)
-    job(folder, tmp_path / "two", texts, STAGES["zero3"]).write(tmp_path / "two")
-    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=PATIENCE_S))
-    found = written(tmp_path / "two")
+    expected = scores(by_two_ranks / "models" / kind, tmp_path, TEXTS_AND_A_LONG_ONE)
+    found = written(by_two_ranks / "cases" / kind)
     assert [reason for _, reason in found] == [reason for _, reason in expected]
     assert found[-1][0] is None
     assert [score for score, _ in found[:-1]] == pytest.approx([score for score, _ in expected[:-1]], abs=1e-5)

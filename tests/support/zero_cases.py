@@ -1,8 +1,9 @@
-"""The module that ranks of `test_zero` run: several jobs in one launch, because starting a launch takes longer.
+"""The module that ranks of several tests run: many jobs in one launch, because starting a launch takes longer.
 
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
-bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory.
+bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. A job of a reward
+model leaves only what its steps write.
 """
 
 import dataclasses
@@ -59,10 +60,14 @@ def new_bytes(held: list[Any]) -> int:
 def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
-    from hir_core.launch.job_spec import JobSpec
+    from hir_core.launch.job_spec import JobSpec, ScoreStep
     from hir_core.worker.job import Job
+    from hir_core.worker.reward_model import Classifier
 
     spec, held = JobSpec.read(rank.job_dir), alive_tensors()
+    if isinstance(spec.steps[0], ScoreStep):
+        Classifier(rank, spec, device).do(spec.steps[0])
+        return
     job = Job(rank, spec, device)
     facts = [job.do(step) for step in spec.steps]
     alive, case_logits = new_bytes(held), logits(job.model)

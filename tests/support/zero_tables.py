@@ -1,9 +1,12 @@
 """Jobs for `zero_cases` and the tables that they read, for the tests of ZeRO on the CPU and on a GPU."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 import torch
 from cli_run import PATIENCE_S
 from safetensors.torch import load_file
@@ -91,6 +94,23 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
     write_part(folder, "0", pl.DataFrame(rows, schema_overrides=lists))
 
 
+def launch_cases(root: Path, ranks: int, launcher: str = "deepspeed", module: str = "zero_cases") -> None:
+    """Does every job below `root/cases` in one launch; ranks must find `zero_cases` on their path."""
+    (root / "job.json").write_text('{"steps": [{"type": "cases"}]}')
+    config = LaunchConfig(processes=ranks, launcher=launcher, timeout_s=PATIENCE_S)
+    launch(root, config, module=module)
+
+
+@contextmanager
+def cpu_ranks() -> Iterator[None]:
+    """Ranks on the CPU that find `zero_cases`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        yield
+
+
 class Cases:
     """Cases of one launch, and the files that they wrote."""
 
@@ -133,8 +153,7 @@ class Cases:
         return folder
 
     def launch(self) -> None:
-        (self.root / "job.json").write_text('{"steps": [{"type": "cases"}]}')
-        launch(self.root, LaunchConfig(processes=self.ranks, timeout_s=PATIENCE_S), module="zero_cases")
+        launch_cases(self.root, self.ranks)
 
     def losses(self, case: str) -> list[float]:
         return read_json(self.root / "cases" / case / "losses.json")
