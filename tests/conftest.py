@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills-seed", type=int, default=1, help="what its moments and victims are drawn with")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps the files in the order of their names; pytest-xdist would leave those with few tests, the longest, for last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level, 300 tokens, a few words among them."""
