@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keeps the files in the order of their names; pytest-xdist would leave those with few tests, the longest, for last."""
+    """Keeps the files in the order of their names: pytest-xdist would take those with few tests, the longest, last."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 

@@ -145,9 +145,11 @@ class LaunchMonitor:
         Args:
             code: the supervisor's exit code.
         """
-        failed = min(read_reports(self._job_dir, "failed"), key=lambda report: report.time, default=None)
+        # A killed rank makes others fail, and the driver may be late to see it: what they saw tells the cause.
+        reports = read_reports(self._job_dir, "failed")
+        failed = min(reports, key=lambda report: (report.has_lost_rank, report.time), default=None)
         killed, killed_at = min(self._watch.killed.items(), key=lambda item: item[1], default=(None, math.inf))
-        if failed is not None and failed.time <= killed_at:
+        if failed is not None and (killed is None or (failed.time <= killed_at and not failed.has_lost_rank)):
             raised = getattr(errors, failed.type, None)
             if isinstance(raised, type) and issubclass(raised, HirError) and raised is not JobFailed:
                 return raised(failed.message)

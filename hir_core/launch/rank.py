@@ -43,6 +43,7 @@ from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
 STOP_POLL_S = 1.0
 
 Event = Literal["started", "ended", "failed"]
+_LAST_EVENTS: tuple[Event, ...] = ("ended", "failed")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class RankReport:
     type: str = ""
     """Class of the exception that ended it; empty where none did."""
     message: str = ""
+    has_lost_rank: bool = False
+    """Whether another rank had ended without a report when this one failed: the failure may come from that."""
 
 
 def rank_log(job_dir: Path, rank: int) -> Path:
@@ -122,8 +125,24 @@ class Rank:
             time=time.time(),
             type=type(error).__name__ if error else "",
             message=str(error) if error else "",
+            has_lost_rank=event == "failed" and self._has_lost_rank(),
         )
         _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(report))
+
+    def _has_lost_rank(self) -> bool:
+        """Whether another rank of this machine has ended without a report of its own."""
+        reported = {report.rank for event in _LAST_EVENTS for report in read_reports(self.job_dir, event)}
+        started = read_reports(self.job_dir, "started", {self.rank, *reported})
+        return any(report.host == socket.gethostname() and not _is_alive(report.pid) for report in started)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process has not ended; one that its parent has not collected yet has."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(b")")[2].split()[0] != b"Z"
 
 
 @contextmanager

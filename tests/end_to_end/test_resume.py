@@ -186,7 +186,7 @@ def test_a_killed_rank_is_named_and_its_launch_commits_nothing(story):
     for n in range(RANDOM_KILLS):
         stop = story.stops[f"a rank killed at random {n}"]
         assert (stop.code, stop.versions) == (1, before)
-        is_named = re.search(r"^error: rank \d was killed; .*the first rank to fail was \d", stop.output, re.MULTILINE)
+        is_named = re.search(r"^error: rank \d was killed: .*the first rank to fail was \d", stop.output, re.MULTILINE)
         assert is_named, stop.output
 
 

@@ -210,6 +210,32 @@ def test_a_killed_rank_is_found_although_the_launcher_ends_the_others(job, plain
     assert caught.value.is_lost
 
 
+LOSES_RANK_1 = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+rank.progress(Progress("train", 1, 2, "triples"))
+while not Path(sys.argv[1], "go").exists():
+    time.sleep(0.05)
+if rank.rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+os.system(f"while kill -0 {Path(sys.argv[1], 'rank-1.pid').read_text()}; do sleep 0.05; done")
+raise RuntimeError("connection closed by peer")
+"""
+
+
+def test_a_killed_rank_is_named_though_another_fails_of_it_before_the_driver_looks(job, plain):
+    job_dir = job(LOSES_RANK_1)
+
+    def look_away(_: Progress) -> None:
+        assert wait_until(lambda: len(read_reports(job_dir, "started")) == 2, PATIENCE_S)
+        (job_dir / "rank-1.pid").write_text(str(read_reports(job_dir, "started")[1].pid))
+        (job_dir / "go").touch()
+        assert wait_until(lambda: read_reports(job_dir, "failed"), PATIENCE_S)
+
+    with pytest.raises(JobFailed, match="rank 1 was killed") as caught:
+        launch(job_dir, plain, module="work", on_progress=look_away)
+    assert caught.value.is_lost
+
+
 def test_a_report_that_a_killed_rank_was_writing_is_deleted_by_this_launch_or_the_next(job, plain):
     job_dir = job(
         "path = Path(sys.argv[1], '.rank-1.ended.json.77')\n"
