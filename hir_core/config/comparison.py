@@ -1,14 +1,16 @@
-"""A comparison's configuration: methods by tasks by seeds, merged into one `RunConfig` for each arm.
+"""The configuration of `hir compare`: methods by tasks by seeds, merged into one `RunConfig` per arm.
 
-Reads YAML files, one section or recipe at a time. Raises ConfigError with every problem at once.
+All methods of one task and seed share a run directory, so the warm start, its evaluation and the first samples are made
+once and are the same for all of them; from the first setting that differs on, each method has versions of its own.
+Reads the comparison's YAML file and the one of its base. Raises ConfigError, which lists every problem of a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +23,7 @@ Changes = dict[str, Any]
 
 
 class CompareConfig(Section):
-    """Which arms are compared: every method on every task that it is meant for, with every seed."""
+    """A comparison: every method on every task, or on those in its `only`, with every seed."""
 
     compare: str
     """Name of the comparison: its folder under `runs_dir`."""
@@ -74,18 +76,18 @@ def load_comparison(path: Path, recipes: Path, changes: Sequence[str] = ()) -> t
         raise ConfigError(f"{path} is a single run and no comparison: start it with `hir run`")
     comparison = checked(CompareConfig, settings, str(path))
     base = read_settings(find_config(comparison.base, recipes, path.parent, "base: "))
-    return comparison, [_arm(comparison, base, *names) for names in _names(comparison)]
-
-
-def _names(comparison: CompareConfig) -> Iterator[tuple[str, int, str]]:
-    for task in comparison.tasks:
-        for seed in comparison.seeds:
-            for method, changes in comparison.methods.items():
-                if task in changes.get("only", comparison.tasks):
-                    yield task, seed, method
+    arms = [
+        _arm(comparison, base, task, seed, method)
+        for task in comparison.tasks
+        for seed in comparison.seeds
+        for method, method_changes in comparison.methods.items()
+        if task in method_changes.get("only", comparison.tasks)
+    ]
+    return comparison, arms
 
 
 def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method: str) -> Arm:
+    """The config of one arm; the methods of a task and seed share a run directory and have a branch each."""
     changes = {name: value for name, value in comparison.methods[method].items() if name != "only"}
     place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "branch": method}
     settings = merged(merged(merged(base, comparison.tasks[task]), changes), place)
@@ -93,13 +95,11 @@ def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method:
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Changes:
-    """Settings with changes on top: sections are merged, one of another `type` and anything else is replaced."""
+    """Settings with changes on top: a section is merged if it keeps its `type`, and anything else is replaced."""
     result = dict(settings)
     for name, value in changes.items():
         old = result.get(name)
-        result[name] = merged(old, value) if _are_one_section(old, value) else value
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("type", old.get("type")) == old.get("type"):
+            value = merged(old, value)
+        result[name] = value
     return result
-
-
-def _are_one_section(old: Any, new: Any) -> TypeGuard[Changes]:
-    return isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type")
