@@ -85,13 +85,13 @@ def hindsight(
     sign()
     config = config if isinstance(config, RunConfig) else parse_config(config, "config")
     table = RunTable(Store(config.run_dir))
-    run = Run(config, table.progress)
+    run = Run(config, table.show_progress)
     loaded = check(run)
     try:
         with cancellable(), run.store.lock(wait=when_busy == "wait"):
             if further is not None:
                 completed = last_completed_iteration(run, loaded.rows) or 0
-                run = Run(config.model_copy(update={"iterations": completed + further}), table.progress)
+                run = Run(config.model_copy(update={"iterations": completed + further}), table.show_progress)
             return iterate(run, loaded, table)
     except RunLocked as error:
         if when_busy != "skip":
@@ -114,14 +114,14 @@ def iterate(run: Run, loaded: LoadedPrompts, table: RunTable) -> list[train.Outp
             assert samples is not None, "the last iteration alone has no samples"
             rewards = score(run, prompts, samples)
             scored.append(Scored(samples, rewards, instruct(run, prompts, samples, rewards)))
-            table.row(previous, rewards)
-            redraw(run.store, previous.model, table.bar.say)
+            table.add_row(previous, rewards)
+            redraw(run.store, previous.model, table.status_line.print_above)
             triples = relabel(run, prompts, scored)
             models.append(train_iteration(run, prompts, triples, samples, previous.model))
             artifacts.iteration(models[-1], *scored[-1], triples)
-        table.row(models[-1])
+        table.add_row(models[-1])
         run.branch.complete()
-        redraw(run.store, models[-1].model, table.bar.say)
+        redraw(run.store, models[-1].model, table.status_line.print_above)
     return models
 
 

@@ -122,9 +122,10 @@ def check(configs: Sequence[RunConfig]) -> None:
     from hir_core.stages.prompts import check as check_run
     from hir_core.stages.run import Run
 
-    with StatusLine() as bar:
+    with StatusLine() as status_line:
         for number, config in enumerate(configs, start=1):
-            bar.tell("reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}")
+            activity = "reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}"
+            status_line.update(activity)
             run = Run(config)
             check_run(run)
             if config.run_dir.exists():
@@ -137,8 +138,8 @@ def connect() -> None:
     from flows.orchestration import server
     from flows.terminal.progress_bar import StatusLine
 
-    with StatusLine() as bar:
-        bar.tell("starting Prefect")
+    with StatusLine() as status_line:
+        status_line.update("starting Prefect")
         server.connect()
 
 

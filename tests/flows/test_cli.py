@@ -236,7 +236,7 @@ def test_a_version_is_found_by_every_name_it_has(name: str, outputs: list[Output
 def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) -> None:
     prompts_of(make_run("other"))
     message = hir("show", "samples@1", code=2)
-    assert message.startswith("error: `samples@1` does not say of which run; runs holds other, tiny; ")
+    assert message.startswith("error: `samples@1` could be of several runs; runs holds other, tiny; ")
     assert message.endswith("put one in front, as in other/samples@1\n")
     assert hir("show", "tiny/samples@1")
 
@@ -351,12 +351,12 @@ def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path)
 
 
 def shown(run: Run, outputs: list[Outputs], act: Callable[[RunTable], None] = lambda _: None) -> list[str]:
-    """What the display prints where there is no terminal."""
+    """What the table prints where there is no terminal."""
     console = Console(file=io.StringIO(), width=80, markup=False, highlight=False, soft_wrap=True)
-    with RunTable(run.store, console) as display:
-        act(display)
-        display.row(outputs[0], score_samples(run, prompts_of(run), outputs[0].samples))
-        display.row(outputs[1])
+    with RunTable(run.store, console) as table:
+        act(table)
+        table.add_row(outputs[0], score_samples(run, prompts_of(run), outputs[0].samples))
+        table.add_row(outputs[1])
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -427,10 +427,10 @@ def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outpu
 def test_plain_lines_of_progress_come_after_a_silence_only(
     run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def report(display: RunTable) -> None:
-        display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
+    def report(table: RunTable) -> None:
+        table.show_progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
         monkeypatch.setattr("flows.terminal.progress_bar.SILENCE_S", 0.0)
-        display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
+        table.show_progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
 
     lines = [line for line in shown(run, outputs, report) if "training" in line]
     assert lines == ["  training model 0: 2 of 60 steps · 50 tok/s · loss 2.250 · 58 s left"]

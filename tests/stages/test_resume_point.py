@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_launch import loop, ranks, with_changes
 
-from flows.compare import complete
+from flows.compare import completed_models
 from hir_core.stages import run as run_module
 from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations, last_completed_iteration
@@ -57,7 +57,7 @@ def test_what_a_config_has_made_is_told_with_what_was_drawn_from_it(settings):
 def test_an_arm_is_complete_with_its_last_model_and_one_cut_short_to_its_own_iterations(settings):
     loop(with_changes(settings, {"iterations": 2}))
     for iterations, models in ((1, 2), (2, 3), (3, 0)):
-        assert len(complete(Run(with_changes(settings, {"iterations": iterations})))) == models
+        assert len(completed_models(Run(with_changes(settings, {"iterations": iterations})))) == models
 
 
 def test_iterations_of_a_fork_do_not_count(settings):
