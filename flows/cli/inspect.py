@@ -263,9 +263,11 @@ def report(
         store = one_run(run, runs_dir)
         last = None if model is None else _model(store, model)
         if as_json:
-            from hir_core.inspect.report import report as figures
+            from dataclasses import asdict
 
-            print_json(figures(store, last))
+            from hir_core.inspect.report import build_report
+
+            print_json(asdict(build_report(store, last)))
             return
         path = draw(store, last)
         print(printable(str(path)))

@@ -1,6 +1,6 @@
-"""A run of two iterations, made by hand without a launch: two tasks, three prompts, two samples of each, three scores.
+"""A finished run of two iterations, written by hand without a job: two tasks, three prompts, two samples of each.
 
-Every table is written out, so that what the commands say of it can be told by reading this file.
+Every table is spelled out, so that the expected output of a command can be derived from this file.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def commit(
     parts: int = 1,
     **facts: Any,
 ) -> VersionRef:
-    """The rows as a version, spread over this many parts."""
+    """Commits rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
     table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
     table = table.drop("history") if "history" in table.columns else table
@@ -121,9 +121,9 @@ def judged(iteration: int) -> list[Row]:
 
 
 def relabeled(iteration: int) -> list[Row]:
-    """The paper's rule; a sample that was not judged is left out."""
-    told = zip(drawn(iteration, VersionRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
-    return [triple(sample, score == 1.0) for sample, score in told if score is not None]
+    """Triples by the paper's rule; a sample that was not judged is left out."""
+    scored = zip(drawn(iteration, VersionRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
+    return [triple(sample, score == 1.0) for sample, score in scored if score is not None]
 
 
 def triple(sample: Row, is_right: bool) -> Row:
@@ -144,13 +144,13 @@ def triple(sample: Row, is_right: bool) -> Row:
 
 
 def hir(*arguments: str, code: int = 0) -> str:
-    """What a command prints, where it ends with this exit code."""
+    """The output of a command, which must end with this exit code."""
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result.stderr if result.stderr else result.stdout
 
 
 def damage(path: Path) -> None:
-    """One byte more than the manifest speaks of."""
+    """Appends a byte to a file, so that it is not what its manifest says."""
     with path.open("ab") as file:
         file.write(b"x")
