@@ -226,7 +226,9 @@ def _layers_of_names(
     if len(names) > most:
         groups = {name: {name} for name in names[: most - 1]} | {OTHER: {OTHER, *names[most - 1 :]}}
     for place, (name, group) in enumerate(groups.items()):
-        values = {n: sum(by_name.get(one, 0) for one in group) / max(1, totals[n]) for n, by_name in counts.items()}
+        values = {
+            n: sum(by_name.get(member, 0) for member in group) / max(1, totals[n]) for n, by_name in counts.items()
+        }
         yield Layer(prefix + clipped(name, NAME_CHARACTERS), values, f"{style}{place}")
 
 
@@ -246,7 +248,7 @@ def trained_samples(report: Report) -> Iterator[Figure]:
     triples_of = report.triples
     iterations = [(n, samples, triples_of.get(n)) for n, samples in report.samples.items()]
     lines = [
-        Line("samples that train", [Point(n, trained_share(s, triples)) for n, s, triples in iterations], "k0"),
+        Line("samples trained on", [Point(n, trained_share(s, triples)) for n, s, triples in iterations], "k0"),
         Line("prompts with right and wrong samples", [Point(n, mixed_share(s)) for n, s, _ in iterations], "k1"),
         Line("different outputs", [Point(n, s.distinct / max(1, s.rows)) for n, s, _ in iterations], "k2"),
     ]
@@ -264,10 +266,10 @@ def trained_samples(report: Report) -> Iterator[Figure]:
         ]
         for n, samples, triples in iterations
     ]
-    header = ("iteration", "samples", "that train", "share", "prompts", "with right and wrong samples", "share",
+    header = ("iteration", "samples", "trained on", "share", "prompts", "with right and wrong samples", "share",
               "different outputs")  # fmt: skip
-    note = "Samples that are part of the loss. Only prompts whose samples differ tell right from wrong by comparison."
-    yield lines_figure("Samples that carry a gradient", note, "share", lines, percent, header, rows, top=1.0)
+    note = "Samples that are part of the loss. Only where a prompt has right and wrong samples can the two be compared."
+    yield lines_figure("Samples that are trained on", note, "share", lines, percent, header, rows, top=1.0)
 
 
 # --- parts of figures ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def output_lengths(report: Report) -> Iterator[Figure]:
     if not any(lengths.values()):
         return
     lines = [
-        Line("95 % are no longer", [Point(n, each["p95"] if each else None) for n, each in lengths.items()], "k1"),
+        Line("95th percentile", [Point(n, each["p95"] if each else None) for n, each in lengths.items()], "k1"),
         Line("median", [Point(n, each["median"] if each else None) for n, each in lengths.items()], "k0"),
     ]
     rows = [
@@ -32,7 +32,7 @@ def output_lengths(report: Report) -> Iterator[Figure]:
         else [str(n), *[NOTHING] * 4]
         for n, each in lengths.items()
     ]
-    header = ("iteration", "shortest", "median", "95 % are no longer", "longest")
+    header = ("iteration", "shortest", "median", "95th percentile", "longest")
     note = "Tokens of each sample, including the one that ends it."
     yield lines_figure("Length of the samples", note, "tokens", lines, _thousands, header, rows)
 
@@ -71,7 +71,7 @@ def losses(report: Report) -> Iterator[Figure]:
     if not trained:
         return
     values = {
-        "in all": {n: model.loss for n, model in trained.items()},
+        "total": {n: model.loss for n, model in trained.items()},
         "supervised": {n: model.supervised for n, model in trained.items()},
         "contrastive": {n: model.contrastive for n, model in trained.items()},
     }
@@ -112,11 +112,11 @@ def times(report: Report) -> Iterator[Figure]:
     }
     rows = [
         [
-            str(one.iteration),
-            *(number(values.get(one.iteration), ",.2f") for values in steps.values()),
-            number(per_optimizer_step.get(one.iteration), ",.3f"),
+            str(n),
+            *(number(values.get(n), ",.2f") for values in steps.values()),
+            number(per_optimizer_step.get(n), ",.3f"),
         ]
-        for one in report.iterations
+        for n in (iteration.iteration for iteration in report.iterations)
     ]
     note = "Seconds of each step of the jobs; sampling counts for the iteration that trains on the samples."
     header = ("iteration", *(f"{name}, s" for name in steps), "s per optimizer step")
@@ -179,9 +179,8 @@ def _lines(steps: dict[str, dict[int, float]], unit: float = 1.0) -> list[Line]:
 def _rows(report: Report, steps: dict[str, dict[int, float]], form: Callable[[float | None], str]) -> list[list[str]]:
     """A row for each iteration, with a cell for each kind of step that was measured."""
     measured = [values for values in steps.values() if values]
-    return [
-        [str(one.iteration), *(form(values.get(one.iteration)) for values in measured)] for one in report.iterations
-    ]
+    iterations = (iteration.iteration for iteration in report.iterations)
+    return [[str(n), *(form(values.get(n)) for values in measured)] for n in iterations]
 
 
 def _thousands(value: float) -> str:

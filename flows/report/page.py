@@ -117,9 +117,11 @@ def _merge_equal(answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
 
 def _version_graph(report: Report) -> str:
     """The picture of all versions but further evaluations: a column for each stage, a row for each iteration."""
-    row_of = {one.iteration: row for row, one in enumerate(report.iterations)}
+    row_of = {iteration.iteration: row for row, iteration in enumerate(report.iterations)}
     main_evaluations = {evaluation.version for evaluation in report.evaluations.values()}
-    shown = [one for one in report.versions if one.stage != "evaluations" or one.version in main_evaluations]
+    shown = [
+        version for version in report.versions if version.stage != "evaluations" or version.version in main_evaluations
+    ]
     stages = [stage for stage in STAGES if any(version.stage == stage for version in shown)]
     nodes, edges = [], []
     for version in shown:

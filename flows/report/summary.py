@@ -24,8 +24,8 @@ def lead(report: Report) -> str:
             f"{number(prompts.rows if prompts else 0)} prompts{_of_tasks(tasks)} are there; no model was evaluated yet."
         )
     (_, first), (iterations, last) = summaries[0], summaries[-1]
-    items = f" on {number(last['items'])} unseen prompts" if last.get("items") is not None else ""
-    asked = f"{items}{_of_tasks(last.get('tasks') or tasks)}"
+    items = f"{number(last['items'])} " if last.get("items") is not None else ""
+    asked = f" on {items}unseen prompts{_of_tasks(last.get('tasks') or tasks)}"
     if len(summaries) == 1:
         return f"Before its first iteration {model_name(report)} has an accuracy of {accuracy(last)}{asked}."
     verb, doubt = "went", "; the two intervals overlap, so this may be chance"

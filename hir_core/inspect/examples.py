@@ -77,7 +77,7 @@ class SampleExample:
 
 @dataclass(frozen=True)
 class IterationExamples:
-    """Samples of one iteration, each list of different prompts; of equal scores the most likely samples."""
+    """Samples of one iteration, at most one of each prompt in a list; of equal scores the most likely samples."""
 
     iteration: int
     best: tuple[SampleExample, ...]

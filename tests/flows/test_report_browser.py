@@ -46,7 +46,7 @@ TEXTS = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """Of a small run, of one of thirty iterations, and of one whose texts are an attack."""
+    """Pages of a small run, of a run of thirty iterations, and of a run whose texts are an attack."""
     folder = tmp_path_factory.mktemp("pages")
     small, attacked = build_report(make_run(folder)), build_report(attacked_run(folder))
     reports = {"small": small, "long": with_more_iterations(small, 30), "attacked": attacked}
@@ -106,9 +106,9 @@ def test_the_page_never_scrolls_sideways(name, width, open_page):
 
 
 def channels(colour: str) -> list[float]:
-    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
-    assert found, f"not an opaque colour: {colour}"
-    return [int(value) / 255 for value in found.groups()]
+    match = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert match, f"not an opaque colour: {colour}"
+    return [int(value) / 255 for value in match.groups()]
 
 
 def luminance(colour: str) -> float:

@@ -82,8 +82,8 @@ def test_the_contrast_of_equal_probabilities_is_log_2_however_it_is_measured(per
         weights=torch.ones(1),
     )
     coefficients = Coefficients(0.0, 1.0, 0.0, smoothing, per_token)
-    found = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
-    assert found.item() == pytest.approx(math.log(2))
+    loss = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
+    assert loss.item() == pytest.approx(math.log(2))
 
 
 def test_a_report_names_the_iterations_after_which_it_was_so(tmp_path: Path) -> None:

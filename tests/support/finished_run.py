@@ -36,7 +36,7 @@ def commit(
     rows: list[Row],
     config: Row | None = None,
     parts: int = 1,
-    **facts: Any,
+    **details: Any,
 ) -> VersionRef:
     """Commits rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
@@ -44,7 +44,7 @@ def commit(
     table = table.drop("history") if "history" in table.columns else table
     for part in range(parts):
         draft.write(str(part), table[part * len(rows) // parts : (part + 1) * len(rows) // parts])
-    return draft.commit(**facts)
+    return draft.commit(**details)
 
 
 def make_run(folder: Path) -> Store:
@@ -56,8 +56,8 @@ def make_run(folder: Path) -> Store:
         samples = commit(store, "samples", iteration, [prompts, model], drawn(iteration, model), parts=2)
         rewards = commit(store, "rewards", iteration, [prompts, samples], judged(iteration), {"threshold": 1.0})
         rows = relabeled(iteration)
-        facts = {"rows_in": 6, "rejected": {"not judged": 6 - len(rows)}} if len(rows) < 6 else {"rows_in": 6}
-        triples = commit(store, "triples", iteration, [prompts, samples, rewards], rows, **facts)
+        counts = {"rows_in": 6, "rejected": {"not judged": 6 - len(rows)}} if len(rows) < 6 else {"rows_in": 6}
+        triples = commit(store, "triples", iteration, [prompts, samples, rewards], rows, **counts)
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration)
         answered(store, iteration, prompts, model)
     return store

@@ -24,7 +24,7 @@ ITEMS = {
     **{f"t{n:02}": ("sums", f"2 + {n}?") for n in range(12)},
     **{f"tw{n}": ("words", f"word {n}?") for n in range(2)},
 }
-"""Train prompts of one task, test prompts of two."""
+"""Task and query of each prompt: train prompts of one task, test prompts of two."""
 TESTED = {0: 3, 1: 5, 2: 9}
 """How many of twelve test prompts each model answers right."""
 
@@ -43,10 +43,10 @@ def make_run(folder: Path) -> Store:
         kept = [triple(sample, score) for sample, score in zip(rows, scores, strict=True) if score is not None]
         kept[-1] |= {"weight": 0.0}
         old = [triple(drawn(1, model)[0], 1.0)] if before else []
-        facts = {"rows_in": len(rows) + len(old), "rejected": {"not judged": 1}}
+        counts = {"rows_in": len(rows) + len(old), "rejected": {"not judged": 1}}
         config = {"relabel": {"instructions": {"correct": RIGHT, "wrong": WRONG}}}
         parents = [prompts, *before, samples, rewards]
-        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **facts)
+        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **counts)
         before = [samples, rewards]
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
         evaluated(store, iteration, prompts, model)
@@ -122,13 +122,13 @@ def attacked_run(folder: Path) -> Store:
 def without_columns(store: Store, text: str, names: Sequence[str]) -> None:
     """Removes columns from a version's files, and updates its manifest."""
     ref = store.resolve(text)
-    manifest = ref.path / "manifest.json"
-    facts = json.loads(manifest.read_text()) | {"sha256": None}
-    for part in facts["parts"]:
+    manifest_path = ref.path / "manifest.json"
+    manifest = json.loads(manifest_path.read_text()) | {"sha256": None}
+    for part in manifest["parts"]:
         path = ref.path / part["name"]
         pl.read_parquet(path).drop(names).write_parquet(path)
         part |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    manifest.write_text(json.dumps(facts))
+    manifest_path.write_text(json.dumps(manifest))
 
 
 def with_more_iterations(report: Report, last: int) -> Report:
