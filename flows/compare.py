@@ -1,108 +1,172 @@
-"""The comparison flow: runs every arm, gathers their learning curves, and says who won.
+"""The flow of `hir compare`: runs every arm and keeps the comparison's results up to date.
 
-Every arm is a run like any other, so the same call again continues. After every arm that was not there it writes
-`curves.parquet`, `table.md` and `curves.png` into the comparison's folder. Leaves what the arms are and what their
-numbers say to `comparison`.
+Every arm is a run like any other, so the same call again continues. After every arm that was not complete yet, the
+flow writes `results.json`, `curves.parquet`, `table.md` and `plot.svg` into the comparison's folder. Leaves what the
+arms are to `hir_core.config.comparison`, and statistics to `hir_core.inspect.comparison`.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import platform
+import subprocess
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
 
 import polars as pl
 from prefect import flow
 
 from flows.hindsight import hindsight
 from flows.orchestration.flow_runs import sign
-from flows.report.comparison_plot import draw
-from flows.terminal.formatting import NOTHING
+from flows.report.comparison_plot import comparison_plot
+from flows.report.comparison_tables import summary_table
 from hir_core.config.comparison import Arm, CompareConfig
-from hir_core.inspect.comparison import last_points, paired, t_interval, verdict
+from hir_core.inspect.comparison import (
+    ArmResult,
+    CurvePoint,
+    Results,
+    difference,
+    statement,
+    summarize,
+    write_results,
+)
+from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.run import Run
+from hir_core.stages.train import Outputs
+from hir_core.store.files import write_text
+from hir_core.store.manifest import code_version
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
 def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
-    """Runs the arms that are not there yet, one after the other, and keeps the results up to date."""
+    """Runs the arms that are not complete yet, one after the other, and keeps the results up to date."""
     sign()
-    rows: list[dict[str, Any]] = []
+    results: list[ArmResult] = []
     for number, arm in enumerate(arms, start=1):
         print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)
         run = Run(arm.config)
-        there = run.store.versions()
-        rows += points(arm, run, complete(run) or hindsight(arm.config))
+        versions_before = run.store.versions()
+        # A state would come only from a flow that was to skip or wait for another writer.
+        models = completed_models(run) or cast(list[Outputs], hindsight(arm.config))
+        results.append(arm_result(arm, run, models))
         # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
-        if number == len(arms) or run.store.versions() != there:
-            write(comparison, pl.DataFrame(rows), f"{number} of {len(arms)} arms")
-    print("\n" + (comparison.folder / "table.md").read_text())
-    print(f"plot    {comparison.folder / 'curves.png'}")
+        if number == len(arms) or run.store.versions() != versions_before:
+            write(comparison, results, len(arms))
+    folder = comparison.folder
+    print(f"\n{(folder / 'table.md').read_text()}")
+    print(f"plot    {folder / 'plot.svg'}\nresults {folder / 'results.json'}")
 
 
-def complete(run: Run) -> list[Outputs]:
-    """The models of an arm that is through, none of any other: a flow takes seconds to find nothing to do."""
+def completed_models(run: Run) -> list[Outputs]:
+    """The models of an arm that is complete, none of any other: a flow takes seconds to find nothing to do."""
     wanted = run.config.iterations + 1
-    made = completed_iterations(run, run.check())
-    if len(made) < wanted:
+    completed = completed_iterations(run, check(run).rows)
+    if len(completed) < wanted:
         return []
     print(f"nothing to do: model {wanted - 1} is there", flush=True)
-    return made[:wanted]
+    return completed[:wanted]
 
 
-def points(arm: Arm, run: Run, models: Sequence[Outputs]) -> list[dict[str, Any]]:
-    """One arm's learning curve: a row per model."""
-    return [{"task": arm.task, "method": arm.method, "seed": arm.seed, **_point(run, made)} for made in models]
+def arm_result(arm: Arm, run: Run, models: Sequence[Outputs]) -> ArmResult:
+    """An arm's learning curve and what it took, read from the manifests of its versions."""
+    last = models[-1].model
+    launched = [ref for outputs in models for ref in (outputs.model, outputs.evaluation, outputs.samples) if ref]
+    return ArmResult(
+        arm.task,
+        arm.method,
+        arm.seed,
+        tuple(_curve_point(run, outputs) for outputs in models),
+        model=f"{last.stage}/{last.id}",
+        made_with=run.metrics(last).get("save", {}).get("made_with", {}),
+        seconds=sum(run.metrics(ref).get("step_seconds", 0.0) for ref in launched),
+    )
 
 
-def _point(run: Run, made: Outputs) -> dict[str, Any]:
-    """What one model scores, and what it was made from."""
-    trained, tested = run.facts(made.model), run.facts(made.evaluation)["overall"]
-    triples = run.made_from(made.model, "triples")
-    return {
-        "iteration": made.model.iteration,
-        **{name: tested[name] for name in ("accuracy", "low", "high", "majority_baseline")},
-        "samples": sum(manifest.rows_in or 0 for manifest in triples),
-        "triples": sum(manifest.rows or 0 for manifest in triples),
-        "steps": trained.get("steps", 0),
-        "seconds": trained.get("seconds", 0.0),
-    }
+def _curve_point(run: Run, outputs: Outputs) -> CurvePoint:
+    """What one model scores, and what it was trained on."""
+    trained, evaluated = run.metrics(outputs.model), run.metrics(outputs.evaluation)["overall"]
+    triples = run.store.parents(outputs.model, "triples")
+    return CurvePoint(
+        outputs.model.iteration,
+        **{name: evaluated[name] for name in ("accuracy", "low", "high", "majority_baseline")},
+        samples=sum(manifest.rows_in or 0 for manifest in triples),
+        triples=sum(manifest.rows or 0 for manifest in triples),
+        steps=trained.get("steps", 0),
+        seconds=trained.get("seconds", 0.0),
+    )
 
 
-def write(comparison: CompareConfig, curves: pl.DataFrame, progress: str) -> None:
-    """Brings the comparison's files up to date; `progress` says how many arms they tell of."""
-    names = [name for name in comparison.methods if name in set(curves["method"])]
-    reference = comparison.reference
-    others = [name for name in names if name != reference and not paired(curves, name, reference).is_empty()]
-    said = [verdict(curves, name, reference) for name in others]
-    comparison.folder.mkdir(parents=True, exist_ok=True)
-    curves.write_parquet(comparison.folder / "curves.parquet")
-    text = "\n".join([*table(curves, names, list(comparison.tasks)), "", progress, *said, ""])
-    (comparison.folder / "table.md").write_text(text)
-    draw(curves, names, comparison.folder / "curves.png")
+def write(comparison: CompareConfig, arms: Sequence[ArmResult], planned: int) -> None:
+    """Brings the comparison's files up to date with the arms that are complete, of so many that are planned."""
+    results, folder = gather(comparison, arms, planned), comparison.folder
+    curves = pl.DataFrame(
+        [
+            {"task": arm.task, "method": arm.method, "seed": arm.seed, **asdict(point)}
+            for arm in arms
+            for point in arm.curve
+        ]
+    ).drop("further")
+    sentences = map(statement, results.differences)
+    table = [*summary_table(results.summary, list(comparison.tasks)), "", f"{len(arms)} of {planned} arms", *sentences]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(folder / "results.json", results)
+    curves.write_parquet(folder / "curves.parquet")
+    write_text(folder / "table.md", "\n".join([*table, ""]))
+    write_text(folder / "plot.svg", comparison_plot(arms, [summary.method for summary in results.summary]))
 
 
-def table(curves: pl.DataFrame, methods: Sequence[str], tasks: Sequence[str]) -> list[str]:
-    """The final accuracies as a Markdown table: methods by tasks, means over the seeds with their 95 % intervals."""
-    last = last_points(curves)
-    lines = [["method", *tasks, "mean", "samples that train"], ["---"] * (len(tasks) + 3)]
-    for method in methods:
-        own = last.filter(pl.col("method") == method)
-        by_task = [own.filter(pl.col("task") == task)["accuracy"].to_list() for task in tasks]
-        complete = all(by_task)
-        mean = own.group_by("seed").agg(pl.col("accuracy").mean())["accuracy"].to_list() if complete else []
-        lines.append([method, *map(_cell, by_task), _cell(mean), _share(curves, method)])
-    return [f"| {' | '.join(line)} |" for line in lines]
+def gather(comparison: CompareConfig, arms: Sequence[ArmResult], planned: int) -> Results:
+    """The arms with what they say together, and where, when and with what they were measured."""
+    others = [name for name in comparison.methods if name != comparison.reference]
+    differences = [difference(arms, name, comparison.reference) for name in others]
+    return Results(
+        name=comparison.compare,
+        source="hir compare",
+        date=datetime.now(UTC).date().isoformat(),
+        hir_version=code_version(),
+        git_commit=git_commit(),
+        machine=machine(arms),
+        seconds=sum(arm.seconds or 0.0 for arm in arms),
+        config=comparison.model_dump(mode="json", exclude={"runs_dir"}),
+        arms_planned=planned,
+        arms=tuple(arms),
+        summary=summarize(arms, list(comparison.methods), list(comparison.tasks)),
+        differences=tuple(gap for gap in differences if gap is not None),
+    )
 
 
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return NOTHING
-    mean, low, high = t_interval(values)
-    return f"{100 * mean:.1f} ± {100 * (high - low) / 2:.1f}" if len(values) > 1 else f"{100 * mean:.1f}"
+def git_commit() -> str | None:
+    """The commit of the checkout that this code stands in, `-dirty` if files were changed; None without a checkout."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
 
 
-def _share(curves: pl.DataFrame, method: str) -> str:
-    """Triples per sample over all iterations but the warm start."""
-    rows = curves.filter(pl.col("method") == method, pl.col("iteration") > 0)
-    return f"{100 * rows['triples'].sum() / max(1, rows['samples'].sum()):.0f} %"
+def machine(arms: Sequence[ArmResult]) -> str:
+    """This machine in words, with the devices and the torch release that the arms' models were made with."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0))
+    ranks = [
+        f"{count} rank{'' if count == 1 else 's'} on {'CPU' if device == 'cpu' else device}"
+        for count, device in dict.fromkeys((arm.made_with["ranks"], arm.made_with["device"]) for arm in arms
+                                           if "device" in arm.made_with)
+    ]  # fmt: skip
+    torch = {arm.made_with["torch"] for arm in arms if "torch" in arm.made_with}
+    torch = torch or {importlib.metadata.version("torch")}
+    cpu = models[0] if models else platform.machine()
+    counted = f"{cores} CPU core{'' if cores == 1 else 's'} ({cpu})"
+    return ", ".join([counted, *ranks, f"torch {' and '.join(sorted(torch))}"])

@@ -1,8 +1,8 @@
-"""A run on a schedule: the flow as a deployment of the user's Prefect server, for a process work pool or served here.
+"""Scheduled runs for `hir schedule`: a Prefect deployment, run by a process work pool or served by this process.
 
-Every scheduled run continues the run by some iterations. It gets the config as plain settings and checks them again,
-in the folder in which it was scheduled: paths and functions of the user's are found as `hir run` finds them. Two that
-overlap cannot write together: the run's lock lets one in, and the other one ends as skipped, or waits.
+Every scheduled flow run adds some iterations to the run. It gets the config as plain settings and checks them again, in
+the folder in which it was scheduled, so that relative paths and the user's own functions are found as by `hir run`. Two
+that overlap cannot write at the same time: the run's lock admits one, and the other is skipped, or waits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
-from prefect.flows import EntrypointType
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 from pydantic import ValidationError
 
@@ -31,12 +31,12 @@ PROCESS = "process"
 
 
 def parameters(config: RunConfig, further: int, when_busy: WhenBusy) -> dict[str, Any]:
-    """What a scheduled flow run is given; of the config what was set only, so that it can be read as it was written."""
+    """The parameters of a scheduled flow run; of the config only what the user has set, so that it reads as written."""
     settings = config.model_dump(mode="json", exclude_unset=True)
     return {"config": settings, "further": further, "when_busy": when_busy}
 
 
-def deployment(
+def build_deployment(
     config: RunConfig,
     further: int,
     when_busy: WhenBusy,
@@ -44,17 +44,17 @@ def deployment(
     interval: timedelta | None = None,
     pool: str | None = None,
 ) -> RunnerDeployment:
-    """The deployment of a run, named as the run; not sent yet.
+    """The deployment of a run, named as the run; not created on the server yet.
 
     Raises:
-        ConfigError: the cron line is none.
+        ConfigError: the cron line is invalid.
     """
-    # Given, for a worker that finds a pyproject.toml here would build an environment of its own from it; -P, for a
-    # folder `flows` of the user's would be taken for this one.
+    # The command is given because a worker that finds a pyproject.toml here would build an environment from it; -P
+    # because a folder `flows` of the user's would be imported instead of this package.
     command = f"{shlex.quote(sys.executable)} -P -m prefect.engine"
     variables = {"working_dir": str(Path.cwd()), "command": command, "env": SETTINGS, "stream_output": True}
     try:
-        return hindsight.to_deployment(
+        deployment = hindsight.to_deployment(
             config.run,
             cron=cron,
             interval=interval,
@@ -68,9 +68,11 @@ def deployment(
         raise ConfigError(
             f"--cron {cron}: {error.errors()[0]['msg']}; for example `0 2 * * *`, nightly at two"
         ) from None
+    assert isinstance(deployment, RunnerDeployment), "a coroutine only inside an event loop"
+    return deployment
 
 
-def send(sent: RunnerDeployment, pool: str) -> None:
+def create(deployment: RunnerDeployment, pool: str) -> None:
     """Creates or replaces the deployment, and the process work pool where there is none.
 
     Raises:
@@ -85,9 +87,9 @@ def send(sent: RunnerDeployment, pool: str) -> None:
             kind = PROCESS
     if kind != PROCESS:
         raise ConfigError(f"--pool {pool}: expected a work pool of type process, found {kind}; name another")
-    sent.apply()
+    deployment.apply()
 
 
-def serve_here(served: RunnerDeployment) -> None:
+def serve_here(deployment: RunnerDeployment) -> None:
     """Starts the scheduled runs from this process, until it is interrupted; then its schedule is paused."""
-    serve(served, print_starting_message=False)
+    serve(deployment, print_starting_message=False)

@@ -1,6 +1,7 @@
-"""Rows that are counted while they are worked on: how a person learns how far work on the driver is.
+"""Progress of work on rows: how many are done, reported a few times per second while a row-by-row loop runs.
 
-Reads and writes nothing. Leaves what the rows are to whoever works on them, and what is shown to `flows`.
+Used by the stages that run on the driver; the ranks of a launch report a `Progress` of their own. Reads and writes
+nothing. What the rows are is left to the caller, and what is shown to `flows`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Progress:
     step: str
     done: int = 0
     total: int = 0
-    """0 where nobody can say."""
+    """0 where it is not known."""
     unit: str = ""
     tokens: int = 0
     seconds: float = 0.0
@@ -27,22 +28,22 @@ class Progress:
 
 T = TypeVar("T")
 OnRows = Callable[[int, int], None]
-"""Is told how many rows are done, and of how many."""
+"""Called with how many rows are done, and of how many."""
 
 EVERY_S = 0.25
-"""Telling takes longer than many a row does."""
+"""Seconds between two reports: a report takes longer than many a row does."""
 
 
 def ignore(done: int, total: int) -> None:
-    """Stands in where nobody wants to be told."""
+    """The `OnRows` of a caller that does not follow the progress."""
     del done, total
 
 
 def counted(rows: Iterable[T], total: int, on_rows: OnRows) -> Iterator[T]:
-    """The rows, one by one; tells how many are done, a few times per second at most."""
-    told = time.monotonic()
+    """The rows, one by one; reports how many are done, a few times per second at most."""
+    reported_at = time.monotonic()
     for done, row in enumerate(rows):
-        if time.monotonic() - told >= EVERY_S:
+        if time.monotonic() - reported_at >= EVERY_S:
             on_rows(done, total)
-            told = time.monotonic()
+            reported_at = time.monotonic()
         yield row

@@ -122,10 +122,10 @@ def test_only_the_config_package_hands_names_on():
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("hir_core.stages.run", "torch transformers deepspeed prefect matplotlib"),
-        ("flows.cli.app", "torch transformers deepspeed prefect matplotlib polars hir_core.config"),
-        ("flows.terminal.version_list", "torch transformers deepspeed prefect matplotlib dataframely hir_core.config"),
-        ("hir_core.worker.__main__", "torch polars prefect matplotlib"),
+        ("hir_core.stages.run", "torch transformers deepspeed prefect"),
+        ("flows.cli.app", "torch transformers deepspeed prefect polars hir_core.config"),
+        ("flows.terminal.version_list", "torch transformers deepspeed prefect dataframely hir_core.config"),
+        ("hir_core.worker.__main__", "torch polars prefect"),
         ("hir_core.supervisor", "hir_core.launch.launcher pydantic polars"),
         ("hir_core.rewards.time_limit_worker", "hir_core.rewards.registry polars pydantic"),
         ("hir_core.rewards.patterns", "hir_core.rewards.registry polars"),

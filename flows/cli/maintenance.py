@@ -1,15 +1,15 @@
-"""`hir gc` and `hir doctor`: what of a run may go, and what is not as it should be, in the runs and on this machine.
+"""The commands that clean up: `hir gc` removes what no run needs any more, `hir doctor` finds and repairs faults.
 
-Exit codes: 0 done, or all is well; 1 the doctor has found something; 2 somebody uses the run, or nobody said that
-anything may be removed. What may go is up to `hir_core.retaining`, how it goes to `removing`; what is wrong to
-`upkeep`, `installation` and `stuck`.
+Exit codes: 0 done, or nothing found; 1 the doctor found something; 2 a process uses the run, or the removal was not
+confirmed. What may be removed is decided in `hir_core.store.gc`; what is wrong is found by `hir_core.inspect.doctor`
+and `flows.orchestration.flow_runs`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -23,142 +23,81 @@ if TYPE_CHECKING:
     from hir_core.store.store import Store
 
 
+# --- hir gc ----------------------------------------------------------------------------------------------------------
+
+
 def gc(
     run: OneRun = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove it without being asked.")] = False,
-    last: Annotated[int | None, typer.Option(min=1, help="retention.last, in place of the config's.")] = None,
-    best: Annotated[int | None, typer.Option(min=0, help="retention.best, in place of the config's.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+    last: Annotated[int | None, typer.Option(min=1, help="Overrides `retention.last` of the config.")] = None,
+    best: Annotated[int | None, typer.Option(min=0, help="Overrides `retention.best` of the config.")] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Remove forks that were left, and the weights of old models, as `retention` in the config says."""
+    """Remove abandoned branches and the weights of old models, by the config's `retention`."""
     from hir_core.config import RetentionConfig
     from hir_core.store.gc import plan_gc, remove
-    from hir_core.store.references import one_run
+    from hir_core.store.references import select_run
 
     with messages():
-        _check_asked(dry_run, yes, as_json)
-        store = one_run(run, runs_dir)
-        given = {name: value for name, value in (("last", last), ("best", best)) if value is not None}
-        rule = RetentionConfig(**given) if given else None
+        if dry_run and yes:
+            raise ConfigError("--dry-run removes nothing and --yes removes without asking: give one of them")
+        if not (dry_run or yes or (_is_terminal() and not as_json)):
+            raise ConfigError("hir gc removes for good, and there is no terminal to ask at: give --dry-run or --yes")
+        store = select_run(run, runs_dir)
+        overrides = {name: value for name, value in (("last", last), ("best", best)) if value is not None}
+        rule = RetentionConfig(**overrides) if overrides else None
         if dry_run:
-            _tell(store, plan_gc(store, rule), as_json, is_done=False)
-            return
-        with store.lock():  # held while somebody thinks: what was shown is what is removed
-            found = plan_gc(store, rule)
+            plan, is_done = plan_gc(store, rule), False
             if not as_json:
-                print_lines(_lines(store, found))
-            is_wanted = yes or found.is_nothing or typer.confirm(f"remove this for good, {size(found.bytes)}?")
-            if is_wanted:
-                remove(store, found)
+                print_lines(_plan_lines(store, plan))
+        else:
+            with store.lock():  # held while the user decides: what was shown is what is removed
+                plan = plan_gc(store, rule)
+                if not as_json:
+                    print_lines(_plan_lines(store, plan))
+                is_done = yes or plan.is_nothing or typer.confirm(f"remove this for good, {size(plan.bytes)}?")
+                if is_done:
+                    remove(store, plan)
         if as_json:
-            print_json(_facts(store, found, is_done=is_wanted))
-        elif not found.is_nothing:
-            print(f"{size(found.bytes)} removed" if is_wanted else "nothing was removed")
-
-
-def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Set right what cannot harm: what no run can take up.")] = False,
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """Look for what is broken in the runs and on this machine; the exit code is 1 where something is found."""
-    from hir_core.inspect.doctor import check_installation, check_upkeep, missing_extras
-    from hir_core.store.references import find_runs
-
-    with messages():
-        runs = find_runs(runs_dir)
-        found = [*check_installation(runs_dir), *(one for run in runs for one in check_upkeep(run)), *_flow_runs()]
-        for one in found:
-            if fix and one.mend is not None:
-                one.mend()
-        facts = {"runs": len(runs), "findings": [_told(one, fix) for one in found], "missing_extras": missing_extras()}
-        answer(facts, as_json, _diagnosis)
-        if any(not one["fixed"] for one in facts["findings"]):
-            raise typer.Exit(FOUND)
-
-
-def _flow_runs() -> list[Finding]:
-    try:
-        from flows.orchestration.flow_runs import check_flow_runs
-    except ImportError as error:
-        from hir_core.inspect.doctor import Finding
-
-        return [Finding(f"prefect cannot be imported: {error}", "Python packages", "in hir's folder: pip install -e .")]
-    return check_flow_runs()
-
-
-def _told(finding: Finding, fix: bool) -> dict[str, Any]:
-    can_mend = finding.mend is not None
-    facts = {"what": finding.what, "where": finding.where, "do": finding.do}
-    return {**facts, "fixable": can_mend, "fixed": can_mend and fix}
-
-
-def _diagnosis(facts: dict[str, Any]) -> Iterator[str]:
-    findings = facts["findings"]
-    for one in findings:
-        yield printable(f"{one['where']}: {one['what']}")
-        yield f"    {'done' if one['fixed'] else 'to do'}: {printable(one['do'])}"
-    if facts["missing_extras"]:
-        yield f"not installed, and needed by some settings only: extras {', '.join(facts['missing_extras'])}"
-    left = sum(not one["fixed"] for one in findings)
-    fixable = sum(one["fixable"] and not one["fixed"] for one in findings)
-    hint = f"; `hir doctor --fix` sets {number(fixable)} right" if fixable else ""
-    yield f"{_count(facts['runs'], 'run')} · {_count(left, 'finding') if left else 'sound'}{hint}"
-
-
-def _check_asked(dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Returns if somebody can say whether anything may be removed.
-
-    Raises:
-        ConfigError: nobody can, or two things were said.
-    """
-    if dry_run and yes:
-        raise ConfigError("--dry-run removes nothing and --yes everything that may go: give one of them")
-    if not (dry_run or yes or (_is_terminal() and not as_json)):
-        raise ConfigError("hir gc removes for good, and there is no terminal to ask at: give --dry-run or --yes")
+            print_json(_plan_json(store, plan, is_done=is_done))
+        elif not (dry_run or plan.is_nothing):
+            print(f"{size(plan.bytes)} removed" if is_done else "nothing was removed")
 
 
 def _is_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def _tell(store: Store, found: GcPlan, as_json: bool, *, is_done: bool) -> None:
-    if as_json:
-        print_json(_facts(store, found, is_done=is_done))
-    else:
-        print_lines(_lines(store, found))
-
-
-def _facts(store: Store, found: GcPlan, *, is_done: bool) -> dict[str, Any]:
+def _plan_json(store: Store, plan: GcPlan, *, is_done: bool) -> dict[str, Any]:
     return {
         "run": store.run_dir.resolve().name,
-        "rules": found.rules,
-        "why_all": found.why_all,
-        "kept": [{"version": str(one.ref), "why": one.why, "released": list(one.weights)} for one in found.kept],
-        "removed": [{"version": str(one.ref), "bytes": one.bytes} for one in found.removed],
-        "bytes": found.bytes,
+        "rules": plan.rules,
+        "why_all": plan.why_all,
+        "kept": [{"version": str(kept.ref), "why": kept.why, "released": list(kept.weights)} for kept in plan.kept],
+        "removed": [{"version": str(removed.ref), "bytes": removed.bytes} for removed in plan.removed],
+        "bytes": plan.bytes,
         "is_done": is_done,
     }
 
 
-def _lines(store: Store, found: GcPlan) -> Iterator[str]:
-    """What stays and why, what goes, and what that frees."""
+def _plan_lines(store: Store, plan: GcPlan) -> Iterator[str]:
+    """What is kept and why, what is removed, and how much disk space that frees."""
     name = printable(store.run_dir.resolve().name)
-    if found.why_all:
-        yield f"{name} · nothing to remove: all {number(len(found.kept))} versions are kept: {printable(found.why_all)}"
+    if plan.why_all:
+        yield f"{name} · nothing to remove: all {number(len(plan.kept))} versions are kept: {printable(plan.why_all)}"
         return
-    yield f"{name} · retention of {printable(found.rules)}"
-    yield f"keeps {_count(len(found.kept), 'version')}"
-    yield from columns(("  version", "because"), [(f"  {one.ref}", printable(one.why)) for one in found.kept])
-    if found.emptied:
-        yield f"lets go of the weights of {_count(len(found.emptied), 'model')}; what they scored and wrote stays"
-        yield from _sizes([(str(one.ref), one.bytes) for one in found.emptied])
-    if found.removed:
-        yield f"removes {_count(len(found.removed), 'version')} that no line uses and nothing kept is made from"
-        yield from _sizes([(str(one.ref), one.bytes) for one in found.removed])
-    yield "nothing to remove" if found.is_nothing else f"frees {size(found.bytes)}"
+    yield f"{name} · retention of {printable(plan.rules)}"
+    yield f"keeps {_count(len(plan.kept), 'version')}"
+    yield from columns(("  version", "because"), [(f"  {kept.ref}", printable(kept.why)) for kept in plan.kept])
+    if plan.emptied:
+        yield f"releases the weights of {_count(len(plan.emptied), 'model')}; evaluations and samples stay"
+        yield from _sizes([(str(model.ref), model.bytes) for model in plan.emptied])
+    if plan.removed:
+        yield f"removes {_count(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
+        yield from _sizes([(str(removed.ref), removed.bytes) for removed in plan.removed])
+    yield "nothing to remove" if plan.is_nothing else f"frees {size(plan.bytes)}"
 
 
 def _sizes(rows: list[tuple[str, int]]) -> list[str]:
@@ -168,6 +107,88 @@ def _sizes(rows: list[tuple[str, int]]) -> list[str]:
 
 def _count(count: int, word: str) -> str:
     return f"{number(count)} {word}{'' if count == 1 else 's'}"
+
+
+# --- hir doctor ------------------------------------------------------------------------------------------------------
+
+
+class FindingJson(TypedDict):
+    """A finding as `--json` prints it."""
+
+    what: str
+    where: str
+    do: str
+    fixable: bool
+    fixed: bool
+
+
+class Diagnosis(TypedDict):
+    """What `hir doctor` reports: the number of runs, the findings, and packages that are missing by extra."""
+
+    runs: int
+    findings: list[FindingJson]
+    missing_extras: dict[str, list[str]]
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without harm to any run.")] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Look for faults in the runs and on this machine; exit code 1 if there are any."""
+    from hir_core.inspect.doctor import check_installation, check_upkeep, missing_extras
+    from hir_core.store.references import find_runs
+
+    with messages():
+        runs = find_runs(runs_dir)
+        findings = [*check_installation(runs_dir)]
+        for run in runs:
+            findings += check_upkeep(run)
+        findings += _flow_runs()
+        for finding in findings:
+            if fix and finding.repair is not None:
+                finding.repair()
+        diagnosis: Diagnosis = {
+            "runs": len(runs),
+            "findings": [
+                {
+                    "what": finding.what,
+                    "where": finding.where,
+                    "do": finding.do,
+                    "fixable": finding.repair is not None,
+                    "fixed": fix and finding.repair is not None,
+                }
+                for finding in findings
+            ],
+            "missing_extras": missing_extras(),
+        }
+        answer(diagnosis, as_json, _diagnosis_lines)
+        if any(not finding["fixed"] for finding in diagnosis["findings"]):
+            raise typer.Exit(FOUND)
+
+
+def _flow_runs() -> list[Finding]:
+    """Flow runs whose process is gone; where prefect cannot be imported, that."""
+    from hir_core.inspect.doctor import REINSTALL, Finding
+
+    try:
+        from flows.orchestration.flow_runs import check_flow_runs
+    except ImportError as error:
+        return [Finding(f"prefect cannot be imported: {error}", "Python packages", REINSTALL)]
+    return check_flow_runs()
+
+
+def _diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:
+    findings = diagnosis["findings"]
+    for finding in findings:
+        yield printable(f"{finding['where']}: {finding['what']}")
+        yield f"    {'done' if finding['fixed'] else 'to do'}: {printable(finding['do'])}"
+    if diagnosis["missing_extras"]:
+        yield f"not installed, needed by some settings only: extras {', '.join(diagnosis['missing_extras'])}"
+    left = [finding for finding in findings if not finding["fixed"]]
+    fixable = sum(finding["fixable"] for finding in left)
+    hint = f"; `hir doctor --fix` repairs {number(fixable)}" if fixable else ""
+    yield f"{_count(diagnosis['runs'], 'run')} · {_count(len(left), 'finding') if left else 'sound'}{hint}"
 
 
 COMMANDS = (gc, doctor)

@@ -78,18 +78,19 @@ def schedule(
         run_config, every = read_config(config, changes or []), _period(interval)
         if (cron is None) == (every is None):
             raise ConfigError("expected one of --cron and --interval")
+        from hir_core.stages.prompts import check as check_run
         from hir_core.stages.run import Run
 
-        Run(run_config).check()
+        check_run(Run(run_config))
         from flows.orchestration import server
 
         server.connect_to_standing()
         from flows import schedule as deployments
 
-        planned = deployments.deployment(run_config, further, when_busy, cron, every, None if serve else pool)
+        planned = deployments.build_deployment(run_config, further, when_busy, cron, every, None if serve else pool)
         name = shlex.quote(planned.full_name)
         if not serve:
-            deployments.send(planned, pool)
+            deployments.create(planned, pool)
         print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
         start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
@@ -118,13 +119,15 @@ def check(configs: Sequence[RunConfig]) -> None:
         HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or a run has a writer.
     """
     from flows.terminal.progress_bar import StatusLine
+    from hir_core.stages.prompts import check as check_run
     from hir_core.stages.run import Run
 
-    with StatusLine() as bar:
+    with StatusLine() as status_line:
         for number, config in enumerate(configs, start=1):
-            bar.tell("reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}")
+            activity = "reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}"
+            status_line.update(activity)
             run = Run(config)
-            run.check()
+            check_run(run)
             if config.run_dir.exists():
                 with run.store.lock():
                     pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
@@ -135,8 +138,8 @@ def connect() -> None:
     from flows.orchestration import server
     from flows.terminal.progress_bar import StatusLine
 
-    with StatusLine() as bar:
-        bar.tell("starting Prefect")
+    with StatusLine() as status_line:
+        status_line.update("starting Prefect")
         server.connect()
 
 

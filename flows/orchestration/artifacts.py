@@ -1,7 +1,7 @@
-"""What Prefect shows of a run: a table per iteration, the learning curve, a link to the report, an asset per version.
+"""Prefect artifacts and assets of a run: a table per iteration, a link to the report, an asset per version.
 
-Reads manifests. An iteration is told by the process that completes it, with all that went into it, and not again by one
-that finds it there. A server that does not answer costs the run nothing: it is told no more, and the run goes on.
+Reads manifests; writes to Prefect's API. Only the process that completes an iteration reports it. When the server does
+not answer, reporting stops and the run goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import PrefectException
@@ -22,24 +22,20 @@ from prefect.logging import get_run_logger
 
 from flows.terminal.formatting import NOTHING, accuracy, number
 from flows.terminal.version_list import metric, metric_text
-from hir_core.stages.run import Outputs, Run
+from hir_core.inspect.report import page_path
+from hir_core.stages.run import Run
+from hir_core.stages.train import Outputs
 from hir_core.store.manifest import Manifest
 from hir_core.store.version import VersionRef
 
 logger = logging.getLogger(__name__)
 
-REPORT = "report.html"
-CURVE_WIDTH = 50
-CURVE_ROWS = 60
-"""Of a longer run the curve shows so many models, evenly: what Prefect keeps must not grow with its square."""
-
 
 class PrefectArtifacts:
-    """What Prefect is told of one run, inside its flow; use it as a context manager, holding the run's lock."""
+    """Reports one run to Prefect from inside its flow; a context manager, to be used while the run's lock is held."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.models: list[Outputs] = []
         self._there = set(run.store.versions())
         self._is_linked = self._is_lost = False
 
@@ -52,42 +48,35 @@ class PrefectArtifacts:
         if kind is None:
             self._link()
 
-    def iteration(self, outputs: Outputs, *made_before: VersionRef | None) -> None:
-        """Tells of one iteration: the versions that went into its model, the model, and what it scores."""
-        self.models.append(outputs)
-        refs = [ref for ref in (*made_before, outputs.model, outputs.evaluation) if ref is not None]
+    def iteration(self, outputs: Outputs, *inputs: VersionRef | None) -> None:
+        """Reports one iteration: the versions that its model is made from, the model, and its evaluation."""
+        refs = [ref for ref in (*inputs, outputs.model, outputs.evaluation) if ref is not None]
         if self._there.issuperset(refs):
             return
-        facts = self.run.facts(outputs.evaluation)["overall"]
-        get_run_logger().info("model %d: accuracy %s", outputs.model.iteration, accuracy(facts))
+        overall = self.run.metrics(outputs.evaluation)["overall"]
+        get_run_logger().info("model %d: accuracy %s", outputs.model.iteration, accuracy(overall))
         for ref in refs:
             record(self.run, ref)
-        self._tell(
+        self._create(
             create_table_artifact,
             key=artifact_key(self.run, "iteration"),
             table=iteration_table(self.run, refs),
-            description=f"Iteration {outputs.model.iteration} of {self.run.config.run}: accuracy {accuracy(facts)}",
-        )
-        self._tell(
-            create_markdown_artifact,
-            key=artifact_key(self.run, "curve"),
-            markdown=curve(self.run, self.models),
-            description=f"Held-out accuracy of {self.run.config.run} by model",
+            description=f"Iteration {outputs.model.iteration} of {self.run.config.run}: accuracy {accuracy(overall)}",
         )
         self._link()
 
     def _link(self) -> None:
-        report = self.run.config.run_dir.resolve() / REPORT
+        report = page_path(self.run.store).resolve()
         if report.is_file() and not self._is_linked:
             self._is_linked = True
             link = {"link": report.as_uri(), "link_text": f"report of {self.run.config.run}"}
-            self._tell(create_link_artifact, key=artifact_key(self.run, "report"), **link)
+            self._create(create_link_artifact, key=artifact_key(self.run, "report"), **link)
 
-    def _tell(self, create: Callable[..., Any], **facts: Any) -> None:
+    def _create(self, create: Callable[..., Any], **content: Any) -> None:
         if self._is_lost:
             return
         try:
-            create(**facts)
+            create(**content)
         except (httpx.HTTPError, PrefectException) as error:  # the store is the record; each try would wait a minute
             self._is_lost = True
             logger.warning("Prefect's server takes no artifacts (%r); the run goes on without", error)
@@ -102,12 +91,12 @@ def artifact_key(run: Run, name: str) -> str:
 
 
 def asset_key(run: Run, version: str) -> str:
-    """The key of a version's asset; `version` is `stage/id`, which follows from the content and not from the place."""
+    """The key of a version's asset; `version` is `stage/id`, so the key does not depend on the run's folder."""
     return f"hir://{run.config.run}/{version}"
 
 
 def record(run: Run, ref: VersionRef) -> None:
-    """Tells Prefect of a version as an asset that its parents went into, by a task run of the version's name."""
+    """Reports a version to Prefect as an asset made from its parents, by a task run of the version's name."""
     manifest = run.store.manifest(ref)
     about = AssetProperties(
         name=f"{ref.stage}@{ref.iteration} of {run.config.run}",
@@ -115,7 +104,7 @@ def record(run: Run, ref: VersionRef) -> None:
         description=f"{number(manifest.rows)} rows" if manifest.rows is not None else "weights and tokenizer",
     )
     asset = Asset(key=asset_key(run, str(ref)), properties=about)
-    tell = materialize(
+    add_metadata = materialize(
         asset,
         by="hir",
         asset_deps=[asset_key(run, parent) for parent in manifest.parents],
@@ -124,48 +113,25 @@ def record(run: Run, ref: VersionRef) -> None:
         cache_policy=NO_CACHE,
         persist_result=False,
     )(add_asset_metadata)
-    tell(asset.key, _asset_facts(manifest))
+    add_metadata(asset.key, _asset_metadata(manifest))
 
 
 def iteration_table(run: Run, refs: Sequence[VersionRef]) -> list[dict[str, Any]]:
-    """A row for each version of one iteration: rows in, rows, rows rejected, and what matters most of its stage."""
-    return [_table_row(run.store.manifest(ref)) for ref in refs]
+    """A row for each version of one iteration: rows in, rows, rows rejected, and the main metric of its stage."""
+    return [
+        {
+            "version": str(ref),
+            "rows in": number(manifest.rows_in),
+            "rows": number(manifest.rows),
+            "rejected": number(sum(manifest.rejected.values()) or None),
+            "measured": metric_text(manifest.stage, metric(manifest)) or NOTHING,
+        }
+        for ref in refs
+        for manifest in [run.store.manifest(ref)]
+    ]
 
 
-def curve(run: Run, models: Sequence[Outputs]) -> str:
-    """The learning curve as Markdown: a line per model with its accuracy as a point and the 95 % interval around it."""
-    step = -(-len(models) // CURVE_ROWS)
-    chosen = sorted({*range(0, len(models), step), len(models) - 1})
-    lines = [f"{'model':>5}  {'accuracy [95 %]':<20}  0{'1':>{CURVE_WIDTH - 1}}"]
-    for place in chosen:
-        facts = run.facts(models[place].evaluation)["overall"]
-        lines.append(f"{models[place].model.iteration:>5}  {accuracy(facts):<20}  {_point(facts)}".rstrip())
-    return "\n".join([f"### {run.config.run}", "", "```text", *lines, "```", "", "`┊` is the majority baseline."])
-
-
-def _point(facts: dict[str, Any]) -> str:
-    """One line of the curve: interval, point and baseline at their places between 0 and 1."""
-    if facts.get("accuracy") is None:
-        return ""
-    low, here, high = (round(facts[name] * (CURVE_WIDTH - 1)) for name in ("low", "accuracy", "high"))
-    line = [" "] * low + ["─"] * (high - low + 1) + [" "] * (CURVE_WIDTH - 1 - high)
-    if facts.get("majority_baseline") is not None:
-        line[round(facts["majority_baseline"] * (CURVE_WIDTH - 1))] = "┊"
-    line[here] = "●"
-    return "".join(line)
-
-
-def _table_row(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "version": f"{manifest.stage}/{manifest.id}",
-        "rows in": number(manifest.rows_in),
-        "rows": number(manifest.rows),
-        "rejected": number(sum(manifest.rejected.values()) or None),
-        "measured": metric_text(manifest.stage, metric(manifest)) or NOTHING,
-    }
-
-
-def _asset_facts(manifest: Manifest) -> dict[str, Any]:
+def _asset_metadata(manifest: Manifest) -> dict[str, Any]:
     return {
         "rows": manifest.rows,
         "rows_in": manifest.rows_in,

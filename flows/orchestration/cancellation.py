@@ -1,7 +1,7 @@
-"""A flow run that somebody cancels from Prefect ends here as well: launch, ranks and reward workers included.
+"""Cancellation from Prefect: a cancelled flow run ends with its launch, ranks and reward workers.
 
-Where a worker or `serve` started the flow, that process hears of it and sends SIGTERM. A flow that was called, as
-`hir run` does, has nobody who listens: it looks after itself, every few seconds.
+A worker or `serve` that started the flow is notified by Prefect and sends SIGTERM. For a flow that `hir run` calls
+directly there is no such process, so this module asks for its state every few seconds.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from prefect.exceptions import TerminationSignal
 
 from hir_core.errors import RunCancelled
 
-LOOK_S = 2.0
+POLL_S = 2.0
 
 
 @contextmanager
 def cancellable() -> Iterator[None]:
-    """Ends what it surrounds once the flow run that calls it is cancelled.
+    """Ends the block below it when the flow run that executes it is cancelled.
 
     Raises:
-        RunCancelled: it was.
+        RunCancelled: the flow run was cancelled.
     """
     context = FlowRunContext.get()
-    found = None if context is None else context.flow_run
-    if found is None or found.deployment_id is not None or threading.current_thread() is not threading.main_thread():
+    run = None if context is None else context.flow_run
+    if run is None or run.deployment_id is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    watch = _Watch(found.id)
+    watch = _Watch(run.id)
     try:
         with watch:
             yield
     except TerminationSignal:
-        if not watch.has_told:
+        if not watch.has_signalled:
             raise
         raise RunCancelled(
             "cancelled from Prefect; nothing that was committed is lost, and the same command continues"
@@ -51,27 +51,27 @@ class _Watch:
     """Asks the API for the flow run's state; sends the main thread SIGTERM, which Prefect turns into an exception."""
 
     def __init__(self, flow_run_id: UUID) -> None:
-        self.has_told = False
+        self.has_signalled = False
         self._flow_run_id = flow_run_id
         self._ended = threading.Event()
-        self._turn = threading.Lock()
+        self._signal_lock = threading.Lock()
         # In a copy of this context, which holds the settings: without, Prefect would ask another API.
-        self._thread = threading.Thread(target=copy_context().run, args=(self._look,), daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._poll,), daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        with self._turn:  # from here on no signal comes
+        with self._signal_lock:  # from here on no signal comes
             self._ended.set()
 
-    def _look(self) -> None:
-        while not self._ended.wait(LOOK_S):
+    def _poll(self) -> None:
+        while not self._ended.wait(POLL_S):
             if not self._is_cancelled():
                 continue
-            with self._turn:
+            with self._signal_lock:
                 if not self._ended.is_set():
-                    self.has_told = True
+                    self.has_signalled = True
                     signal.pthread_kill(int(threading.main_thread().ident or 0), signal.SIGTERM)
             return
 

@@ -1,4 +1,4 @@
-"""Flow runs that Prefect still calls running though their process is gone: a killed one reports nothing any more.
+"""Flow runs that Prefect shows as running although their process is gone, for `hir doctor`.
 
 A run signs itself with a tag that names its process. The private server's database is read as a file (it has no server
 while no run is there), the user's own server is asked. Writes nothing.

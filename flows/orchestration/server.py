@@ -1,14 +1,13 @@
-"""The Prefect API that a run reports to: the user's server where one is set, else a private one that ends with the run.
+"""The Prefect server that a run reports to: the user's own where one is set, else a private one that ends with the run.
 
-Prefect would start a private server itself, but one that shares the terminal's Ctrl-C, so that an interrupted run waits
-half a minute for a server that is gone, and that a killed run leaves behind. This one lives below the supervisor that
-launches have. Quiet: a person at the terminal sees the run, not Prefect; its logs go to the API.
+Prefect can start a private server itself, but that one gets the terminal's Ctrl-C too, so that an interrupted run waits
+half a minute for it, and it outlives a run that is killed. This one runs under the supervisor that launches use.
+Prefect's own messages are kept off the terminal; its logs go to the server.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import httpx
 
 from hir_core import supervisor
 from hir_core.errors import ConfigError, HirError, RunCancelled, ServerLost
+from hir_core.launch.ports import free_port
 
 START_S = 120.0
 """The first start on a machine makes a database: 14 s, more where it is busy."""
@@ -34,19 +34,19 @@ SETTINGS = {
     # A server that is lost is waited for by each call: 14 s this way, a minute by Prefect's default of 5.
     "PREFECT_CLIENT_MAX_RETRIES": "3",
 }
-"""What a person at a terminal wants; whoever sets them otherwise is obeyed."""
+"""Defaults for the environment; variables that the user has set are kept."""
 _SERVERS: list[subprocess.Popen[bytes]] = []
 """Held until this process ends, which closes their pipes: Prefect still reports while the interpreter shuts down."""
 
 
 def connect() -> None:
-    """Returns once an API answers; every flow of this process then reports there.
+    """Connects this process's flows to a Prefect server, and returns once it answers.
 
     Raises:
         ConfigError: the user's server does not answer.
         HirError: the private one does not start.
     """
-    url = _users_server()
+    url = _configured_server()
     if url is None:
         from prefect.context import refresh_global_settings_context
 
@@ -62,7 +62,7 @@ def connect_to_standing() -> str:
     Raises:
         ConfigError: there is none, or it does not answer.
     """
-    url = _users_server()
+    url = _configured_server()
     if url is None:
         raise ConfigError(
             "a schedule needs a Prefect server that stays, and PREFECT_API_URL is not set: start one with "
@@ -82,8 +82,9 @@ def call(flow: Any, *arguments: Any) -> Any:
     try:
         state = flow(*arguments, return_state=True)
     except httpx.TransportError as error:
+        url = os.environ.get("PREFECT_API_URL", "PREFECT_API_URL")
         raise ServerLost(
-            f"{_told_before(error)}Prefect's server at {os.environ.get('PREFECT_API_URL', 'PREFECT_API_URL')} was lost "
+            f"{_earlier_error(error)}Prefect's server at {url} was lost "
             f"({error}): everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same "
             "command continues, or says that all is there"
         ) from None
@@ -92,8 +93,8 @@ def call(flow: Any, *arguments: Any) -> Any:
     return state.result()
 
 
-def _told_before(error: BaseException) -> str:
-    """What had gone wrong when the server was to be told of it, with a line break; nothing where all went well."""
+def _earlier_error(error: BaseException) -> str:
+    """The run's own error that came before the loss of the server, and a line break; empty where there was none."""
     while error.__context__ is not None:
         error = error.__context__
         if isinstance(error, HirError):
@@ -101,13 +102,14 @@ def _told_before(error: BaseException) -> str:
     return ""
 
 
-def _users_server() -> str | None:
-    """The API that the environment or Prefect's profile names, with our settings where nobody set others."""
+def _configured_server() -> str | None:
+    """The URL of the environment or of Prefect's profile, or None; sets our defaults in the environment."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from prefect.settings import PREFECT_API_URL
 
-    return PREFECT_API_URL.value()
+    url: str | None = PREFECT_API_URL.value()
+    return url
 
 
 def _check_server(url: str, remedy: str) -> None:
@@ -126,7 +128,7 @@ def without_password(url: str) -> str:
 
 def _start_server() -> str:
     """Starts a server that ends with this process, and returns the URL of its API."""
-    port = str(_free_port())
+    port = str(free_port())
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     command += ["--no-ui", "--no-scheduler", "--no-late-runs"]
     # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
@@ -150,9 +152,3 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
         else:
             return
     raise HirError("prefect's server does not start: `prefect server start` says why")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,48 +1,90 @@
-"""Learning curves as a picture: accuracy by iteration, a panel per task, a line per method with its seeds' range."""
+"""Learning curves of a comparison as one SVG picture, for `hir compare`: a panel per task and a line per method.
+
+Each line is the mean over the seeds; a whisker spans the seeds' lowest and highest accuracy. The plots are those of the
+report (`svg`), which names styles by class: this picture stands alone, so it carries its own style sheet. Reads and
+writes nothing.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from statistics import fmean
+from xml.etree import ElementTree as Tree
 
-import matplotlib as mpl
-import polars as pl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from flows.report.svg import Line, Point, line_plot, swatch
+from flows.terminal.formatting import clipped
+from hir_core.inspect.comparison import ArmResult
 
-COLOURS = mpl.color_sequences["tab10"]
-LINES = ("-", "--", ":")
-
-
-def draw(curves: pl.DataFrame, methods: Sequence[str], path: Path) -> None:
-    """Writes the picture of `curves` (task, method, seed, iteration, accuracy, majority_baseline) to a PNG file."""
-    tasks = curves["task"].unique(maintain_order=True).to_list()
-    figure = Figure(figsize=(4.2 * len(tasks) + 2.2, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for panel, task in zip(panels, tasks, strict=True):
-        _panel(panel, curves.filter(pl.col("task") == task), methods)
-        panel.set_title(task)
-    panels[0].set_ylabel("held-out accuracy")
-    handles = {line.get_label(): line for panel in panels for line in panel.get_lines()}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False)
-    figure.savefig(path, dpi=120)
+PANEL = (400, 260)
+TITLE_HEIGHT = 26
+LEGEND_WIDTH, LEGEND_STEP, LEGEND_CHARACTERS = 190, 22, 22
+COLOURS = ("#0067a5", "#bd4a00", "#00755a", "#93458a", "#806000", "#5b6168",
+           "#00a0c8", "#e0529c", "#58a618", "#c4a000", "#7b61d1", "#a03020")  # fmt: skip
+STYLE = """
+text { fill: #33383e; font: 12.5px system-ui, sans-serif; }
+.title { font-size: 14px; font-weight: 600; }
+.grid { stroke: #dcdfe3; }
+.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
+.whisker { stroke: var(--c); stroke-width: 1; opacity: .45; }
+.dot { fill: var(--c); }
+.touch { fill: transparent; }
+.reference { --c: #7d858d; }
+""" + "".join(f".k{number} {{ --c: {colour}; }}\n" for number, colour in enumerate(COLOURS))
 
 
-def _panel(panel: Axes, curves: pl.DataFrame, methods: Sequence[str]) -> None:
+def comparison_plot(arms: Sequence[ArmResult], methods: Sequence[str]) -> str:
+    """The SVG text of the arms' learning curves.
+
+    Args:
+        methods: in the order of the legend; those beyond the twelfth repeat colours.
+    """
+    tasks = list(dict.fromkeys(arm.task for arm in arms))
+    panel_width, panel_height = PANEL
+    width, height = panel_width * len(tasks) + LEGEND_WIDTH, panel_height + TITLE_HEIGHT
+    height = max(height, TITLE_HEIGHT + LEGEND_STEP * (len(methods) + 1))
+    root = Tree.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width} {height}"})
+    root.attrib.update(width=str(width), height=str(height), role="img")
+    root.set("aria-label", "Held-out accuracy by iteration, a panel per task and a line per method")
+    Tree.SubElement(root, "style").text = STYLE
+    Tree.SubElement(root, "rect", width=str(width), height=str(height), fill="#fff")
+    legend: dict[str, Line] = {}
+    for number, task in enumerate(tasks):
+        left = number * panel_width
+        lines = _lines([arm for arm in arms if arm.task == task], methods)
+        legend |= {line.label: line for line in lines if line.label not in legend}
+        title = {"class": "title", "x": f"{left + panel_width / 2}", "y": "18", "text-anchor": "middle"}
+        Tree.SubElement(root, "text", title).text = clipped(task, panel_width // 9)
+        plot = line_plot(lines, f"Accuracy on {task}", "held-out accuracy", "{:.0%}".format, top=1.0, size=PANEL)
+        _place(root, plot, left, TITLE_HEIGHT, PANEL)
+    for number, line in enumerate(legend.values()):
+        left, top = panel_width * len(tasks) + 8, TITLE_HEIGHT + LEGEND_STEP * number
+        _place(root, swatch(line), left, top, (26, 12))
+        Tree.SubElement(root, "text", x=f"{left + 34}", y=f"{top + 10}").text = clipped(line.label, LEGEND_CHARACTERS)
+    return Tree.tostring(root, encoding="unicode") + "\n"
+
+
+def _lines(arms: Sequence[ArmResult], methods: Sequence[str]) -> list[Line]:
+    """One task's lines: each method's mean over the seeds with their range, and the majority baseline."""
+    lines = []
     for number, method in enumerate(methods):
-        rows = curves.filter(pl.col("method") == method)
-        if rows.is_empty():
-            continue
-        by_iteration = rows.group_by("iteration").agg(
-            mean=pl.col("accuracy").mean(), low=pl.col("accuracy").min(), high=pl.col("accuracy").max()
-        )
-        x, mean, low, high = by_iteration.sort("iteration").get_columns()
-        colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
-        panel.plot(x, mean, line, color=colour, label=method)
-        panel.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-    baseline = curves["majority_baseline"].drop_nulls()
-    if not baseline.is_empty():
-        panel.axhline(float(baseline[0]), color="grey", linewidth=0.8, label="majority answer")
-    panel.set_xlabel("iteration")
-    panel.set_ylim(0, 1)
-    panel.grid(alpha=0.2)
+        accuracies: dict[int, list[float]] = defaultdict(list)
+        for arm in arms:
+            for point in arm.curve if arm.method == method else ():
+                accuracies[point.iteration].append(point.accuracy)
+        if accuracies:
+            points = [Point(x, fmean(ys), min(ys), max(ys)) for x, ys in sorted(accuracies.items())]
+            lines.append(Line(method, points, f"k{number % len(COLOURS)}"))
+    baselines = [point for arm in arms for point in arm.curve if point.majority_baseline is not None]
+    if baselines:
+        iterations = [point.iteration for point in baselines]
+        ends = [Point(end, baselines[0].majority_baseline) for end in (min(iterations), max(iterations))]
+        lines.append(Line("majority answer", ends, "reference"))
+    return lines
+
+
+def _place(root: Tree.Element, svg: str, left: float, top: float, size: tuple[int, int]) -> None:
+    """Puts a picture into the root at a position in pixels."""
+    picture = Tree.fromstring(svg)
+    picture.attrib.update(x=f"{left}", y=f"{top}", width=f"{size[0]}", height=f"{size[1]}")
+    root.append(picture)

@@ -1,51 +1,52 @@
-"""The lines of `hir row` and `hir trace`: one row's life, told to a person from what `hir_core.lineage` found."""
+"""The lines of `hir row` and `hir trace`: the history of one row, from the values of `hir_core.inspect.lineage`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby, zip_longest
-from typing import Any
+from typing import NamedTuple
 
 from flows.terminal.formatting import clipped, columns, folded, number, printable
+from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
 
-Facts = dict[str, Any]
 LABEL = 12
 LEFT_OUT = "left out"
 NOT_JUDGED = "cannot be judged"
-Line = tuple[str, str, str, str]
 
 
-def row_text(row_history: Facts, width: int) -> Iterator[str]:
-    """A prompt, and iteration by iteration its samples with their scores and instructions, asked for and relabeled."""
-    yield from _prompt(row_history["prompt"], row_history["run"], width)
-    for triple in row_history["demonstrations"]:
+class TraceLine(NamedTuple):
+    """A line of `hir trace`: one version that the row passed through."""
+
+    kind: str
+    version: str
+    key: str
+    text: str
+
+
+# --- hir row ---------------------------------------------------------------------------------------------------------
+
+
+def row_text(history: RowHistory, width: int) -> Iterator[str]:
+    """A prompt, then by iteration its samples with scores, sampling instruction and relabeled instruction."""
+    yield from _prompt(history["prompt"], history["run"], width)
+    for triple in history["demonstrations"]:
         yield ""
         yield f"demonstration {printable(triple['triple_id'])} · {triple['version']}"
         yield from _labelled("instruction", triple["instruction"], width)
         yield from _labelled("output", triple["output"], width)
-    for version, samples in groupby(row_history["samples"], key=lambda sample: sample["version"]):
-        drawn = list(samples)
+    for version, group in groupby(history["samples"], key=lambda sample: sample["version"]):
+        samples = list(group)
         yield ""
-        yield f"iteration {drawn[0]['iteration']} · {version} · written by {printable(drawn[0]['model'])}"
-        for sample in drawn:
+        yield f"iteration {samples[0]['iteration']} · {version} · written by {printable(samples[0]['model'])}"
+        for sample in samples:
             yield from _sample(sample, width)
-    for answer in row_history["evaluations"]:
+    for answer in history["evaluations"]:
         yield ""
         yield f"evaluation · {answer['version']} · {_score(answer['score'])}"
         yield from _labelled("completion", answer["completion"], width)
 
 
-def trace_text(trace: Facts, width: int) -> list[str]:
-    """One line for each version that a row has passed through: what it is, which version, its key, what it says."""
-    lines = list(_trace_lines(trace))
-    wide = max((len(version) for _, version, _, _ in lines), default=0)
-    room = max(20, width - 15 - wide - max((len(key) for _, _, key, _ in lines), default=0) - 6)
-    rows = [(what, version, key, clipped(text, room)) for what, version, key, text in lines]
-    head, *rest = rows
-    return [f"of run {printable(trace['run'])}", *columns(head, rest)]
-
-
-def _prompt(prompt: Facts | None, run: str, width: int) -> Iterator[str]:
+def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
     if prompt is None:
         yield f"the prompt is gone from {printable(run)}"
         return
@@ -58,32 +59,26 @@ def _prompt(prompt: Facts | None, run: str, width: int) -> Iterator[str]:
     yield from _labelled("references", " | ".join(prompt["references"]), width)
 
 
-def _sample(sample: Facts, width: int) -> Iterator[str]:
+def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
     tokens = len(sample["completion_ids"])
     facts = (f"k {sample['k']}", sample["finish_reason"], f"{tokens} token{'' if tokens == 1 else 's'}")
     yield f"  sample {printable(sample['sample_id'])} · {' · '.join(facts)}"
     yield from _labelled("completion", sample["completion"], width)
     for reward in sample["rewards"]:
         parts = "".join(f" · {part['name']} {_score(part['score'])}" for part in reward.get("parts", []))
-        yield from _labelled(
-            "score", f"{_score(reward['score'])}{parts} · {reward['reason']} ({reward['version']})", width
-        )
-    for one in sample["instructions"]:
-        yield from _labelled(
-            "written", f"{one['written'] or ''} · {one['reason'] or 'verified'} ({one['version']})", width
-        )
+        score = f"{_score(reward['score'])}{parts} · {reward['reason']} ({reward['version']})"
+        yield from _labelled("score", score, width)
+    for written in sample["instructions"]:
+        text = f"{written['written'] or ''} · {written['reason'] or 'verified'} ({written['version']})"
+        yield from _labelled("written", text, width)
+    half = max(20, (width - 7) // 2)
     for triple in sample["triples"]:
-        became = triple.get("instruction", LEFT_OUT)
-        yield from _beside(("asked", f"became ({triple['version']})"), (sample["instruction"], became), width)
+        titles = ("asked", f"became ({triple['version']})")
+        texts = (folded(sample["instruction"], half), folded(triple.get("instruction", LEFT_OUT), half))
+        for left, right in (titles, *zip_longest(*texts, fillvalue="")):
+            yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
         yield from _labelled("asked", sample["instruction"], width)
-
-
-def _beside(titles: tuple[str, str], texts: tuple[str, str], width: int) -> Iterator[str]:
-    """Two texts side by side, each folded in its half."""
-    half = max(20, (width - 7) // 2)
-    for pair in (titles, *zip_longest(*(folded(text, half) for text in texts), fillvalue="")):
-        yield f"    {pair[0]:<{half}} │ {pair[1]}".rstrip()
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:
@@ -95,32 +90,49 @@ def _score(score: float | None) -> str:
     return NOT_JUDGED if score is None else number(score, "g")
 
 
-def _trace_lines(trace: Facts) -> Iterator[Line]:
+# --- hir trace -------------------------------------------------------------------------------------------------------
+
+
+def trace_text(trace: Trace, width: int) -> list[str]:
+    """One line for each version that a row passed through: its kind, name, the row's key and the start of its text."""
+    lines = list(_trace_lines(trace))
+    version_width = max((len(line.version) for line in lines), default=0)
+    key_width = max((len(line.key) for line in lines), default=0)
+    room = max(20, width - 15 - version_width - key_width - 6)
+    head, *rest = [(*line[:3], clipped(line.text, room)) for line in lines]
+    return [f"of run {printable(trace['run'])}", *columns(head, rest)]
+
+
+def _trace_lines(trace: Trace) -> Iterator[TraceLine]:
     prompt = trace["prompt"]
     if prompt is not None:
-        yield "prompt", prompt["version"], printable(prompt["prompt_id"]), prompt["query"]
-    told = None
+        yield TraceLine("prompt", prompt["version"], printable(prompt["prompt_id"]), prompt["query"])
+    previous_version = None
     for sample in trace["samples"]:
-        if sample["version"] != told:
-            yield "  model", printable(sample["model"]["version"]), "", _made(sample["model"])
-        told = sample["version"]
-        yield "  sample", sample["version"], printable(sample["sample_id"]), f"k {sample['k']}: {sample['completion']}"
+        if sample["version"] != previous_version:
+            yield TraceLine("  model", printable(sample["model"]["version"]), "", _origin(sample["model"]))
+        previous_version = sample["version"]
+        text = f"k {sample['k']}: {sample['completion']}"
+        yield TraceLine("  sample", sample["version"], printable(sample["sample_id"]), text)
         for reward in sample["rewards"]:
-            yield "    reward", reward["version"], "", f"{_score(reward['score'])} · {reward['reason']}"
-        for one in sample["instructions"]:
-            yield "    written", one["version"], "", one["instruction"] or "not verified"
+            yield TraceLine("    reward", reward["version"], "", f"{_score(reward['score'])} · {reward['reason']}")
+        for written in sample["instructions"]:
+            yield TraceLine("    written", written["version"], "", written["instruction"] or "not verified")
         for triple in sample["triples"]:
             yield from _triple_lines(triple, "triple")
     for triple in trace["demonstrations"]:
         yield from _triple_lines(triple, "demonstration")
 
 
-def _triple_lines(triple: Facts, name: str) -> Iterator[Line]:
-    yield f"    {name}", triple["version"], printable(triple.get("triple_id", "–")), triple.get("instruction", LEFT_OUT)
+def _triple_lines(triple: TracedTriple, kind: str) -> Iterator[TraceLine]:
+    key, text = printable(triple.get("triple_id", "–")), triple.get("instruction", LEFT_OUT)
+    yield TraceLine(f"    {kind}", triple["version"], key, text)
     for model in triple.get("models", []):
-        yield "      model", model["version"], "", " · ".join([_made(model), *model["evaluations"]])
+        evaluations = model.get("evaluations", [])
+        yield TraceLine("      model", model["version"], "", " · ".join([_origin(model), *evaluations]))
 
 
-def _made(model: Facts) -> str:
-    loss = "" if model.get("loss") is None else f"loss {model['loss']:.3f} · "
-    return f"{loss}from {', '.join(model.get('parents', [])) or 'nothing'}"
+def _origin(model: TracedModel) -> str:
+    """A model's loss and what it was trained from."""
+    loss = model.get("loss")
+    return f"{'' if loss is None else f'loss {loss:.3f} · '}from {', '.join(model.get('parents', [])) or 'nothing'}"

@@ -1,13 +1,12 @@
-"""What a person sees while a run works: what it is, how far it is, and a table that grows by a row per model.
+"""What `hir run` prints while it works: a headline, the status line, a table with a row per model, and the results.
 
-Reads manifests; leaves drawing to `bar`.
+Reads manifests. How the status line is drawn is left to `flows.terminal.progress_bar`.
 """
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 
@@ -18,7 +17,8 @@ from hir_core.inspect.diagnostics import distinguishes_instructions
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.train import Outputs
+from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 COLUMNS = (
@@ -32,8 +32,9 @@ COLUMNS = (
     ("", "s/step", 6, 6),
     ("", "time", 6, 0),
 )
-"""Two lines of header, a width, and how soon it is left out where the terminal is too narrow; all fit into 80."""
-DOING = {
+"""Of each column two lines of header, the width, and a rank: in a narrow terminal the highest rank is left out first,
+rank 0 never. All columns fit into 80 characters."""
+STEP_TEXTS = {
     "launch": "starting the launch for model {}",
     "load": "loading weights for model {}",
     "train": "training model {}",
@@ -44,82 +45,83 @@ DOING = {
     "write": "writing instructions with model {}",
     "logprobs": "scoring instructions with model {}",
     "end": "ending the launch of model {}",
-    "believe": "checking instructions of model {}",
+    "verify": "checking instructions of model {}",
     "relabel": "relabeling samples for model {}",
 }
-"""What a person reads for the steps of a launch, and for those of the driver between launches."""
-BLIND = "it hardly tells the two instructions apart: fewer wrong outputs may help"
+"""What the status line shows for a step of a launch, or of the driver between launches."""
+HARDLY_DISTINGUISHED = "it hardly tells the two instructions apart: fewer wrong outputs may help"
 
 
 class RunTable:
-    """Shows one run; use it as a context manager, around a store that nobody else writes to."""
+    """The table and status line of one run; use it as a context manager while the run's lock is held."""
 
-    def __init__(self, run: Run, console: Console | None = None) -> None:
-        self.run = run
-        self.bar = StatusLine(console)
-        console = self.bar.console
+    def __init__(self, store: Store, console: Console | None = None) -> None:
+        self.store = store
+        self.status_line = StatusLine(console)
+        console = self.status_line.console
         self.columns = fitting_columns(console.width if console.is_terminal else None)
-        self.there = set(run.store.versions())
+        self.versions_before: set[VersionRef] = set()
         self.models: list[Outputs] = []
-        self.row_started = time.monotonic()
+        self._row_started_at = time.monotonic()
 
     def __enter__(self) -> RunTable:
-        self.bar.__enter__()
+        self.versions_before = set(self.store.versions())
+        self._row_started_at = time.monotonic()
+        self.status_line.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.__exit__(kind, error, trace)
+        self.status_line.__exit__(kind, error, trace)
         if kind is None:
-            self.end()
+            self.print_results()
 
-    def progress(self, progress: Progress) -> None:
-        """Shows how far a step of the run has come."""
-        self.bar.tell(DOING[progress.step].format(len(self.models)), progress)
+    def show_progress(self, progress: Progress) -> None:
+        """Shows how far a step of the run is."""
+        self.status_line.update(STEP_TEXTS[progress.step].format(len(self.models)), progress)
 
-    def row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
-        """Adds a model's row to the table."""
+    def add_row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
+        """Adds a model's row to the table; the first one below the header."""
         if not self.models:
-            self._begin_table(outputs)
-        seconds, self.row_started = time.monotonic() - self.row_started, time.monotonic()
+            weights = self.store.manifest(outputs.samples or outputs.evaluation).metrics.get("weights")
+            if weights:
+                self.status_line.print_above(f"sampling: {weights}")
+            self.status_line.print_above("")
+            for place in (0, 1):
+                self._print_cells([str(column[place]) for column in COLUMNS])
+        seconds, self._row_started_at = time.monotonic() - self._row_started_at, time.monotonic()
         refs = [outputs.model, outputs.evaluation, outputs.samples, rewards]
-        is_new = any(ref is not None and ref not in self.there for ref in refs)
-        self._line([*row_cells(self.run, outputs, rewards), duration(seconds) if is_new else NOTHING])
-        if self._is_blind(outputs.model):
-            self.bar.say(f"      {BLIND}")
+        is_new = any(ref is not None and ref not in self.versions_before for ref in refs)
+        self._print_cells([*row_cells(self.store, outputs, rewards), duration(seconds) if is_new else NOTHING])
+        manifest = self.store.manifest(outputs.model)
+        trained_on = self.store.parents(outputs.model, "triples")
+        if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
+            self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
         self.models.append(outputs)
 
-    def _is_blind(self, model: VersionRef) -> bool:
-        """Whether an output is as likely under the wrong instruction as under the correct one."""
-        manifest = self.run.store.manifest(model)
-        return any(distinguishes_instructions(manifest, one) is False for one in self.run.made_from(model, "triples"))
+    def print_results(self) -> None:
+        """Prints the accuracies by task, and where the last model and the report are."""
+        self.status_line.print_above("")
+        if set(self.store.versions()) == self.versions_before:
+            iterations = len(self.models) - 1
+            done = (
+                f"all {iterations} iterations are" if iterations > 1 else f"model {iterations} and its evaluation are"
+            )
+            self.status_line.print_above(f"nothing to do: {done} there")
+        for line in task_lines(self.store, self.models[0].evaluation, self.models[-1].evaluation):
+            self.status_line.print_above(line)
+        self.status_line.print_above(f"model   {self.models[-1].model.path}   (plain transformers)")
+        if page_path(self.store).is_file():
+            self.status_line.print_above(f"report  {page_path(self.store)}")
 
-    def end(self) -> None:
-        """Says what came out of it, and where it is."""
-        self.bar.say("")
-        if set(self.run.store.versions()) == self.there:
-            self.bar.say(f"nothing to do: {_all_there(self.run.config.iterations)}")
-        for line in task_lines(self.run, self.models[0].evaluation, self.models[-1].evaluation):
-            self.bar.say(line)
-        self.bar.say(f"model   {self.models[-1].model.path}   (plain transformers)")
-        if page_path(self.run.store).is_file():
-            self.bar.say(f"report  {page_path(self.run.store)}")
-
-    def _begin_table(self, outputs: Outputs) -> None:
-        weights = self.run.facts(outputs.samples or outputs.evaluation).get("weights")
-        if weights:
-            self.bar.say(f"sampling: {weights}")
-        self.bar.say("")
-        for place in (0, 1):
-            self._line([str(column[place]) for column in COLUMNS])
-
-    def _line(self, cells: list[str]) -> None:
-        self.bar.say(" ".join(f"{cells[n]:>{COLUMNS[n][2]}}" for n in self.columns).rstrip())
+    def _print_cells(self, cells: list[str]) -> None:
+        line = " ".join(f"{cells[n]:>{COLUMNS[n][2]}}" for n in self.columns)
+        self.status_line.print_above(line.rstrip())
 
 
 def fitting_columns(width: int | None) -> list[int]:
-    """The places of the table's columns that fit into so many characters; of all without a limit."""
+    """The places of the columns that fit into so many characters; of all columns without a limit."""
     kept = list(range(len(COLUMNS)))
     while width is not None and sum(COLUMNS[n][2] + 1 for n in kept) - 1 > width and any(COLUMNS[n][3] for n in kept):
         kept.remove(max(kept, key=lambda n: COLUMNS[n][3]))
@@ -127,27 +129,32 @@ def fitting_columns(width: int | None) -> list[int]:
 
 
 def headline(config: RunConfig) -> str:
-    """What runs where, in a line: printed before anything slow is imported."""
+    """One line that says what runs where; printed before anything slow is imported."""
+    place, settings = find_place(config.launch), config.deepspeed_settings()
+    device = "GPU" if place.devices.gpus else "CPU"
+    machines = _count(len(place.hosts), "host") if place.is_remote else device
+    stage = settings.get("zero_optimization", {}).get("stage", 0)
+    dtype = "bf16" if settings.get("bf16", {}).get("enabled") else "fp32"
     facts = [
         config.run,
         _count(config.iterations, "iteration"),
-        _processes(config),
-        _memory(config.deepspeed_settings()),
+        f"{_count(place.ranks, 'process', 'es')} on {machines}",
+        f"ZeRO-{stage} {dtype}" if stage else f"no ZeRO, {dtype}",
         str(config.run_dir),
     ]
     return " · ".join(facts)
 
 
-def row_cells(run: Run, outputs: Outputs, rewards: VersionRef | None) -> list[str]:
+def row_cells(store: Store, outputs: Outputs, rewards: VersionRef | None) -> list[str]:
     """The cells of a model's row but the time, from the manifests of what its launch left."""
-    trained, tested = run.facts(outputs.model), run.facts(outputs.evaluation)
-    sampled = run.facts(outputs.samples) if outputs.samples else {}
+    trained, tested = store.manifest(outputs.model).metrics, store.manifest(outputs.evaluation).metrics
+    sampled = store.manifest(outputs.samples).metrics if outputs.samples else {}
     steps = trained.get("steps")
     return [
         str(outputs.model.iteration),
         accuracy(tested["overall"]),
         number(tested["overall"]["majority_baseline"], ".3f"),
-        number(run.facts(rewards)["correct_share"] if rewards else None, ".3f"),
+        number(store.manifest(rewards).metrics["correct_share"] if rewards else None, ".3f"),
         number(trained.get("loss"), ".3f"),
         number(sampled.get("tokens_per_s"), ",.0f"),
         number(trained.get("tokens_per_s"), ",.0f"),
@@ -155,42 +162,17 @@ def row_cells(run: Run, outputs: Outputs, rewards: VersionRef | None) -> list[st
     ]
 
 
-def task_lines(run: Run, first: VersionRef, last: VersionRef) -> list[str]:
-    """Accuracy by task, before and after, where there is more than one task."""
-    before, after = run.facts(first)["tasks"], run.facts(last)["tasks"]
+def task_lines(store: Store, first: VersionRef, last: VersionRef) -> list[str]:
+    """Accuracy by task in the first and the last evaluation, where there is more than one task."""
+    before, after = store.manifest(first).metrics["tasks"], store.manifest(last).metrics["tasks"]
     if len(after) < 2:
         return []
-    width = max(map(len, after))
-    return [
-        f"{'' if place else 'tasks':<8}{task:<{width}}  {_rise(before.get(task, {}), facts)}"
-        for place, (task, facts) in enumerate(after.items())
-    ]
-
-
-def _rise(before: dict[str, Any], after: dict[str, Any]) -> str:
-    return (
-        f"{number(before.get('accuracy'), '.3f')} → {accuracy(after)}   "
-        f"majority {number(after['majority_baseline'], '.3f')}, {number(after['items'])} items"
-    )
-
-
-def _all_there(iterations: int) -> str:
-    if iterations < 2:
-        return f"model {iterations} and its evaluation are there"
-    return f"all {iterations} iterations are there"
-
-
-def _processes(config: RunConfig) -> str:
-    place = find_place(config.launch)
-    if place.is_remote:
-        return f"{_count(place.ranks, 'process', 'es')} on {_count(len(place.hosts), 'host')}"
-    return f"{_count(place.ranks, 'process', 'es')} on {'GPU' if place.devices.gpus else 'CPU'}"
-
-
-def _memory(settings: dict[str, Any]) -> str:
-    stage = settings.get("zero_optimization", {}).get("stage", 0)
-    kind = "bf16" if settings.get("bf16", {}).get("enabled") else "fp32"
-    return f"ZeRO-{stage} {kind}" if stage else f"no ZeRO, {kind}"
+    width, lines = max(map(len, after)), []
+    for place, (task, facts) in enumerate(after.items()):
+        rise = f"{number(before.get(task, {}).get('accuracy'), '.3f')} → {accuracy(facts)}"
+        items = f"majority {number(facts['majority_baseline'], '.3f')}, {number(facts['items'])} items"
+        lines.append(f"{'' if place else 'tasks':<8}{task:<{width}}  {rise}   {items}")
+    return lines
 
 
 def _count(count: int, word: str, plural: str = "s") -> str:

@@ -1,4 +1,4 @@
-"""The lines of `hir stats` and `hir diff`: what `figures` and `differences` of `hir_core` found, for a person."""
+"""The lines of `hir stats` and `hir diff`: the figures of a table, and the difference between two tables, as text."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.terminal.formatting import NOTHING, clipped, columns, folded, number, printable
+from hir_core.inspect.diff import Counts, Difference, RowDifference
 
-Facts = dict[str, Any]
+Figures = dict[str, Any]
+"""What `hir_core.inspect.stats.figures` returns, or a part of it."""
 LENGTHS = ("min", "median", "p95", "max")
 BAR = 24
 SHARES_SHOWN = 8
 
 
-def stats_text(facts: Facts, width: int) -> Iterator[str]:
-    """Figures of a table: its columns, what it holds together, and the same by task."""
-    yield f"{facts['version']} · {number(facts['rows'])} rows"
+# --- hir stats -------------------------------------------------------------------------------------------------------
+
+
+def stats_text(figures: Figures, width: int) -> Iterator[str]:
+    """The figures of a table: first by column, then of all rows together, then by task."""
+    yield f"{figures['version']} · {number(figures['rows'])} rows"
     yield ""
-    yield from _columns(facts["columns"])
-    yield from _together(facts, width)
-    if facts["tasks"]:
+    rows = []
+    for name, column in figures["columns"].items():
+        lengths = column.get("lengths")
+        cells = [""] * len(LENGTHS) if lengths is None else [number(lengths[place], ",.10g") for place in LENGTHS]
+        rows.append([name, number(column["nulls"]), column.get("unit", ""), *cells])
+    yield from columns(("column", "nulls", "length in", *LENGTHS), rows, right=(1, 3, 4, 5, 6))
+    if "duplicates" in figures:
         yield ""
-        yield from _tasks(facts["tasks"])
-
-
-def diff_text(facts: Facts, width: int) -> Iterator[str]:
-    """How two versions differ: how many rows, in which columns, by how much; some rows, or all about one key."""
-    yield f"{facts['a']} → {facts['b']}"
-    a, b = facts["rows"]
-    counts = " · ".join(f"{number(facts[name])} {name}" for name in ("same", "changed", "added", "removed"))
-    yield f"rows        {number(a)} → {number(b)}: {counts}"
-    if facts["columns"]:
-        yield f"changed in  {' · '.join(f'{name} {number(count)}' for name, count in facts['columns'].items())}"
-    for side, names in facts["missing"].items():
-        if names:
-            yield f"not in {side}    {', '.join(names)}"
-    yield from _shift(facts, width)
-    for row in facts.get("of_key", facts["examples"]):
+        yield f"duplicates  {number(figures['duplicates'])}"
+    for name in ("splits", "finish_reasons", "instructions"):
+        if figures.get(name):
+            yield ""
+            yield from _shares(name.replace("_", " "), figures[name], width)
+    if "score" in figures:
         yield ""
-        yield from _row(row, "of_key" in facts, width)
+        yield from _scores(figures["score"])
+    if figures["tasks"]:
+        yield ""
+        yield from _tasks(figures["tasks"])
 
 
-def shares_text(label: str, counts: dict[str, int], width: int) -> Iterator[str]:
-    """How often each value stands there, the most frequent first, and its share."""
+def _shares(label: str, counts: dict[str, int], width: int) -> Iterator[str]:
+    """How often each value occurs and its share, the most frequent value first."""
     total = sum(counts.values())
     yield label
     for value, count in list(counts.items())[:SHARES_SHOWN]:
@@ -52,99 +54,94 @@ def shares_text(label: str, counts: dict[str, int], width: int) -> Iterator[str]
         yield f"  {number(sum(list(counts.values())[SHARES_SHOWN:])):>9}        in {len(counts) - SHARES_SHOWN} more"
 
 
-def _shift(facts: Facts, width: int) -> Iterator[str]:
-    if "score" in facts:
-        score, form = facts["score"], {"mean": ".3f", "share_correct": ".1%"}
-        told = [
-            f"{name.replace('_', ' ')} {' → '.join(number(score[s][name], f) for s in 'ab')}"
-            for name, f in form.items()
-        ]
-        yield f"score       {' · '.join(told)} · {number(score['up'])} up, {number(score['down'])} down"
-    if "instructions" in facts:
-        a, b = facts["instructions"]["a"], facts["instructions"]["b"]
-        totals = sum(a.values()) or 1, sum(b.values()) or 1
-        yield "instructions"
-        for text in list(dict.fromkeys([*a, *b]))[:SHARES_SHOWN]:
-            shares = a.get(text, 0) / totals[0], b.get(text, 0) / totals[1]
-            yield f"  {shares[0]:>4.0%} → {shares[1]:>4.0%}  {clipped(text, width - 15)}"
-
-
-def _row(row: Facts, is_whole: bool, width: int) -> Iterator[str]:
-    about = " · ".join(f"{name} {value}" for name, value in row["about"].items() if value is not None)
-    side = "" if row["side"] == "both" else f" · only in {row['side']}"
-    yield f"{printable(about)}{side}"
-    for name, values in row["values"].items():
-        sides = [side for side in "ab" if row["side"] in ("both", side)]
-        texts = [_lines(values[side]) if side in sides else [] for side in "ab"]
-        yield f"  {name}"
-        yield from _text_diff(*texts, width) if is_whole else _one_line(texts, width)
-
-
-def _lines(value: Any) -> list[str]:
-    return value.split("\n") if isinstance(value, str) else [NOTHING if value is None else str(value)]
-
-
-def _one_line(texts: list[list[str]], width: int) -> Iterator[str]:
-    for mark, lines in zip("-+", texts, strict=True):
-        yield f"    {mark} {clipped(chr(10).join(lines), width - 6)}"
-
-
-def _text_diff(a: list[str], b: list[str], width: int) -> Iterator[str]:
-    """The lines that went and came, with two before and after each change; long ones folded."""
-    for line in list(difflib.unified_diff(a, b, lineterm="", n=2))[2:]:
-        mark, text = ("@", line.strip("@ ")) if line.startswith("@@") else (line[0], line[1:])
-        for place, piece in enumerate(folded(text, max(20, width - 8))):
-            yield f"    {'   ' if place else mark} {piece}".rstrip()
-
-
-def _columns(found: dict[str, Facts]) -> list[str]:
-    rows = [
-        (name, number(facts["nulls"]), facts.get("unit", ""), *_lengths(facts.get("lengths")))
-        for name, facts in found.items()
-    ]
-    return columns(("column", "nulls", "length in", *LENGTHS), rows, right=(1, 3, 4, 5, 6))
-
-
-def _lengths(facts: Facts | None) -> tuple[str, ...]:
-    return ("",) * 4 if facts is None else tuple(number(facts[name], ",.10g") for name in LENGTHS)
-
-
-def _together(facts: Facts, width: int) -> Iterator[str]:
-    if "duplicates" in facts:
-        yield ""
-        yield f"duplicates  {number(facts['duplicates'])}"
-    for name in ("splits", "finish_reasons", "instructions"):
-        if facts.get(name):
-            yield ""
-            yield from shares_text(name.replace("_", " "), facts[name], width)
-    if "score" in facts:
-        yield ""
-        yield from _score(facts["score"])
-
-
-def _score(facts: Facts) -> Iterator[str]:
-    right = "" if facts["share_correct"] is None else f" · {facts['share_correct']:.1%} reach {facts['threshold']:g}"
-    yield f"score       mean {number(facts['mean'], '.3f')}{right} · {number(facts['not_judged'])} not judged"
-    most = max((bar["rows"] for bar in facts["histogram"]), default=1)
-    for bar in facts["histogram"]:
+def _scores(score: Figures) -> Iterator[str]:
+    """The mean score, the share that reaches the threshold, and a histogram."""
+    share = "" if score["share_correct"] is None else f" · {score['share_correct']:.1%} reach {score['threshold']:g}"
+    yield f"score       mean {number(score['mean'], '.3f')}{share} · {number(score['not_judged'])} not judged"
+    most = max((bar["rows"] for bar in score["histogram"]), default=1)
+    for bar in score["histogram"]:
         scores = f"{bar['from']:.4g}" if bar["from"] == bar["to"] else f"{bar['from']:.4g} to {bar['to']:.4g}"
         yield f"  {scores:>18}  {number(bar['rows']):>9}  {'█' * round(BAR * bar['rows'] / most)}".rstrip()
 
 
-def _tasks(tasks: dict[str, Facts]) -> list[str]:
+def _tasks(tasks: dict[str, Figures]) -> list[str]:
+    """A table with a row for each task; columns that no task has a value for are left out."""
     header = ("task", "rows", "duplicates", "cut off", "mean score", "correct")
-    rows = [(printable(task), *_task_cells(facts)) for task, facts in tasks.items()]
+    rows = []
+    for task, figures in tasks.items():
+        finish_reasons, score = figures.get("finish_reasons"), figures.get("score", {})
+        cut_off = None if finish_reasons is None else finish_reasons.get("length", 0) / figures["rows"]
+        counts = number(figures["rows"]), number(figures.get("duplicates")), number(cut_off, ".1%")
+        scores = number(score.get("mean"), ".3f"), number(score.get("share_correct"), ".1%")
+        rows.append((printable(task), *counts, *scores))
     kept = [place for place in range(len(header)) if any(row[place] != NOTHING for row in rows)]
     return columns([header[n] for n in kept], [[row[n] for n in kept] for row in rows], right=range(1, len(kept)))
 
 
-def _task_cells(facts: Facts) -> tuple[str, ...]:
-    reasons, score = facts.get("finish_reasons"), facts.get("score", {})
-    cut = None if reasons is None else reasons.get("length", 0) / facts["rows"]
-    return (
-        number(facts["rows"]),
-        number(facts.get("duplicates")),
-        number(cut, ".1%"),
-        number(score.get("mean"), ".3f"),
-        number(score.get("share_correct"), ".1%"),
-    )
+# --- hir diff --------------------------------------------------------------------------------------------------------
+
+
+def diff_text(difference: Difference, width: int) -> Iterator[str]:
+    """How many rows differ, in which columns and by how much; then some changed rows, or all rows about one key."""
+    yield f"{difference['a']} → {difference['b']}"
+    a, b = difference["rows"]
+    counts = [
+        f"{number(difference['same'])} same",
+        f"{number(difference['changed'])} changed",
+        f"{number(difference['added'])} added",
+        f"{number(difference['removed'])} removed",
+    ]
+    yield f"rows        {number(a)} → {number(b)}: {' · '.join(counts)}"
+    if difference["columns"]:
+        yield f"changed in  {' · '.join(f'{name} {number(count)}' for name, count in difference['columns'].items())}"
+    for side, names in (("a", difference["missing"]["a"]), ("b", difference["missing"]["b"])):
+        if names:
+            yield f"not in {side}    {', '.join(names)}"
+    if "score" in difference:
+        score = difference["score"]
+        shifts = [
+            f"{name.replace('_', ' ')} {number(score['a'][name], form)} → {number(score['b'][name], form)}"
+            for name, form in (("mean", ".3f"), ("share_correct", ".1%"))
+        ]
+        yield f"score       {' · '.join(shifts)} · {number(score['up'])} up, {number(score['down'])} down"
+    if "instructions" in difference:
+        yield from _instruction_shares(difference["instructions"], width)
+    for row in difference.get("of_key", difference["examples"]):
+        yield ""
+        yield from _row(row, "of_key" in difference, width)
+
+
+def _instruction_shares(counts: Counts, width: int) -> Iterator[str]:
+    total_a, total_b = sum(counts["a"].values()) or 1, sum(counts["b"].values()) or 1
+    yield "instructions"
+    for text in list(dict.fromkeys([*counts["a"], *counts["b"]]))[:SHARES_SHOWN]:
+        share_a, share_b = counts["a"].get(text, 0) / total_a, counts["b"].get(text, 0) / total_b
+        yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
+
+
+def _row(row: RowDifference, is_whole: bool, width: int) -> Iterator[str]:
+    """A row's values on either side: by column a text diff where it is shown whole, else the start of each value."""
+    about = " · ".join(f"{name} {value}" for name, value in row["about"].items() if value is not None)
+    side = "" if row["side"] == "both" else f" · only in {row['side']}"
+    yield f"{printable(about)}{side}"
+    for name, values in row["values"].items():
+        lines_a = [] if row["side"] == "b" else _lines(values["a"])
+        lines_b = [] if row["side"] == "a" else _lines(values["b"])
+        yield f"  {name}"
+        if is_whole:
+            yield from _text_diff(lines_a, lines_b, width)
+        else:
+            yield f"    - {clipped(chr(10).join(lines_a), width - 6)}"
+            yield f"    + {clipped(chr(10).join(lines_b), width - 6)}"
+
+
+def _lines(value: object) -> list[str]:
+    return value.split("\n") if isinstance(value, str) else [NOTHING if value is None else str(value)]
+
+
+def _text_diff(a: list[str], b: list[str], width: int) -> Iterator[str]:
+    """The lines that were removed and added, with two lines before and after each change; long lines are folded."""
+    for line in list(difflib.unified_diff(a, b, lineterm="", n=2))[2:]:
+        mark, text = ("@", line.strip("@ ")) if line.startswith("@@") else (line[0], line[1:])
+        for place, piece in enumerate(folded(text, max(20, width - 8))):
+            yield f"    {'   ' if place else mark} {piece}".rstrip()

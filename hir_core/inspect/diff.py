@@ -1,13 +1,13 @@
-"""How two versions of a stage differ: rows by what they are about, scores and instructions by how they shift.
+"""The difference between two versions of a stage, for `hir diff`: changed rows, and shifts of scores and instructions.
 
-Rows of two iterations have no key in common, so they are matched by their prompt and, where a sample is their origin,
-by its k. What names a row or a version, and the random numbers and probabilities behind a text, are not compared.
-Reads both tables, verified, and the samples and prompts that they are made from.
+Rows of two iterations share no key, so they are matched by their prompt and, where they come from a sample, by its `k`.
+Columns that name a row or a version, seeds and log-probabilities are not compared. Reads both tables, their digests
+checked, and the samples and prompts that they are made from. Writes nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import polars as pl
 
@@ -18,13 +18,12 @@ from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-Facts = dict[str, Any]
 NOT_COMPARED = frozenset({"sample_id", "triple_id", "model", "seed", "logprobs"})
 EXAMPLES = 5
-_IDS = ("prompt_id", "sample_id", "triple_id")
-_OF_SAMPLES = ["prompt_id", "k", "place"]
-_THERE = "there"
+_KEYS = ("prompt_id", "sample_id", "triple_id")
+_EXISTS = "exists"
 _B = "_of_b"
+"""What follows the name of a column of b in the table of matched rows."""
 
 
 class Side(NamedTuple):
@@ -34,109 +33,155 @@ class Side(NamedTuple):
     ref: VersionRef
 
 
-def difference(a: Side, b: Side, key: str | None = None) -> Facts:
+class Values(TypedDict):
+    """A column's value on either side; None also where that side does not have the row."""
+
+    a: Any
+    b: Any
+
+
+class RowDifference(TypedDict):
+    """A matched row: the prompt (and `k`) it is about, which side has it, and its values by column."""
+
+    about: dict[str, Any]
+    side: Literal["a", "b", "both"]
+    values: dict[str, Values]
+
+
+class Counts(TypedDict):
+    """How often each instruction stands on either side."""
+
+    a: dict[str, int]
+    b: dict[str, int]
+
+
+class MissingColumns(TypedDict):
+    """The columns that one side lacks and the other has."""
+
+    a: list[str]
+    b: list[str]
+
+
+class ScoreShift(TypedDict):
+    """The figures of `hir_core.inspect.stats.scores` on either side, and how many matched scores went up and down."""
+
+    a: dict[str, Any]
+    b: dict[str, Any]
+    up: int
+    down: int
+
+
+class Difference(TypedDict):
     """How the table of b differs from that of a, as plain JSON values.
 
-    Args:
-        a: what is compared with.
-        b: what is compared.
-        key: of a prompt, sample or triple, or its first digits: adds the rows about it, in full.
+    `rows` are the row counts of a and b; `columns` has the number of changed rows by column; `examples` are the first
+    changed rows. `instructions` and `score` are there where the stage has such a column. `of_key` is there where a key
+    was given: the rows about it, with the columns that changed, or with all columns where only one side has the row.
+    """
 
-    Returns:
-        `differs`; `rows` of a and of b; how many are the `same`, `changed`, `added` and `removed`; `columns`: in how
-        many rows each has changed; `missing`: columns that a or b lacks and the other has; `examples` of changed rows;
-        and of a and b, where the stage has them, `instructions` and `score`, with how many scores went `up` and `down`;
-        `of_key`, the rows about `key`: what they are about, which side has them, and the values in a and b of the
-        columns that have changed (of all, where only one side has the row).
+    a: str
+    b: str
+    differs: bool
+    rows: list[int]
+    same: int
+    changed: int
+    added: int
+    removed: int
+    columns: dict[str, int]
+    missing: MissingColumns
+    examples: list[RowDifference]
+    instructions: NotRequired[Counts]
+    score: NotRequired[ScoreShift]
+    of_key: NotRequired[list[RowDifference]]
+
+
+def difference(a: Side, b: Side, key: str | None = None) -> Difference:
+    """How the table of b differs from that of a.
+
+    Args:
+        a: the version to compare with.
+        b: the version to compare.
+        key: the key of a prompt, sample or triple, or the first characters of one: adds all rows about it.
 
     Raises:
-        ConfigError: the two are of different stages.
-        VersionNotFound: there is no such version, it holds no table, or neither has a row of this key.
-        VersionCorrupt: one, or what it is made from, is damaged.
+        ConfigError: the two versions are of different stages.
+        VersionNotFound: there is no such version, it holds no table, or neither side has a row of this key.
+        VersionCorrupt: one of them, or a version that it is made from, is damaged.
     """
     if a.ref.stage != b.ref.stage:
-        raise ConfigError(f"{a.ref} and {b.ref} hold different things: give two versions of one stage")
-    tables = [_table(side) for side in (a, b)]
-    compared = [name for name in _compared(a.ref.stage) if all(name in table.columns for table in tables)]
-    there = [[name for name in _compared(a.ref.stage) if name in table.columns] for table in tables]
-    rows = _matched(tables[0], tables[1], compared)
+        raise ConfigError(f"{a.ref} and {b.ref} are of different stages: give two versions of one stage")
+    in_a, in_b = _table(a), _table(b)
+    columns = [name for name in SCHEMAS[a.ref.stage].column_names() if name not in {*NOT_COMPARED, "prompt_id", "k"}]
+    only_a = [name for name in columns if name in in_a.columns and name not in in_b.columns]
+    only_b = [name for name in columns if name in in_b.columns and name not in in_a.columns]
+    compared = [name for name in columns if name in in_a.columns and name in in_b.columns]
+    rows = _matched(in_a, in_b, compared)
     both, changed = rows.filter(pl.col("side") == "both"), rows.filter(pl.col("changed").list.len() > 0)
-    counts = {
+    found: Difference = {
+        "a": str(a.ref),
+        "b": str(b.ref),
+        "differs": bool(rows.height > both.height or changed.height or only_a or only_b),
+        "rows": [in_a.height, in_b.height],
         "same": both.height - changed.height,
         "changed": changed.height,
         "added": rows.filter(pl.col("side") == "b").height,
         "removed": rows.filter(pl.col("side") == "a").height,
-    }
-    return {
-        "a": str(a.ref),
-        "b": str(b.ref),
-        "differs": rows.height > counts["same"] or there[0] != there[1],
-        "rows": [table.height for table in tables],
-        **counts,
         "columns": value_counts(changed["changed"].explode(), len(compared)),
-        "missing": {"a": [n for n in there[1] if n not in there[0]], "b": [n for n in there[0] if n not in there[1]]},
-        "examples": [_told(row, row["changed"]) for row in changed.head(EXAMPLES).to_dicts()],
-        **_shift(tables, both, [side.store.manifest(side.ref).config.get("threshold") for side in (a, b)]),
-        **({} if key is None else {"of_key": _of_key(rows, key, compared)}),
+        "missing": {"a": only_b, "b": only_a},
+        "examples": [_row_difference(row, row["changed"]) for row in changed.head(EXAMPLES).to_dicts()],
     }
+    if "instruction" in compared:
+        found["instructions"] = {"a": value_counts(in_a["instruction"]), "b": value_counts(in_b["instruction"])}
+    if "score" in compared:
+        found["score"] = {
+            "a": scores(in_a["score"], a.store.manifest(a.ref).config.get("threshold")),
+            "b": scores(in_b["score"], b.store.manifest(b.ref).config.get("threshold")),
+            "up": both.filter(pl.col("score" + _B) > pl.col("score")).height,
+            "down": both.filter(pl.col("score" + _B) < pl.col("score")).height,
+        }
+    if key is not None:
+        found["of_key"] = _rows_of_key(rows, key, compared)
+    return found
 
 
 def _table(side: Side) -> pl.DataFrame:
-    """A side's rows, with `place` telling apart those that are about the same sample, the newest first."""
-    found = with_task(side.store, side.ref)
-    table = as_declared(SCHEMAS[side.ref.stage], found)
+    """A side's rows; `place` numbers those about one sample, the newest first, so that each has its partner."""
+    rows = with_task(side.store, side.ref)  # raises where the stage has no table, and so no schema
+    table = as_declared(SCHEMAS[side.ref.stage], rows)
     if "k" not in table.columns:
         return table
     newest = table.sort("order", *SCHEMAS[side.ref.stage].primary_key(), descending=[True, False], nulls_last=True)
     return newest.with_columns(place=pl.int_range(pl.len()).over("prompt_id", "k"))
 
 
-def _compared(stage: str) -> list[str]:
-    return [name for name in SCHEMAS[stage].column_names() if name not in {*NOT_COMPARED, "prompt_id", "k"}]
-
-
 def _matched(a: pl.DataFrame, b: pl.DataFrame, compared: list[str]) -> pl.DataFrame:
-    """One row for each that a or b has: which `side` has it, and which columns have `changed` where both do."""
-    about = _OF_SAMPLES if "k" in a.columns else ["prompt_id"]
-    kept = [*about, *compared, *(name for name in _IDS if name in a.columns and name not in about)]
-    sides = [table.select(kept).with_columns(pl.lit(value=True).alias(_THERE)) for table in (a, b)]
+    """One row for each that a or b has: which `side` has it and, where both have it, which columns `changed`."""
+    about = ["prompt_id", "k", "place"] if "k" in a.columns else ["prompt_id"]
+    kept = [*about, *compared, *(name for name in _KEYS if name in a.columns and name not in about)]
+    sides = [table.select(kept).with_columns(pl.lit(value=True).alias(_EXISTS)) for table in (a, b)]
     rows = sides[0].join(sides[1], on=about, how="full", coalesce=True, nulls_equal=True, suffix=_B)
-    in_a, in_b = pl.col(_THERE).fill_null(value=False), pl.col(_THERE + _B).fill_null(value=False)
-    differs = [pl.when(pl.col(name).ne_missing(pl.col(name + _B))).then(pl.lit(name)) for name in compared]
+    in_a, in_b = pl.col(_EXISTS).fill_null(value=False), pl.col(_EXISTS + _B).fill_null(value=False)
+    changed = [pl.when(pl.col(name).ne_missing(pl.col(name + _B))).then(pl.lit(name)) for name in compared]
     return rows.with_columns(
         side=pl.when(in_a & in_b).then(pl.lit("both")).when(in_a).then(pl.lit("a")).otherwise(pl.lit("b")),
         changed=pl.when(in_a & in_b)
-        .then(pl.concat_list(differs).list.drop_nulls())
+        .then(pl.concat_list(changed).list.drop_nulls())
         .otherwise(pl.lit([], pl.List(pl.String))),
     ).sort(about)
 
 
-def _shift(tables: list[pl.DataFrame], both: pl.DataFrame, thresholds: list[float | None]) -> Facts:
-    facts: Facts = {}
-    if all("instruction" in table.columns for table in tables):
-        facts["instructions"] = {side: value_counts(t["instruction"]) for side, t in zip("ab", tables, strict=True)}
-    if all("score" in table.columns for table in tables):
-        told = zip("ab", tables, thresholds, strict=True)
-        facts["score"] = {side: scores(table["score"], threshold) for side, table, threshold in told}
-        facts["score"]["up"] = both.filter(pl.col("score" + _B) > pl.col("score")).height
-        facts["score"]["down"] = both.filter(pl.col("score" + _B) < pl.col("score")).height
-    return facts
-
-
-def _told(row: Facts, columns: list[str]) -> Facts:
-    """A matched row: what it is about, which side has it, and values of some columns on either."""
-    about = {name: row[name] for name in ("prompt_id", "k") if name in row}
+def _row_difference(row: dict[str, Any], columns: list[str]) -> RowDifference:
     return {
-        "about": about,
+        "about": {name: row[name] for name in ("prompt_id", "k") if name in row},
         "side": row["side"],
         "values": {name: {"a": row[name], "b": row[name + _B]} for name in columns},
     }
 
 
-def _of_key(rows: pl.DataFrame, key: str, compared: list[str]) -> list[Facts]:
-    """The rows one of whose keys, on either side, is this one; without any, those whose key begins with it."""
-    ids = [name for name in rows.columns if name.removesuffix(_B) in _IDS]
-    for fits in ([pl.col(name) == key for name in ids], [pl.col(name).str.starts_with(key) for name in ids]):
-        if found := rows.filter(pl.any_horizontal(fits)).to_dicts():
-            return [_told(row, row["changed"] if row["side"] == "both" else compared) for row in found]
+def _rows_of_key(rows: pl.DataFrame, key: str, compared: list[str]) -> list[RowDifference]:
+    """The rows with this key on either side; where there is none, those with a key that begins with it."""
+    names = [name for name in rows.columns if name.removesuffix(_B) in _KEYS]
+    for matches in ([pl.col(name) == key for name in names], [pl.col(name).str.starts_with(key) for name in names]):
+        if of_key := rows.filter(pl.any_horizontal(matches)).to_dicts():
+            return [_row_difference(row, row["changed"] if row["side"] == "both" else compared) for row in of_key]
     raise VersionNotFound(f"neither version has a row about `{key}`: expected a prompt_id, sample_id or triple_id")

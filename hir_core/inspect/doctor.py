@@ -1,8 +1,10 @@
-"""What is left lying about in a run: orphans, stale drafts and locks, leftovers of removals and of killed writers.
+"""The checks of `hir doctor` on this machine and in the folder of a run; `flows` adds those of Prefect's flow runs.
 
-A draft is not stale while somebody writes to the run. One that the next `hir run` may continue is told, never deleted:
-only what nobody can take up again has a `mend`. Reads names, manifests and lock files; leaves damage inside committed
-files to `soundness`, which has to read them all.
+Of the machine: installed releases, C++ compiler, build locks, disk space, shared memory. Of a run: versions without
+parents, foreign files, stale locks and drafts, and what killed processes left. A finding has a `repair` only where no
+run can lose anything by it: a draft that the next `hir run` may continue has none. While a process writes to a run, its
+locks and drafts are no findings. Reads names, manifests and lock files; damage inside committed files is left to
+`hir_core.inspect.verify`, which has to read them all. Nothing is changed before `repair` is called.
 """
 
 from __future__ import annotations
@@ -30,65 +32,80 @@ from hir_core.store.manifest import STAGES, VERSION_ID
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is not as it should be."""
-
-    what: str
-    where: str
-    do: str
-    mend: Callable[[], object] | None = None
-    """Sets it right, where that cannot harm anything; None where a person has to decide."""
-
-
 DISTRIBUTION = "hir"
 REINSTALL = "in hir's folder: pip install -e ."
 MIN_DISK_BYTES = 2_000_000_000
 MIN_SHM_BYTES = 64 * 2**20
-"""What the ranks of one machine exchange on CPUs fits."""
+"""Enough for what the ranks of one machine exchange on CPUs."""
 MIN_SHM_BYTES_GPU = 2**30
 """NCCL maps buffers for every pair of GPUs; containers start with 64 MiB."""
 SHM = Path("/dev/shm")
+DRAFTS = (".draft-", ".commit-")
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, where it is, and what to do about it."""
+
+    what: str
+    where: str
+    do: str
+    repair: Callable[[], object] | None = None
+    """Repairs it without harm to any run; None where a person has to decide."""
+
+
+# --- this machine ----------------------------------------------------------------------------------------------------
 
 
 def check_installation(runs_dir: Path) -> list[Finding]:
-    """What stops or endangers a run on this machine, whichever run it is."""
-    places = [_nearest(runs_dir), Path(tempfile.gettempdir())]
+    """What would stop or endanger any run on this machine."""
+    folders = [_nearest_folder(runs_dir), Path(tempfile.gettempdir())]
     return [
         *_packages(),
         *_compiler(),
-        *_build_locks(),
-        *(finding for place in dict.fromkeys(places) for finding in _room(place)),
+        *(
+            Finding(
+                "a build of an operator was killed and left its lock; the next build would wait for it without end",
+                str(lock),
+                "delete it; a launch does so by itself",
+                clear_build_locks,
+            )
+            for lock in stale_build_locks()
+        ),
+        *(finding for folder in dict.fromkeys(folders) for finding in _disk(folder)),
         *_shared_memory(),
     ]
 
 
 def missing_extras() -> dict[str, list[str]]:
-    """The packages of each of hir's extras that are not installed; no fault, so long as no config asks for them."""
-    found: dict[str, list[str]] = {}
+    """The packages that are not installed by hir's extra; nothing is wrong as long as no config needs them."""
+    if _installed(DISTRIBUTION) is None:
+        return {}
+    extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    missing: dict[str, list[str]] = {}
     for requirement in _requirements():
-        for extra in _extras():
-            if requirement.marker is not None and requirement.name != DISTRIBUTION:
-                is_its = requirement.marker.evaluate({"extra": extra}) and not requirement.marker.evaluate(
-                    {"extra": ""}
-                )
-                if is_its and _installed(requirement.name) is None:
-                    found.setdefault(extra, []).append(requirement.name)
-    return found
+        marker = requirement.marker
+        if marker is None or requirement.name == DISTRIBUTION or _installed(requirement.name) is not None:
+            continue
+        for extra in map(str, extras):
+            if extra != "dev" and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+                missing.setdefault(extra, []).append(requirement.name)
+    return missing
 
 
 def _packages() -> Iterator[Finding]:
-    """Whether Python and every package are of a release that hir was made for."""
+    """Whether Python and every required package are of a release that hir supports."""
     if _installed(DISTRIBUTION) is None:
-        yield Finding("hir itself is not installed, so nothing says which releases it needs", "Python", REINSTALL)
+        yield Finding("hir itself is not installed, so the releases that it needs are unknown", "Python", REINSTALL)
         return
-    (asked,) = importlib.metadata.metadata(DISTRIBUTION).get_all("Requires-Python") or [""]
-    if not SpecifierSet(asked).contains(platform.python_version(), prereleases=True):
-        yield Finding(f"Python is {platform.python_version()}, expected {asked}", "Python", "make another environment")
+    (supported,) = importlib.metadata.metadata(DISTRIBUTION).get_all("Requires-Python") or [""]
+    if not SpecifierSet(supported).contains(platform.python_version(), prereleases=True):
+        what = f"Python is {platform.python_version()}, expected {supported}"
+        yield Finding(what, "Python", "make another environment")
     for requirement in _requirements():
-        if not _is_always(requirement):
-            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue  # of an extra, or of another platform
         version = _installed(requirement.name)
         if version is None:
             yield Finding(f"{requirement.name} is not installed, expected {requirement}", "Python packages", REINSTALL)
@@ -98,21 +115,11 @@ def _packages() -> Iterator[Finding]:
 
 
 def _requirements() -> list[Requirement]:
-    asked = importlib.metadata.requires(DISTRIBUTION) if _installed(DISTRIBUTION) is not None else None
-    return [Requirement(line) for line in asked or []]
-
-
-def _is_always(requirement: Requirement) -> bool:
-    """Whether it is needed without any extra, and on this machine."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-
-
-def _extras() -> list[str]:
-    found = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    return [str(extra) for extra in found if extra != "dev"]
+    return [Requirement(line) for line in importlib.metadata.requires(DISTRIBUTION) or []]
 
 
 def _installed(package: str) -> str | None:
+    """The installed release of a package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -120,72 +127,63 @@ def _installed(package: str) -> str | None:
 
 
 def _compiler() -> Iterator[Finding]:
-    """DeepSpeed builds a small C++ operator on first use, unless it is built already."""
+    """What is missing to build DeepSpeed's small C++ operator, unless it is built already."""
     if any(extensions_dir().glob("**/*.so")):
         return
     compiler = os.environ.get("CXX", "c++")
     for program, do in ((compiler, "install a C++ compiler, as in apt install g++"), ("ninja", "pip install ninja")):
         if shutil.which(program) is None:
-            what = f"no program `{program}`, with which DeepSpeed builds an operator on first use"
+            what = f"there is no program `{program}`, with which DeepSpeed builds an operator on first use"
             yield Finding(what, "PATH", do)
 
 
-def _build_locks() -> Iterator[Finding]:
-    for lock in stale_build_locks():
-        what = "a build of an operator was killed; whoever builds next would wait for it"
-        yield Finding(what, str(lock), "delete it; a launch does so by itself", clear_build_locks)
-
-
-def _room(place: Path) -> Iterator[Finding]:
+def _disk(folder: Path) -> Iterator[Finding]:
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        yield Finding(f"nothing can be written: {error.strerror}", str(place), "get leave to write, or set runs_dir")
-    free = shutil.disk_usage(place).free
+        do = "get permission to write, or set runs_dir to another folder"
+        yield Finding(f"nothing can be written: {error.strerror}", str(folder), do)
+    free = shutil.disk_usage(folder).free
     if free < MIN_DISK_BYTES:
         what = f"{free / 1e9:.1f} GB of disk are free, expected {MIN_DISK_BYTES / 1e9:.0f} or more"
-        yield Finding(what, str(place), "make room: `hir gc` removes what no run uses any more")
+        yield Finding(what, str(folder), "free some disk space: `hir gc` removes what no run uses any more")
 
 
 def _shared_memory() -> Iterator[Finding]:
-    least = MIN_SHM_BYTES_GPU if len(find_devices().gpus) > 1 else MIN_SHM_BYTES
+    expected = MIN_SHM_BYTES_GPU if len(find_devices().gpus) > 1 else MIN_SHM_BYTES
     if not os.access(SHM, os.W_OK):
         yield Finding("there is no shared memory to write to", str(SHM), "mount a tmpfs there")
-    elif (free := shutil.disk_usage(SHM).free) < least:
-        what = f"{free / 2**20:.0f} MiB of shared memory are free, expected {least / 2**20:.0f} or more"
+    elif (free := shutil.disk_usage(SHM).free) < expected:
+        what = f"{free / 2**20:.0f} MiB of shared memory are free, expected {expected / 2**20:.0f} or more"
         yield Finding(what, str(SHM), "give the container more, as in docker run --shm-size=8g")
 
 
-def _nearest(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    place = path.resolve()
-    while not place.is_dir():
-        place = place.parent
-    return place
+def _nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    folder = path.resolve()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
-DRAFTS = (".draft-", ".commit-")
-LOCK = ".lock"
+# --- the folder of a run ---------------------------------------------------------------------------------------------
 
 
 def check_upkeep(run_dir: Path) -> list[Finding]:
-    """Everything that lies about in a run; what belongs to a writer who is at work is not told."""
-    found = [*_orphans(Store(run_dir)), *_strangers(run_dir)]
-    if not _is_written(run_dir):
-        found += [*_stale_locks(run_dir), *_drafts(run_dir), *_leftovers(run_dir), *_litter(run_dir)]
-    return found
-
-
-def _is_written(run_dir: Path) -> bool:
+    """Orphans, foreign files and leftovers in the folder of a run, without what belongs to a process that writes."""
+    findings = [*_orphans(Store(run_dir)), *_foreign_files(run_dir)]
     lock = run_dir / LOCK
-    return signature(lock) is not None and is_held(lock)
+    is_written = signature(lock) is not None and is_held(lock)
+    if not is_written:
+        findings += [*_stale_locks(run_dir), *_drafts(run_dir), *_leftovers(run_dir)]
+    return findings
 
 
 def _orphans(store: Store) -> Iterator[Finding]:
-    """Versions that cannot say what they are, or whose parents are gone."""
-    there = {str(ref): ref for ref in store.versions()}
-    for name, ref in there.items():
+    """Versions whose manifest cannot be read, or whose parents no longer exist."""
+    refs = {str(ref): ref for ref in store.versions()}
+    for name, ref in refs.items():
         try:
             parents = store.manifest(ref).parents
             store.released(ref)
@@ -193,82 +191,78 @@ def _orphans(store: Store) -> Iterator[Finding]:
             what = str(error).removeprefix(f"{name}: ").partition(";")[0]
             yield Finding(what, str(ref.path), "restore it from a copy, or delete it and run the same config again")
             continue
-        gone = [parent for parent in parents if parent not in there]
+        gone = [parent for parent in parents if parent not in refs]
         if gone:
-            what = f"it is made from {', '.join(gone)}, of which there is nothing left"
-            yield Finding(what, str(ref.path), "run the config again that made it, restore a copy, or delete it")
+            what = f"it is made from {', '.join(gone)}, which no longer exists"
+            do = "run the config again that made the missing version, restore that from a copy, or delete this one"
+            yield Finding(what, str(ref.path), do)
 
 
-def _strangers(run_dir: Path) -> Iterator[Finding]:
+def _foreign_files(run_dir: Path) -> Iterator[Finding]:
     for stage in _stages(run_dir):
         for path in sorted(stage.iterdir()):
             if not path.name.startswith(".") and not (VERSION_ID.fullmatch(path.name) and path.is_dir()):
-                yield Finding(f"it is no version of {stage.name}", str(path), "move it out of the run")
+                yield Finding(f"not a version of {stage.name}", str(path), "move it out of the run")
 
 
 def _stale_locks(run_dir: Path) -> Iterator[Finding]:
-    """Lock files that a killed process signed: the kernel has freed them, but they tell of a writer who is gone."""
+    """Lock files that a killed process signed: the kernel released them, but they still name that process."""
     for lock in [run_dir / LOCK, *(stage / LOCK for stage in _stages(run_dir))]:
         signed = signature(lock)
         if signed is not None and not is_held(lock):
-            what = f"a lock that nobody holds is still signed ({signed})"
-            yield Finding(what, str(lock), "nothing: the next writer signs it anew", partial(_take, lock))
-
-
-def _take(lock: Path) -> None:
-    """Holds a lock for a moment, which leaves it unsigned."""
-    with exclusive(lock, wait=False):
-        pass
+            what = f"a lock that no process holds is still signed ({signed})"
+            unsign = _under_lock(lock, lambda: None)  # a lock that was held for a moment is left unsigned
+            yield Finding(what, str(lock), "nothing: the next process that writes signs it anew", unsign)
 
 
 def _drafts(run_dir: Path) -> Iterator[Finding]:
-    noted = _changed(run_dir / BRANCHES) if (run_dir / BRANCHES).exists() else 0.0
+    """Drafts of versions whose process is gone; one that the next run may continue has no repair."""
+    last_run = _changed(run_dir / BRANCHES) if (run_dir / BRANCHES).exists() else 0.0
     for stage in _stages(run_dir):
         for path in sorted(path for path in stage.iterdir() if path.name.startswith(DRAFTS) and path.is_dir()):
-            ref = VersionRef(stage.name, path.name.partition("-")[2], stage / path.name.partition("-")[2])
-            files = [file for file in path.rglob("*") if file.is_file()]
-            mend = partial(_delete, run_dir, path, _changed(path))
+            version_id = path.name.partition("-")[2]
+            ref = VersionRef(stage.name, version_id, stage / version_id)
+            files = sum(file.is_file() for file in path.rglob("*"))
+            delete = _under_lock(run_dir / LOCK, partial(_delete_unchanged, path, _changed(path)))
             if ref.path.exists():
-                yield Finding(f"a draft of {ref}, which is there", str(path), "delete it", mend)
+                yield Finding(f"a draft of {ref}, which is committed", str(path), "delete it", delete)
             elif not files:
-                yield Finding(f"an empty draft of {ref}, whose writer is gone", str(path), "delete it", mend)
-            elif _changed(path) < noted:
-                what = f"a draft of {ref} with {len(files)} files, which a later run has passed by"
-                yield Finding(what, str(path), "delete it", mend)
+                yield Finding(f"an empty draft of {ref}, whose process is gone", str(path), "delete it", delete)
+            elif _changed(path) < last_run:
+                what = f"a draft of {ref} with {files} files, which a later run did not continue"
+                yield Finding(what, str(path), "delete it", delete)
             else:
-                what = f"a draft of {ref} with {len(files)} files, whose writer is gone"
-                yield Finding(what, str(path), "run the same config again, which goes on from it, or delete it")
-
-
-def _delete(run_dir: Path, path: Path, changed: float) -> None:
-    """Deletes a draft, unless somebody has taken it up since it was looked at."""
-    with exclusive(run_dir / LOCK, wait=False):
-        if path.exists() and _changed(path) == changed:
-            shutil.rmtree(path)
+                what = f"a draft of {ref} with {files} files, whose process is gone"
+                yield Finding(what, str(path), "run the same config again, which continues it, or delete it")
 
 
 def _leftovers(run_dir: Path) -> Iterator[Finding]:
+    """What a killed removal did not delete, and temporary files of killed processes."""
+    lock = run_dir / LOCK
     for path in leftovers(run_dir):
-        what = "a version that was removed" if path.name.startswith(GONE) else "weights that were released"
-        yield Finding(
-            f"{what}, but not deleted: a removal was killed", str(path), "delete it", partial(_sweep, run_dir)
-        )
-
-
-def _sweep(run_dir: Path) -> None:
-    with exclusive(run_dir / LOCK, wait=False):
-        sweep(run_dir)
-
-
-def _litter(run_dir: Path) -> Iterator[Finding]:
+        removed = "a removed version" if path.name.startswith(GONE) else "released weights"
+        what = f"{removed} whose files are still there: a removal was killed"
+        yield Finding(what, str(path), "delete it", _under_lock(lock, partial(sweep, run_dir)))
     for folder in [run_dir, *_stages(run_dir)]:
         for path in sorted(folder.glob(".*.tmp")):
-            yield Finding("a file that a killed writer began", str(path), "delete it", partial(_unlink, run_dir, path))
+            delete = _under_lock(lock, partial(path.unlink, missing_ok=True))
+            yield Finding("a temporary file of a killed process", str(path), "delete it", delete)
 
 
-def _unlink(run_dir: Path, path: Path) -> None:
-    with exclusive(run_dir / LOCK, wait=False):
-        path.unlink(missing_ok=True)
+def _under_lock(lock: Path, action: Callable[[], object]) -> Callable[[], None]:
+    """The action with the lock held, which fails where another process holds it by then."""
+
+    def repair() -> None:
+        with exclusive(lock, wait=False):
+            action()
+
+    return repair
+
+
+def _delete_unchanged(path: Path, changed: float) -> None:
+    """Deletes a draft, unless a process has continued it since it was found."""
+    if path.exists() and _changed(path) == changed:
+        shutil.rmtree(path)
 
 
 def _stages(run_dir: Path) -> list[Path]:
@@ -276,5 +270,5 @@ def _stages(run_dir: Path) -> list[Path]:
 
 
 def _changed(path: Path) -> float:
-    """When a file, or anything in a folder, was last changed."""
+    """When a file, or any file in a folder, was last changed; in seconds since 1970."""
     return max(place.stat().st_mtime for place in [path, *path.rglob("*")])

@@ -1,196 +1,317 @@
-"""Where a row comes from, and what became of it: from the parents that manifests name and the keys that rows carry.
+"""The history of one row, for `hir row` and `hir trace`: what it was made from and what was made from it.
 
-A prompt, a sample or a triple is found by its key; from there up to the prompt and the model that wrote, and down to
-scores, triples and the models that were trained on them. Reads manifests and, verified, tables.
+A prompt, sample or triple is looked up by its key. From there the parents that manifests name and the keys that rows
+carry lead up to the prompt and the model that wrote the sample, and down to rewards, triples and the models trained on
+them. Reads manifests and tables, their digests checked. Writes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import polars as pl
 
 from hir_core.errors import VersionNotFound
-from hir_core.store.graph import Facts, VersionGraph
+from hir_core.store.graph import VersionGraph
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 KEYS = {"prompts": "prompt_id", "samples": "sample_id", "triples": "triple_id"}
-"""The tables that a key may name a row of, in the order in which they are looked into."""
+"""The stages whose rows can be looked up, each with the column of its key, in the order of the search."""
 CANDIDATES_SHOWN = 5
+Row = dict[str, Any]
+"""A row of a table, by column."""
 
 
-class Found(NamedTuple):
-    """A row by its key, in the last version that holds it."""
+# --- the values that are returned, as plain JSON ---------------------------------------------------------------------
+
+
+class FoundRow(NamedTuple):
+    """A row that was looked up by its key, in the last version that holds it."""
 
     version: VersionRef
-    row: Facts
+    row: Row
 
 
-def find_row(store: Store, text: str) -> Found:
-    """The prompt, sample or triple that a person means by its key, or by the first digits of it.
+class SampleHistory(TypedDict):
+    """A row of samples with its version and iteration, and the rows that were made from it.
+
+    Rows have their `version`. In `triples`, a version of triples that left the sample out has nothing but `version`.
+    """
+
+    version: str
+    iteration: int
+    sample_id: str
+    prompt_id: str
+    model: str
+    instruction: str
+    k: int
+    prompt_ids: list[int]
+    completion: str
+    completion_ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+    seed: int
+    rewards: list[Row]
+    instructions: list[Row]
+    triples: list[Row]
+
+
+class RowHistory(TypedDict):
+    """A prompt with its samples, demonstrations and evaluations; `stage` and `key` say which row was looked up.
+
+    Rows have their `version`. `prompt` is None where no version that holds it is left; `demonstrations` are the triples
+    without a sample.
+    """
+
+    run: str
+    stage: str
+    key: str
+    prompt: Row | None
+    samples: list[SampleHistory]
+    demonstrations: list[Row]
+    evaluations: list[Row]
+
+
+class TracedModel(TypedDict):
+    """A model, what it was trained from and its evaluations; only `version` where the model itself is gone."""
+
+    version: str
+    parents: NotRequired[list[str]]
+    loss: NotRequired[float | None]
+    evaluations: NotRequired[list[str]]
+
+
+class TracedTriple(TypedDict):
+    """A triple with the models trained on it; only `version` where that version left the sample out."""
+
+    version: str
+    triple_id: NotRequired[str]
+    instruction: NotRequired[str]
+    output: NotRequired[str]
+    models: NotRequired[list[TracedModel]]
+
+
+class TracedReward(TypedDict):
+    """The score of a sample; None where it could not be judged."""
+
+    version: str
+    score: float | None
+    reason: str
+
+
+class TracedInstruction(TypedDict):
+    """The instruction that a model wrote for a sample; None where it could not be verified."""
+
+    version: str
+    instruction: str | None
+
+
+class TracedSample(TypedDict):
+    """A sample with the `model` that wrote it and what was made from it."""
+
+    version: str
+    sample_id: str
+    k: int
+    completion: str
+    model: TracedModel
+    rewards: list[TracedReward]
+    instructions: list[TracedInstruction]
+    triples: list[TracedTriple]
+
+
+class TracedPrompt(TypedDict):
+    """The prompt of a traced row."""
+
+    version: str
+    prompt_id: str
+    query: str
+
+
+class Trace(TypedDict):
+    """The versions from a prompt and the models that wrote its samples down to the models trained on them."""
+
+    run: str
+    stage: str
+    key: str
+    prompt: TracedPrompt | None
+    samples: list[TracedSample]
+    demonstrations: list[TracedTriple]
+
+
+# --- looking up a row ------------------------------------------------------------------------------------------------
+
+
+def find_row(store: Store, text: str) -> FoundRow:
+    """The prompt, sample or triple with this key, or whose key begins with it.
 
     Raises:
-        VersionNotFound: no row has this key, or several begin with it.
+        VersionNotFound: no row has this key, or several keys begin with it.
     """
-    held = [(ref, keys) for ref in _keyed(store) if (keys := _keys_like(store, ref, text))]
-    names = sorted({name for _, keys in held for name in keys})
-    key = text if text in names else names[0] if len(names) == 1 else None
-    if key is None:
-        raise VersionNotFound(_no_such_row(store, text, names))
-    stage = next(ref.stage for ref, keys in held if key in keys)
-    ref = [ref for ref, keys in held if ref.stage == stage and key in keys][-1]
-    (row,) = store.table(ref).filter(pl.col(KEYS[stage]) == key).collect().to_dicts()
-    return Found(ref, row)
+    matches: list[tuple[VersionRef, set[str]]] = []
+    for ref in (ref for stage in KEYS for ref in store.versions(stage)):
+        column = pl.col(KEYS[ref.stage])
+        if text and (
+            keys := set(store.table(ref).select(column).filter(column.str.starts_with(text)).collect().to_series())
+        ):
+            matches.append((ref, keys))
+    candidates = sorted({key for _, keys in matches for key in keys})
+    if not candidates:
+        raise VersionNotFound(
+            f"no prompt, sample or triple of {store.run_dir} has the key `{text}`; expected a prompt_id, sample_id or "
+            f"triple_id, or the first characters of one, as `hir head` shows them"
+        )
+    if text not in candidates and len(candidates) > 1:
+        more = ", …" if len(candidates) > CANDIDATES_SHOWN else ""
+        listed = ", ".join(candidates[:CANDIDATES_SHOWN])
+        raise VersionNotFound(f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more of one")
+    key = text if text in candidates else candidates[0]
+    stage = next(ref.stage for ref, keys in matches if key in keys)
+    last = [ref for ref, keys in matches if ref.stage == stage and key in keys][-1]
+    (row,) = store.table(last).filter(pl.col(KEYS[stage]) == key).collect().to_dicts()
+    return FoundRow(last, row)
 
 
-def row_history(store: Store, text: str, iteration: int | None = None) -> Facts:
-    """A prompt with all that was sampled of it, what was said of that, and what it became; plain JSON values.
+# --- hir row ---------------------------------------------------------------------------------------------------------
+
+
+def row_history(store: Store, text: str, iteration: int | None = None) -> RowHistory:
+    """A prompt with all its samples, their rewards and the triples made from them.
 
     Args:
         store: the run.
-        text: the key of a prompt; or of a sample or a triple, which leaves only this sample of the prompt.
-        iteration: leaves only the samples, evaluations and demonstrations of one iteration.
-
-    Returns:
-        `prompt`, its row and `version`; `samples`, rows with `version`, `iteration`, and the rows made from each as
-        `rewards`, `instructions` and `triples` (of a version of triples that left the sample out, only `version`);
-        `demonstrations`, the triples that nobody sampled; `evaluations`.
+        text: the key of a prompt; or of a sample or a triple, which keeps only this sample of the prompt.
+        iteration: keeps only the samples, evaluations and demonstrations of this iteration.
 
     Raises:
-        VersionNotFound: no row has this key, or several begin with it.
+        VersionNotFound: no row has this key, or several keys begin with it.
         VersionCorrupt: a version of the run is damaged.
     """
-    return _row_history(*find_row(store, text), VersionGraph(store), iteration)
+    return _row_history(find_row(store, text), VersionGraph(store), iteration)
 
 
-def _row_history(version: VersionRef, row: Facts, graph: VersionGraph, iteration: int | None = None) -> Facts:
-    drawn, shown, answered = _meant(version.stage, row)
-    asked = [ref for ref in graph.refs.values() if iteration in (None, ref.iteration)]
+def _row_history(found: FoundRow, graph: VersionGraph, iteration: int | None = None) -> RowHistory:
+    stage, row = found.version.stage, found.row
+    of_samples, of_demonstrations, of_evaluations = _filters(stage, row)
+    refs = [ref for ref in graph.refs.values() if iteration in (None, ref.iteration)]
     return {
         "run": graph.store.run_dir.resolve().name,
-        "stage": version.stage,
-        "key": row[KEYS[version.stage]],
+        "stage": stage,
+        "key": row[KEYS[stage]],
         "prompt": _prompt(graph, row["prompt_id"]),
-        "samples": [one for ref in _of(asked, "samples") for one in _samples(graph, ref, drawn)],
-        "demonstrations": [one for ref in _of(asked, "triples") for one in graph.rows(ref, shown)],
-        "evaluations": [one for ref in _of(asked, "evaluations") for one in graph.rows(ref, answered)],
+        "samples": [sample for ref in _of(refs, "samples") for sample in _samples(graph, ref, of_samples)],
+        "demonstrations": [triple for ref in _of(refs, "triples") for triple in graph.rows(ref, of_demonstrations)],
+        "evaluations": [answer for ref in _of(refs, "evaluations") for answer in graph.rows(ref, of_evaluations)],
     }
 
 
-def _meant(stage: str, row: Facts) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-    """Which samples, demonstrations and evaluations belong to a row: those of its prompt, or of it alone."""
-    nobody_sampled = pl.col("sample_id").is_null()
+def _filters(stage: str, row: Row) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """The samples, demonstrations and evaluations of a row: those of a prompt, or of one sample or triple alone."""
+    without_sample = pl.col("sample_id").is_null()
     if stage == "prompts":
         of_prompt = pl.col("prompt_id") == row["prompt_id"]
-        return of_prompt, of_prompt & nobody_sampled, of_prompt
+        return of_prompt, of_prompt & without_sample, of_prompt
     none = pl.lit(value=False)
-    sampled = none if row["sample_id"] is None else pl.col("sample_id") == row["sample_id"]
-    shown = none if stage == "samples" else (pl.col("triple_id") == row["triple_id"]) & nobody_sampled
-    return sampled, shown, none
+    of_samples = none if row["sample_id"] is None else pl.col("sample_id") == row["sample_id"]
+    of_demonstrations = none if stage == "samples" else (pl.col("triple_id") == row["triple_id"]) & without_sample
+    return of_samples, of_demonstrations, none
 
 
-def trace(store: Store, text: str) -> Facts:
-    """The way of a row through the versions: up to its prompt and its writer, down to the models trained on it.
-
-    Returns:
-        `prompt`; `samples`, each with the `model` that wrote it, and below it `rewards`, `instructions` and `triples`;
-        `demonstrations`. Every one names its `version` and row key; triples name the `models` trained on them, and
-        these what they are made from and their `evaluations`. Plain JSON values.
-
-    Raises:
-        VersionNotFound: no row has this key, or several begin with it.
-        VersionCorrupt: a version of the run is damaged.
-    """
-    found, graph = find_row(store, text), VersionGraph(store)
-    told = _row_history(*found, graph)
-    prompt = told["prompt"]
-    return {
-        **{name: told[name] for name in ("run", "stage", "key")},
-        "prompt": {name: prompt[name] for name in ("version", "prompt_id", "query")} if prompt else None,
-        "samples": [_traced(graph, sample) for sample in told["samples"]],
-        "demonstrations": [_trained(graph, one) for one in told["demonstrations"]],
-    }
-
-
-def _traced(graph: VersionGraph, sample: Facts) -> Facts:
-    writer = graph.refs.get(sample["model"])
-    return {
-        **{name: sample[name] for name in ("version", "sample_id", "k", "completion")},
-        "model": {"version": sample["model"], **(_model(graph, writer) if writer else {})},
-        "rewards": [{name: one[name] for name in ("version", "score", "reason")} for one in sample["rewards"]],
-        "instructions": [{name: one[name] for name in ("version", "instruction")} for one in sample["instructions"]],
-        "triples": [_trained(graph, one) for one in sample["triples"]],
-    }
-
-
-def _trained(graph: VersionGraph, triple: Facts) -> Facts:
-    """A triple with the models that were trained on it; where the sample was left out, there is none."""
-    if "triple_id" not in triple:
-        return triple
-    models = graph.children(graph.refs[triple["version"]], "models")
-    return {
-        **{name: triple[name] for name in ("version", "triple_id", "instruction", "output")},
-        "models": [{"version": str(ref), **_model(graph, ref)} for ref in models],
-    }
-
-
-def _model(graph: VersionGraph, ref: VersionRef) -> Facts:
-    manifest = graph.manifests[str(ref)]
-    evaluations = [str(one) for one in graph.children(ref, "evaluations")]
-    return {"parents": list(manifest.parents), "loss": manifest.metrics.get("loss"), "evaluations": evaluations}
-
-
-def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[Facts]:
-    """The samples of a version that fit, in order of k, each with what is made from it."""
-    drawn = sorted(graph.rows(ref, where), key=lambda row: row["k"])
-    of_them = pl.col("sample_id").is_in([row["sample_id"] for row in drawn])
-    made = {stage: graph.children(ref, stage) if drawn else [] for stage in ("rewards", "instructions", "triples")}
-    rows = {str(child): graph.rows(child, of_them) for children in made.values() for child in children}
-    for sample in drawn:
-        below = {
-            stage: [one for child in children for one in _about(sample, child, rows[str(child)])]
-            for stage, children in made.items()
-        }
-        yield {"version": sample["version"], "iteration": ref.iteration, **sample, **below}
-
-
-def _about(sample: Facts, child: VersionRef, rows: list[Facts]) -> list[Facts]:
-    mine = [row for row in rows if row["sample_id"] == sample["sample_id"]]
-    return mine or ([{"version": str(child)}] if child.stage == "triples" else [])
-
-
-def _prompt(graph: VersionGraph, prompt_id: str) -> Facts | None:
+def _prompt(graph: VersionGraph, prompt_id: str) -> Row | None:
     """A prompt's row in the last version that holds it; None where that version is gone."""
     for ref in reversed(_of(list(graph.refs.values()), "prompts")):
-        if found := graph.rows(ref, pl.col("prompt_id") == prompt_id):
-            return found[0]
+        if rows := graph.rows(ref, pl.col("prompt_id") == prompt_id):
+            return rows[0]
     return None
+
+
+def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[SampleHistory]:
+    """The matching samples of a version in order of k, each with the rows made from it."""
+    samples = sorted(graph.rows(ref, where), key=lambda row: row["k"])
+    of_samples = pl.col("sample_id").is_in([row["sample_id"] for row in samples])
+    stages = ("rewards", "instructions", "triples")
+    children = {stage: graph.children(ref, stage) if samples else [] for stage in stages}
+    rows = {child: graph.rows(child, of_samples) for refs in children.values() for child in refs}
+    for sample in samples:
+        made: dict[str, list[Row]] = {stage: [] for stage in stages}
+        for stage in stages:
+            for child in children[stage]:
+                of_sample = [row for row in rows[child] if row["sample_id"] == sample["sample_id"]]
+                left_out = [{"version": str(child)}] if stage == "triples" else []
+                made[stage] += of_sample or left_out
+        row = {"version": sample["version"], "iteration": ref.iteration, **sample, **made}
+        yield cast("SampleHistory", row)  # whose columns are those of the schema `Samples`
 
 
 def _of(refs: list[VersionRef], stage: str) -> list[VersionRef]:
     return [ref for ref in refs if ref.stage == stage]
 
 
-def _keyed(store: Store) -> list[VersionRef]:
-    return [ref for stage in KEYS for ref in store.versions(stage)]
+# --- hir trace -------------------------------------------------------------------------------------------------------
 
 
-def _keys_like(store: Store, ref: VersionRef, text: str) -> set[str]:
-    column = pl.col(KEYS[ref.stage])
-    return (
-        set(store.table(ref).select(column).filter(column.str.starts_with(text)).collect().to_series())
-        if text
-        else set()
-    )
+def trace(store: Store, text: str) -> Trace:
+    """The path of a row through the versions: up to its prompt and its model, down to the models trained on it.
+
+    Raises:
+        VersionNotFound: no row has this key, or several keys begin with it.
+        VersionCorrupt: a version of the run is damaged.
+    """
+    found, graph = find_row(store, text), VersionGraph(store)
+    history = _row_history(found, graph)
+    prompt = history["prompt"]
+    return {
+        "run": history["run"],
+        "stage": history["stage"],
+        "key": history["key"],
+        "prompt": None
+        if prompt is None
+        else {"version": prompt["version"], "prompt_id": prompt["prompt_id"], "query": prompt["query"]},
+        "samples": [_traced_sample(graph, sample) for sample in history["samples"]],
+        "demonstrations": [_traced_triple(graph, triple) for triple in history["demonstrations"]],
+    }
 
 
-def _no_such_row(store: Store, text: str, names: list[str]) -> str:
-    if not names:
-        return (
-            f"no prompt, sample or triple of {store.run_dir} has the key `{text}`; expected a prompt_id, sample_id or "
-            f"triple_id, or the first digits of one, as `hir head` shows them"
-        )
-    more = ", …" if len(names) > CANDIDATES_SHOWN else ""
-    return f"{len(names)} keys begin with `{text}`: {', '.join(names[:CANDIDATES_SHOWN])}{more}; give more of one"
+def _traced_sample(graph: VersionGraph, sample: SampleHistory) -> TracedSample:
+    return {
+        "version": sample["version"],
+        "sample_id": sample["sample_id"],
+        "k": sample["k"],
+        "completion": sample["completion"],
+        "model": _traced_model(graph, sample["model"]),
+        "rewards": [
+            {"version": reward["version"], "score": reward["score"], "reason": reward["reason"]}
+            for reward in sample["rewards"]
+        ],
+        "instructions": [
+            {"version": written["version"], "instruction": written["instruction"]} for written in sample["instructions"]
+        ],
+        "triples": [_traced_triple(graph, triple) for triple in sample["triples"]],
+    }
+
+
+def _traced_triple(graph: VersionGraph, triple: Row) -> TracedTriple:
+    if "triple_id" not in triple:
+        return {"version": triple["version"]}
+    models = graph.children(graph.refs[triple["version"]], "models")
+    return {
+        "version": triple["version"],
+        "triple_id": triple["triple_id"],
+        "instruction": triple["instruction"],
+        "output": triple["output"],
+        "models": [_traced_model(graph, str(ref)) for ref in models],
+    }
+
+
+def _traced_model(graph: VersionGraph, name: str) -> TracedModel:
+    if name not in graph.refs:
+        return {"version": name}
+    manifest = graph.manifests[name]
+    evaluations = graph.children(graph.refs[name], "evaluations")
+    return {
+        "version": name,
+        "parents": list(manifest.parents),
+        "loss": manifest.metrics.get("loss"),
+        "evaluations": [str(ref) for ref in evaluations],
+    }

@@ -1,6 +1,7 @@
-"""Some rows of a version's table: the first, or some drawn by seed; all columns or a few, all rows or those that fit.
+"""Some rows of a version's table, for `hir head` and `hir show`: the first rows, or rows drawn at random by a seed.
 
-Reads a version's parts, their digests checked; of a large table no more than the rows asked for, and a draw its keys.
+Also some columns of all its rows, for `hir report`. Reads a version's Parquet files after their digests are checked: of
+a large table only the rows asked for, and for a random draw also every key.
 """
 
 from __future__ import annotations
@@ -18,59 +19,46 @@ from hir_core.store.version import VersionRef
 
 
 def head(
-    store: Store, ref: VersionRef, count: int, where: str | None = None, columns: Sequence[str] = ()
+    store: Store,
+    ref: VersionRef,
+    count: int,
+    where: str | None = None,
+    columns: Sequence[str] = (),
+    seed: int | None = None,
 ) -> pl.DataFrame:
-    """The first rows, in the order in which they were written.
+    """The first rows in the order in which they were written or, with a seed, rows drawn at random.
+
+    A draw is without replacement and every row is equally likely. The same seed draws the same rows, in the same order,
+    however the table is split into files.
 
     Args:
-        count: rows at most.
-        where: an SQL expression of the columns; only rows of which it is true.
-        columns: the columns to keep, in this order; none means all.
+        count: the most rows to return.
+        where: an SQL expression over the columns; only rows for which it is true are returned or drawn.
+        columns: the columns to keep, in this order; an empty sequence keeps all.
+        seed: the seed of the random draw; None returns the first rows.
 
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
         VersionCorrupt: its files are not what its manifest says.
-        ConfigError: there is no such column, or the expression is not one.
+        ConfigError: there is no such column, or `where` is not a valid expression.
     """
-    found: list[pl.DataFrame] = []
-    with _meant(where):
-        for scan in _scans(store, ref, where):
-            found.append(scan.select(_known(columns, scan)).head(count).collect())
-            count -= found[-1].height
+    with _explained(where):
+        scans = _scans(store, ref, where)
+        if seed is not None:
+            return _drawn(list(scans), ref.stage, count, columns, seed)
+        tables: list[pl.DataFrame] = []
+        for scan in scans:
+            tables.append(scan.select(_existing(columns, scan)).head(count).collect())
+            count -= tables[-1].height
             if count <= 0:
                 break
-    return pl.concat(found)
-
-
-def draw(
-    store: Store, ref: VersionRef, count: int, seed: int, where: str | None = None, columns: Sequence[str] = ()
-) -> pl.DataFrame:
-    """Rows drawn without replacement, each equally likely; the same ones whatever parts the table lies in.
-
-    Args:
-        count: rows at most.
-        seed: another seed draws others.
-        where: an SQL expression of the columns; only rows of which it is true.
-        columns: the columns to keep, in this order; none means all.
-
-    Raises:
-        VersionNotFound: there is no such version, or it holds no table.
-        VersionCorrupt: its files are not what its manifest says.
-        ConfigError: there is no such column, or the expression is not one.
-    """
-    with _meant(where):
-        scans = list(_scans(store, ref, where))
-        (key,) = SCHEMAS[ref.stage].primary_key()
-        keys = sorted(name for scan in scans for name in scan.select(key).collect()[key])
-        drawn = random.Random(seed).sample(keys, min(count, len(keys)))
-        places = pl.DataFrame({key: drawn}, schema={key: pl.String}).with_row_index("drawn")
-        rows = pl.concat([scan.filter(pl.col(key).is_in(drawn)).collect() for scan in scans])
-        wanted = _known(columns, scans[0])
-    return rows.join(places, on=key).sort("drawn").select(wanted)
+        return pl.concat(tables)
 
 
 def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
-    """Some columns of a version's table, by key, of all rows or of those that fit; what no part holds is null.
+    """Some columns of a version's table, sorted by key, of all rows or of those for which `where` is true.
+
+    A column that the table does not have is null.
 
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
@@ -79,31 +67,46 @@ def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Ex
     schema = SCHEMAS[ref.stage]
     (key,) = schema.primary_key()
     scan, types = store.table(ref), schema.create_empty().schema
-    there = scan.collect_schema().names()
-    missing = [pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in there]
+    existing = scan.collect_schema().names()
+    missing = [pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in existing]
     rows = scan.with_columns(missing).filter(pl.lit(value=True) if where is None else where)
     return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
 
 
+def _drawn(scans: list[pl.LazyFrame], stage: str, count: int, columns: Sequence[str], seed: int) -> pl.DataFrame:
+    """Rows drawn by their sorted keys, so that the draw does not depend on the files."""
+    (key,) = SCHEMAS[stage].primary_key()
+    keys = sorted(value for scan in scans for value in scan.select(key).collect()[key])
+    drawn = random.Random(seed).sample(keys, min(count, len(keys)))
+    order = pl.DataFrame({key: drawn}, schema={key: pl.String}).with_row_index("drawn")
+    rows = pl.concat([scan.filter(pl.col(key).is_in(drawn)).collect() for scan in scans])
+    return rows.join(order, on=key).sort("drawn").select(_existing(columns, scans[0]))
+
+
 def _scans(store: Store, ref: VersionRef, where: str | None) -> Iterator[pl.LazyFrame]:
-    """The rows of each part that fit. One by one: polars promises no row order for a scan of many files."""
+    """The matching rows, one scan per file: polars promises no row order for a scan of many files."""
     for path in store.parts(ref):
         scan = pl.scan_parquet(path)
         yield scan if where is None else scan.filter(pl.sql_expr(where))
 
 
-def _known(columns: Sequence[str], scan: pl.LazyFrame) -> list[str]:
-    there = scan.collect_schema().names()
+def _existing(columns: Sequence[str], scan: pl.LazyFrame) -> list[str]:
+    """These columns, or all columns where none is named.
+
+    Raises:
+        ConfigError: the table has no such column.
+    """
+    existing = scan.collect_schema().names()
     for name in columns:
-        if name not in there:
-            hint = did_you_mean(name, there) or f"; there are {', '.join(there)}"
+        if name not in existing:
+            hint = did_you_mean(name, existing) or f"; there are {', '.join(existing)}"
             raise ConfigError(f"--columns: no column `{name}`{hint}")
-    return list(columns) or there
+    return list(columns) or existing
 
 
 @contextmanager
-def _meant(where: str | None) -> Iterator[None]:
-    """Tells what is wrong with an expression; without one, nothing a user wrote can be."""
+def _explained(where: str | None) -> Iterator[None]:
+    """Turns an error of polars about `where` into a ConfigError; without an expression the user wrote nothing wrong."""
     try:
         yield
     except pl.exceptions.PolarsError as error:
@@ -111,4 +114,4 @@ def _meant(where: str | None) -> Iterator[None]:
             raise
         problem = str(error).splitlines()[0]
         example = """as in "finish_reason = 'length' and k > 0\""""
-        raise ConfigError(f"--where: `{where}` cannot be asked: {problem}; expected SQL, {example}") from None
+        raise ConfigError(f"--where: `{where}` is not a valid filter: {problem}; expected SQL, {example}") from None

@@ -1,8 +1,9 @@
-"""SQL over the tables of a run: DuckDB, with a view for each stage over all its versions, and nothing else in reach.
+"""SQL over the tables of a run, for `hir sql`: DuckDB with a view for each stage over all its versions.
 
-DuckDB never opens a file here: external access is off before the first view exists and locked before the question is
-looked at, and rows come from scans that Arrow makes of the run's own parts, verified. Allowing DuckDB these files
-alone would not do: what it may read it may also write, with a COPY inside a SELECT.
+A query can neither write a file nor read one outside the run. DuckDB itself opens no file: external access is switched
+off before the first view exists and locked before the query is parsed, and the rows come from Arrow scans of the run's
+own Parquet files, their digests checked. Allowing DuckDB these files alone would not be enough: what it may read it may
+also write, with a COPY inside a SELECT.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from hir_core.errors import ConfigError
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import STAGES
 from hir_core.store.store import Store
-from hir_core.store.version import VersionRef
 
 CLOSED = {
     "enable_external_access": False,
@@ -33,103 +33,98 @@ _VERSIONS = """create table versions (
 )"""
 
 
-class Answer(NamedTuple):
-    """What a question gave: plain JSON values, row by row."""
+class QueryResult(NamedTuple):
+    """The columns and rows that a query returned, as plain JSON values."""
 
     columns: list[str]
     rows: list[list[Any]]
 
     def records(self) -> list[dict[str, Any]]:
-        """The rows by column; of columns with one name, all but the first get a number."""
+        """The rows by column; where columns share a name, all but the first have their place added to it."""
         names = [name if name not in self.columns[:n] else f"{name}_{n + 1}" for n, name in enumerate(self.columns)]
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
 
-def ask(store: Store, question: str) -> Answer:
-    """The answer to an SQL question over a run.
+def run_query(store: Store, query: str) -> QueryResult:
+    """The result of an SQL query over a run.
 
     Args:
         store: the run.
-        question: one SELECT over views named as the stages, each with all columns of its tables and `iteration` and
+        query: one SELECT over views named as the stages, each with all columns of its tables and `iteration` and
             `version`; and over `versions`, what manifests say: stage, iteration, version, rows, created, parents,
             metrics (JSON).
 
     Raises:
-        ConfigError: DuckDB is missing, or the question is not one SELECT that it can answer.
-        VersionCorrupt: a version of a stage that the question names is damaged.
+        ConfigError: DuckDB is missing, or the query is not one SELECT that it can answer.
+        VersionCorrupt: a version of a stage that the query names is damaged.
     """
     duckdb = import_extra("duckdb", "duckdb", "hir sql", extra="sql")
-    with _understood(duckdb, question), duckdb.connect(":memory:", config=CLOSED) as connection:
+    with _explained(duckdb, query), duckdb.connect(":memory:", config=CLOSED) as connection:
         connection.execute(_VERSIONS)
-        _add_versions(store, connection)
-        for stage in _named(question):
+        manifests = [store.manifest(ref) for stage in STAGES for ref in store.versions(stage)]
+        if manifests:
+            connection.executemany(
+                "insert into versions values (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (m.stage, m.iteration, m.id, m.rows, m.created, list(m.parents), json.dumps(m.metrics))
+                    for m in manifests
+                ],
+            )
+        for stage in _stages_of(query):
             _add_view(store, stage, connection)
         connection.execute("set lock_configuration = true")
-        _check(duckdb, connection.extract_statements(question), question)
-        connection.execute(question)
+        statements = connection.extract_statements(query)
+        allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+        if len(statements) != 1 or statements[0].type not in allowed:
+            raise ConfigError(
+                f"hir sql: `{query}` is not one SELECT: a run is only read; give several queries one by one, and give "
+                f"PIVOT its columns: from (pivot … in (…) …)"
+            )
+        connection.execute(query)
         columns = [column[0] for column in connection.description]
-        return Answer(columns, [[_plain(value) for value in row] for row in connection.fetchall()])
+        return QueryResult(columns, [[_as_json(value) for value in row] for row in connection.fetchall()])
 
 
-def _named(question: str) -> list[str]:
-    """The stages that a question speaks of; all where it names none, as `show tables` does."""
-    named = [stage for stage in SCHEMAS if re.search(rf"\b{stage}\b", question, re.IGNORECASE)]
-    return named or ([] if re.search(r"\bversions\b", question, re.IGNORECASE) else list(SCHEMAS))
-
-
-def _add_versions(store: Store, connection: Any) -> None:
-    manifests = [store.manifest(ref) for stage in STAGES for ref in store.versions(stage)]
-    facts = [(m.stage, m.iteration, m.id, m.rows, m.created, list(m.parents), json.dumps(m.metrics)) for m in manifests]
-    if facts:
-        connection.executemany("insert into versions values (?, ?, ?, ?, ?, ?, ?)", facts)
+def _stages_of(query: str) -> list[str]:
+    """The stages that a query names; all where it names neither a stage nor `versions`, as `show tables` does."""
+    named = [stage for stage in SCHEMAS if re.search(rf"\b{stage}\b", query, re.IGNORECASE)]
+    return named or ([] if re.search(r"\bversions\b", query, re.IGNORECASE) else list(SCHEMAS))
 
 
 def _add_view(store: Store, stage: str, connection: Any) -> None:
-    """A view over all versions of a stage; none where it has no version."""
-    refs = store.versions(stage)
-    if not refs:
-        return
-    connection.register(f"all_{stage}", _scan(store, stage, refs))
-    connection.execute(
-        f"create view {stage} as select cast(split_part(version, '-', 1) as integer) as iteration, "
-        f"version, * exclude (version) from all_{stage}"
-    )
-
-
-def _scan(store: Store, stage: str, refs: Sequence[VersionRef]) -> Any:
-    """The parts of these versions, verified, as one Arrow data set whose column `version` is their folder's name."""
+    """Adds a view over all versions of a stage, read by Arrow; none where the stage has no version."""
     import pyarrow as pa
     from pyarrow import dataset, parquet
 
+    refs = store.versions(stage)
+    if not refs:
+        return
     files = [str(path.resolve()) for ref in refs for path in store.parts(ref)]
     try:
         schema = pa.unify_schemas([parquet.read_schema(file) for file in files])
     except pa.ArrowException as error:
         raise ConfigError(
             f"hir sql: versions of {stage} have columns of different types, as different releases write them: "
-            f"{error}; ask for one with `hir head --where`"
+            f"{error}; read one of them with `hir head --where`"
         ) from None
-    folder = pa.field("version", pa.string())
-    return dataset.dataset(
+    folder = pa.field("version", pa.string())  # the name of the folder that a file lies in
+    scan = dataset.dataset(
         files,
         schema=schema.append(folder),
         format="parquet",
         partitioning=dataset.partitioning(pa.schema([folder])),
         partition_base_dir=str((store.run_dir / stage).resolve()),
     )
-
-
-def _check(duckdb: Any, statements: Sequence[Any], question: str) -> None:
-    allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
-    if len(statements) != 1 or statements[0].type not in allowed:
-        raise ConfigError(
-            f"hir sql: `{question}` is not one SELECT: a run is only read; for several answers ask several times, and "
-            f"give PIVOT its columns: from (pivot … in (…) …)"
-        )
+    connection.register(f"all_{stage}", scan)
+    connection.execute(
+        f"create view {stage} as select cast(split_part(version, '-', 1) as integer) as iteration, "
+        f"version, * exclude (version) from all_{stage}"
+    )
 
 
 @contextmanager
-def _understood(duckdb: Any, question: str) -> Iterator[None]:
+def _explained(duckdb: Any, query: str) -> Iterator[None]:
+    """Turns an error of DuckDB into a ConfigError that names the views, and its interrupt into a KeyboardInterrupt."""
     try:
         yield
     except duckdb.InterruptException:
@@ -137,17 +132,17 @@ def _understood(duckdb: Any, question: str) -> Iterator[None]:
     except duckdb.Error as error:
         views = ", ".join([*SCHEMAS, "versions"])
         raise ConfigError(
-            f"hir sql: `{question}` cannot be answered: {' '.join(str(error).split())}; "
+            f"hir sql: `{query}` cannot be answered: {' '.join(str(error).split())}; "
             f"there are {views}, each with its columns, iteration and version"
         ) from None
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: NaN and infinities become null, and what JSON has no word for becomes text."""
+def _as_json(value: Any) -> Any:
+    """A value as JSON has it: NaN and infinities become null, and a type that JSON does not have becomes text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _as_json(item) for key, item in value.items()}
     return value if isinstance(value, (str, int, type(None))) else str(value)

@@ -1,12 +1,13 @@
-"""Whether a run is what its manifests say: every file, count and key, every parent of a version and of a row.
+"""The check of a whole run against its manifests, for `hir verify`: files, row counts, keys, and parents of every row.
 
-Reads everything and writes nothing. A problem is told of the version it lies in, and none hides another's.
+Reads every file of the run and writes nothing. Every problem is reported with the version it lies in; a damaged version
+does not keep the others from being checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypedDict
 
 import polars as pl
 
@@ -24,25 +25,43 @@ PARENT_ROWS = {
     "triples": {"prompt_id": "prompts", "sample_id": "samples"},
     "evaluations": {"prompt_id": "prompts"},
 }
-"""In which table the row stands that a column names, by stage and column."""
+"""By stage, the columns that hold the key of another table's row, each with the stage of that table."""
 KEYS_SHOWN = 3
 
 
-def check_run(store: Store) -> dict[str, Any]:
-    """What a run holds and what is wrong with it, as plain JSON values.
+class Problem(TypedDict):
+    """Something that is wrong, and the version it lies in."""
 
-    Returns:
-        `run`; how many `versions`, `files` and `bytes` the manifests speak of, weights that were released aside;
-        `problems`, each with the `version` it lies in and what is wrong there; none means that the run is sound.
+    version: str
+    problem: str
+
+
+class RunCheck(TypedDict):
+    """What a run holds, and its problems: none means that the run is undamaged. Plain JSON values.
+
+    `versions`, `files` and `bytes` are those that manifests name, without the released weights of old models.
     """
-    problems, parts, refs = [], list[Part](), _versions(store)
+
+    run: str
+    versions: int
+    files: int
+    bytes: int
+    problems: list[Problem]
+
+
+def check_run(store: Store) -> RunCheck:
+    """The problems of every version of a run, in the order of the iterations."""
+    problems: list[Problem] = []
+    parts: list[Part] = []
+    refs = sorted(store.versions(), key=lambda ref: ref.iteration)
     for ref in refs:
         try:
-            parts += _parts(store, ref)
+            released = store.released(ref)
+            parts += [part for part in store.manifest(ref).parts if part.name not in released]
         except StoreError as error:
             problems.append({"version": str(ref), "problem": str(error)})
         else:
-            problems += [{"version": str(ref), "problem": text} for text in check_version(store, ref)]
+            problems += [{"version": str(ref), "problem": problem} for problem in check_version(store, ref)]
     return {
         "run": store.run_dir.resolve().name,
         "versions": len(refs),
@@ -53,38 +72,28 @@ def check_run(store: Store) -> dict[str, Any]:
 
 
 def check_version(store: Store, ref: VersionRef) -> Iterator[str]:
-    """What is wrong with a version whose manifest can be read; nothing where it is sound."""
+    """The problems of a version whose manifest can be read; none where it is undamaged."""
     manifest = store.manifest(ref)
-    gone = [name for name in manifest.parents if not _is_there(store, name)]
+    gone = [name for name in manifest.parents if not _exists(store, name)]
     if gone:
-        yield f"it is made from {', '.join(gone)}, of which there is nothing left"
+        yield f"it is made from {', '.join(gone)}, which no longer exists"
     try:
         store.verify(ref)
-    except StoreError as error:
-        yield str(error)
-        return
-    if ref.stage not in SCHEMAS:
-        return
-    try:
-        yield from _counts(store, ref, manifest)
+        if ref.stage not in SCHEMAS:
+            return
+        yield from _wrong_counts(store, ref, manifest)
     except HirError as error:
         yield str(error)
         return
-    yield from _writers(store, ref, manifest)
+    if ref.stage in ("samples", "evaluations"):
+        models = sorted(store.table(ref).select(pl.col("model").unique()).collect()["model"])
+        if strangers := [model for model in models if model not in manifest.parents]:
+            yield f"rows name {', '.join(strangers)} as their model, which it is not made from"
     for column, stage in PARENT_ROWS.get(ref.stage, {}).items():
-        yield from _strangers(store, ref, manifest, column, stage)
+        yield from _unknown_keys(store, ref, manifest, column, stage)
 
 
-def _parts(store: Store, ref: VersionRef) -> list[Part]:
-    gone = store.released(ref)
-    return [part for part in store.manifest(ref).parts if part.name not in gone]
-
-
-def _versions(store: Store) -> list[VersionRef]:
-    return sorted(store.versions(), key=lambda ref: ref.iteration)
-
-
-def _is_there(store: Store, name: str) -> bool:
+def _exists(store: Store, name: str) -> bool:
     try:
         store.resolve(name)
     except StoreError:
@@ -92,35 +101,30 @@ def _is_there(store: Store, name: str) -> bool:
     return True
 
 
-def _counts(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
-    """Whether keys are unique, rows keep the rules of their schema, and are as many as the manifest says."""
+def _wrong_counts(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
+    """Row counts other than the manifest's, and keys that several rows share.
+
+    Raises:
+        HirError: rows break the rules of their schema.
+    """
     paths = store.parts(ref)
     if manifest.table_schema == table_schema(ref.stage):
         counts = check_table(SCHEMAS[ref.stage], ref, paths)
-    else:  # another release's columns: what they had to be is not known here
+    else:  # another release's columns, whose rules are not known here
         counts = [pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths]
-    told = {part.name: part.rows for part in manifest.parts}
+    expected = {part.name: part.rows for part in manifest.parts}
     for path, count in zip(paths, counts, strict=True):
-        if told[path.name] != count:
-            yield f"{path.name} has {count} rows, expected {told[path.name]}"
+        if expected[path.name] != count:
+            yield f"{path.name} has {count} rows, expected {expected[path.name]}"
     if sum(counts) != manifest.rows:
         yield f"its parts have {sum(counts)} rows together, expected {manifest.rows}"
     keys = store.table(ref).select(SCHEMAS[ref.stage].primary_key()).collect()
-    if twice := int(keys.is_duplicated().sum()):
-        yield f"{twice} rows share their key with another"
+    if duplicated := int(keys.is_duplicated().sum()):
+        yield f"{duplicated} rows share their key with another row"
 
 
-def _writers(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
-    """Whether the model that rows name is a parent."""
-    if ref.stage not in ("samples", "evaluations"):
-        return
-    named = sorted(store.table(ref).select(pl.col("model").unique()).collect()["model"])
-    if strangers := [name for name in named if name not in manifest.parents]:
-        yield f"rows name {', '.join(strangers)} as their model, which it is not made from"
-
-
-def _strangers(store: Store, ref: VersionRef, manifest: Manifest, column: str, stage: str) -> Iterator[str]:
-    """Whether every row that a column names stands in a parent; a parent that is damaged is told for itself."""
+def _unknown_keys(store: Store, ref: VersionRef, manifest: Manifest, column: str, stage: str) -> Iterator[str]:
+    """The keys in a column that no row of a parent has; a damaged parent has its own problems instead."""
     parents = manifest.parents_of(stage)
     try:
         tables = [store.table(store.resolve(name)).select(column) for name in parents]
@@ -128,7 +132,7 @@ def _strangers(store: Store, ref: VersionRef, manifest: Manifest, column: str, s
         return
     known = set(pl.concat(tables).collect()[column]) if tables else set()
     named = store.table(ref).select(pl.col(column).drop_nulls()).collect()[column]
-    strangers = sorted(set(named) - known)
-    if strangers:
-        shown = ", ".join(repr(key) for key in strangers[:KEYS_SHOWN]) + (", …" if len(strangers) > KEYS_SHOWN else "")
-        yield f"{len(strangers)} {column} name no row of {' or '.join(parents) or f'any {stage}'}: {shown}"
+    if unknown := sorted(set(named) - known):
+        listed = ", ".join(map(repr, unknown[:KEYS_SHOWN])) + (", …" if len(unknown) > KEYS_SHOWN else "")
+        place = f"no row of {' or '.join(parents)}" if parents else f"rows of {stage}, of which no version is a parent"
+        yield f"{len(unknown)} key(s) in {column} name {place}: {listed}"

@@ -1,7 +1,8 @@
-"""The locks that a killed build of a C++ operator leaves behind.
+"""Build locks of C++ operators that a killed build left behind: `hir doctor` lists them, a launch deletes them.
 
-torch builds DeepSpeed's operators on first use (minutes) under a lock file that every later launch waits for, silently
-and without end; a build that was interrupted never removes it. Deletes such files; reads /proc to see who builds.
+torch builds DeepSpeed's operators on first use, which takes minutes, and holds a lock file meanwhile. Where the build
+is killed the file stays, and every later launch waits for it without a message and without end. Reads /proc to see
+which locks a living process holds; deletes the others.
 """
 
 from __future__ import annotations
@@ -22,21 +23,22 @@ def stale_build_locks() -> list[Path]:
     """The build locks that no living process of this machine holds."""
     root = extensions_dir()
     locks = [*root.glob("*/lock"), *root.glob("*/*/lock")]
-    held = _open_files() if locks else set()
-    return [lock for lock in locks if str(lock) not in held]  # the builder keeps its lock open
+    open_files = _open_files() if locks else set()
+    return [lock for lock in locks if str(lock) not in open_files]  # a running build keeps its lock file open
 
 
 def extensions_dir() -> Path:
-    """Where torch keeps the operators that it has built."""
+    """The folder in which torch keeps the operators that it has built."""
     home = Path.home() / ".cache" / "torch_extensions"
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR", home)).resolve()
 
 
 def _open_files() -> set[str]:
-    found = set()
-    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+    """Paths of all files that processes of this user have open."""
+    paths = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            found.add(str(handle.readlink()))
-        except OSError:  # the process ended, or belongs to somebody else
+            paths.add(str(descriptor.readlink()))
+        except OSError:  # the process has ended, or belongs to another user
             continue
-    return found
+    return paths

@@ -1,7 +1,7 @@
-"""Where ranks can run: this machine's GPUs or CPU cores, and the hosts of a hostfile.
+"""Devices on which ranks can run: this machine's GPUs or CPU cores, and the hosts of a hostfile.
 
-Reads `nvidia-smi -L`, `CUDA_VISIBLE_DEVICES`, `DS_ACCELERATOR` and hostfiles; counts without importing torch, so that
-the driver stays light and holds no GPU memory. Leaves starting ranks to `launch`.
+Reads `nvidia-smi -L`, `CUDA_VISIBLE_DEVICES`, `DS_ACCELERATOR` and hostfiles. Does not import torch, so that the driver
+starts fast and holds no GPU memory. Starts nothing: `launcher` does.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from hir_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Devices:
-    """What this machine offers to ranks: GPUs, or where there is none the usable CPU cores."""
+    """The GPUs and the usable CPU cores of this machine; ranks run on the cores only where there is no GPU."""
 
     gpus: tuple[str, ...]
-    """As `CUDA_VISIBLE_DEVICES` names them: index or UUID."""
+    """Index or UUID of each, as in `CUDA_VISIBLE_DEVICES`."""
     cores: int
 
     @property
     def slots(self) -> int:
-        """Ranks that can run here."""
+        """The number of ranks that can run here."""
         return len(self.gpus) or self.cores
 
     @property
-    def word(self) -> str:
-        """What a slot is, for messages."""
+    def slot_name(self) -> str:
+        """The kind of a slot, for messages."""
         return "GPU(s)" if self.gpus else "usable CPU core(s)"
 
 
@@ -43,9 +43,9 @@ class Place:
 
     ranks: int
     devices: Devices
-    """Of this machine."""
+    """Those of this machine."""
     hosts: tuple[str, ...] = ()
-    """Of the hostfile, if there is one."""
+    """The hosts of the hostfile, where there is one."""
 
     @property
     def is_remote(self) -> bool:
@@ -54,7 +54,9 @@ class Place:
 
 
 def find_place(config: LaunchConfig) -> Place:
-    """Returns where a launch runs: the hostfile's slots, the number of ranks asked for, or one per GPU (else one).
+    """Where a launch runs: on the hostfile's slots, or on this machine with `launch.processes` ranks.
+
+    With `auto` there is one rank per GPU, or one rank where there is no GPU.
 
     Raises:
         ConfigError: the hostfile is missing or malformed.
@@ -67,39 +69,36 @@ def find_place(config: LaunchConfig) -> Place:
 
 
 def find_devices() -> Devices:
-    """Returns this machine's devices, honouring `DS_ACCELERATOR=cpu`, `CUDA_VISIBLE_DEVICES` and the cores allowed."""
+    """This machine's devices, as `DS_ACCELERATOR=cpu`, `CUDA_VISIBLE_DEVICES` and the CPU affinity limit them."""
     is_cpu = os.environ.get("DS_ACCELERATOR") == "cpu" or importlib.metadata.version("torch").endswith("+cpu")
     return Devices(() if is_cpu else _visible_gpus(), len(os.sched_getaffinity(0)))
 
 
 def _visible_gpus() -> tuple[str, ...]:
-    listed = _nvidia_smi()
+    """The GPUs that CUDA would use, by `nvidia-smi -L` and `CUDA_VISIBLE_DEVICES`; none where that command fails."""
+    try:
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        listing = ""
+    indices = [str(index) for index in range(sum(line.startswith("GPU ") for line in listing.splitlines()))]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    indices = [str(index) for index in range(sum(line.startswith("GPU ") for line in listed))]
     if visible is None:
         return tuple(indices)
-    uuids = re.findall(r"UUID: ([\w-]+)", "\n".join(listed))
+    uuids = re.findall(r"UUID: ([\w-]+)", listing)
     chosen: list[str] = []
     for name in (part.strip() for part in visible.split(",")):
         if name not in indices and not (name and any(uuid.startswith(name) for uuid in uuids)):
-            break  # as CUDA does: an unknown device hides those after it
+            break  # as in CUDA: an unknown device hides those after it
         chosen.append(name)
     return tuple(chosen)
 
 
-def _nvidia_smi() -> list[str]:
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return listed.stdout.splitlines()
-
-
 def read_hostfile(path: Path) -> dict[str, int]:
-    """Returns slots by host, in order; the deepspeed launcher itself would only warn about a missing file.
+    """The number of slots of each host, in the file's order; the deepspeed launcher only warns about a missing file.
 
     Raises:
-        ConfigError: no such file, no host in it, or a line (named by number) that is not `host slots=N`.
+        ConfigError: the file cannot be read, names no host or one host twice, or has a line (the message gives its
+            number) that is not `host slots=N`.
     """
     try:
         lines = path.read_text().splitlines()

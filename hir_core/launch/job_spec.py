@@ -1,18 +1,21 @@
-"""What the driver asks of a launch: the content of `job.json`, the one thing that both sides read.
+"""The content of `job.json` and `done-<n>.json`: what a launch shall do, and the result of each of its steps.
 
-A job loads one model and does its steps in order on the weights in memory. Written by `launch`'s caller, read by
-`job`; the steps' outputs go to draft folders that the driver commits.
+A job loads one model and does its steps in order, on the weights in memory. The driver writes `job.json`; `worker`
+reads it and writes a done file with the result of each finished step, whose numbers the driver puts into manifests.
+The steps' outputs go to draft folders that the driver commits.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field
 
 from hir_core.config import ModelConfig, Section, TrainingConfig, WarmStartConfig
 from hir_core.store.files import read_json, write_json
+
+# --- steps -----------------------------------------------------------------------------------------------------------
 
 
 class TrainStep(Section):
@@ -24,7 +27,7 @@ class TrainStep(Section):
     samples: Path | None
     """Folder of the Samples that the triples come from, to test the weights against; None for demonstrations."""
     prompts: Path
-    """Folder of the Prompts that they answer."""
+    """Folder of the Prompts that the samples answer."""
     training: WarmStartConfig | TrainingConfig
     iteration: int
 
@@ -41,20 +44,21 @@ class SampleStep(Section):
 
     type: Literal["sample"] = "sample"
     name: Literal["sample", "evaluate", "write"]
-    """What a person sees while it runs."""
+    """The step's name in the progress display."""
     requests: Path
-    """Parquet file of `prompt_id`, `query` and `history`, the prompts to complete."""
+    """Parquet file of `prompt_id`, `query` and `history`: the prompts to complete."""
     output: Path
-    """Draft folder; prompts that finished parts in it already hold are left out."""
+    """Draft folder; prompts whose samples are already in a finished part are left out."""
     version: str
-    """The version that these samples will be; names the rows' ids."""
+    """The version that these samples will be; the rows' ids are derived from it."""
     model: str
-    """Version of the model that writes."""
+    """Version of the model that samples."""
     instruction: str
     against: str
     """The instruction that guidance pushes away from."""
     guidance: float
     k: int
+    """Samples per prompt."""
     temperature: float
     max_new_tokens: int
     batch_tokens: int
@@ -62,32 +66,32 @@ class SampleStep(Section):
     write_every_s: float
     iteration: int
     too_long: Literal["refuse", "leave out"] = "refuse"
-    """What becomes of a prompt that leaves no room for an output: it ends the job, or nothing is written for it."""
+    """A prompt that leaves no room for an output either ends the job, or gets no samples."""
 
 
 class LogprobStep(Section):
-    """Weighs outputs under instructions that were written for them, and writes Weights."""
+    """Computes the log-probability of outputs under instructions that were written for them, and writes Logprobs."""
 
     type: Literal["logprobs"] = "logprobs"
     requests: Path
-    """Parquet file of `sample_id`, `query` and `completion_ids`, the outputs to score."""
+    """Parquet file of `sample_id`, `query`, `history` and `completion_ids`: the outputs to score."""
     written: Path
-    """Folder of Samples: what was written for the sample that `prompt_id` names."""
+    """Folder of Samples whose completions are the instructions; `prompt_id` names the output's sample."""
     output: Path
-    """Draft folder; outputs that finished parts in it already hold are left out."""
+    """Draft folder; outputs that are already in a finished part are left out."""
     batch_tokens: int
     logits_chunk: int
     write_every_s: float
 
 
 class ScoreStep(Section):
-    """Scores texts with the job's model, which is a classifier, and writes Scores."""
+    """Scores texts with the job's model, which is a sequence classifier, and writes Scores."""
 
     type: Literal["score"] = "score"
     requests: Path
-    """Parquet file of `key`, `query` and `completion`, the texts to score."""
+    """Parquet file of `key`, `query` and `completion`: the texts to score."""
     output: Path
-    """Folder of Scores; texts that finished parts in it already hold are left out."""
+    """Folder of Scores; texts that are already in a finished part are left out."""
     template: str | None
     label: int
     activation: Literal["none", "sigmoid", "softmax"]
@@ -102,9 +106,9 @@ class JobSpec(Section):
     """One launch."""
 
     model: ModelConfig
-    """Where the weights come from: the run's own model, the folder of a version, or a classifier."""
+    """The model to load: the run's own, the folder of a version, or a classifier."""
     texts: Path | None = None
-    """Parquet file with a column `text`, which a scratch model's tokenizer is fitted to."""
+    """Parquet file with a column `text`, on which a scratch model's tokenizer is fitted."""
     seed: int
     deepspeed: dict[str, Any]
     """Content of the DeepSpeed file."""
@@ -118,3 +122,51 @@ class JobSpec(Section):
     def read(cls, job_dir: Path) -> JobSpec:
         """Reads `job.json`."""
         return cls.model_validate(read_json(job_dir / "job.json"))
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+class TrainResult(TypedDict):
+    """Result of a TrainStep."""
+
+    loss: float
+    """This and the next four: means over the optimizer steps of the last epoch."""
+    supervised: float
+    contrastive: float
+    entropy: float
+    grad_norm: float
+    steps: int
+    """Optimizer steps."""
+    target_tokens: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    logprob_gap: NotRequired[float]
+    """Gap between the model's and the sampler's log-probabilities, in nats per token; none for demonstrations."""
+
+
+class SaveResult(TypedDict):
+    """Result of a SaveStep."""
+
+    weight_bytes: int
+    parameters: int
+    made_with: dict[str, Any]
+    """Versions of the software, the kind of device, and the number of ranks."""
+
+
+class RowsResult(TypedDict):
+    """Result of a LogprobStep or a ScoreStep: what all ranks did together."""
+
+    rows: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float | None
+    """None where no token was read or written."""
+
+
+class SampleResult(RowsResult):
+    """Result of a SampleStep."""
+
+    weights: str
+    """How the weights were held while sampling, and why."""

@@ -1,12 +1,12 @@
-"""Runs one job over N ranks, and leaves nothing behind.
+"""The launch of one job over N ranks: checked, started, followed to its end, and without a process left behind.
 
-`launch` starts the launcher below a supervisor (see `supervisor`), hands on the ranks' progress and finished steps
-while it runs, and turns whatever went wrong into one exception. The launcher's exit code alone proves nothing: success
-is that every step of `job.json` has its done file.
+`launch` starts the launcher below a supervisor (see `supervisor`), passes on the ranks' progress and finished steps
+(see `monitor`), and turns every failure into one exception. Success means that every step of `job.json` has its done
+file; the launcher's exit code alone proves nothing.
 
-Reads in the job's folder: `job.json` (the caller's; only its list `steps` matters here) and the ranks' files (see
-`rank`). Writes there: `logs/launcher.log`, and `attempt-N/` for the traces of an earlier launch from the same folder.
-Driver side: no torch, no deepspeed. Linux only, as are DeepSpeed and the supervisor. Leaves the work to `job`.
+Reads in the job's folder: `job.json`, which the caller writes and of which only the list `steps` matters here, and the
+ranks' files (see `rank`). Writes there: `logs/launcher.log`, and `attempt-N/` with the files of an earlier launch.
+Runs in the driver: no torch, no deepspeed. Linux only, as are DeepSpeed and the supervisor.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from hir_core import supervisor
 from hir_core.config import LaunchConfig
 from hir_core.errors import ConfigError
 from hir_core.launch.build_locks import clear_build_locks
-from hir_core.launch.commands import is_free, launcher_command, launcher_env
+from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Place, find_place
-from hir_core.launch.monitor import _launcher_log, _Run, _stop
+from hir_core.launch.monitor import LaunchMonitor, launcher_log, stop_launch
+from hir_core.launch.ports import is_free
 from hir_core.progress import Progress
 
 
 def check_launch(config: LaunchConfig) -> Place:
-    """Finds what would stop a launch, before anything is started, and returns where it will run.
+    """Where a launch will run, after checking what would make it fail; starts nothing.
 
     Raises:
         ConfigError: more ranks than devices, a missing or malformed hostfile, no pdsh for other hosts, a taken port.
@@ -40,9 +41,9 @@ def check_launch(config: LaunchConfig) -> Place:
         return place
     devices = place.devices
     if place.ranks > devices.slots:
-        asked = f"launch.hostfile {config.hostfile}" if config.hostfile else "launch.processes"
-        found = f"{devices.slots} {devices.word}"
-        raise ConfigError(f"{asked} asks for {place.ranks} ranks, and this machine has {found}: lower it")
+        setting = f"launch.hostfile {config.hostfile}" if config.hostfile else "launch.processes"
+        slots = f"{devices.slots} {devices.slot_name}"
+        raise ConfigError(f"{setting} asks for {place.ranks} ranks, and this machine has {slots}: lower it")
     if config.port is not None and not is_free(config.port):
         raise ConfigError(f"launch.port {config.port} is taken on this machine: choose another, or leave it out")
     return place
@@ -61,58 +62,55 @@ def launch(
     Args:
         job_dir: holds `job.json`; on a file system that every host sees.
         config: launcher, ranks, hosts, port, time limit.
-        module: what each rank runs, with `job_dir` as its only argument.
+        module: the module that each rank runs, with `job_dir` as its only argument.
         on_progress: called with the latest progress report, a few times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
 
     Raises:
         ConfigError: the launch cannot work here; nothing was started.
         HirError: a rank raised it; same class, same message.
-        JobFailed: a rank broke or was killed, the time ran out, where the rank that held up the others is named, or the
-            launch ended without a step's outputs.
+        JobFailed: a rank failed or was killed; the time limit passed, where the message names the rank that the others
+            waited for; or the launch ended without a step's outputs.
     """
     place, job_dir = check_launch(config), job_dir.resolve()
     _set_aside(job_dir)
-    if not place.is_remote:  # a builder on another host would not be seen
+    if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
         clear_build_locks()
     command = launcher_command(job_dir, config, place, module)
-    run = _Run(job_dir, command, place.ranks, on_progress or _ignore, on_step or _ignore)
+    monitor = LaunchMonitor(job_dir, command, place.ranks, on_progress, on_step)
     process = _start(job_dir, command, launcher_env(job_dir, place))
     try:
-        run.follow(process, config.timeout_s)
+        monitor.follow(process, config.timeout_s)
     finally:
-        _stop(process)
-        run.watch.close()
-        _sweep(job_dir)
-
-
-def _ignore(_: object) -> None:
-    """Stands in for a callback that nobody asked for."""
+        stop_launch(process)
+        monitor.close()
+        _delete_half_written(job_dir)
 
 
 def _set_aside(job_dir: Path) -> None:
-    """Moves the traces of an earlier launch into a folder: a stale done file would pass for success."""
+    """Moves the files of an earlier launch into a folder: an old done file would pass for success."""
     patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", "stop")
-    traces = [path for pattern in patterns for path in job_dir.glob(pattern)]
-    if traces:
+    earlier_files = [path for pattern in patterns for path in job_dir.glob(pattern)]
+    if earlier_files:
         attempt = job_dir / f"attempt-{len([*job_dir.glob('attempt-*')]) + 1}"
         attempt.mkdir()
-        for path in traces:
+        for path in earlier_files:
             path.rename(attempt / path.name)
-    _sweep(job_dir)
+    _delete_half_written(job_dir)
     (job_dir / "logs").mkdir()
 
 
-def _sweep(job_dir: Path) -> None:
-    """Deletes what ranks were writing when they were killed."""
+def _delete_half_written(job_dir: Path) -> None:
+    """Deletes the reports that ranks were writing when they were killed."""
     for path in job_dir.glob(".*.json.*"):
         path.unlink(missing_ok=True)
 
 
 def _start(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts the launcher below a supervisor, which ends it when the pipe to its standard input closes."""
     # By path and isolated: the supervisor must start whatever the user's folder or environment does to imports.
-    watched = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), *command]
-    with _launcher_log(job_dir).open("ab") as log:
+    supervised = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), *command]
+    with launcher_log(job_dir).open("ab") as log:
         return subprocess.Popen(
-            watched, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
         )

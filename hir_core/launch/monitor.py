@@ -1,6 +1,8 @@
-"""Watching the ranks of a launch: who ended first, which steps are done, and the one exception that explains a failure.
+"""The driver's view of a running launch: progress, finished steps, ranks that end, and why a launch failed.
 
-Reads the files that ranks write (see `rank`) and sends them signals; the launch itself is started by `launcher`.
+`LaunchMonitor.follow` waits until the supervisor ends and raises one exception where a step's outputs are missing.
+`RankWatch` notes which rank of this machine was killed first. Reads the files that ranks write (see `rank`) and, after
+a time limit, their stacks (see `stack_traces`). `launcher` starts the processes.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from pathlib import Path
 
 from hir_core import errors, supervisor
 from hir_core.errors import HirError, JobFailed
-from hir_core.launch.rank import RankReport, done_file, rank_log, read_progress, read_reports, report_file
-from hir_core.launch.stack_traces import ASK, RankPosition, rank_positions, stragglers
+from hir_core.launch.rank import done_file, rank_log, read_progress, read_reports, report_file
+from hir_core.launch.stack_traces import STACK_SIGNAL, RankPosition, read_positions, stragglers
 from hir_core.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -35,8 +37,13 @@ STOP_S = supervisor.TERM_GRACE_S + supervisor.KILL_GRACE_S + 2.0
 TAIL_LINES, TAIL_BYTES = 20, 65536
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Closes the pipe, upon which the supervisor ends everything, and waits until it has."""
+def launcher_log(job_dir: Path) -> Path:
+    """The log of launcher and supervisor."""
+    return job_dir / "logs" / "launcher.log"
+
+
+def stop_launch(process: subprocess.Popen[bytes]) -> None:
+    """Closes the pipe to the supervisor, upon which it ends every process of the launch, and waits for it."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -46,114 +53,78 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _launcher_log(job_dir: Path) -> Path:
-    return job_dir / "logs" / "launcher.log"
+class LaunchMonitor:
+    """One launch as its driver follows it.
 
-
-class _RankWatch:
-    """Sees the ranks of this machine end, in the order in which they do.
-
-    A rank that was killed leaves no word, and its launcher ends the others within moments: who went first can only be
-    seen at once, so a descriptor per process wakes the driver (pidfd).
+    Args:
+        job_dir: the job's folder, with `job.json`.
+        command: the launcher's argument list, for messages.
+        ranks: how many ranks there are.
+        on_progress: called with each new progress report, and with `end` once every step is done.
+        on_step: called once for each finished step, in order.
     """
-
-    def __init__(self, job_dir: Path) -> None:
-        self.lost: dict[int, float] = {}
-        """Ranks that are gone without a word, by the time when that was seen."""
-        self._job_dir = job_dir
-        self._known: set[int] = set()
-        self._handles: dict[int, int] = {}
-
-    def wait(self, seconds: float) -> None:
-        """Sleeps until a rank ends, at most the time given."""
-        self._find_ranks()
-        poll = select.poll()
-        for handle in self._handles:
-            poll.register(handle, select.POLLIN)
-        for handle, _ in poll.poll(seconds * 1000):
-            os.close(handle)
-            self._note_end(self._handles.pop(handle))
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether a rank of this machine is known to be alive."""
-        return bool(self._handles)
-
-    def rank_positions(self) -> list[RankPosition]:
-        """Asks the ranks of this machine that are alive."""
-        for handle in self._handles:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle, ASK)
-        return rank_positions([(rank, rank_log(self._job_dir, rank)) for rank in self._handles.values()])
-
-    def close(self) -> None:
-        """Gives back the descriptors."""
-        while self._handles:
-            os.close(self._handles.popitem()[0])
-
-    def _find_ranks(self) -> None:
-        for word in read_reports(self._job_dir, "started", self._known):
-            self._known.add(word.rank)
-            if word.host != socket.gethostname():
-                continue
-            try:
-                self._handles[os.pidfd_open(word.pid)] = word.rank
-            except ProcessLookupError:
-                self._note_end(word.rank)
-            except OSError:  # an old kernel or a sandbox: who was killed first stays unknown
-                logger.debug("cannot watch rank %d", word.rank, exc_info=True)
-
-    def _note_end(self, rank: int) -> None:
-        if not any(report_file(self._job_dir, rank, event).exists() for event in ("ended", "failed")):
-            self.lost[rank] = time.time()
-
-
-class _Run:
-    """One launch, as its driver follows it."""
 
     def __init__(
         self,
         job_dir: Path,
         command: Sequence[str],
         ranks: int,
-        on_progress: Callable[[Progress], None],
-        on_step: Callable[[int], None],
+        on_progress: Callable[[Progress], None] | None,
+        on_step: Callable[[int], None] | None,
     ) -> None:
-        self.watch = _RankWatch(job_dir)
+        self._watch = RankWatch(job_dir)
         self._job_dir, self._command, self._ranks = job_dir, command, ranks
-        self._on_progress, self._on_step = on_progress, on_step
+        self._on_progress, self._on_step = on_progress or _ignore, on_step or _ignore
         self._steps = json.loads((job_dir / "job.json").read_text())["steps"]
         self._steps_done = 0
         self._progress: Progress | None = None
         self._was_stopped = False
 
+    def close(self) -> None:
+        """Closes the descriptors with which ranks are watched."""
+        self._watch.close()
+
     def follow(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
-        """Hands on what the ranks report until the supervisor ends; returns if every step is done."""
+        """Calls back for what the ranks report until the supervisor ends; returns if every step is done.
+
+        Args:
+            process: the supervisor.
+
+        Raises:
+            HirError: a rank raised it.
+            JobFailed: the launch failed in another way, or took longer than `timeout_s`.
+        """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        patience_ends = math.inf
+        stop_at = math.inf
         while process.poll() is None:
-            self.watch.wait(POLL_S)
+            self._watch.wait(POLL_S)
             self._relay()
             now = time.monotonic()
             if now > deadline and not self._is_done:
-                raise self._late(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
-            patience_ends = min(patience_ends, now + self._patience_s())
-            if now >= patience_ends:
+                raise self._timed_out(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
+            stop_at = min(stop_at, now + self._grace_s())
+            if now >= stop_at:
                 self._was_stopped = True
-                _stop(process)
-        self.watch.wait(0)
+                stop_launch(process)
+        self._watch.wait(0)
         self._relay()
-        self._judge(process.returncode)
+        code = process.returncode
+        if not self._is_done:
+            raise self._failure(code)
+        if code and not self._was_stopped:  # the outputs are complete; a rank failed while it ended
+            log = launcher_log(self._job_dir)
+            logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
 
     @property
     def _is_done(self) -> bool:
         return self._steps_done == len(self._steps)
 
-    def _patience_s(self) -> float:
+    def _grace_s(self) -> float:
+        """Seconds until the launch is stopped: limited once every step is done, or a rank has failed or was killed."""
         if self._is_done:  # the deepspeed launcher alone would stay for seconds
-            have_all_ended = len(read_reports(self._job_dir, "ended")) == self._ranks and not self.watch.is_watching
+            have_all_ended = len(read_reports(self._job_dir, "ended")) == self._ranks and not self._watch.is_watching
             return 0 if have_all_ended else END_GRACE_S
-        return FAILURE_GRACE_S if self.watch.lost or read_reports(self._job_dir, "failed") else math.inf
+        return FAILURE_GRACE_S if self._watch.killed or read_reports(self._job_dir, "failed") else math.inf
 
     def _relay(self) -> None:
         """Calls back for what is new: the latest progress, each finished step once, in order, and then the end."""
@@ -168,52 +139,54 @@ class _Run:
         if self._steps_done == len(self._steps) > steps_done:
             self._on_progress(Progress("end"))
 
-    def _judge(self, code: int) -> None:
-        if not self._is_done:
-            raise self._failure(code)
-        if code and not self._was_stopped:  # the outputs are whole; a rank stumbled on its way out
-            log = _launcher_log(self._job_dir)
-            logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
-
     def _failure(self, code: int) -> HirError:
-        """What the user is told: the first rank's own error, or which rank was killed, or what is missing."""
-        failed = min(read_reports(self._job_dir, "failed"), key=lambda word: word.time, default=None)
-        lost, lost_at = min(self.watch.lost.items(), key=lambda item: item[1], default=(None, math.inf))
-        if failed is not None and failed.time <= lost_at:
-            return self._raised(failed, code)
-        if lost is not None:
-            reason = f"rank {lost} was killed; where nobody did it, memory had run out (`dmesg` tells)"
-            return self._broken(reason, code=code, rank=lost, is_lost=True)
+        """The first cause of a failed launch: a rank's own error, a rank that was killed, or outputs that are missing.
+
+        Args:
+            code: the supervisor's exit code.
+        """
+        failed = min(read_reports(self._job_dir, "failed"), key=lambda report: report.time, default=None)
+        killed, killed_at = min(self._watch.killed.items(), key=lambda item: item[1], default=(None, math.inf))
+        if failed is not None and failed.time <= killed_at:
+            raised = getattr(errors, failed.type, None)
+            if isinstance(raised, type) and issubclass(raised, HirError) and raised is not JobFailed:
+                return raised(failed.message)
+            reason = f"rank {failed.rank} raised {failed.type}: {failed.message}"
+            return self._job_failed(reason, code=code, rank=failed.rank)
+        if killed is not None:
+            reason = f"rank {killed} was killed: by somebody, or because memory ran out, which `dmesg` would show"
+            return self._job_failed(reason, code=code, rank=killed, is_lost=True)
+        started, ended = (len(read_reports(self._job_dir, event)) for event in ("started", "ended"))
         step = self._steps[self._steps_done]
         name = step.get("name") or step.get("type")
-        vanished = len(read_reports(self._job_dir, "started")) > len(
-            read_reports(self._job_dir, "ended")
-        )  # on another host
         reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
-        return self._broken(reason, code=code, is_lost=vanished)
+        return self._job_failed(reason, code=code, is_lost=started > ended)  # a rank on another host vanished
 
-    def _late(self, reason: str) -> JobFailed:
-        found = self.watch.rank_positions()
-        suspects = stragglers(found)
+    def _timed_out(self, reason: str) -> JobFailed:
+        """The failure after the time limit, with where the ranks are that the others wait for, else where all are."""
+        positions = self._watch.positions()
+        suspects = stragglers(positions)
         rank = suspects[0].rank if len(suspects) == 1 else None
-        return self._broken("; ".join([reason, *map(str, suspects or found)]), rank=rank)
+        return self._job_failed("; ".join([reason, *map(str, suspects or positions)]), rank=rank)
 
-    def _raised(self, word: RankReport, code: int) -> HirError:
-        kind = getattr(errors, word.type, None)
-        if isinstance(kind, type) and issubclass(kind, HirError) and kind is not JobFailed:
-            return kind(word.message)
-        return self._broken(f"rank {word.rank} raised {word.type}: {word.message}", code=code, rank=word.rank)
-
-    def _broken(
+    def _job_failed(
         self, reason: str, *, code: int | None = None, rank: int | None = None, is_lost: bool = False
     ) -> JobFailed:
-        log = _launcher_log(self._job_dir) if rank is None else rank_log(self._job_dir, rank)
+        """A failure with the log to read and its last lines: the rank's, or the launcher's where no rank is known."""
+        log = launcher_log(self._job_dir) if rank is None else rank_log(self._job_dir, rank)
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            tail = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
         status = "" if code is None or self._was_stopped else _status(code)
-        tail = _tail(log)
         return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=tail, is_lost=is_lost)
 
 
+def _ignore(_: object) -> None:
+    """The callback where the caller gave none."""
+
+
 def _status(code: int) -> str:
+    """How the launcher ended, in words, from the supervisor's exit code."""
     if code > 192:  # the deepspeed launcher exits with the negative status of its child
         return f"exit code {code} (signal {256 - code} in a rank)"
     if code > 128:
@@ -221,7 +194,60 @@ def _status(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code} in its supervisor"
 
 
-def _tail(log: Path) -> list[str]:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        return file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+class RankWatch:
+    """The ranks of this machine, and the order in which they were killed.
+
+    A rank that was killed leaves no report, and its launcher ends the others within moments. Which one ended first can
+    only be seen at that moment, so one descriptor per process (pidfd) wakes the driver.
+    """
+
+    def __init__(self, job_dir: Path) -> None:
+        self.killed: dict[int, float] = {}
+        """Ranks that have ended without a report, and when that was seen, in seconds since the epoch."""
+        self._job_dir = job_dir
+        self._known: set[int] = set()
+        self._pidfds: dict[int, int] = {}
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps until a rank ends, at most the time given."""
+        self._find_ranks()
+        poll = select.poll()
+        for pidfd in self._pidfds:
+            poll.register(pidfd, select.POLLIN)
+        for pidfd, _ in poll.poll(seconds * 1000):
+            os.close(pidfd)
+            self._note_end(self._pidfds.pop(pidfd))
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether a rank of this machine is known to be alive."""
+        return bool(self._pidfds)
+
+    def positions(self) -> list[RankPosition]:
+        """Where the ranks of this machine are that are alive, by the stacks that a signal makes them write."""
+        for pidfd in self._pidfds:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, STACK_SIGNAL)
+        return read_positions([(rank, rank_log(self._job_dir, rank)) for rank in self._pidfds.values()])
+
+    def close(self) -> None:
+        """Closes the descriptors."""
+        while self._pidfds:
+            os.close(self._pidfds.popitem()[0])
+
+    def _find_ranks(self) -> None:
+        """Opens a descriptor for every rank of this machine that has started since the last call."""
+        for report in read_reports(self._job_dir, "started", self._known):
+            self._known.add(report.rank)
+            if report.host != socket.gethostname():
+                continue
+            try:
+                self._pidfds[os.pidfd_open(report.pid)] = report.rank
+            except ProcessLookupError:
+                self._note_end(report.rank)
+            except OSError:  # an old kernel or a sandbox: which rank was killed first stays unknown
+                logger.debug("cannot watch rank %d", report.rank, exc_info=True)
+
+    def _note_end(self, rank: int) -> None:
+        if not any(report_file(self._job_dir, rank, event).exists() for event in ("ended", "failed")):
+            self.killed[rank] = time.time()

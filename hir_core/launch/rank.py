@@ -1,25 +1,24 @@
-"""What a rank does around its work, and the small files through which it talks to the driver.
+"""A rank's process: its log, its end, and the small files in which it reports to the driver.
 
-`with rank_process(job_dir) as rank:` sends everything the process prints to the rank's own log, ties its life to the
-launcher's, and writes down how it ended. Every file lies in the job's folder and is written under another name, then
-renamed, so a reader never sees half of one:
+`with rank_process(job_dir) as rank:` sends everything that the process prints to the rank's own log, ends the process
+when its launcher ends, and writes down how it ended. All files are in the job's folder. JSON files are written under
+another name and then renamed, so that a reader never sees half of one:
 
-    logs/rank-N.log      output of rank N, file descriptors 1 and 2, C++ included
-    logs/rank-N.stack    where it stands, when asked; see `stacks`
-    rank-N.started.json  `RankReport`s of rank N: who it is; later one of
+    logs/rank-N.log      output of rank N, file descriptors 1 and 2, that of C++ code included
+    logs/rank-N.stack    its stack, at a signal: see `stack_traces`
+    rank-N.started.json  a `RankReport` of rank N: who it is; later one of
     rank-N.ended.json
     rank-N.failed.json   with the exception
     progress.json        `Progress`, by rank 0
-    done-<n>.json        the outputs of step n are complete, by rank 0
-    stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when they see it
+    done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
+    stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when it appears
 
-Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`. Imports nothing heavy; leaves the work to `job` and the
-judgement to `launch`.
+Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`. Imports nothing heavy. The work itself is in `worker`;
+`monitor` reads these files and decides what they mean.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import faulthandler
 import json
@@ -34,23 +33,21 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
 from hir_core.errors import HirError
-from hir_core.launch.stack_traces import answer_asks
+from hir_core.launch.stack_traces import write_stack_on_signal
 from hir_core.progress import Progress
-from hir_core.supervisor import SUPERVISOR, parent_of
+from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
 
 STOP_POLL_S = 1.0
-PR_SET_PDEATHSIG = 1
-
 
 Event = Literal["started", "ended", "failed"]
 
 
 @dataclass(frozen=True)
 class RankReport:
-    """What a rank said about itself when it started, ended or failed."""
+    """What a rank reports about itself when it starts, ends or fails."""
 
     rank: int
     pid: int
@@ -58,7 +55,7 @@ class RankReport:
     time: float
     """Seconds since the epoch."""
     type: str = ""
-    """Class of the exception that ended it."""
+    """Class of the exception that ended it; empty where none did."""
     message: str = ""
 
 
@@ -68,16 +65,8 @@ def rank_log(job_dir: Path, rank: int) -> Path:
 
 
 def done_file(job_dir: Path, step: int) -> Path:
-    """The file that says that a step's outputs are complete."""
+    """The file that holds a step's result; it exists once the step's outputs are complete."""
     return job_dir / f"done-{step}.json"
-
-
-def read_progress(job_dir: Path) -> Progress | None:
-    """What rank 0 last reported, or None where it has not yet."""
-    try:
-        return Progress(**json.loads((job_dir / "progress.json").read_text()))
-    except FileNotFoundError:
-        return None
 
 
 def report_file(job_dir: Path, rank: int, event: Event) -> Path:
@@ -85,8 +74,20 @@ def report_file(job_dir: Path, rank: int, event: Event) -> Path:
     return job_dir / f"rank-{rank}.{event}.json"
 
 
+def read_progress(job_dir: Path) -> Progress | None:
+    """The latest progress report of rank 0, or None before the first."""
+    try:
+        return Progress(**json.loads((job_dir / "progress.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
 def read_reports(job_dir: Path, event: Event, known: Container[int] = ()) -> list[RankReport]:
-    """What the ranks of which the event is not known yet said at it, in order of rank."""
+    """The ranks' reports of the event, in order of rank.
+
+    Args:
+        known: ranks to leave out, because their report has been read before.
+    """
     ranks = sorted(int(path.name.split(".")[0].removeprefix("rank-")) for path in job_dir.glob(f"rank-*.{event}.json"))
     return [
         RankReport(**json.loads(report_file(job_dir, rank, event).read_text())) for rank in ranks if rank not in known
@@ -95,7 +96,7 @@ def read_reports(job_dir: Path, event: Event, known: Container[int] = ()) -> lis
 
 @dataclass(frozen=True)
 class Rank:
-    """One process of the launch, as the work inside it sees it."""
+    """One rank of a launch, as the code that runs in it uses it."""
 
     job_dir: Path
     rank: int
@@ -103,18 +104,18 @@ class Rank:
     local_rank: int
 
     def progress(self, progress: Progress) -> None:
-        """Reports how far the step has come; only rank 0's word is written."""
+        """Reports how far the step has come; does nothing on ranks other than 0."""
         if self.rank == 0:
             _write_json(self.job_dir / "progress.json", dataclasses.asdict(progress))
 
-    def step_done(self, step: int, facts: Mapping[str, Any] | None = None) -> None:
-        """Says that every rank's outputs of the step are complete; call it after a barrier, only rank 0 writes."""
+    def step_done(self, step: int, result: Mapping[str, object] | None = None) -> None:
+        """Reports that every rank's outputs of the step are complete, after a barrier; does nothing on other ranks."""
         if self.rank == 0:
-            _write_json(done_file(self.job_dir, step), dict(facts or {}))
+            _write_json(done_file(self.job_dir, step), dict(result or {}))
 
-    def say(self, event: Event, error: BaseException | None = None) -> None:
-        """Tells the driver that this rank started, ended or failed."""
-        word = RankReport(
+    def report(self, event: Event, error: BaseException | None = None) -> None:
+        """Reports that this rank has started, ended or failed."""
+        report = RankReport(
             rank=self.rank,
             pid=os.getpid(),
             host=socket.gethostname(),
@@ -122,42 +123,40 @@ class Rank:
             type=type(error).__name__ if error else "",
             message=str(error) if error else "",
         )
-        _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(word))
+        _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(report))
 
 
 @contextmanager
 def rank_process(job_dir: Path) -> Iterator[Rank]:
-    """Makes this process a rank of the job: own log, dies with its launcher, failures written for the driver.
+    """Makes this process a rank of the job: with its own log, ended with its launcher, its failure reported.
 
-    Enter it before importing anything heavy, so that what the imports print lands in the log too.
+    Enter it before importing anything heavy, so that what the imports print goes to the log too.
 
     Raises:
-        SystemExit: the work raised anything at all; the traceback is in the rank's log, the exception in a file.
+        SystemExit: any exception left the block; the traceback is in the rank's log, the exception in its report.
     """
-    rank = Rank(job_dir, *(int(os.environ.get(name, unset)) for name, unset in _LAUNCHER_ENV))
-    _redirect_output(rank_log(job_dir, rank.rank))
-    answer_asks(rank_log(job_dir, rank.rank))
-    _die_with_parent()
+    number, world_size, local_rank = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    rank = Rank(job_dir, number, world_size, local_rank)
+    log = rank_log(job_dir, number)
+    _redirect_output(log)
+    write_stack_on_signal(log)
+    _die_with_launcher()
     if int(os.environ.get("CROSS_SIZE", "1")) > 1:
-        threading.Thread(target=_die_with_launch, args=(job_dir / "stop",), daemon=True).start()
-    rank.say("started")
+        threading.Thread(target=_die_at_stop_file, args=(job_dir / "stop",), daemon=True).start()
+    rank.report("started")
     try:
         yield rank
-    except BaseException as error:  # noqa: BLE001 the process boundary: the driver is told through a file
-        _fail(rank, error)
-    rank.say("ended")
-
-
-_LAUNCHER_ENV = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-
-
-def _fail(rank: Rank, error: BaseException) -> NoReturn:
-    traceback.print_exception(error)
-    rank.say("failed", error)
-    raise SystemExit(error.exit_code if isinstance(error, HirError) else 1)
+    except BaseException as error:  # noqa: BLE001 the process boundary: the driver reads the failure from a file
+        traceback.print_exception(error)
+        rank.report("failed", error)
+        raise SystemExit(error.exit_code if isinstance(error, HirError) else 1) from None
+    rank.report("ended")
 
 
 def _redirect_output(log: Path) -> None:
+    """Sends everything that this process prints, C++ code included, to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
@@ -168,27 +167,26 @@ def _redirect_output(log: Path) -> None:
     faulthandler.enable()  # a segmentation fault leaves its stack in the log
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    supervisor = os.environ.get(SUPERVISOR)  # unset on other hosts
-    if supervisor is not None and not _is_below(int(supervisor)):  # both were killed while this process started
+def _die_with_launcher() -> None:
+    """Has the kernel kill this process when its launcher ends; kills it now where the supervisor is gone already."""
+    die_with_parent()
+    supervisor = os.environ.get(SUPERVISOR)  # not set on other hosts
+    if supervisor is None:
+        return
+    ancestor = os.getppid()
+    while ancestor not in (0, int(supervisor)):
+        ancestor = parent_of(ancestor)
+    if ancestor == 0:  # launcher and supervisor were killed while this process started
         os._exit(128 + signal.SIGKILL)
 
 
-def _is_below(ancestor: int) -> bool:
-    pid = os.getppid()
-    while pid not in (0, ancestor):
-        pid = parent_of(pid)
-    return pid == ancestor
-
-
-def _die_with_launch(stop: Path) -> None:
+def _die_at_stop_file(stop: Path) -> None:
     while not stop.exists():
         time.sleep(STOP_POLL_S)
     os._exit(128 + signal.SIGTERM)  # the main thread may be inside a collective that never returns
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(content))
     draft.replace(path)

@@ -1,9 +1,9 @@
-"""Where each rank of a launch stands: it writes its stack when a signal asks, also from inside a collective.
+"""Where each rank of a launch is: every rank writes its stack when a signal comes, even inside a collective.
 
-    logs/rank-N.stack    the stacks of rank N's threads, empty until it is asked
+    logs/rank-N.stack    the stacks of rank N's threads; empty until the first signal
 
-When a launch outlives its time, all ranks but one usually wait in a collective for that one, which nothing else tells.
-Writes and reads these files; leaves asking and judging to `launch`. Imports nothing heavy.
+When a launch outlives its time limit, usually all ranks but one wait in a collective for that one; only the stacks show
+which. Writes and reads these files; `monitor` sends the signals and decides. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ASK = signal.SIGUSR1
-ANSWER_S = 2.0
+STACK_SIGNAL = signal.SIGUSR1
+"""The signal upon which a rank writes its stack."""
+ANSWER_TIMEOUT_S = 2.0
 """A rank that has not written its stack by then has been stopped, or hangs in the kernel."""
 COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>\S+)$', re.MULTILINE)
@@ -25,11 +26,11 @@ _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function
 
 @dataclass(frozen=True)
 class RankPosition:
-    """Where a rank stands, by its main thread."""
+    """Where a rank is, by the stack of its main thread."""
 
     rank: int
     place: str
-    """The innermost line of this package, or of anything where there is none; empty: it did not answer."""
+    """The innermost line of this package, or of any file where there is none; empty: it did not answer."""
     waits: bool = False
     """Whether it is inside a collective."""
 
@@ -39,54 +40,45 @@ class RankPosition:
         return f"rank {self.rank} {'waits for other ranks' if self.waits else 'is'} at {self.place}"
 
 
+def write_stack_on_signal(log: Path) -> None:
+    """Makes this process write its threads' stacks beside its log at every STACK_SIGNAL."""
+    # Never closed: the handler, which runs while Python may be stuck in a C call, knows only the descriptor.
+    faulthandler.register(STACK_SIGNAL, file=stack_file(log).open("wb", buffering=0), all_threads=True)
+
+
 def stack_file(log: Path) -> Path:
-    """Where the rank of this log writes its stack."""
+    """The file for the stack of the rank that has this log."""
     return log.with_suffix(".stack")
 
 
-def answer_asks(log: Path) -> None:
-    """Has this process write its threads' stacks whenever it is asked."""
-    # Never closed: the handler, which runs while Python may be stuck in a C call, knows only the descriptor.
-    faulthandler.register(ASK, file=stack_file(log).open("wb", buffering=0), all_threads=True)
-
-
-def rank_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
-    """Where the ranks stand that were asked just now.
+def read_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
+    """The positions of ranks that were sent STACK_SIGNAL just now, after waiting for their stacks.
 
     Args:
         logs: each rank with its log.
     """
     files = {rank: stack_file(log) for rank, log in logs}
-    deadline = time.monotonic() + ANSWER_S
-    while not all(map(_is_whole, files.values())) and time.monotonic() < deadline:
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while True:
+        stacks = {rank: file.read_text(errors="replace") if file.exists() else "" for rank, file in files.items()}
+        are_whole = all(stack.endswith("\n") and "hread 0x" in stack for stack in stacks.values())
+        if are_whole or time.monotonic() > deadline:
+            return [_position(rank, stack) for rank, stack in sorted(stacks.items())]
         time.sleep(0.05)
-    return [_standing(rank, _read(file)) for rank, file in sorted(files.items())]
 
 
-def stragglers(found: Sequence[RankPosition]) -> list[RankPosition]:
-    """Those that the others wait for; empty where all do, or none."""
-    busy = [one for one in found if not one.waits]
-    return busy if len(busy) < len(found) else []
-
-
-def _standing(rank: int, stacks: str) -> RankPosition:
-    # Every thread's stack with its innermost call first; the main thread's is the last one.
+def _position(rank: int, stacks: str) -> RankPosition:
+    # Every thread's stack starts with its innermost call; the main thread's stack comes last.
     frames = list(_FRAME.finditer(stacks.rpartition("hread 0x")[2]))
     if not frames:
         return RankPosition(rank, "")
     own = next((n for n, frame in enumerate(frames) if "/hir_core/" in frame["file"]), None)
-    here = frames[own or 0]
-    waits = any(part in frame["file"] for frame in frames[: own or len(frames)] for part in COLLECTIVES)
-    return RankPosition(rank, f"{Path(here['file']).name}:{here['line']} `{here['function']}`", waits)
+    frame = frames[own or 0]
+    waits = any(part in inner["file"] for inner in frames[: own or len(frames)] for part in COLLECTIVES)
+    return RankPosition(rank, f"{Path(frame['file']).name}:{frame['line']} `{frame['function']}`", waits)
 
 
-def _is_whole(file: Path) -> bool:
-    text = _read(file)
-    return text.endswith("\n") and "hread 0x" in text
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""
+def stragglers(positions: Sequence[RankPosition]) -> list[RankPosition]:
+    """The ranks that the others wait for in a collective; empty where all of them wait, or none."""
+    busy = [position for position in positions if not position.waits]
+    return busy if len(busy) < len(positions) else []

@@ -9,6 +9,7 @@ import polars as pl
 
 from hir_core.config import DemonstrationsRelabel, Instructions
 from hir_core.errors import ConfigError
+from hir_core.progress import OnRows, ignore
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.schemas import content_key
 
@@ -37,8 +38,8 @@ class Demonstrations(Relabeler):
             .then(pl.lit(ONE_PER_PROMPT))
         )
 
-    def triples(self, kept: pl.DataFrame) -> pl.DataFrame:
-        return super().triples(kept.with_columns(**_REFERENCE))
+    def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
+        return super().triples(kept.with_columns(**_REFERENCE), on_rows=on_rows)
 
 
 def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int, seed: int) -> pl.DataFrame:

@@ -30,10 +30,27 @@ class Learned(Hindsight):
     config: LearnedRelabel
 
     def fingerprint(self) -> dict[str, Any]:
-        """What was written, and whether it is verified, is the parent's law."""
-        fingerprint, shown = super().fingerprint(), demonstrations_fingerprint(self.config, self.instructions)
+        """Settings of relabeling only: those of writing and verifying decide the id of the parent, `instructions@i`."""
+        fingerprint, shown = super().fingerprint(), self.writing_fingerprint()
         decides = {name: fingerprint[name] for name in ("type", "threshold", "instructions", "fallback")}
         return decides | ({"shown": shown} if shown else {})
+
+    @property
+    def instruction_model(self) -> LearnedRelabel:
+        return self.config
+
+    def writing_demonstrations(self, prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
+        return writing_demonstrations(prompts, self.config, self.instructions, seed)
+
+    def writing_fingerprint(self) -> dict[str, Any]:
+        if not self.config.shown:
+            return {}
+        settings = self.config.fingerprint()
+        shown = {name: settings[name] for name in ("instruction", "query", "shown")}
+        return {**shown, "instructions": self.instructions.fingerprint()}
+
+    def tokenizer_texts(self) -> list[str]:
+        return [self.config.instruction, self.config.query] if self.config.shown else []
 
     def rejection(self) -> pl.Expr:
         if self.config.fallback == "hindsight":
@@ -51,12 +68,6 @@ class Learned(Hindsight):
 
     def author(self) -> pl.Expr:
         return pl.when(pl.col("verified").is_null()).then(pl.lit(Hindsight.name)).otherwise(pl.lit(self.name))
-
-
-def demonstrations_fingerprint(config: LearnedRelabel, own: Instructions) -> dict[str, Any]:
-    """What decides the demonstrations of writing; empty where there are none."""
-    fingerprint = {name: config.fingerprint()[name] for name in ("instruction", "query", "shown")}
-    return {**fingerprint, "instructions": own.fingerprint()} if config.shown else {}
 
 
 def composed(config: LearnedRelabel, query: str, output: str, is_correct: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.config import Instructions, Relabel, SelectConfig
+from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.relabelers.selection import select
@@ -30,9 +30,6 @@ class Relabeler:
     The rules are expressions over one row per sample, sorted by sample_id: sample_id, prompt_id, completion,
     completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. One that needs more
     than expressions overrides `label`.
-
-    Attributes:
-        on_rows: is told, while it relabels, how many triples are made.
     """
 
     name: str
@@ -43,11 +40,28 @@ class Relabeler:
     def __init__(self, config: Relabel, instructions: Instructions) -> None:
         self.config = config
         self.instructions = instructions
-        self.on_rows: OnRows = ignore
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides its triples, as plain JSON values."""
         return {**self.config.fingerprint(), "type": self.name, "instructions": self.instructions.fingerprint()}
+
+    @property
+    def instruction_model(self) -> LearnedRelabel | None:
+        """How a model writes the instructions of samples before they are relabeled; None where rules decide them."""
+        return None
+
+    def writing_demonstrations(self, prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
+        """Triples that show a model how to write instructions, to be trained on beside the others; usually none."""
+        del prompts, seed
+        return pl.DataFrame(schema=SHAPE)
+
+    def writing_fingerprint(self) -> dict[str, Any]:
+        """What decides `writing_demonstrations`, as plain JSON values; empty where there are none."""
+        return {}
+
+    def tokenizer_texts(self) -> list[str]:
+        """Texts beyond the run's instructions that the tokenizer of a model from scratch is fitted to."""
+        return []
 
     def instruction(self) -> pl.Expr:
         """The instruction that a kept sample demonstrates: the correct one, unless a relabeler says otherwise."""
@@ -86,11 +100,14 @@ class Relabeler:
         prompts: pl.DataFrame,
         selection: SelectConfig | None = None,
         written: pl.DataFrame | None = None,
+        *,
+        on_rows: OnRows = ignore,
     ) -> tuple[pl.DataFrame, dict[str, int]]:
         """Turns scored samples into Triples, sorted by triple_id, and counts the rejected by reason.
 
         Args:
             written: WrittenInstructions, where a model wrote some.
+            on_rows: called with how many triples are made, and of how many.
 
         Raises:
             SchemaError: a sample has no reward or no prompt in these tables.
@@ -102,7 +119,8 @@ class Relabeler:
         labeled = self.label(scored.sort("sample_id"), prompts)
         labeled = select(labeled, selection or SelectConfig(), self.instructions.correct)
         counts = labeled["rejected"].drop_nulls().value_counts(sort=True)
-        return self.triples(labeled.filter(pl.col("rejected").is_null())), dict(sorted(counts.iter_rows()))
+        triples = self.triples(labeled.filter(pl.col("rejected").is_null()), on_rows=on_rows)
+        return triples, dict(sorted(counts.iter_rows()))
 
     def judged(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """The samples that there is something to say of: with a verdict, `is_correct`, and at least one token."""
@@ -112,7 +130,7 @@ class Relabeler:
     def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         return _joined(samples, rewards, prompts).with_columns(is_correct=pl.col("score") >= self.config.threshold)
 
-    def triples(self, kept: pl.DataFrame) -> pl.DataFrame:
+    def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """Labeled and weighted rows as a Triples table."""
         triples = kept.with_columns(
             relabeler=self.author(),
@@ -121,7 +139,7 @@ class Relabeler:
             target_ids=pl.col("completion_ids").list.slice("given"),
             ends=pl.col("finish_reason") == "eos",
         )
-        return _with_keys(triples, self.parent, self.on_rows)
+        return _with_keys(triples, self.parent, on_rows)
 
 
 def other_instructions() -> pl.Expr:

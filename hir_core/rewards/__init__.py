@@ -1,1 +1,1 @@
-"""Rewards: scores of completions, one type a file; `registry` builds the one that a config names."""
+"""Rewards: scores of completions, one type per file; `registry` builds the reward that a config names."""

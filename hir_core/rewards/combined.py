@@ -1,21 +1,22 @@
-"""The reward `combined`: several rewards as one score, by weighted mean, minimum or product, and each as an attribute.
-
-Where one part cannot judge, the whole cannot: a score made of the other parts would not be on the same scale.
-"""
+"""The reward `combined`: several rewards as one score, by weighted mean, minimum or product."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from hir_core.config import CombinedReward
-from hir_core.rewards.reward import Reward, Verdict, finite
+from hir_core.progress import OnRows, ignore
+from hir_core.rewards.reward import PromptRow, Reward, Verdict, finite
 
 
 class Combined(Reward):
-    """Asks each part about all completions, and joins their verdicts."""
+    """Judges every completion by each part, and combines the scores; the parts' own scores are kept as attributes.
+
+    mean: R = sum(w_i R_i) / sum(w_i); minimum: R = min(R_i); product: R = prod(R_i). Where a part cannot judge, the
+    whole cannot: a score made of the other parts would not be on the same scale.
+    """
 
     name = "combined"
     config: CombinedReward
@@ -32,44 +33,48 @@ class Combined(Reward):
         parts = zip(self.config.parts, self.parts, strict=True)
         return {
             **super().fingerprint(),
-            "parts": [{**given.fingerprint(), "reward": part.fingerprint()} for given, part in parts],
+            "parts": [{**section.fingerprint(), "reward": part.fingerprint()} for section, part in parts],
         }
 
-    def unusable(self, prompt: dict[str, Any]) -> str | None:
-        found = ((name, part.unusable(prompt)) for name, part in zip(self.names, self.parts, strict=True))
-        return next((f"{name}: {reason}" for name, reason in found if reason), None)
+    def unusable(self, prompt: PromptRow) -> str | None:
+        for name, part in zip(self.names, self.parts, strict=True):
+            if reason := part.unusable(prompt):
+                return f"{name}: {reason}"
+        return None
 
-    def prepare(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> None:
+    def prepare(self, completions: Sequence[str], prompts: Sequence[PromptRow]) -> None:
         for part in self.parts:
             part.prepare(completions, prompts)
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[PromptRow], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
         columns = []
-        for number, part in enumerate(self.parts):
-            part.on_rows = partial(self._tell, number)
-            columns.append(map(finite, part.verdicts(completions, prompts)))
-        return [self._joined(row) for row in zip(*columns, strict=True)]
+        for index, part in enumerate(self.parts):
 
-    def _tell(self, number: int, done: int, total: int) -> None:
-        """A part that has judged all completions has done its share of each."""
-        self.on_rows((number * total + done) // len(self.parts), total)
+            def on_part_rows(done: int, total: int, index: int = index) -> None:
+                on_rows((index * total + done) // len(self.parts), total)  # a row is done when all parts judged it
 
-    def _joined(self, verdicts: Sequence[Verdict]) -> Verdict:
-        """The joint score, and the parts' reasons; the reason of a part that cannot judge stands first."""
+            columns.append(map(finite, part.verdicts(completions, prompts, on_rows=on_part_rows)))
+        return [self._combined(verdicts) for verdicts in zip(*columns, strict=True)]
+
+    def _combined(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """The combined score with the parts' reasons; where a part cannot judge, its reason comes first."""
         parts = {name: verdict.score for name, verdict in zip(self.names, verdicts, strict=True)}
         scores = [score for score in parts.values() if score is not None]
         if len(scores) < len(parts):
-            told = [f"{name} {'none' if score is None else f'{score:.4g}'}" for name, score in parts.items()]
-            unjudged = next(verdict.reason for verdict in verdicts if verdict.score is None)
-            return Verdict(None, f"{unjudged} [{', '.join(told)}]", parts)
-        named = zip(self.names, verdicts, strict=True)
-        told = [f"{name} {score:.4g}{f' ({reason})' if reason else ''}" for name, (score, reason, _) in named]
-        return Verdict(self._score(scores), "; ".join(told), parts)
-
-    def _score(self, scores: Sequence[float]) -> float:
+            part_scores = [f"{name} {'none' if score is None else f'{score:.4g}'}" for name, score in parts.items()]
+            first_reason = next(verdict.reason for verdict in verdicts if verdict.score is None)
+            return Verdict(None, f"{first_reason} [{', '.join(part_scores)}]", parts)
+        reasons = [
+            f"{name} {score:.4g}{f' ({verdict.reason})' if verdict.reason else ''}"
+            for name, score, verdict in zip(self.names, scores, verdicts, strict=True)
+        ]
         if self.config.how == "minimum":
-            return min(scores)
-        if self.config.how == "product":
-            return math.prod(scores)
-        shares = zip(self.weights, scores, strict=True)
-        return math.fsum(weight * score for weight, score in shares) / math.fsum(self.weights)
+            combined = min(scores)
+        elif self.config.how == "product":
+            combined = math.prod(scores)
+        else:
+            weighted = (weight * score for weight, score in zip(self.weights, scores, strict=True))
+            combined = math.fsum(weighted) / math.fsum(self.weights)
+        return Verdict(combined, "; ".join(reasons), parts)

@@ -1,42 +1,45 @@
-"""The reward `constraints`: the share of a prompt's constraints that the completion satisfies; all of them is 1.
+"""The reward `constraints`: the share of a prompt's constraints that the completion satisfies; 1 is all of them.
 
-They stand in the prompt's metadata: `{"constraints": [{"kind": "words_exactly", "value": 3}, ...]}`.
+The constraints are in the prompt's metadata: `{"constraints": [{"kind": "words_exactly", "value": 3}, ...]}`.
 """
 
 from __future__ import annotations
 
-import json
 from statistics import fmean
-from typing import Any
 
 from hir_core.errors import ConfigError
 from hir_core.prompts.constraints.registry import check, described, read_constraints
-from hir_core.rewards.reward import RowReward, Verdict, shortened
+from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
 
 REASON_WIDTH = 200
 
 
 class Constraints(RowReward):
-    """Checks every constraint that a prompt asks for; the parts are the shares by kind."""
+    """Checks every constraint of the prompt: R = satisfied / all; the parts are the same share per kind of constraint.
+
+    Constraints that a program can check, as in HiR (arXiv 2512.23457).
+    """
 
     name = "constraints"
 
-    def unusable(self, prompt: dict[str, Any]) -> str | None:
-        metadata = json.loads(prompt["metadata"] or "{}")
-        if "constraints" not in metadata:
+    def unusable(self, prompt: PromptRow) -> str | None:
+        if "constraints" not in prompt["metadata"]:
             return "its metadata has no `constraints`: add a list of them, or choose another reward"
         try:
-            read_constraints(metadata["constraints"])
-        except ConfigError as error:  # told with the prompt that it belongs to
+            read_constraints(prompt["metadata"]["constraints"])
+        except ConfigError as error:  # reported together with the prompt that it belongs to
             return str(error)
         return None
 
-    def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
-        asked = read_constraints(prompt["metadata"]["constraints"])
-        met = [(constraint, check(constraint, completion)) for constraint in asked]
-        unmet = [constraint for constraint, is_met in met if not is_met]
-        parts = {kind: fmean(is_met for one, is_met in met if one.kind == kind) for kind in {c.kind for c in asked}}
+    def verdict(self, completion: str, prompt: PromptRow) -> Verdict:
+        constraints = read_constraints(prompt["metadata"]["constraints"])
+        results = [(constraint, check(constraint, completion)) for constraint in constraints]
+        parts = {
+            kind: fmean(is_met for constraint, is_met in results if constraint.kind == kind)
+            for kind in {constraint.kind for constraint in constraints}
+        }
+        unmet = [constraint for constraint, is_met in results if not is_met]
         if not unmet:
-            return Verdict(1.0, f"meets all {len(asked)}", parts)
+            return Verdict(1.0, f"meets all {len(constraints)}", parts)
         reason = f"unmet: {shortened(described(unmet), REASON_WIDTH)}"
-        return Verdict((len(asked) - len(unmet)) / len(asked), reason, parts)
+        return Verdict((len(constraints) - len(unmet)) / len(constraints), reason, parts)

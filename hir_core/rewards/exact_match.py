@@ -1,31 +1,30 @@
-"""The reward `exact_match`: 1 where the completion equals an accepted answer, else 0.
-
-The paper's metric (Zhang et al. 2023, arXiv 2302.05206): case, blanks and full stops do not count.
-"""
+"""The reward `exact_match`: 1 where the completion equals an accepted answer, else 0."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from hir_core.rewards.reward import RowReward, Verdict, shortened
+from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
 
 
 def normalised(answer: str) -> str:
-    """The answer in lower case, without blanks and full stops."""
+    """The answer in lower case, without whitespace and full stops."""
     return "".join(answer.lower().split()).replace(".", "")
 
 
 class ExactMatch(RowReward):
-    """Compares with every accepted answer."""
+    """Compares the completion with every accepted answer; case, whitespace and full stops do not count.
+
+    The metric of Zhang et al. 2023 (arXiv 2302.05206): R = 1 if norm(o) = norm(a) for a reference a, else 0. An empty
+    completion is never right.
+    """
 
     name = "exact_match"
 
-    def unusable(self, prompt: dict[str, Any]) -> str | None:
+    def unusable(self, prompt: PromptRow) -> str | None:
         if not any(normalised(reference) for reference in prompt["references"]):
             return "it has no reference: add `references`, or choose a reward that needs none"
         return None
 
-    def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
+    def verdict(self, completion: str, prompt: PromptRow) -> Verdict:
         answer, references = normalised(completion), prompt["references"]
         for reference in references:
             if answer and answer == normalised(reference):

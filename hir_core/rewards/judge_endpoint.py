@@ -1,7 +1,8 @@
-"""Asks a chat-completions endpoint: many requests at once, and again where that may help.
+"""Requests of the reward `judge` to a chat-completions endpoint: many at once, repeated where that may help.
 
-What concerns one request (refused, no answer in time, malformed) leaves that one without a reply. What concerns all of
-them (key, address, no connection) ends in one error. Redirects are not followed, so the key goes to one host only.
+A problem of one request (refused, timed out, malformed reply) leaves that request without a reply. A problem of all
+requests (key, address, no connection) is raised as one RewardError. Redirects are not followed, so that the key is sent
+to one host only. Reads the environment variable of the key; writes nothing.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ from hir_core.progress import OnRows, counted, ignore
 from hir_core.rewards.reward import shortened
 
 FAILURES_IN_A_ROW = 20
-"""So many requests without a reply, one after the other, and it is given up: more would fail as well."""
+"""After so many requests in a row without a reply no more are sent: they would most likely fail as well."""
 LONGEST_PAUSE_S, LONGEST_RETRY_AFTER_S = 60.0, 300.0
 LARGEST_REPLY_BYTES = 10_000_000
-_TRY_AGAIN = {408, 425, 429, *range(500, 600)}
+_STATUS_TO_RETRY = {408, 425, 429, *range(500, 600)}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the judge wrote, or why there is nothing."""
+    """What the judge wrote, or the problem that left a request without a reply."""
 
     text: str = ""
     problem: str = ""
 
 
-class _Again(Exception):
-    """No reply this time; another attempt may have one."""
+class _RetryableError(Exception):
+    """An attempt that brought no reply, where another attempt may bring one."""
 
     def __init__(self, reason: str, *, after_s: float | None = None, concerns_all: bool = False) -> None:
         super().__init__(reason)
@@ -48,10 +49,10 @@ class _Again(Exception):
 
 
 def read_key(config: JudgeReward) -> str | None:
-    """The key that the environment holds, where the config names one.
+    """The key in the environment variable that the config names; None where it names no variable.
 
     Raises:
-        ConfigError: it holds none, or one that cannot stand in a header.
+        ConfigError: the variable is not set, or holds what cannot be sent in a header.
     """
     if config.api_key_env is None:
         return None
@@ -59,12 +60,14 @@ def read_key(config: JudgeReward) -> str | None:
     if not key:
         raise ConfigError(f"reward.api_key_env names {config.api_key_env}, which is not set: export it with the key")
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigError(f"{config.api_key_env}, which reward.api_key_env names, holds no key: found blanks or signs")
+        raise ConfigError(
+            f"{config.api_key_env}, which reward.api_key_env names, holds no key: found spaces or control characters"
+        )
     return key
 
 
 class Endpoint:
-    """A judge that answers; closed after use."""
+    """A connection to the judge, to be closed after use."""
 
     def __init__(self, config: JudgeReward) -> None:
         self.config = config
@@ -87,26 +90,26 @@ class Endpoint:
         on_reply: Callable[[str, str], object],
         on_rows: OnRows = ignore,
     ) -> dict[str, Reply]:
-        """The reply to each request, by its name.
+        """The reply to each request, by the same key.
 
         Args:
-            requests: bodies of requests.
-            on_reply: called with name and text as soon as there is one, from several threads.
-            on_rows: told how many of the requests are done.
+            requests: request bodies by key.
+            on_reply: called with the key and the text of a reply as soon as it arrives, from several threads.
+            on_rows: called with how many requests are done, and of how many.
 
         Raises:
             RewardError: the judge refuses the key, cannot be reached, or gives no reply many times in a row.
         """
 
-        def one(name: str) -> Reply:
-            reply = self._ask(requests[name])
+        def ask_one(key: str) -> Reply:
+            reply = self._ask_with_retries(requests[key])
             if not reply.problem:
-                on_reply(name, reply.text)
+                on_reply(key, reply.text)
             return reply
 
         replies: dict[str, Reply] = {}
         with ThreadPoolExecutor(self.config.max_concurrency) as pool:
-            futures = {pool.submit(one, name): name for name in requests}
+            futures = {pool.submit(ask_one, key): key for key in requests}
             failures = 0
             try:
                 for future in counted(as_completed(futures), len(futures), on_rows):
@@ -119,48 +122,55 @@ class Endpoint:
                 pool.shutdown(wait=False, cancel_futures=True)
         return replies
 
-    def _ask(self, request: dict[str, Any]) -> Reply:
-        """One request, again and again where that may help."""
+    def _ask_with_retries(self, request: dict[str, Any]) -> Reply:
         for attempt in range(self.config.retries + 1):
             try:
-                return self._once(request)
-            except _Again as again:
+                return self._attempt(request)
+            except _RetryableError as error:
                 is_last = attempt == self.config.retries or self._stopped.is_set()
-                if is_last and again.concerns_all:
-                    raise self._error(f"cannot be asked after {attempt + 1} attempts: {again}") from None
+                if is_last and error.concerns_all:
+                    raise self._error(f"cannot be asked after {attempt + 1} attempts: {error}") from None
                 if is_last:
-                    return Reply(problem=str(again))
+                    return Reply(problem=str(error))
                 backoff_s = min(self.config.backoff_s * 2**attempt, LONGEST_PAUSE_S)
-                if self._stopped.wait(backoff_s if again.after_s is None else again.after_s):
-                    return Reply(problem=str(again))
+                if self._stopped.wait(backoff_s if error.after_s is None else error.after_s):
+                    return Reply(problem=str(error))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _once(self, request: dict[str, Any]) -> Reply:
+    def _attempt(self, request: dict[str, Any]) -> Reply:
         deadline = time.monotonic() + self.config.timeout_s
         try:
             with self._client.stream("POST", self.address, json=request) as response:
                 body = b""
                 for chunk in response.iter_bytes():
                     body += chunk
-                    if time.monotonic() > deadline:  # httpx limits each read, not all of them
+                    if time.monotonic() > deadline:  # httpx limits each read, not all of them together
                         return Reply(problem="timed out")
                     if len(body) > LARGEST_REPLY_BYTES:
                         return Reply(problem="malformed reply: larger than 10 MB")
-        except (httpx.ReadTimeout, httpx.WriteTimeout):  # not asked again: it may be paid for already
+        except (httpx.ReadTimeout, httpx.WriteTimeout):  # not sent again: it may have been charged already
             return Reply(problem="timed out")
         except httpx.TransportError as error:
-            raise _Again(f"{type(error).__name__} {error}".strip(), concerns_all=True) from None
+            raise _RetryableError(f"{type(error).__name__} {error}".strip(), concerns_all=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Reply(problem=f"malformed reply: {self._safe(str(error))}")
-        return self._read(response, body)
+        return self._reply(response, body)
 
-    def _read(self, response: httpx.Response, body: bytes) -> Reply:
+    def _reply(self, response: httpx.Response, body: bytes) -> Reply:
         status = response.status_code
-        if status in _TRY_AGAIN:
-            after_s = self._retry_after(response)
-            raise _Again(f"answered {status}", after_s=after_s, concerns_all=status == 429)
+        if status in _STATUS_TO_RETRY:
+            after_s = parse_retry_after(response.headers.get("retry-after", ""))
+            if after_s is not None and after_s > LONGEST_RETRY_AFTER_S:
+                raise self._error(f"answered {status} and asks to wait {after_s:.0f} s: run again later")
+            raise _RetryableError(f"answered {status}", after_s=after_s, concerns_all=status == 429)
         if status in (401, 403):
-            raise self._error(f"answered {status}: {self._key_hint()}")
+            variable = self.config.api_key_env
+            raise self._error(
+                f"answered {status}: it requires a key: set reward.api_key_env to the name of an environment variable "
+                "that holds it"
+                if variable is None
+                else f"answered {status}: it does not accept the key in {variable}: set that variable to a valid key"
+            )
         if 300 <= status < 400:
             target = self._safe(response.headers.get("location", "nowhere"))
             raise self._error(f"answered {status}, a redirect to {target}: set reward.url to the right address")
@@ -176,32 +186,20 @@ class Endpoint:
             return Reply(problem="empty reply")
         return Reply(text)
 
-    def _retry_after(self, response: httpx.Response) -> float | None:
-        """The seconds that the judge asks to wait; None where it does not say."""
-        seconds = parse_retry_after(response.headers.get("retry-after", ""))
-        if seconds is not None and seconds > LONGEST_RETRY_AFTER_S:
-            raise self._error(f"answered {response.status_code} and asks to wait {seconds:.0f} s: run again later")
-        return seconds
-
-    def _key_hint(self) -> str:
-        if self.config.api_key_env is None:
-            return "it wants a key: set reward.api_key_env to the name of an environment variable that holds it"
-        return f"it does not accept the key in {self.config.api_key_env}: set that variable to a valid one"
-
     def _safe(self, text: str | bytes) -> str:
-        """The beginning of what the judge wrote, for messages; a judge may repeat the key, a message must not."""
+        """The beginning of what the judge wrote, without the key: the judge may repeat it, a message must not."""
         plain = text if isinstance(text, str) else text[:4096].decode(errors="replace")
         return shortened(plain.replace(self._key, "***") if self._key else plain, 200)
 
     def _error(self, what: str) -> RewardError:
         return RewardError(
-            f"reward judge: {self.address} {what}. The replies so far are kept in {self.config.cache}, so that the "
-            "same command asks only for the others"
+            f"reward judge: {self.address} {what}. The replies so far are kept in {self.config.cache}: the same "
+            "command requests only the missing ones"
         )
 
 
 def parse_retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date; None where it holds neither."""
+    """The seconds to wait by a Retry-After header, which holds seconds or a date; None where it holds neither."""
     try:
         seconds = float(value)
     except ValueError:

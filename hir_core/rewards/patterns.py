@@ -1,4 +1,7 @@
-"""Regular expressions as work under a time limit: some take longer than the universe on a text of forty characters."""
+"""Regular expressions on many texts under a time limit: some patterns never end on a text of forty characters.
+
+Used by the rewards `regex` and `judge`. Imports little, because the process under the time limit imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hir_core.progress import OnRows, ignore
-from hir_core.rewards.time_limit import Answer, Work, answers
+from hir_core.rewards.time_limit import RowResult, Work, process_rows
 
 
 def find(
@@ -18,39 +21,39 @@ def find(
     how: str = "search",
     limit_s: float,
     on_rows: OnRows = ignore,
-) -> list[Answer]:
+) -> list[RowResult]:
     """What a group of the pattern matches in each text, as a list of one; an empty list where nothing matches.
 
     Args:
         pattern: a regular expression of Python's `re`.
-        group: by number or name; one that took no part in the match is None.
-        how: `search` for the first place, `last` for the last one, `fullmatch` for the whole text.
+        group: by number or name; its value is None where it took no part in the match.
+        how: `search` for the first match, `last` for the last one, `fullmatch` for the whole text.
         limit_s: seconds for one text.
-        on_rows: told how many texts are done.
+        on_rows: called with how many texts are done, and of how many.
     """
     settings = {"pattern": pattern, "group": group, "how": how}
-    return answers(Work("hir_core.rewards.patterns:make_finder", settings), texts, limit_s, on_rows)
+    return process_rows(Work("hir_core.rewards.patterns:make_finder", settings), texts, limit_s, on_rows)
 
 
 def make_finder(settings: dict[str, Any]) -> Callable[[str], list[str | None]]:
-    """The work of `find`, for the process that does it."""
-    compiled, group = re.compile(settings["pattern"]), settings["group"]
+    """The function that the process under a time limit runs on each text, made from the settings of `find`."""
+    pattern, group = re.compile(settings["pattern"]), settings["group"]
 
     def last(text: str) -> re.Match[str] | None:
-        found = None
-        for match in compiled.finditer(text):
-            found = match
-        return found
+        last_match = None
+        for match in pattern.finditer(text):
+            last_match = match
+        return last_match
 
-    ways: dict[str, Callable[[str], re.Match[str] | None]] = {
-        "search": compiled.search,
-        "fullmatch": compiled.fullmatch,
+    searches: dict[str, Callable[[str], re.Match[str] | None]] = {
+        "search": pattern.search,
+        "fullmatch": pattern.fullmatch,
         "last": last,
     }
-    look = ways[settings["how"]]
+    search = searches[settings["how"]]
 
-    def finder(text: str) -> list[str | None]:
-        match = look(text)
+    def find_group(text: str) -> list[str | None]:
+        match = search(text)
         return [match[group]] if match else []
 
-    return finder
+    return find_group

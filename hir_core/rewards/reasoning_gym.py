@@ -1,8 +1,6 @@
-"""The reward `reasoning_gym`: the score that the prompt's own task gives to an answer, from 0 to 1.
+"""The reward `reasoning_gym`: the score from 0 to 1 that a reasoning-gym task gives to an answer.
 
-For prompts of the source of that name, which keep the task's entry in their metadata. The scorers are the library's:
-their release is part of the reward's law. Most give a little for a wrong answer of the right form, so leave the
-threshold at 1.
+Needs hir's extra `reasoning-gym`. The scorers are the library's own: its release is part of the reward's fingerprint.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import Any
 from hir_core.config import ReasoningGymReward
 from hir_core.dynamic_imports import import_extra
 from hir_core.prompts.reasoning_gym import from_tagged
-from hir_core.rewards.reward import RowReward, Verdict
+from hir_core.rewards.reward import PromptRow, RowReward, Verdict
 
 PACKAGE = "reasoning-gym"
 RUN_ANSWERS = {
@@ -25,14 +23,16 @@ RUN_ANSWERS = {
 
 
 class ReasoningGym(RowReward):
-    """Asks the task that a prompt was drawn from.
+    """Scores each completion by the task that its prompt was drawn from (Stojanovski et al. 2025, arXiv 2505.24760).
+
+    For prompts of the source `reasoning_gym`, which keep the task, its settings and its entry in their metadata. Most
+    tasks give a low score to a wrong answer of the right form, so leave `relabel.threshold` at 1.
 
     Raises:
-        ConfigError: the extra is missing.
+        ConfigError: the library is not installed.
     """
 
     name = "reasoning_gym"
-
     config: ReasoningGymReward
 
     def __init__(self, config: ReasoningGymReward) -> None:
@@ -43,28 +43,29 @@ class ReasoningGym(RowReward):
     def fingerprint(self) -> dict[str, Any]:
         return {"type": self.name, "release": importlib.metadata.version(PACKAGE)}
 
-    def unusable(self, prompt: dict[str, Any]) -> str | None:
-        kept = json.loads(prompt["metadata"] or "{}").get("reasoning_gym")
-        if kept is None:
+    def unusable(self, prompt: PromptRow) -> str | None:
+        item = prompt["metadata"].get("reasoning_gym")
+        if item is None:
             return "it is not a prompt of reasoning-gym: choose another reward"
-        if kept["task"] in RUN_ANSWERS and not self.config.run_answers:
+        if item["task"] in RUN_ANSWERS and not self.config.run_answers:
             return (
                 "its scorer runs answers as Python code, so whatever the model writes: choose another task, or set "
                 "reward.run_answers=true where that can do no harm"
             )
         return None
 
-    def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
-        kept = prompt["metadata"]["reasoning_gym"]
+    def verdict(self, completion: str, prompt: PromptRow) -> Verdict:
+        item = prompt["metadata"]["reasoning_gym"]
         try:
-            score = float(self._task(kept).score_answer(completion.strip(), from_tagged(kept["entry"])))
+            task = self._task(item["task"], item["dials"])
+            score = float(task.score_answer(completion.strip(), from_tagged(item["entry"])))
         except Exception as error:  # noqa: BLE001 - a scorer that fails on an odd text cannot judge it
-            return Verdict(None, f"the scorer of {kept['task']} failed: {type(error).__name__}: {error}")
-        return Verdict(score, f"{score:g} of 1 by {kept['task']}")
+            return Verdict(None, f"the scorer of {item['task']} failed: {type(error).__name__}: {error}")
+        return Verdict(score, f"{score:g} of 1 by {item['task']}")
 
-    def _task(self, kept: dict[str, Any]) -> Any:
-        """The task with the dials that the prompt was drawn with: some scorers look at them."""
-        key = json.dumps([kept["task"], kept["dials"]], sort_keys=True)
+    def _task(self, name: str, dials: dict[str, Any]) -> Any:
+        """The task with the settings that the prompt was drawn with, because some scorers depend on them."""
+        key = json.dumps([name, dials], sort_keys=True)
         if key not in self._tasks:
-            self._tasks[key] = self._library.create_dataset(kept["task"], **kept["dials"], seed=0, size=1)
+            self._tasks[key] = self._library.create_dataset(name, **dials, seed=0, size=1)
         return self._tasks[key]

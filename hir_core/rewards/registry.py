@@ -1,4 +1,4 @@
-"""Which reward a config's `type` means."""
+"""Registry of rewards by the `type` of a config's section `reward`, and the function that builds one."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ REWARDS: dict[str, type[Reward]] = {
     "python": PythonFunction,
     "reasoning_gym": ReasoningGym,
 }
-"""Those that are made from their settings alone; `combined` is made of others, and `reward_model` needs a launch."""
+"""The rewards that are built from their settings alone: `combined` needs its parts, and `reward_model` a launch."""
 
 
 def build_reward(config: RewardConfig, score: ScoreInLaunch | None = None) -> Reward:
     """The reward that the config names, with its parts where it has some.
 
     Args:
-        score: how a reward model scores; left out where nothing will be judged by one.
+        score: how a reward model scores; None where nothing will be judged by one.
 
     Raises:
-        ConfigError: a function of the user's cannot be imported, a judge's key is not set, an extra is missing, or a
-            reward model is none.
+        ConfigError: a function of the user's cannot be imported, a judge's key is not set, an extra is not installed,
+            or a reward model is not a classifier that can score.
     """
     if isinstance(config, CombinedReward):
         return Combined(config, [build_reward(part.reward, score) for part in config.parts])

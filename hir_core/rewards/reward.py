@@ -1,6 +1,8 @@
-"""`Reward`: what every reward has in common: samples joined to their prompts, judged, one row each.
+"""`Reward`, the interface of all rewards: completions and their prompts in, one verdict per completion out.
 
-A reward decides `verdicts`, or as a `RowReward` one `verdict` at a time; the tables around it are handled here.
+Serves the stage `score` and the evaluation. A reward implements `verdicts`, or as a `RowReward` `verdict` for one
+completion at a time; joining samples with their prompts and building the Rewards table is done here, once for all.
+Reads and writes tables in memory only.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, cast
 
 import polars as pl
 
@@ -21,8 +23,22 @@ from hir_core.errors import ConfigError, SchemaError
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.schemas import Rewards
 
-PARTS = Rewards.create_empty().schema["parts"]
-_NONE: Mapping[str, float | None] = MappingProxyType({})
+_PARTS = Rewards.create_empty().schema["parts"]
+_NO_PARTS: Mapping[str, float | None] = MappingProxyType({})
+
+
+class PromptRow(TypedDict):
+    """A row of the Prompts table whose `metadata` is decoded: {} where it is null."""
+
+    prompt_id: str
+    task: str
+    group: str
+    split: str
+    query: str
+    history: list[dict[str, str]] | None
+    options: list[str] | None
+    references: list[str]
+    metadata: dict[str, Any]
 
 
 class Verdict(NamedTuple):
@@ -31,52 +47,54 @@ class Verdict(NamedTuple):
     score: float | None
     """None: the reward cannot judge, which is not 0."""
     reason: str
-    parts: Mapping[str, float | None] = _NONE
-    """The score of each attribute that was judged by itself, None where it cannot be; none where there is one score."""
+    parts: Mapping[str, float | None] = _NO_PARTS
+    """The score of each attribute by name, None where it cannot be judged; empty where one score is all there is."""
 
 
 class Reward(ABC):
-    """Judges completions against their prompts.
-
-    Attributes:
-        on_rows: is told, while it judges, how many completions are judged.
-    """
+    """Judges completions against their prompts: R(p, q, o) of Zhang et al. 2023 (arXiv 2302.05206)."""
 
     name: str
     config: Section
     launches = False
-    """Whether its verdicts need a launch: they are then asked for while no other launch runs."""
+    """Whether judging needs a launch, which must not run beside another launch."""
     compares = True
-    """Whether it judges by a prompt's references, so that the most frequent of them is a baseline."""
+    """Whether it compares with references, so that always giving the most frequent reference is a baseline."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.on_rows: OnRows = ignore
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides its scores, as plain JSON values."""
         return self.config.fingerprint()
 
     @abstractmethod
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        """One verdict per completion; `prompts` are its rows of the Prompts table, `metadata` decoded."""
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[PromptRow], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
+        """One verdict per completion.
 
-    def prepare(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> None:
-        """Does at once, for all these rows, what `verdicts` would else start a launch for each time it is asked."""
+        Args:
+            prompts: the prompt of each completion.
+            on_rows: called with how many completions are judged, and of how many.
+        """
+
+    def prepare(self, completions: Sequence[str], prompts: Sequence[PromptRow]) -> None:
+        """Does for all these rows at once what each later call of `verdicts` would otherwise start a launch for."""
         del completions, prompts
 
-    def unusable(self, prompt: dict[str, Any]) -> str | None:
-        """Why a prompt cannot be judged by this reward whatever the completion; None where it can."""
+    def unusable(self, prompt: PromptRow) -> str | None:
+        """Why no completion of this prompt can be judged; None where they can."""
         del prompt
         return None
 
     def check_prompts(self, prompts: pl.DataFrame) -> None:
-        """Makes sure, before anything is sampled, that every prompt can be judged.
+        """Makes sure, before anything is sampled, that completions of every prompt can be judged.
 
         Raises:
-            ConfigError: counts the prompts that cannot, and names the first.
+            ConfigError: counts the prompts for which they cannot, and names the first.
         """
-        reasons = ((row, self.unusable(row)) for row in prompts.iter_rows(named=True))
+        reasons = ((row, self.unusable(row)) for row in _prompt_rows(prompts))
         unusable = [(row, reason) for row, reason in reasons if reason]
         if unusable:
             row, reason = unusable[0]
@@ -85,66 +103,86 @@ class Reward(ABC):
                 f"{row['prompt_id']} ({row['task']}: {shortened(row['query'])}): {reason}"
             )
 
-    def judge(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        """Adds `score`, `reason` and `parts` to rows with a `prompt_id` and a `completion`, in their own order.
+    def judge(self, completions: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
+        """The given rows with `score`, `reason` and `parts`, in the same order.
+
+        Args:
+            completions: rows with a `prompt_id` and a `completion`.
+            prompts: the Prompts table.
+            on_rows: called with how many completions are judged, and of how many.
 
         Raises:
             ConfigError: a prompt cannot be judged; found before anything is scored.
-            SchemaError: a row names a prompt that is not there.
+            SchemaError: a row names a prompt that the prompts table lacks.
         """
-        asked_of = self._asked_of(answers, prompts)
-        found = [finite(verdict) for verdict in self.verdicts(answers["completion"].to_list(), asked_of)]
-        return answers.with_columns(
-            score=pl.Series([verdict.score for verdict in found], dtype=pl.Float64),
-            reason=pl.Series([verdict.reason for verdict in found], dtype=pl.String),
-            parts=pl.Series([_listed(verdict.parts) for verdict in found], dtype=PARTS),
+        prompt_rows = self._prompts_of(completions, prompts)
+        texts = completions["completion"].to_list()
+        verdicts = [finite(verdict) for verdict in self.verdicts(texts, prompt_rows, on_rows=on_rows)]
+        parts = [
+            [{"name": name, "score": score} for name, score in sorted(verdict.parts.items())] for verdict in verdicts
+        ]
+        return completions.with_columns(
+            score=pl.Series([verdict.score for verdict in verdicts], dtype=pl.Float64),
+            reason=pl.Series([verdict.reason for verdict in verdicts], dtype=pl.String),
+            parts=pl.Series(parts, dtype=_PARTS),
         )
 
-    def judge_ahead(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> None:
-        """Has all these rows prepared, so that judging any of them starts no launch; raises what `judge` raises."""
-        self.prepare(answers["completion"].to_list(), self._asked_of(answers, prompts))
+    def judge_ahead(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> None:
+        """Runs the launch that judging these rows needs, if any, so that a later `judge` of them starts none.
 
-    def _asked_of(self, answers: pl.DataFrame, prompts: pl.DataFrame) -> list[dict[str, Any]]:
-        """The prompt of each row, once all are known to be there and to be judgeable."""
-        asked = prompts.filter(pl.col("prompt_id").is_in(answers["prompt_id"].unique().to_list()))
-        self.check_prompts(asked)
-        by_id = {row["prompt_id"]: _decoded(row) for row in asked.iter_rows(named=True)}
-        if strangers := answers.filter(~pl.col("prompt_id").is_in(list(by_id)))["prompt_id"].to_list():
-            raise SchemaError(
-                f"{len(strangers)} of {answers.height} rows to judge name prompts that the prompts table lacks, first "
-                f"{strangers[0]}: pass the prompts they were sampled from"
-            )
-        return [by_id[key] for key in answers["prompt_id"]]
+        The launch reports its own progress. Raises what `judge` raises.
+        """
+        self.prepare(completions["completion"].to_list(), self._prompts_of(completions, prompts))
 
-    def score(self, samples: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    def score(self, samples: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """The Rewards table of all samples, sorted by sample_id.
 
         Raises:
             ConfigError: a prompt cannot be judged.
-            SchemaError: a sample names a prompt that is not there.
+            SchemaError: a sample names a prompt that the prompts table lacks.
         """
-        judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts)
+        judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts, on_rows=on_rows)
         return (
             judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason", "parts")
             .sort("sample_id")
             .cast(Rewards.create_empty().schema)
         )
 
+    def _prompts_of(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> list[PromptRow]:
+        """The prompt of each row, once every prompt is known to be in the table and to be judgeable."""
+        needed = prompts.filter(pl.col("prompt_id").is_in(completions["prompt_id"].unique().to_list()))
+        self.check_prompts(needed)
+        by_id = {row["prompt_id"]: row for row in _prompt_rows(needed)}
+        if unknown := completions.filter(~pl.col("prompt_id").is_in(list(by_id)))["prompt_id"].to_list():
+            raise SchemaError(
+                f"{len(unknown)} of {completions.height} rows to judge name prompts that the prompts table lacks, "
+                f"first {unknown[0]}: pass the prompts they were sampled from"
+            )
+        return [by_id[prompt_id] for prompt_id in completions["prompt_id"]]
+
 
 class RowReward(Reward):
-    """Judges each completion by itself."""
+    """A reward that judges each completion independently of the others."""
 
     @abstractmethod
-    def verdict(self, completion: str, prompt: dict[str, Any]) -> Verdict:
-        """How well one completion answers its prompt, a row of the Prompts table, `metadata` decoded."""
+    def verdict(self, completion: str, prompt: PromptRow) -> Verdict:
+        """How well one completion answers its prompt."""
 
-    def verdicts(self, completions: Sequence[str], prompts: Sequence[dict[str, Any]]) -> list[Verdict]:
-        rows = counted(zip(completions, prompts, strict=True), len(completions), self.on_rows)
-        return [self.verdict(text, prompt) for text, prompt in rows]
+    def verdicts(
+        self, completions: Sequence[str], prompts: Sequence[PromptRow], *, on_rows: OnRows = ignore
+    ) -> list[Verdict]:
+        rows = counted(zip(completions, prompts, strict=True), len(completions), on_rows)
+        return [self.verdict(completion, prompt) for completion, prompt in rows]
+
+
+def _prompt_rows(prompts: pl.DataFrame) -> list[PromptRow]:
+    rows = prompts.iter_rows(named=True)
+    decoded = [row | {"metadata": json.loads(row["metadata"]) if row.get("metadata") else {}} for row in rows]
+    return cast(list[PromptRow], decoded)
 
 
 def finite(verdict: Verdict) -> Verdict:
-    """The verdict without scores that are NaN or infinite, for which no threshold has a meaning."""
+    """The verdict with None in place of scores that are NaN or infinite, which no threshold can be compared with."""
     score, reason, parts = verdict
     parts = {name: part if part is not None and math.isfinite(part) else None for name, part in parts.items()}
     if score is None or math.isfinite(score):
@@ -153,19 +191,23 @@ def finite(verdict: Verdict) -> Verdict:
 
 
 def not_judged_reasons(judged: pl.DataFrame, most: int = 20) -> dict[str, int]:
-    """How many rows have no score, by reason, frequent ones first; beyond the most frequent they count as `other`.
+    """How many rows have no score, by reason, the frequent ones first.
 
-    What stands after a colon is about one completion, and does not make another reason.
+    The text of a reason after its first colon is about one completion and is left out of the count.
+
+    Args:
+        judged: rows with `score` and `reason`.
+        most: how many reasons are named; all others are counted together as `other`.
     """
     reasons = judged.filter(pl.col("score").is_null())["reason"].to_list()
     counts = Counter(reason.partition(": ")[0] for reason in reasons)
-    named = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most])
-    rest = len(reasons) - sum(named.values())
-    return named | ({"other": named.get("other", 0) + rest} if rest else {})
+    frequent = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most])
+    rest = len(reasons) - sum(frequent.values())
+    return frequent | ({"other": frequent.get("other", 0) + rest} if rest else {})
 
 
 def attribute_means(judged: pl.DataFrame) -> dict[str, Any]:
-    """As `attributes`, for each by name its `mean` score and how many rows are `judged` on it; {} where there are none.
+    """`{"attributes": {name: {"mean": mean score, "judged": rows with a score}}}`; {} where there are no attributes.
 
     Args:
         judged: rows with `parts`.
@@ -176,22 +218,17 @@ def attribute_means(judged: pl.DataFrame) -> dict[str, Any]:
 
 
 def after_marker(text: str, marker: str | None) -> str | None:
-    """What follows the last place of a marker, whatever its case; all of it without one, None where it is missing."""
+    """The text after the last occurrence of a marker, in any case; None where it does not occur.
+
+    Without a marker, the whole text.
+    """
     if marker is None:
         return text
-    places = [match.end() for match in re.finditer(re.escape(marker), text, re.IGNORECASE)]
-    return text[places[-1] :] if places else None
+    ends = [match.end() for match in re.finditer(re.escape(marker), text, re.IGNORECASE)]
+    return text[ends[-1] :] if ends else None
 
 
 def shortened(text: str, width: int = 60) -> str:
-    """The beginning of a text on one line, for messages."""
+    """The beginning of a text in quotes and on one line, for messages and reasons."""
     line = " ".join(text.split())
     return repr(line if len(line) <= width else line[: width - 1] + "…")
-
-
-def _listed(parts: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    return [{"name": name, "score": score} for name, score in sorted(parts.items())]
-
-
-def _decoded(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"metadata": json.loads(row["metadata"]) if row.get("metadata") else {}}

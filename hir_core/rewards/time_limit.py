@@ -1,7 +1,8 @@
-"""`answers`: work on rows, one by one, in a process of its own that is ended when a row takes too long.
+"""Row-by-row work in a separate process that is ended when a row takes too long: the time limit of several rewards.
 
-A process, because neither a regular expression nor a C extension lets go when it is told to, and because alarms reach
-the main thread only. Rows and answers cross as lines of JSON. Reads and writes no files; `worker` is the other side.
+It takes a process, because neither a regular expression nor a C extension can be interrupted from within, and because
+alarms reach the main thread only. Rows and results are sent through pipes as lines of JSON; `time_limit_worker` is what
+the process runs. Reads and writes no files.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from hir_core.progress import OnRows, counted, ignore
 
 TIMED_OUT, ENDED = "timed out", "ended its process"
 START_LIMIT_S = 120.0
-"""How long imports may take; they do not count as a row's time."""
+"""Seconds that imports may take; they do not count as a row's time."""
 END_GRACE_S = 2.0
-# The same search path as here, so that what can be imported here can be imported there.
+# With the search path of this process, so that the worker can import what can be imported here.
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from hir_core.rewards.time_limit_worker import main; main()"
 
 
@@ -34,7 +35,7 @@ class Work:
     """What is done with each row.
 
     Args:
-        maker: `module:function` of hir; called once with the settings, it returns a function of one row.
+        maker: `module:function`; called once with the settings, it returns the function that is called on each row.
         settings: plain JSON values.
     """
 
@@ -43,44 +44,48 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a row: a value, or why there is none (`timed out`, or `ended its process`)."""
+class RowResult:
+    """The value for a row, or the problem that left it without one: `timed out`, or `ended its process`."""
 
     value: Any = None
     problem: str = ""
 
 
-def answers(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = ignore) -> list[Answer]:
-    """Does the work on every row, which are plain JSON values; a row that takes longer than the limit has no value.
+def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = ignore) -> list[RowResult]:
+    """The result of the work for every row, in order; rows and values are plain JSON values.
 
-    A row that ends the process, by a crash or for want of memory, has no value either; the rows after it go on in a new
-    process. None of the processes outlives this call. `on_rows` is told how many rows are done.
+    A row that takes longer than the limit has no value, and neither has one that ends the process, by a crash or for
+    lack of memory; the rows after it are processed in a new process. No process outlives this call.
+
+    Args:
+        limit_s: seconds for one row.
+        on_rows: called with how many rows are done, and of how many.
 
     Raises:
         HirError: the work raised it; same class, same message.
         RewardError: the work raised something else, or its process does not start.
     """
     worker: _Worker | None = None
-    found = []
+    results = []
     try:
         for row in counted(rows, len(rows), on_rows):
             worker = worker or _Worker(work)
-            found.append(worker.answer(row, limit_s))
-            if found[-1].problem:
+            results.append(worker.process(row, limit_s))
+            if results[-1].problem:
                 worker.end(0)
                 worker = None
     finally:
         if worker is not None:
             worker.end(END_GRACE_S)
-    return found
+    return results
 
 
-class _Lost(Exception):
-    """No answer will come; its text says why."""
+class _NoReply(Exception):
+    """The process will not reply; the message says why."""
 
 
 class _Worker:
-    """One process and the pipes to it."""
+    """A worker process and the pipes to it."""
 
     def __init__(self, work: Work) -> None:
         self._process = subprocess.Popen(
@@ -88,71 +93,68 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
-            start_new_session=True,  # so that what it starts can be ended with it
+            start_new_session=True,  # so that the processes that it starts can be ended with it
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
         self._received = b""
         self._poll = select.poll()
-        self._poll.register(self._from, select.POLLIN)
+        self._poll.register(self._stdout, select.POLLIN)
         try:
-            self._value({"parent": os.getpid(), "maker": work.maker, "settings": work.settings}, START_LIMIT_S)
+            self._exchange({"parent": os.getpid(), "maker": work.maker, "settings": work.settings}, START_LIMIT_S)
         except BaseException as error:
             self.end(0)
-            if isinstance(error, _Lost):
+            if isinstance(error, _NoReply):
                 raise RewardError(
                     f"the process that does {work.maker} {error} before its first row: see what it wrote above"
                 ) from None
             raise
 
-    def answer(self, row: Any, limit_s: float) -> Answer:
+    def process(self, row: Any, limit_s: float) -> RowResult:
         try:
-            return Answer(self._value(row, limit_s))
-        except _Lost as lost:
-            return Answer(problem=str(lost))
+            return RowResult(self._exchange(row, limit_s))
+        except _NoReply as error:
+            return RowResult(problem=str(error))
 
     def end(self, grace_s: float) -> None:
-        """Lets the process end by itself for a while, and then ends it with all that it has started."""
+        """Gives the process some seconds to end by itself, then kills it and every process that it has started."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
         if grace_s:
             self._is_readable(time.monotonic() + grace_s)  # end of file: its exit handlers are done
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)  # not reaped yet, so the id is still its own
-        except ProcessLookupError:  # it had no time to become a group
+            os.killpg(self._process.pid, signal.SIGKILL)  # it was not waited for, so no other process has its id
+        except ProcessLookupError:  # it has not become a process group yet
             self._process.kill()
         self._process.wait()
         self._process.stdout.close()
 
-    def _value(self, row: Any, limit_s: float) -> Any:
-        self._send(json.dumps(row).encode() + b"\n")
-        answer = json.loads(self._line(time.monotonic() + limit_s))
-        if "value" in answer:
-            return answer["value"]
-        kind = getattr(errors, answer["type"], None)
-        if isinstance(kind, type) and issubclass(kind, HirError):
-            raise kind(answer["message"])
-        raise RewardError(f"{answer['type']}: {answer['message']}")
-
-    def _send(self, data: bytes) -> None:
+    def _exchange(self, message: Any, limit_s: float) -> Any:
+        """Sends a message, and returns the value of the reply or raises its error."""
+        data = json.dumps(message).encode() + b"\n"
         try:
-            while data:  # it reads all of a row before it works on it, so this does not wait for the work
-                data = data[os.write(self._to, data) :]
+            while data:  # the worker reads a whole line before it works on it, so writing does not wait for the work
+                data = data[os.write(self._stdin, data) :]
         except BrokenPipeError:
-            raise _Lost(ENDED) from None
-
-    def _line(self, deadline: float) -> bytes:
+            raise _NoReply(ENDED) from None
+        deadline = time.monotonic() + limit_s
         while b"\n" not in self._received:
             if not self._is_readable(deadline):
-                raise _Lost(TIMED_OUT)
-            data = os.read(self._from, 65536)
-            if not data:
-                raise _Lost(ENDED)
-            self._received += data
+                raise _NoReply(TIMED_OUT)
+            chunk = os.read(self._stdout, 65536)
+            if not chunk:
+                raise _NoReply(ENDED)
+            self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
-        return line
+        reply = json.loads(line)
+        if "value" in reply:
+            return reply["value"]
+        kind = getattr(errors, reply["type"], None)
+        if isinstance(kind, type) and issubclass(kind, HirError):
+            raise kind(reply["message"])
+        raise RewardError(f"{reply['type']}: {reply['message']}")
 
     def _is_readable(self, deadline: float) -> bool:
         return bool(self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000))

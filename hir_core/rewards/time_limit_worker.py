@@ -1,7 +1,8 @@
-"""The process that works on rows for `answering`: a line of JSON in, a line of JSON out, until there are no more.
+"""The process that `time_limit` starts to work on rows: for each line of JSON that it reads, it writes one.
 
-The first line names the work. Nothing but answers reaches the pipe: what the work prints goes to standard error, and
-its standard input is empty. It ends with the driver. Starts fast, so it imports only what the work needs.
+The first line names the work; the process ends with its input, and is killed when its parent ends. Only replies are
+written to the pipe: what the work prints goes to standard error, and its standard input is empty. The process starts
+again after every row that takes too long, so this module imports only what the work needs.
 """
 
 from __future__ import annotations
@@ -22,44 +23,41 @@ RowFunction = Callable[[Any], Any]
 
 
 def main() -> None:
-    """Answers every row of the work that the first line names."""
+    """Replies to every row with the work that the first line names."""
     rows, replies = _take_pipes()
     first = json.loads(rows.readline() or "null")
-    if first is None or not _is_tied_to(first["parent"]):
+    if first is None:
         return
-    work = _reply(replies, lambda: _make(first["maker"], first["settings"]), shows_value=False)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # killed when the parent ends
+    if os.getppid() != first["parent"]:  # it ended before that
+        return
+
+    def make() -> RowFunction:
+        module, _, function = first["maker"].partition(":")
+        work: RowFunction = getattr(importlib.import_module(module), function)(first["settings"])
+        return work
+
+    work = _reply(replies, make, sends_value=False)
     for line in rows if work is not None else ():
         _reply(replies, partial(work, json.loads(line)))
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """The pipes to the driver, moved to where no code of a user's expects them."""
+    """The pipes from and to the parent, moved to other descriptors than 0 and 1, which the user's code may use."""
     rows, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
     os.dup2(2, 1)
     return rows, replies
 
 
-def _is_tied_to(parent: int) -> bool:
-    """Arranges to be killed with the driver, and tells whether it is still alive."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == parent
-
-
-def _make(maker: str, settings: dict[str, Any]) -> RowFunction:
-    module, _, function = maker.partition(":")
-    made: RowFunction = getattr(importlib.import_module(module), function)(settings)
-    return made
-
-
-def _reply(replies: BinaryIO, work: Callable[[], Any], *, shows_value: bool = True) -> Any:
-    """Does some work, sends its value or its error, and returns the value."""
+def _reply(replies: BinaryIO, work: Callable[[], Any], *, sends_value: bool = True) -> Any:
+    """Does some work, sends its value or its error, and returns the value; None where it raised."""
     value = None
     try:
         value = work()
-        reply = json.dumps({"value": value if shows_value else None})
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - code of the user's: anything may come
+        reply = json.dumps({"value": value if sends_value else None})
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
         reply = json.dumps({"type": type(error).__name__, "message": str(error)})
     sys.stdout.flush()
     replies.write(reply.encode() + b"\n")

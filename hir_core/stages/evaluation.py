@@ -1,7 +1,7 @@
-"""Evaluation: accuracy with an interval and a baseline, from Evaluations and Prompts tables.
+"""The summary of an evaluation: accuracy by task, with a confidence interval and a majority baseline.
 
-A number alone says little: beside every accuracy stand the interval that its sample size allows and what always giving
-the most frequent answer would reach. Reads tables only; leaves answering to the launch and scoring to the rewards.
+The baseline is the accuracy of always giving the most frequent correct answer. Reads Evaluations and Prompts tables;
+the answers come from a launch, their scores from the reward.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from hir_core.rewards.reward import attribute_means
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The share's score interval (Wilson 1927), which stays within 0 and 1 and is honest for few items.
+    """The score interval of a share (Wilson 1927), which stays within 0 and 1 and holds for few items too.
 
     With p = successes / total, n = total and z the normal quantile:
-    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). No items at all: nothing is known, so 0 to 1.
+    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). Without items it is 0 to 1.
 
     Raises:
         ValueError: successes are not within 0 and total.
@@ -68,14 +68,18 @@ def summarise(
         `overall`: the same over the run's own tasks, named in `overall.tasks`. Its baseline answers each task by that
         task's own most frequent answer.
     """
-    answered = judged.select("prompt_id", "task", "score", "parts", right=pl.col("score") >= threshold)
-    asked = answered.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
-    tasks = sorted(asked["task"].unique())
-    by_task = {task: asked.filter(pl.col("task") == task) for task in tasks}
+    answers = judged.select("prompt_id", "task", "score", "parts", right=pl.col("score") >= threshold)
+    answers = answers.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
+    tasks = sorted(answers["task"].unique())
+    by_task = {task: answers.filter(pl.col("task") == task) for task in tasks}
     baselines = {task: majority_baseline(rows) if compares else None for task, rows in by_task.items()}
     trained = set(prompts.filter(pl.col("split") == "train")["task"])
     own = [task for task in tasks if task in trained] or tasks
-    overall = _accuracy(asked.filter(pl.col("task").is_in(own)), _pooled(by_task, baselines, own))
+    pooled_baseline = None
+    if own and all(baselines[task] is not None for task in own):
+        right = sum((baselines[task] or 0.0) * by_task[task].height for task in own)
+        pooled_baseline = right / sum(by_task[task].height for task in own)
+    overall = _accuracy(answers.filter(pl.col("task").is_in(own)), pooled_baseline)
     per_task = {task: _accuracy(rows, baselines[task]) for task, rows in by_task.items()}
     return {"tasks": per_task, "overall": {"tasks": own, **overall}}
 
@@ -94,11 +98,3 @@ def _accuracy(rows: pl.DataFrame, baseline: float | None) -> dict[str, Any]:
         "majority_baseline": baseline,
         **attribute_means(rows),
     }
-
-
-def _pooled(by_task: dict[str, pl.DataFrame], baselines: dict[str, float | None], own: list[str]) -> float | None:
-    """The baselines of the own tasks, each by its number of items; None where one is unknown."""
-    if not own or any(baselines[task] is None for task in own):
-        return None
-    right = sum((baselines[task] or 0.0) * by_task[task].height for task in own)
-    return right / sum(by_task[task].height for task in own)

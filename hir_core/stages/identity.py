@@ -1,10 +1,11 @@
-"""What decides each version of a run, and nothing else: the settings that change its content, and its parents.
+"""The identity of every version that a run makes: the settings that decide its content, and its parents.
 
     prompts@0 -> triples@0 (demonstrations) -> models@0 -> evaluations@0, samples@1
     samples@i -> rewards@i [-> instructions@i] -> triples@i -> models@i -> evaluations@i, samples@(i+1)
 
-A setting that is missing here changes a result under an old name; one too many makes work be done again. Where a run
-lies, on how many ranks it runs and how fast must not be here. Reads configs; leaves looking versions up to the store.
+A setting that is missing here would let a changed result keep an old id; a setting too many would repeat work. Where a
+run lies, how many ranks it has and how fast it works must not be in here. Reads configs; looking versions up is left to
+the store.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from hir_core.config import LearnedRelabel, RunConfig, ScratchModel
+from hir_core.config import RunConfig, ScratchModel
 from hir_core.config.model_files import model_fingerprint
-from hir_core.relabelers.learned import demonstrations_fingerprint
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
 from hir_core.schemas import Prompts, as_written
@@ -26,12 +26,12 @@ from hir_core.store.version import VersionRef
 
 
 class Scored(NamedTuple):
-    """The samples of one iteration, and what was said of them."""
+    """The samples of one iteration with their rewards."""
 
     samples: VersionRef
     rewards: VersionRef
     instructions: VersionRef | None = None
-    """Written for them, where the relabeler is a model."""
+    """Instructions that a model wrote for the samples; None where rules relabel."""
 
 
 class Identities:
@@ -42,67 +42,65 @@ class Identities:
         self.is_bf16 = config.is_bf16
 
     def prompts(self, rows: pl.DataFrame) -> Identity:
-        """Prompts are their rows, wherever these were read from: an edited file makes another version, a moved none."""
+        """Prompts: decided by their rows, wherever these were read from, so an edited file makes a new version."""
         return identity("prompts", 0, {"rows": table_digest(as_written(Prompts, rows))}, ())
 
     def demonstrations(self, prompts: VersionRef, count: int) -> Identity:
-        """Triples for the warm start; where a model relabels, also those that show it how."""
-        fingerprint = {
+        """Triples of the warm start, including those that show how to write instructions."""
+        settings = {
             "relabeler": "demonstrations",
             "count": count,
             "instruction": self.config.instructions.correct,
             "seed": self.config.seed,
         }
-        return identity("triples", 0, fingerprint | self._shown(), [str(prompts)])
+        return identity("triples", 0, settings | self._writing(), [str(prompts)])
 
     def rewards(self, prompts: VersionRef, samples: VersionRef) -> Identity:
-        """The threshold decides the share of correct samples in the manifest."""
-        fingerprint = {**self._reward(), "threshold": self.config.relabel.threshold}
-        return identity("rewards", samples.iteration, fingerprint, [str(prompts), str(samples)])
+        """Rewards: the threshold counts because it decides the share of correct samples in the manifest."""
+        settings = {**self._reward(), "threshold": self.config.relabel.threshold}
+        return identity("rewards", samples.iteration, settings, [str(prompts), str(samples)])
 
     def instructions(self, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> Identity:
-        """What a model writes of samples, and what is verified of it; the policy is the one that drew them."""
-        config, learned = self.config, self.config.relabel
-        assert isinstance(learned, LearnedRelabel)
-        fingerprint = {
-            **{
-                name: value
-                for name, value in learned.fingerprint().items()
-                if name not in ("writer", "fallback", "shown")
-            },
+        """Instructions that a model writes for samples, and whether they are verified by the model that drew these."""
+        config, learned = self.config, self.relabeler.instruction_model
+        assert learned is not None
+        # These two belong to relabeling and training, the writer is named by its files.
+        not_here = ("writer", "fallback", "shown")
+        settings = {
+            **{name: value for name, value in learned.fingerprint().items() if name not in not_here},
             **({"writer": model_fingerprint(learned.writer), "bf16": self.is_bf16} if learned.writer else {}),
             "writer_template": (learned.writer or config.model).template,
             "template": config.model.template,
             "instructions": config.instructions.fingerprint(),
             "seed": config.seed,
         }
-        return identity("instructions", samples.iteration, fingerprint, [str(prompts), str(samples), str(rewards)])
+        return identity("instructions", samples.iteration, settings, [str(prompts), str(samples), str(rewards)])
 
     def triples(self, prompts: VersionRef, scored: Sequence[Scored]) -> Identity:
         """Triples made from the samples of one iteration, or of the last few."""
-        fingerprint = {"relabel": self.relabeler.fingerprint(), "select": self.config.select.fingerprint()}
-        parents = [str(ref) for one in scored for ref in one if ref is not None]
-        return identity("triples", scored[-1].samples.iteration, fingerprint, [str(prompts), *parents])
+        settings = {"relabel": self.relabeler.fingerprint(), "select": self.config.select.fingerprint()}
+        parents = [str(ref) for iteration in scored for ref in iteration if ref is not None]
+        return identity("triples", scored[-1].samples.iteration, settings, [str(prompts), *parents])
 
     def model(self, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None) -> Identity:
-        """How a model is trained, on what, from which weights; for the seed model, where it comes from."""
+        """A model: how it is trained, on which triples, from which weights; the seed model by where it comes from."""
         config = self.config
-        fingerprint: dict[str, Any] = {"bf16": self.is_bf16}
+        settings: dict[str, Any] = {"bf16": self.is_bf16}
         parents = [previous_model, triples]
         training = config.warm_start if previous_model is None else config.training
         if triples is not None and training is not None:
-            fingerprint |= {"training": training.fingerprint(), "template": config.model.template, "seed": config.seed}
+            settings |= {"training": training.fingerprint(), "template": config.model.template, "seed": config.seed}
         if previous_model is None:
-            fingerprint["model"] = model_fingerprint(config.model)
+            settings["model"] = model_fingerprint(config.model)
             if isinstance(config.model, ScratchModel):  # its tokenizer is fitted to the prompts and the instructions
                 parents.insert(0, prompts)
-                fingerprint |= {"instructions": config.instructions.fingerprint(), "seed": config.seed, **self._shown()}
+                settings |= {"instructions": config.instructions.fingerprint(), "seed": config.seed, **self._writing()}
         iteration = 0 if previous_model is None else previous_model.iteration + 1
-        return identity("models", iteration, fingerprint, [str(ref) for ref in parents if ref is not None])
+        return identity("models", iteration, settings, [str(ref) for ref in parents if ref is not None])
 
     def evaluation(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
-        """Greedy answers and their scores."""
-        fingerprint = {
+        """The greedy answers of a model, given as `models/id`, and their scores."""
+        settings = {
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "max_new_tokens": self.config.evaluation_tokens,
@@ -110,39 +108,36 @@ class Identities:
             **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
-        return identity("evaluations", iteration, fingerprint, [str(prompts), model])
+        return identity("evaluations", iteration, settings, [str(prompts), model])
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
-        """What an iteration draws; `model` is that of the iteration before."""
-        fingerprint = {
+        """The samples of an iteration, drawn from the model of the iteration before, given as `models/id`."""
+        settings = {
             "sampling": self.config.sampling.fingerprint(),
             **self._guidance(self.config.sampling.guidance),
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "seed": self.config.seed,
         }
-        return identity("samples", iteration, fingerprint, [str(prompts), model])
+        return identity("samples", iteration, settings, [str(prompts), model])
 
-    def _shown(self) -> dict[str, Any]:
-        """Demonstrations of writing, where there are any."""
-        learned = self.config.relabel
-        shown = (
-            demonstrations_fingerprint(learned, self.config.instructions) if isinstance(learned, LearnedRelabel) else {}
-        )
+    def _writing(self) -> dict[str, Any]:
+        """Settings of the demonstrations of writing instructions, where there are any."""
+        shown = self.relabeler.writing_fingerprint()
         return {"shown": shown} if shown else {}
 
     def _reward(self) -> dict[str, Any]:
-        """A reward that is a model scores otherwise in bf16; any other one does not know of it."""
-        fingerprint: dict[str, Any] = {"reward": self.reward.fingerprint()}
-        return fingerprint | {"bf16": True} if self.reward.launches and self.is_bf16 else fingerprint
+        """Settings of the reward; a reward model scores differently in bf16, no other reward does."""
+        settings: dict[str, Any] = {"reward": self.reward.fingerprint()}
+        return settings | {"bf16": True} if self.reward.launches and self.is_bf16 else settings
 
     def _guidance(self, weight: float) -> dict[str, Any]:
-        """The wrong instruction decides what is written only where guidance pushes away from it."""
+        """Settings of guidance: the wrong instruction decides what is sampled only where guidance is used."""
         return {"guidance": weight, "against": self.config.instructions.wrong} if weight else {}
 
 
 def table_digest(rows: pl.DataFrame) -> str:
-    """Digest of a table's values in their order; the same whatever release of polars holds them."""
+    """Digest of a table's values in their order; it does not depend on the release of polars."""
     digest = hashlib.sha256(canonical_json(rows.columns).encode())
     for row in rows.iter_rows():
         digest.update(canonical_json(row).encode())

@@ -1,9 +1,9 @@
-"""Has a model write the instructions that samples follow, and scores what it wrote: the launches for one iteration.
+"""The stage `instruct`: a model writes the instruction that each sample follows, and checks verify it.
 
 The writer's launch completes one request per sample; the policy's launch scores the outputs under what was written.
 Where the policy is the writer, both are steps of one launch. Parts lie inside the draft of the version, so that a
-killed launch costs only what was not written yet. Composes requests and jobs, reads what came of them; leaves running a
-job to its maker, and believing to `relabelers`.
+killed launch loses only what was not written yet. Writes the version `instructions@i`; leaves the checks to
+`relabelers.verification`. Runs only where the relabeler is `learned`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,38 @@ import polars as pl
 from hir_core.config import HubModel, LearnedRelabel, RunConfig
 from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, Step
 from hir_core.relabelers.learned import composed
+from hir_core.relabelers.verification import shares, verified
 from hir_core.schemas import Logprobs, Samples, as_text
+from hir_core.stages.plan import version_model
+from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import list_parts, read_parts, write_json, write_table
+from hir_core.store.version import VersionRef
 
 WRITTEN, SCORED = ".written", ".logprobs"
-"""Inside the draft: what the ranks have finished. Hidden, so that no version holds it."""
+"""Folders inside the draft for what the ranks have finished; hidden, so that they do not become part of the version."""
+NOT_ASKED = "without a verdict, or empty"
+
+
+def write_instructions(run: Run, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef | None:
+    """What a model wrote as the instruction of each sample, and whether it is verified; None where rules relabel."""
+    settings = run.relabeler.instruction_model
+    if settings is None:
+        return None
+    identity = run.identities.instructions(prompts, samples, rewards)
+    if version := run.find(identity):
+        return version
+    sampled = run.table(samples)
+    asked = run.relabeler.judged(sampled, run.table(rewards), run.table(prompts))
+    draft = run.store.draft(identity)
+    (policy,) = run.store.manifest(samples).parents_of("models")
+    model = version_model(run.config, run.store, run.store.resolve(policy))
+    written, logprobs = InstructionWriting(run.config, settings, draft, model, asked, run.run_job).run()
+    counter = run.row_counter("verify", asked.height)
+    rows = verified(asked, written, logprobs, run.config.instructions, settings.margin, counter)
+    draft.write("0", rows)
+    rejected = {NOT_ASKED: sampled.height - rows.height} if rows.height < sampled.height else {}
+    return draft.commit(rows_in=sampled.height, rejected=rejected, metrics=shares([rows]))
 
 
 class InstructionWriting:
@@ -35,14 +61,19 @@ class InstructionWriting:
     """
 
     def __init__(
-        self, config: RunConfig, draft: Draft, policy: HubModel, asked: pl.DataFrame, run_job: Callable[[Path], None]
+        self,
+        config: RunConfig,
+        settings: LearnedRelabel,
+        draft: Draft,
+        policy: HubModel,
+        asked: pl.DataFrame,
+        run_job: Callable[[Path], None],
     ) -> None:
-        assert isinstance(config.relabel, LearnedRelabel)
-        self.config, self.settings = config, config.relabel
+        self.config, self.settings = config, settings
         self.draft, self.policy, self.asked, self._run_job = draft, policy, asked, run_job
 
     def run(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """What was written, as Samples whose prompt is the sample that it is about, and the Weights under it."""
+        """What was written, as Samples whose `prompt_id` is the sample that it is about, and the Logprobs under it."""
         for name in (WRITTEN, SCORED):
             (self.draft.path / name).mkdir(exist_ok=True)
         writer = self.settings.writer

@@ -1,20 +1,21 @@
-"""What one launch has to do: the steps that make every version that is wanted and not there yet.
+"""The plan of one launch: the steps that make those target versions that the store does not hold yet.
 
 Making a plan writes nothing. `write` opens the drafts and writes `job.json` with the files that it names; `commit`
-makes a finished step's draft a version. Leaves what decides a version to `identities`, running the job to `launch`.
+makes the draft of a finished step a version. Leaves what decides a version's id to `identity`, and running the job to
+`launch.launcher`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hir_core.config import HubModel, LearnedRelabel, RunConfig, ScratchModel, TrainingConfig
+from hir_core.config import HubModel, ModelConfig, RunConfig, ScratchModel, TrainingConfig
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
@@ -25,10 +26,10 @@ from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 COMPLETIONS = ".completions"
-"""Where the evaluate step leaves its answers inside the draft: they are scored before anything is committed."""
+"""Folder inside an evaluation's draft for the answers of the evaluate step, which are scored before the commit."""
 ANSWERED = ".answered.json"
-"""What the evaluate step measured, in a draft whose answers are complete and wait to be scored."""
-Facts = dict[str, Any]
+"""File inside an evaluation's draft with the metrics of the evaluate step: the answers are complete, but not scored."""
+Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,87 +55,109 @@ class Targets:
     """For the next iteration; None after the last one."""
 
     def __iter__(self) -> Iterator[Identity]:
-        yield from (named for named in (self.model, self.evaluation, self.samples) if named is not None)
+        yield from (identity for identity in (self.model, self.evaluation, self.samples) if identity is not None)
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step of the job, with the draft that becomes a version when the step is done."""
+
+    step: TrainStep | SaveStep | SampleStep
+    draft: Draft | None = None
+    """None for training, whose result stays in memory until it is saved."""
+    rows_in: int | None = None
+    """Rows that a sample step is to write."""
 
 
 @dataclass
 class Plan:
-    """The steps of one launch, and how each one's outputs are committed.
+    """The steps of one launch, and how the outputs of each are committed.
 
     Args:
-        prompts: the table of prompts.
-        score: commits a draft whose answers are complete, given what the evaluate step measured.
+        tokenizer_texts: texts beyond prompts, answers and instructions that a new tokenizer is fitted to.
+        prompts: the Prompts table.
+        score: commits an evaluation's draft whose answers are complete, given the metrics of the evaluate step.
     """
 
     config: RunConfig
     store: Store
+    tokenizer_texts: Sequence[str]
     inputs: Inputs
     targets: Targets
     prompts: pl.DataFrame
-    score: Callable[[Draft, Facts], object]
-    steps: list[TrainStep | SaveStep | SampleStep] = field(default_factory=list)
-    commits: list[Callable[[Facts], object]] = field(default_factory=list)
-    drafts: list[Draft] = field(default_factory=list)
-    training_facts: Facts = field(default_factory=dict)
+    score: Callable[[Draft, Metrics], object]
+    steps: list[PlannedStep] = field(default_factory=list)
+    training_metrics: Metrics = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to launch for."""
+        """Whether there is nothing left to launch for; answers may still have to be scored."""
         targets = self.targets
         return self._is_answered and all(
-            named is None or self._has(named) for named in (targets.model, targets.samples)
+            identity is None or self._has(identity) for identity in (targets.model, targets.samples)
         )
 
     def write(self, job_dir: Path) -> None:
         """Opens the drafts, and writes `job.json` and the files that it names."""
         job_dir.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(job_dir / "model", ignore_errors=True)  # of an earlier attempt, maybe of another model
-        model = self._loaded()
+        shutil.rmtree(job_dir / "model", ignore_errors=True)  # left by an earlier attempt, maybe of another model
+        model = self._loaded_model()
         if not self._has(self.targets.model):
-            self._train()
-            self._save()
+            self._add_training()
         if not self._is_answered:
-            self._evaluate(job_dir)
+            self._add_evaluation(job_dir)
         if self.targets.samples is not None and not self._has(self.targets.samples):
-            self._sample(self.targets.samples, job_dir)
+            self._add_sampling(self.targets.samples, job_dir)
         JobSpec(
             model=model,
             texts=self._write_texts(job_dir) if isinstance(model, ScratchModel) else None,
             seed=self.config.seed,
             deepspeed=self.config.deepspeed_settings(),
-            steps=tuple(self.steps),
+            steps=tuple(planned.step for planned in self.steps),
         ).write(job_dir)
 
-    def commit(self, number: int, facts: Facts) -> None:
-        """Makes the outputs of a finished step a version."""
-        self.commits[number](facts)
+    def commit(self, number: int, metrics: Metrics) -> None:
+        """Makes the outputs of a finished step a version.
+
+        Args:
+            number: the step's place in the job, from 0.
+            metrics: measured by the step.
+        """
+        planned = self.steps[number]
+        if planned.draft is None:
+            self.training_metrics = metrics
+        elif isinstance(planned.step, SaveStep):
+            planned.draft.commit(metrics={**self.training_metrics, "save": metrics})
+        elif planned.draft.identity.stage == "evaluations":
+            self.score(planned.draft, metrics)
+        else:
+            planned.draft.commit(rows_in=planned.rows_in, metrics=metrics)
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
-        for draft in self.drafts:
-            if not any(path.is_file() for path in draft.path.rglob("*")):
-                draft.discard()
+        for planned in self.steps:
+            if planned.draft is not None and not any(path.is_file() for path in planned.draft.path.rglob("*")):
+                planned.draft.discard()
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def _train(self) -> None:
+    def _add_training(self) -> None:
         inputs, store = self.inputs, self.store
         training: TrainingConfig | None = self.config.training if inputs.previous_model else self.config.warm_start
-        if inputs.triples is None or training is None:
-            return
-        drawn = None if inputs.samples is None else store.folder(inputs.samples).resolve()
-        folder, iteration = store.folder(inputs.triples).resolve(), self.targets.model.iteration
-        asked = store.folder(inputs.prompts).resolve()
-        step = TrainStep(triples=folder, samples=drawn, prompts=asked, training=training, iteration=iteration)
-        self._add(step, self.training_facts.update)
+        if inputs.triples is not None and training is not None:
+            step = TrainStep(
+                triples=store.folder(inputs.triples).resolve(),
+                samples=None if inputs.samples is None else store.folder(inputs.samples).resolve(),
+                prompts=store.folder(inputs.prompts).resolve(),
+                training=training,
+                iteration=self.targets.model.iteration,
+            )
+            self.steps.append(PlannedStep(step))
+        draft = store.draft(self.targets.model)
+        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve()), draft))
 
-    def _save(self) -> None:
-        draft = self._draft(self.targets.model)
-        step = SaveStep(output=draft.path.resolve())
-        self._add(step, lambda facts: draft.commit(metrics={**self.training_facts, "save": facts}))
-
-    def _evaluate(self, job_dir: Path) -> None:
-        draft = self._draft(self.targets.evaluation)
+    def _add_evaluation(self, job_dir: Path) -> None:
+        draft = self.store.draft(self.targets.evaluation)
         answers = draft.path / COMPLETIONS
         answers.mkdir(exist_ok=True)
         step = self._sample_step(
@@ -147,12 +170,12 @@ class Plan:
             guidance=self.config.evaluation_guidance,
             max_new_tokens=self.config.evaluation_tokens,
         )
-        self._add(step, lambda facts: self.score(draft, facts))
+        self.steps.append(PlannedStep(step, draft))
 
-    def _sample(self, named: Identity, job_dir: Path) -> None:
-        draft, sampling = self._draft(named), self.config.sampling
+    def _add_sampling(self, identity: Identity, job_dir: Path) -> None:
+        draft, sampling = self.store.draft(identity), self.config.sampling
         train = self.prompts.filter(pl.col("split") == "train")
-        chosen = choose_prompts(train, sampling.prompts, self.config.seed, named.iteration, sampling.mix)
+        chosen = choose_prompts(train, sampling.prompts, self.config.seed, identity.iteration, sampling.mix)
         step = self._sample_step(
             draft,
             name="sample",
@@ -163,55 +186,43 @@ class Plan:
             guidance=sampling.guidance,
             max_new_tokens=sampling.max_new_tokens,
         )
-        self._add(step, lambda facts: draft.commit(rows_in=chosen.height * sampling.k, metrics=facts))
+        self.steps.append(PlannedStep(step, draft, rows_in=chosen.height * sampling.k))
 
-    def _sample_step(self, draft: Draft, **drawing: Any) -> SampleStep:
-        sampling = self.config.sampling
+    def _sample_step(self, draft: Draft, **settings: Any) -> SampleStep:
+        sampling, model = self.config.sampling, self.targets.model
         return SampleStep(
             version=str(draft.ref),
-            model=_name(self.targets.model),
+            model=f"{model.stage}/{model.id}",
             instruction=self.config.instructions.correct,
             against=self.config.instructions.wrong,
             batch_tokens=sampling.batch_tokens,
             zero3_weights=sampling.zero3_weights,
             write_every_s=sampling.write_every_s,
             iteration=draft.ref.iteration,
-            **drawing,
+            **settings,
         )
 
     # --- versions and files ------------------------------------------------------------------------------------------
 
-    def _has(self, named: Identity) -> bool:
-        return self.store.find(named) is not None
+    def _has(self, identity: Identity) -> bool:
+        return self.store.find(identity) is not None
 
     @property
     def _is_answered(self) -> bool:
-        """Whether the model was evaluated, be it that its answers are not scored yet."""
-        named = self.targets.evaluation
-        return self._has(named) or (self.store.draft_path(named) / ANSWERED).exists()
+        """Whether the model has answered the test prompts, though its answers may not be scored yet."""
+        evaluation = self.targets.evaluation
+        return self._has(evaluation) or (self.store.draft_path(evaluation) / ANSWERED).exists()
 
-    def _loaded(self) -> Any:
-        """The model that the job loads: the wanted one where it is there, else the one before, else the run's own."""
-        source = self.store.find(self.targets.model) or self.inputs.previous_model
-        if source is None:
-            return self.config.model
-        return version_model(self.config, self.store, source)
-
-    def _draft(self, named: Identity) -> Draft:
-        self.drafts.append(self.store.draft(named))
-        return self.drafts[-1]
-
-    def _add(self, step: TrainStep | SaveStep | SampleStep, commit: Callable[[Facts], object]) -> None:
-        self.steps.append(step)
-        self.commits.append(commit)
+    def _loaded_model(self) -> ModelConfig:
+        """The model that the job loads: the target where it is there, else the previous one, else the run's own."""
+        version = self.store.find(self.targets.model) or self.inputs.previous_model
+        return self.config.model if version is None else version_model(self.config, self.store, version)
 
     def _write_texts(self, job_dir: Path) -> Path:
         """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, the instructions."""
         train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
         answers = [reference for references in train["references"].to_list() for reference in references]
-        instructions = [self.config.instructions.correct, self.config.instructions.wrong]
-        if isinstance(learned := self.config.relabel, LearnedRelabel) and learned.shown:
-            instructions += [learned.instruction, learned.query]
+        instructions = [self.config.instructions.correct, self.config.instructions.wrong, *self.tokenizer_texts]
         turns = [as_lines(history) for history in train["history"].to_list() if history]
         path = (job_dir / "texts.parquet").resolve()
         return write_table(path, pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}))
@@ -222,16 +233,12 @@ def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
     return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
 
 
-def set_answers_aside(draft: Draft, facts: Facts) -> None:
-    """Notes that a draft's answers are complete, for a reward that has to wait until the launch has ended."""
-    write_json(draft.path / ANSWERED, facts)
-
-
-def _name(named: Identity) -> str:
-    return f"{named.stage}/{named.id}"
+def set_answers_aside(draft: Draft, metrics: Metrics) -> None:
+    """Marks a draft's answers as complete, for a reward that scores after the launch has ended."""
+    write_json(draft.path / ANSWERED, metrics)
 
 
 def write_requests(job_dir: Path, name: str, prompts: pl.DataFrame) -> Path:
-    """Writes what a step of this name asks of the model, and returns the file."""
+    """Writes the prompts that a step of this name completes, and returns the file."""
     path = (job_dir / f"requests-{name}.parquet").resolve()
     return write_table(path, prompts.select("prompt_id", "query", "history").sort("prompt_id"))

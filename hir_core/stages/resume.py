@@ -1,15 +1,15 @@
-"""What a config has made of its run so far: by look-ups only, so a run goes on from there, or is left as it is.
+"""The completed iterations of a config, found by look-ups alone: where a run continues.
 
-Versions of other configs in the same run, its forks, do not count. Reads manifests; writes nothing.
+Versions of other configs in the same run folder do not count. Reads manifests; writes nothing.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-from hir_core.config import LearnedRelabel
 from hir_core.stages.identity import Scored
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.run import Run
+from hir_core.stages.train import Outputs
 from hir_core.store.version import VersionRef
 
 
@@ -17,58 +17,50 @@ def last_completed_iteration(run: Run, prompts: pl.DataFrame) -> int | None:
     """The last iteration whose model this config has made and evaluated; None where it has not made the first.
 
     Args:
-        run: whose store is looked into; hold its lock where another process may write.
-        prompts: its prompts, as `Run.check` returns them.
+        run: its store is read; hold its lock where another process may write.
+        prompts: the Prompts table that `stages.prompts.check` has read.
     """
-    made = completed_iterations(run, prompts)
-    return made[-1].model.iteration if made else None
+    completed = completed_iterations(run, prompts)
+    return completed[-1].model.iteration if completed else None
 
 
 def completed_iterations(run: Run, prompts: pl.DataFrame) -> list[Outputs]:
-    """Every model that this config has made and evaluated, and what the model drew for the iteration after.
+    """The outputs of every iteration whose model this config has made and evaluated, in order.
 
     Arguments as for `last_completed_iteration`.
     """
-    asked = run.store.find(run.identities.prompts(prompts))
-    if asked is None:
+    find, identities = run.store.find, run.identities
+    prompts_version = find(identities.prompts(prompts))
+    if prompts_version is None:
         return []
     warm, triples = run.config.warm_start, None
     if warm is not None:
-        triples = run.store.find(run.identities.demonstrations(asked, warm.demonstrations))
+        triples = find(identities.demonstrations(prompts_version, warm.demonstrations))
         if triples is None:
             return []
-    made: list[Outputs] = []
+    completed: list[Outputs] = []
     scored: list[Scored] = []
-    while not made or triples is not None:
-        outputs = _outputs(run, asked, triples, made[-1].model if made else None)
-        if outputs is None:
+    while not completed or triples is not None:
+        model = find(identities.model(prompts_version, triples, completed[-1].model if completed else None))
+        evaluation = model and find(identities.evaluation(prompts_version, str(model), model.iteration))
+        if model is None or evaluation is None:
             break
-        made.append(outputs)
-        triples = _triples_from(run, asked, outputs, scored)
-    return made
+        samples = find(identities.samples(prompts_version, str(model), model.iteration + 1))
+        completed.append(Outputs(model, evaluation, samples))
+        triples = _triples_from(run, prompts_version, samples, scored)
+    return completed
 
 
-def _outputs(
-    run: Run, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None
-) -> Outputs | None:
-    find, named = run.store.find, run.identities
-    model = find(named.model(prompts, triples, previous_model))
-    evaluation = model and find(named.evaluation(prompts, str(model), model.iteration))
-    if model is None or evaluation is None:
-        return None
-    return Outputs(model, evaluation, find(named.samples(prompts, str(model), model.iteration + 1)))
-
-
-def _triples_from(run: Run, prompts: VersionRef, outputs: Outputs, scored: list[Scored]) -> VersionRef | None:
-    """The triples made from what a model drew, which joins `scored`; None where the loop has not come so far."""
-    find, named, samples = run.store.find, run.identities, outputs.samples
-    rewards = samples and find(named.rewards(prompts, samples))
+def _triples_from(run: Run, prompts: VersionRef, samples: VersionRef | None, scored: list[Scored]) -> VersionRef | None:
+    """The triples made from samples, which join `scored`; None where the loop has not come so far."""
+    find, identities = run.store.find, run.identities
+    rewards = samples and find(identities.rewards(prompts, samples))
     if samples is None or rewards is None:
         return None
     written = None
-    if isinstance(run.config.relabel, LearnedRelabel):
-        written = find(named.instructions(prompts, samples, rewards))
+    if run.relabeler.instruction_model is not None:
+        written = find(identities.instructions(prompts, samples, rewards))
         if written is None:
             return None
     scored.append(Scored(samples, rewards, written))
-    return find(named.triples(prompts, scored[-1 - run.config.select.replay :]))
+    return find(identities.triples(prompts, scored[-1 - run.config.select.replay :]))

@@ -1,10 +1,9 @@
-"""Scores texts by a reward model in a launch of its own, and keeps the scores: equal texts are scored once in a run.
+"""Launches that score texts by a reward model, and the scores that they leave: a run scores equal texts once.
 
     launches/score-<hash>/           job.json, requests, logs; the hash is that of what decides the scores
     launches/score-<hash>/scores/    Scores parts: what is known; the ranks add theirs as they finish them
 
-So a launch that was killed has lost what its ranks had not written yet, and no more. Leaves running the job to its
-maker, and what the scores mean to the rewards.
+A launch that was killed loses only what its ranks had not written yet. What the scores mean is left to the rewards.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from hir_core.schemas import Scores, content_key
 from hir_core.store.files import finished_parts, list_parts, read_parts, write_part, write_table
 from hir_core.store.manifest import canonical_json
 
-GATHERED = "all"
-"""Name of the part that holds what earlier launches left."""
+MERGED = "all"
+"""Name of the part into which the parts of earlier launches are merged."""
 
 
 class ScoreLaunch:
@@ -46,7 +45,7 @@ class ScoreLaunch:
         if missing:
             self._write_job(folder, reward, missing)
             self._run_job(folder)
-            _gather(folder / "scores")
+            _merge(folder / "scores")
             known = _read(folder / "scores")
         return [known[content_key(*text)] for text in zip(queries, completions, strict=True)]
 
@@ -80,10 +79,10 @@ def _read(scores: Path) -> dict[str, Verdict]:
     return {key: Verdict(score, reason) for key, score, reason in read_parts(scores, Scores.column_names()).iter_rows()}
 
 
-def _gather(scores: Path) -> None:
-    """Makes one part of many, which a long run would leave; killed in between, rows stand twice and say the same."""
+def _merge(scores: Path) -> None:
+    """Merges all parts into one. Killed in between, it leaves rows twice, with equal content."""
     parts = list_parts(scores)
-    kept = write_part(scores, GATHERED, read_parts(scores).unique("key", keep="first", maintain_order=True))
+    kept = write_part(scores, MERGED, read_parts(scores).unique("key", keep="first", maintain_order=True))
     for path in parts:
         if path != kept:
             path.unlink()

@@ -1,6 +1,7 @@
-"""Runs and versions as a person names them: `quickstart`, `samples@3`, `quickstart/samples@latest`, or a folder.
+"""Runs and versions by what a user types: `quickstart`, `samples@3`, `quickstart/samples@latest`, or a folder.
 
-Reads folder names only; leaves the versions of one run to the store.
+The run may be left out where there is only one, or where the current folder is one. Reads names of folders only; which
+version of a run `samples@3` is, is left to the store.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _VERSION = re.compile(rf"(?:(?P<run>.+)/)?(?P<version>(?:{'|'.join(STAGES)})[@/]
 
 
 def find_runs(runs_dir: Path) -> list[Path]:
-    """The folders below `runs_dir` that hold a run, by name."""
+    """The folders below `runs_dir` that hold a run, sorted by name."""
     if not runs_dir.is_dir():
         return []
     return sorted(path for path in runs_dir.iterdir() if path.is_dir() and _is_run(path))
@@ -27,21 +28,21 @@ def find_run(name: str, runs_dir: Path) -> Path:
     """The folder of a run, given its name or the folder itself.
 
     Raises:
-        VersionNotFound: there is no such run; lists those that are there.
+        VersionNotFound: there is no such run; the message lists the runs that exist.
     """
     for path in (runs_dir / name, Path(name)):
         if path.is_dir() and _is_run(path):
             return path
     if Path(name).is_dir():
-        raise VersionNotFound(f"`{name}` is a folder without versions, so no run: {_there_are(runs_dir)}")
-    raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_there_are(runs_dir)}")
+        raise VersionNotFound(f"`{name}` is a folder without versions, so no run: {_existing_runs(runs_dir)}")
+    raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_existing_runs(runs_dir)}")
 
 
 def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
-    """The version that a person means, and the store of its run; the run may be left out where there is one only.
+    """A version and the store of its run, from `[RUN/]stage@iteration`, `[RUN/]stage@latest` or `[RUN/]stage/id`.
 
     Raises:
-        VersionNotFound: there is no such run or version, or several; lists what there is.
+        VersionNotFound: there is no such run or version, or several; the message lists those that exist.
     """
     match = _VERSION.fullmatch(text)
     if match is None:
@@ -50,60 +51,64 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
             f"where there are several, as in quickstart/samples@3; stages are {', '.join(STAGES)}"
             f"{did_you_mean(re.split('[@/]', text)[-2], STAGES) if re.search('[@/]', text) else ''}"
         )
-    store = Store(_current_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
+    store = Store(_only_run(text, runs_dir) if match["run"] is None else find_run(match["run"], runs_dir))
     return store, store.resolve(match["version"])
 
 
 def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
-    """The run that a person means a row of, and the row's key; the run is named as in `find_version`.
+    """The store of a run and the key of a row, from `[RUN/]KEY`; whether there is such a row is not checked.
 
     Raises:
-        VersionNotFound: there is no such run, or several; lists what there is.
+        VersionNotFound: there is no such run, or several; the message lists those that exist.
     """
     run, slash, key = text.rpartition("/")
-    return Store(find_run(run, runs_dir) if slash else _current_run(text, runs_dir)), key
+    return Store(find_run(run, runs_dir) if slash else _only_run(text, runs_dir)), key
 
 
-def one_run(name: str | None, runs_dir: Path) -> Store:
-    """The run of this name or folder; without a name, the one that needs none.
+def select_run(name: str | None, runs_dir: Path) -> Store:
+    """The store of the run with this name or folder; without a name, of the only run.
 
     Raises:
-        VersionNotFound: there is no such run, or several; lists what there is.
+        VersionNotFound: there is no such run, or several; the message lists those that exist.
     """
-    return Store(_current_run("", runs_dir) if name is None else find_run(name, runs_dir))
+    return Store(_only_run("", runs_dir) if name is None else find_run(name, runs_dir))
 
 
-def some_runs(name: str | None, runs_dir: Path) -> list[Path]:
-    """The folder of the run of this name, or without a name those of all runs.
+def select_runs(name: str | None, runs_dir: Path) -> list[Path]:
+    """The folder of the run with this name or folder; without a name, the folders of all runs.
 
     Raises:
         VersionNotFound: there is no such run, or none at all.
     """
-    found = [find_run(name, runs_dir)] if name is not None else find_runs(runs_dir)
-    if not found:
-        found = [_current_run("", runs_dir)]
-    return found
+    runs = find_runs(runs_dir) if name is None else [find_run(name, runs_dir)]
+    return runs or [_only_run("", runs_dir)]
 
 
-def _current_run(text: str, runs_dir: Path) -> Path:
-    """The run that needs no name: the only one there is, or the one whose folder one stands in."""
-    there = find_runs(runs_dir)
-    if len(there) == 1:
-        return there[0]
-    if not there and _is_run(Path.cwd()):
+def _only_run(text: str, runs_dir: Path) -> Path:
+    """The run where none is named: the only one there is, or the current folder.
+
+    Args:
+        text: what the user typed, for the message.
+        runs_dir: the folder of the runs.
+    """
+    runs = find_runs(runs_dir)
+    if len(runs) == 1:
+        return runs[0]
+    if not runs and _is_run(Path.cwd()):
         return Path.cwd()
-    if not there:
-        raise VersionNotFound(_there_are(runs_dir))
-    hint = f"; put one in front, as in {there[0].name}/{text}" if text else ""
-    what = f"`{text}` does not say of which run" if text else "which run is meant"
-    raise VersionNotFound(f"{what}; {_there_are(runs_dir)}{hint}")
+    if not runs:
+        raise VersionNotFound(_existing_runs(runs_dir))
+    if not text:
+        raise VersionNotFound(f"several runs: name one; {_existing_runs(runs_dir)}")
+    hint = f"put one in front, as in {runs[0].name}/{text}"
+    raise VersionNotFound(f"`{text}` could be of several runs; {_existing_runs(runs_dir)}; {hint}")
 
 
-def _there_are(runs_dir: Path) -> str:
+def _existing_runs(runs_dir: Path) -> str:
     names = [path.name for path in find_runs(runs_dir)]
-    return (
-        f"{runs_dir} holds {', '.join(names)}" if names else f"{runs_dir} holds no run: `hir run quickstart` makes one"
-    )
+    if not names:
+        return f"{runs_dir} holds no run: `hir run quickstart` makes one"
+    return f"{runs_dir} holds {', '.join(names)}"
 
 
 def _is_run(path: Path) -> bool:

@@ -181,6 +181,14 @@ class Store:
             raise VersionCorrupt(f"{ref}: {MANIFEST} is that of {manifest.stage}/{manifest.id}{remedy(path.parent)}")
         return manifest
 
+    def parents(self, ref: VersionRef, stage: str) -> list[Manifest]:
+        """The manifests of a version's parents of one stage.
+
+        Raises:
+            StoreError: as `manifest`, of the version or of a parent.
+        """
+        return [self.manifest(self.resolve(name)) for name in self.manifest(ref).parents_of(stage)]
+
     def released(self, ref: VersionRef) -> dict[str, str]:
         """Why each file of a version that `hir gc` has released is no longer there, by name; empty but for old models.
 

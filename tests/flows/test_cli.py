@@ -25,7 +25,11 @@ from hir_core.config.load import parse_config
 from hir_core.progress import Progress
 from hir_core.schemas import Evaluations, Samples
 from hir_core.stages.identity import Scored
-from hir_core.stages.run import Outputs, Run
+from hir_core.stages.prompts import load, save_prompts
+from hir_core.stages.relabel import relabel_samples
+from hir_core.stages.run import Run
+from hir_core.stages.score import score_samples
+from hir_core.stages.train import Outputs
 from hir_core.store.manifest import Identity, identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -45,6 +49,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return make_run("tiny")
 
 
+def prompts_of(run: Run) -> VersionRef:
+    return save_prompts(run, load(run))
+
+
 def make_run(name: str) -> Run:
     settings = {
         "run": name,
@@ -60,13 +68,13 @@ def make_run(name: str) -> Run:
 def outputs(run: Run) -> list[Outputs]:
     """What the run's two launches left."""
     first = launched(run, 0, None, None)
-    rewards = run.score(run.prompts(), first.samples)
-    triples = run.relabel(run.prompts(), [Scored(first.samples, rewards)])
+    rewards = score_samples(run, prompts_of(run), first.samples)
+    triples = relabel_samples(run, prompts_of(run), [Scored(first.samples, rewards)])
     return [first, launched(run, 1, triples, first.model)]
 
 
 def launched(run: Run, iteration: int, triples: VersionRef | None, before: VersionRef | None) -> Outputs:
-    prompts = run.prompts()
+    prompts = prompts_of(run)
     trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if before else {}
     parents = [str(ref) for ref in (prompts, triples, before) if ref]
     draft = run.store.draft(identity("models", iteration, {}, parents))
@@ -128,7 +136,7 @@ def test_ls_without_a_run_says_how_to_start(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_ls_lists_every_run(outputs: list[Outputs]) -> None:
-    make_run("other").prompts()
+    prompts_of(make_run("other"))
     header, other, tiny = hir("ls").splitlines()
     assert header.split() == ["run", "iterations", "accuracy", "[95", "%]", "size", "changed"]
     assert other.split()[:3] == ["other", "–", "–"]
@@ -170,7 +178,7 @@ def test_ls_names_the_most_frequent_instructions_and_counts_the_others() -> None
 
 
 def test_ls_of_several_runs_puts_the_run_in_front(outputs: list[Outputs]) -> None:
-    make_run("other").prompts()
+    prompts_of(make_run("other"))
     names = [line.split()[1].split("/")[:2] for line in hir("ls", "tiny", "other").splitlines()[1:]]
     assert names[0] == ["tiny", "prompts"]
     assert names[-1] == ["other", "prompts"]
@@ -226,9 +234,9 @@ def test_a_version_is_found_by_every_name_it_has(name: str, outputs: list[Output
 
 
 def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) -> None:
-    make_run("other").prompts()
+    prompts_of(make_run("other"))
     message = hir("show", "samples@1", code=2)
-    assert message.startswith("error: `samples@1` does not say of which run; runs holds other, tiny; ")
+    assert message.startswith("error: `samples@1` could be of several runs; runs holds other, tiny; ")
     assert message.endswith("put one in front, as in other/samples@1\n")
     assert hir("show", "tiny/samples@1")
 
@@ -269,7 +277,7 @@ def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Ou
     turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
     with Path("rows.jsonl").open("a") as file:
         file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
-    made = make_run("tiny").prompts()
+    made = prompts_of(make_run("tiny"))
     (line,) = (line for line in hir("show", str(made), "--rows", "0").splitlines() if line.startswith("  history "))
     assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
     assert list(json.loads(hir("show", str(made), "--json"))["optional_columns"]) == ["history"]
@@ -312,7 +320,7 @@ def test_what_looks_at_a_run_imports_neither_prefect_nor_torch(outputs: list[Out
 import sys
 from flows.cli.app import app
 ref = ["samples@1"]
-commands = {"ls": [], "show": ref, "head": ref, "sample": ref, "row": ["s"], "trace": ["s"], "stats": ref}
+commands = {"ls": [], "show": ref, "head": [*ref, "--seed", "1"], "row": ["s"], "trace": ["s"], "stats": ref}
 commands |= {"diff": ref * 2, "sql": ["from samples"], "path": ref, "export": [*ref, "x", "--to", "csv"], "verify": [],
              "report": []}
 codes = {}
@@ -343,12 +351,12 @@ def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path)
 
 
 def shown(run: Run, outputs: list[Outputs], act: Callable[[RunTable], None] = lambda _: None) -> list[str]:
-    """What the display prints where there is no terminal."""
+    """What the table prints where there is no terminal."""
     console = Console(file=io.StringIO(), width=80, markup=False, highlight=False, soft_wrap=True)
-    with RunTable(run, console) as display:
-        act(display)
-        display.row(outputs[0], run.score(run.prompts(), outputs[0].samples))
-        display.row(outputs[1])
+    with RunTable(run.store, console) as table:
+        act(table)
+        table.add_row(outputs[0], score_samples(run, prompts_of(run), outputs[0].samples))
+        table.add_row(outputs[1])
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -419,10 +427,10 @@ def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outpu
 def test_plain_lines_of_progress_come_after_a_silence_only(
     run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def report(display: RunTable) -> None:
-        display.progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
+    def report(table: RunTable) -> None:
+        table.show_progress(Progress("train", 1, 60, "steps", seconds=1.0, loss=2.5))
         monkeypatch.setattr("flows.terminal.progress_bar.SILENCE_S", 0.0)
-        display.progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
+        table.show_progress(Progress("train", 2, 60, "steps", tokens=100, seconds=2.0, loss=2.25))
 
     lines = [line for line in shown(run, outputs, report) if "training" in line]
     assert lines == ["  training model 0: 2 of 60 steps · 50 tok/s · loss 2.250 · 58 s left"]

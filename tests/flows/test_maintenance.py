@@ -1,4 +1,4 @@
-"""A real run that is cleared up: a fork goes, old weights are released, and it goes on as if nothing had happened."""
+"""`hir gc` and `hir doctor` on a real run: a branch is removed, old weights are released, and the run continues."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PATIENCE_S = 150
 
 
 class Story:
-    """One run: an iteration, a fork that becomes its line, a removal, and a third iteration that is killed."""
+    """One run: an iteration, a second branch that it continues, a removal, and a third iteration that is killed."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder, self.home, self.run_dir = folder, home, folder / "runs/tiny"
@@ -63,12 +63,12 @@ def story(tmp_path_factory) -> Story:
     return Story(tmp_path_factory.mktemp("cleared"), tmp_path_factory.mktemp("prefect"))
 
 
-def test_the_fork_that_was_left_goes_and_nothing_of_the_line(story):
-    removed = {one["version"].split("-")[0] for one in story.collected["removed"]}
+def test_the_abandoned_branch_is_removed_and_nothing_of_the_other(story):
+    removed = {version["version"].split("-")[0] for version in story.collected["removed"]}
     assert removed == {"models/0001", "evaluations/0001"}
     gone = story.both.keys() - story.left.keys()
-    lost = {one["version"] for one in story.collected["removed"]}
-    weights = {f"{one['version']}/{name}" for one in story.collected["kept"] for name in one["released"]}
+    lost = {version["version"] for version in story.collected["removed"]}
+    weights = {f"{kept['version']}/{name}" for kept in story.collected["kept"] for name in kept["released"]}
     assert gone == {path for path in story.both if path.rpartition("/")[0] in lost} | weights
     assert gone - weights <= story.old.keys()
     assert {path.split("-")[0] for path in weights} == {"models/0001"}
@@ -80,13 +80,13 @@ def test_after_that_there_is_nothing_to_do_and_the_run_is_sound(story):
     assert story.well["findings"] == []
 
 
-def test_a_killed_run_is_told_by_its_flow_run_and_what_it_left(story):
-    found = [one["what"] for one in story.ill["findings"]]
+def test_a_killed_run_is_found_by_its_flow_run_and_by_what_it_left(story):
+    found = [finding["what"] for finding in story.ill["findings"]]
     assert any(f"is said to be running, but its process {story.pid} is gone" in what for what in found)
     assert any(f"still signed (pid {story.pid} on " in what for what in found)
 
 
-def test_a_run_goes_on_from_the_weights_that_were_kept(story):
+def test_a_run_continues_from_the_weights_that_were_kept(story):
     assert story.left.items() <= digests(story.run_dir).items()
     job = json.loads((story.run_dir / "launches/0003/job.json").read_text())
     assert job["model"]["source"] == str(Store(story.run_dir).resolve("models@2").path.resolve())

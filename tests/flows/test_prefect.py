@@ -349,7 +349,7 @@ def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_la
     (run,) = [r for r in server.client.read_flow_runs() if r.name == "scripted to 2" and r.state.is_completed()]
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
     found = server.client.read_artifacts(artifact_filter=of_run)
-    told = {"hir-scripted-curve": 3, "hir-scripted-iteration": 3, "hir-scripted-report": 1}
+    told = {"hir-scripted-iteration": 3, "hir-scripted-report": 1}
     assert Counter(artifact.key for artifact in found) == told
     assert not (scripted / "lose").exists()
     store = Store(scripted / "runs/scripted")

@@ -9,7 +9,7 @@ import pytest
 from cli_run import command, write_config
 from fake_terminal import Terminal
 
-from flows.terminal.progress_bar import told
+from flows.terminal.progress_bar import progress_text
 from hir_core.progress import Progress
 
 SAMPLING = Progress("sample", 12_345, 20_480, "samples", tokens=1_234_567, seconds=100.0)
@@ -22,12 +22,12 @@ from flows.terminal import progress_bar
 from hir_core.progress import Progress
 
 progress_bar.SILENCE_S = 0.0
-with progress_bar.StatusLine() as shown:
-    shown.tell("starting the launch for model 0", Progress("launch"))
+with progress_bar.StatusLine() as status_line:
+    status_line.update("starting the launch for model 0", Progress("launch"))
     time.sleep(0.2)
-    shown.say("a line that scrolls")
+    status_line.print_above("a line that scrolls")
     print("and what a reward prints")
-    shown.tell("sampling from model 12", {sampling!r})
+    status_line.update("sampling from model 12", {sampling!r})
     time.sleep(0.2)
     {more}
 print("done")
@@ -42,8 +42,8 @@ def show(more: str = "") -> list[str]:
 
 
 def test_it_tells_how_much_is_done_how_fast_and_how_long_the_rest_takes():
-    assert told(SAMPLING) == "12,345 of 20,480 samples · 12,346 tok/s · 66 s left"
-    assert told(TRAINING) == "15 of 60 steps · 60 tok/s · loss 2.500 · 5 min left"
+    assert progress_text(SAMPLING) == "12,345 of 20,480 samples · 12,346 tok/s · 66 s left"
+    assert progress_text(TRAINING) == "15 of 60 steps · 60 tok/s · loss 2.500 · 5 min left"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_it_tells_how_much_is_done_how_fast_and_how_long_the_rest_takes():
     ],
 )
 def test_what_matters_least_is_left_out_where_there_is_no_room(room, text):
-    assert told(TRAINING, room) == text
+    assert progress_text(TRAINING, room) == text
 
 
 # --- in a terminal ---------------------------------------------------------------------------------------------------
@@ -95,12 +95,12 @@ def test_an_error_leaves_the_terminal_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-@pytest.mark.parametrize("doing", ["starting", "sampling from model 12"])
-def test_ctrl_c_leaves_nothing_of_it(doing, columns, tmp_path):
-    more = f"""shown.tell({doing!r}, None if {doing!r} == "starting" else shown.progress)
+@pytest.mark.parametrize("activity", ["starting", "sampling from model 12"])
+def test_ctrl_c_leaves_nothing_of_it(activity, columns, tmp_path):
+    more = f"""status_line.update({activity!r}, None if {activity!r} == "starting" else status_line.progress)
     time.sleep(60)"""
     with Terminal(columns, show(more), tmp_path) as terminal:
-        terminal.wait_for(lambda: any(frame.startswith(doing) for frame in terminal.frames))
+        terminal.wait_for(lambda: any(frame.startswith(activity) for frame in terminal.frames))
         terminal.press(b"\x03")
         assert terminal.end() == -2, "nobody handles it here"
     assert not terminal.screen.cursor.hidden
@@ -146,8 +146,8 @@ def test_a_run_shows_each_of_its_steps_and_ctrl_c_leaves_a_sane_terminal(tmp_pat
         terminal.wait_for(lambda: terminal.frames[-1].startswith("starting the launch for model 1"))
         terminal.press(b"\x03")
         assert terminal.end() == 130
-    doing = ("starting Prefect", "starting the launch", "loading weights", "training model 0")
-    for text in doing:
+    activity = ("starting Prefect", "starting the launch", "loading weights", "training model 0")
+    for text in activity:
         assert any(frame.startswith(text) for frame in terminal.frames), text
     assert not terminal.screen.cursor.hidden
     assert terminal.lines[-2:] == ["interrupted: nothing that was committed is lost; the same co", "mmand continues"]

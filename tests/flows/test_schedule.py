@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from flows.cli.app import app
 from flows.cli.run import CONFIGS
 from flows.hindsight import was_lost
-from flows.orchestration.artifacts import CURVE_ROWS, CURVE_WIDTH, artifact_key, curve
+from flows.orchestration.artifacts import artifact_key
 from flows.orchestration.server import SETTINGS
-from flows.schedule import deployment, parameters
+from flows.schedule import build_deployment, parameters
 from hir_core.config import RunConfig, load_config
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, JobFailed, RunLocked
@@ -41,7 +41,7 @@ def test_a_config_comes_out_of_a_deployments_parameters_as_it_went_in(name):
 
 def test_a_deployment_runs_this_flow_in_this_folder_and_quietly(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = deployment(recipe("quickstart"), 1, "skip", interval=timedelta(hours=6), pool="hir")
+    made = build_deployment(recipe("quickstart"), 1, "skip", interval=timedelta(hours=6), pool="hir")
     assert (made.full_name, made.entrypoint) == ("hindsight/quickstart", "flows.hindsight.hindsight")
     assert [schedule.schedule.interval for schedule in made.schedules] == [timedelta(hours=6)]
     assert made.job_variables["working_dir"] == str(tmp_path)
@@ -51,7 +51,7 @@ def test_a_deployment_runs_this_flow_in_this_folder_and_quietly(tmp_path, monkey
 
 def test_a_cron_line_that_is_none_is_refused():
     with pytest.raises(ConfigError, match=r"--cron 0 99 \* \* \*: .*; for example `0 2 \* \* \*`"):
-        deployment(recipe("quickstart"), 1, "skip", cron="0 99 * * *")
+        build_deployment(recipe("quickstart"), 1, "skip", cron="0 99 * * *")
 
 
 @pytest.fixture
@@ -108,31 +108,11 @@ def test_only_a_lost_launch_is_tried_again(error, is_retried):
 
 
 def named(run: str) -> Any:
-    return SimpleNamespace(config=SimpleNamespace(run=run), facts=lambda ref: {"overall": ref.facts})
-
-
-def model(iteration: int, low: float, accuracy: float, high: float) -> Any:
-    facts = {"accuracy": accuracy, "low": low, "high": high, "majority_baseline": 1.0}
-    return SimpleNamespace(model=SimpleNamespace(iteration=iteration), evaluation=SimpleNamespace(facts=facts))
+    return SimpleNamespace(config=SimpleNamespace(run=run))
 
 
 def test_artifact_keys_are_what_prefect_takes_and_differ_where_runs_do():
-    keys = [artifact_key(named(run), "curve") for run in ("a-b", "a.b", "A-b", "a_b", "a--b")]
-    assert keys[0] == "hir-a-b-curve"
+    keys = [artifact_key(named(run), "iteration") for run in ("a-b", "a.b", "A-b", "a_b", "a--b")]
+    assert keys[0] == "hir-a-b-iteration"
     assert len(set(keys)) == len(keys)
     assert all(set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for key in keys)
-
-
-def test_the_curve_has_point_interval_and_baseline_at_their_places():
-    last = CURVE_WIDTH - 1
-    lines = curve(named("tiny"), [model(0, 0, 10 / last, 20 / last), model(1, 1.0, 1.0, 1.0)]).splitlines()
-    assert lines[4] == f"    0  {10 / last:.3f} [0.000, {20 / last:.3f}]  " + "─" * 10 + "●" + "─" * 10 + " " * 28 + "┊"
-    assert lines[5] == "    1  1.000 [1.000, 1.000]  " + " " * last + "●"
-
-
-@pytest.mark.parametrize(("models", "shown"), [(1, 1), (CURVE_ROWS, CURVE_ROWS), (CURVE_ROWS + 1, 31), (1000, 60)])
-def test_a_long_curve_is_thinned_and_keeps_its_ends(models, shown):
-    text = curve(named("long"), [model(number, 0.1, 0.2, 0.3) for number in range(models)])
-    numbers = [int(line.split()[0]) for line in text.splitlines() if "●" in line]
-    assert (numbers[0], numbers[-1]) == (0, models - 1)
-    assert len(numbers) == shown

@@ -1,6 +1,9 @@
-"""Comparisons: which arms there are, that they share what they can, and what their numbers are allowed to say."""
+"""Comparisons: which arms there are, that they share what they can, what their numbers say, and shipped results."""
 
-import math
+import dataclasses
+import re
+import subprocess
+from xml.etree import ElementTree
 
 import polars as pl
 import pytest
@@ -8,10 +11,23 @@ import yaml
 
 from flows import compare
 from flows.cli.run import CONFIGS
+from flows.report.comparison_plot import comparison_plot
+from flows.report.comparison_tables import COMPARISONS, README, curve_table, filled, summary_table
 from hir_core.config.comparison import load_comparison, merged
-from hir_core.errors import ConfigError
-from hir_core.inspect.comparison import differences, paired, t_interval, verdict
+from hir_core.errors import ConfigError, StoreError
+from hir_core.inspect.comparison import (
+    ArmResult,
+    CurvePoint,
+    Estimate,
+    difference,
+    estimate,
+    read_results,
+    statement,
+    summarize,
+    write_results,
+)
 
+SVG = "{http://www.w3.org/2000/svg}"
 BASE = {
     "run": "base",
     "iterations": 1,
@@ -40,15 +56,22 @@ def loaded(tmp_path, **changes):
     return load_comparison(tmp_path / "both.yaml", tmp_path)
 
 
-def curves(**ends):
-    """Two iterations per arm: `method=[[accuracy of task a, of task b, ...] per seed]`, from 0.1."""
-    rows = [
-        {"task": "abc"[place], "method": method, "seed": seed, "iteration": iteration, "accuracy": accuracy,
-         "majority_baseline": 0.2, "samples": 40 * iteration, "triples": 10 * iteration}
+def results_of(**ends):
+    """Arms of two iterations: `method=[[final accuracy on task a, on task b, ...] per seed]`, from 0.1."""
+    return [
+        ArmResult("abc"[place], method, seed, (
+            CurvePoint(0, 0.1, majority_baseline=0.2, samples=0, triples=0),
+            CurvePoint(1, end, majority_baseline=0.2, samples=40, triples=10),
+        ))
         for method, seeds in ends.items() for seed, tasks in enumerate(seeds) for place, end in enumerate(tasks)
-        for iteration, accuracy in enumerate((0.1, end))
     ]  # fmt: skip
-    return pl.DataFrame(rows)
+
+
+def sentence(**ends):
+    """What is said of the method `new` against `old`."""
+    gap = difference(results_of(**ends), "new", "old")
+    assert gap is not None
+    return statement(gap)
 
 
 # --- arms ------------------------------------------------------------------------------------------------------------
@@ -118,48 +141,190 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, changes, message):
 
 def test_the_interval_is_students():
     """0.5, 0.6, 0.7: mean 0.6, s = 0.1, t(2) = 4.303: 0.6 ± 4.303 * 0.1 / sqrt(3) = 0.6 ± 0.24843."""
-    assert t_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6, 0.35157, 0.84843), abs=1e-5)
-    assert t_interval([0.4]) == (0.4, -math.inf, math.inf)
+    found = estimate([0.5, 0.6, 0.7])
+    assert (found.mean, found.half_width) == pytest.approx((0.6, 0.24843), abs=1e-5)
+    assert estimate([0.4]) == Estimate(0.4, None)
 
 
 def test_a_method_is_compared_seed_by_seed_on_the_tasks_that_both_ran():
-    """Seed 0: (0.1 + 0.3) / 2 ahead; seed 1: (0.2 + 0.0) / 2; task c was run by one of them only."""
-    found = curves(new=[[0.6, 0.8, 0.9], [0.6, 0.5, 0.9]], old=[[0.5, 0.5], [0.4, 0.5]])
-    assert differences(paired(found, "new", "old")) == pytest.approx([0.2, 0.1])
+    """Seed 0: (0.1 + 0.3) / 2 ahead; seed 1: (0.2 + 0.0) / 2; task c was run by one of them only.
+
+    Mean 0.15, s = 0.0707, t(1) = 12.706: half-width 12.706 * 0.0707 / sqrt(2) = 0.6353.
+    """
+    arms = results_of(new=[[0.6, 0.8, 0.9], [0.6, 0.5, 0.9]], old=[[0.5, 0.5], [0.4, 0.5]])
+    gap = difference(arms, "new", "old")
+    assert gap is not None
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0.15, -0.4853, 0.7853), abs=1e-4)
+    assert (gap.tasks, gap.seeds) == (2, 2)
+    assert difference(arms, "new", "nobody") is None
 
 
 @pytest.mark.parametrize(
-    ("new", "said"),
+    ("new", "expected"),
     [
         ([[0.7], [0.71], [0.72]], "new ends 21.0 points ahead of old [+18.5, +23.5] (1 task, 3 seeds)"),
-        ([[0.4], [0.6], [0.56]], "new ends 2.0 points ahead of old [-24.3, +28.3] (1 task, 3 seeds): not shown"),
+        (
+            [[0.4], [0.6], [0.56]],
+            "new ends 2.0 points ahead of old [-24.3, +28.3] (1 task, 3 seeds): not shown, the interval contains 0",
+        ),
         ([[0.2], [0.21], [0.22]], "new ends 29.0 points behind old [-31.5, -26.5] (1 task, 3 seeds)"),
     ],
-)  # fmt: skip
-def test_the_sentence_says_who_is_ahead_and_whether_it_is_shown(new, said):
-    assert verdict(curves(new=new, old=[[0.5]] * 3), "new", "old") == said
+)
+def test_the_sentence_says_who_is_ahead_and_whether_it_is_shown(new, expected):
+    assert sentence(new=new, old=[[0.5]] * 3) == expected
 
 
 def test_the_sentence_counts_the_tasks_that_both_ran():
-    assert "(2 tasks, 1 seed)" in verdict(curves(new=[[0.6, 0.8, 0.9]], old=[[0.5, 0.5]]), "new", "old")
+    assert "(2 tasks, 1 seed)" in sentence(new=[[0.6, 0.8, 0.9]], old=[[0.5, 0.5]])
 
 
 def test_one_seed_shows_nothing():
-    assert verdict(curves(new=[[0.9]], old=[[0.5]]), "new", "old").endswith("(1 task, 1 seed): one seed shows nothing")
+    assert sentence(new=[[0.9]], old=[[0.5]]).endswith("(1 task, 1 seed): one seed shows nothing")
 
 
-def test_the_results_are_a_table_a_picture_and_the_points_behind_them(tmp_path):
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A comparison of three methods, two of which ran on both tasks, and the folder of its results."""
     comparison, _ = loaded(tmp_path, runs_dir=str(tmp_path / "runs"), tasks={"a": {}, "b": {}})
-    found = curves(hindsight=[[0.6, 0.4], [0.8, 0.4]], filter=[[0.5, 0.3], [0.5, 0.3]], plain=[[0.5], [0.5]])
-    compare.write(comparison, found, "2 of 4 arms")
-    table = (comparison.folder / "table.md").read_text().splitlines()
+    arms = results_of(hindsight=[[0.6, 0.4], [0.8, 0.4]], filter=[[0.5, 0.3], [0.5, 0.3]], plain=[[0.5], [0.5]])
+    compare.write(comparison, arms, 12)
+    return arms, comparison.folder
+
+
+def test_the_table_holds_means_with_intervals_and_a_sentence_per_method(written):
+    table = (written[1] / "table.md").read_text().splitlines()
     assert table[0] == "| method | a | b | mean | samples that train |"
     assert table[2] == "| hindsight | 70.0 ± 127.1 | 40.0 ± 0.0 | 55.0 ± 63.5 | 25 % |"
     assert table[4] == "| plain | 50.0 ± 0.0 | – | – | 25 % |"
-    assert table[6] == "2 of 4 arms"
+    assert table[6] == "10 of 12 arms"
     assert table[7].startswith("hindsight ends 15.0 points ahead of filter [")
-    assert pl.read_parquet(comparison.folder / "curves.parquet").equals(found)
-    assert (comparison.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_points_behind_the_table_are_a_parquet_file(written):
+    arms, folder = written
+    curves = pl.read_parquet(folder / "curves.parquet")
+    assert curves.columns == ["task", "method", "seed", "iteration", "accuracy", "low", "high", "majority_baseline",
+                              "samples", "triples", "steps", "seconds"]  # fmt: skip
+    assert curves.height == 2 * len(arms)
+    assert curves.filter(task="a", method="hindsight", seed=1)["accuracy"].to_list() == [0.1, 0.8]
+
+
+def test_the_results_hold_every_arm_the_summary_and_where_they_come_from(written):
+    arms, folder = written
+    results = read_results(folder / "results.json")
+    assert results.arms == tuple(arms)
+    assert (results.name, results.source, results.arms_planned) == ("both", "hir compare", 12)
+    assert results.summary[0].tasks["a"].mean == pytest.approx(0.7)
+    assert [gap.method for gap in results.differences] == ["hindsight", "plain"]
+    assert results.config is not None
+    assert results.config["methods"] == SETTINGS["methods"]
+    assert "runs_dir" not in results.config
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", results.date)
+    assert results.machine is not None
+    assert re.search(r"^\d+ CPU cores? \(.+\), torch \d+\.\d+", results.machine)
+
+
+def test_the_machine_is_told_with_the_devices_that_the_ranks_had():
+    made_with = {"torch": "2.13.0", "device": "NVIDIA H100 80GB HBM3", "ranks": 2}
+    arms = [ArmResult("a", "m", seed, (CurvePoint(0, 0.1),), made_with=made_with) for seed in (0, 1)]
+    assert compare.machine(arms).endswith("), 2 ranks on NVIDIA H100 80GB HBM3, torch 2.13.0")
+
+
+def test_the_commit_is_told_of_a_checkout_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "CHECKOUT", tmp_path)
+    assert compare.git_commit() is None
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    assert compare.git_commit() == head
+
+
+def test_a_file_that_holds_no_results_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"name": "x"}')
+    with pytest.raises(StoreError, match=r"x\.json does not hold results of a comparison"):
+        read_results(tmp_path / "x.json")
+
+
+def test_the_plot_names_every_task_and_method(written):
+    picture = (written[1] / "plot.svg").read_text()
+    texts = [element.text for element in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+    assert {"a", "b", "hindsight", "filter", "plain", "majority answer"} <= set(texts)
+
+
+def test_the_plot_draws_the_mean_of_the_seeds_and_their_range():
+    """Ends of 0.6 and 0.8: the last dot stands at 0.7, its whisker reaches from 0.6 to 0.8."""
+    arms = results_of(new=[[0.6], [0.8]], old=[[0.5], [0.5]])
+    root = ElementTree.fromstring(comparison_plot(arms, ["new", "old"]))
+    titles = [element.text for element in root.iter(f"{SVG}title")]
+    assert "new, iteration 1: 70% [60%, 80%]" in titles
+    assert "old, iteration 1: 50% [50%, 50%]" in titles
+    assert titles.count("majority answer, iteration 1: 20%") == 1
+
+
+def test_names_in_the_plot_are_escaped_and_further_methods_have_colours_of_their_own():
+    many = {f"<m{number}>": [[0.5]] for number in range(8)}
+    picture = comparison_plot(results_of(**many), list(many))
+    assert "<m0>" not in picture
+    styles = set(re.findall(r'class="(k\d+)"', picture))
+    assert styles == {f"k{number}" for number in range(8)}
+    assert all(f".{name} {{ --c:" in picture for name in styles)
+
+
+# --- shipped measurements --------------------------------------------------------------------------------------------
+
+
+def test_the_readme_of_the_comparisons_says_what_their_results_say():
+    """Where this fails: `python -m flows.report.comparison_tables`."""
+    assert README.read_text() == filled(README.read_text(), COMPARISONS / "results")
+
+
+def test_every_result_that_is_shipped_stands_in_the_readme_once():
+    named = re.findall(r"<!-- results (\w+) -->", README.read_text())
+    files = sorted((COMPARISONS / "results").glob("*.json"))
+    assert sorted(named) == [path.stem for path in files]
+    assert [read_results(path).name for path in files] == [path.stem for path in files]
+
+
+def test_the_comparison_that_the_readme_shows_loads(tmp_path):
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(shown)
+    comparison, arms = load_comparison(tmp_path / "mine.yaml", CONFIGS)
+    assert (len(arms), comparison.reference) == (6, "keep_correct")
+
+
+def test_a_changed_result_changes_the_readme(tmp_path):
+    results = read_results(COMPARISONS / "results" / "four_tasks.json")
+    mean = dataclasses.replace(results.summary[0], mean=Estimate(0.123, 0.045))
+    write_results(tmp_path / "four_tasks.json", dataclasses.replace(results, summary=(mean, *results.summary[1:])))
+    text = "before\n<!-- results four_tasks -->\nold\n<!-- end of results -->\nafter\n"
+    made = filled(text, tmp_path)
+    assert "12.3 ± 4.5" in made
+    assert "old" not in made
+    assert made.startswith("before\n")
+    assert made.endswith("\nafter\n")
+    assert filled(made, tmp_path) == made
+
+
+def test_one_task_has_no_column_of_means_and_a_run_alone_has_its_curve():
+    arms = results_of(new=[[0.6]], old=[[0.5]])
+    assert summary_table(summarize(arms, ["new"], ["a"])) == [
+        "| method | a | samples that train |", "| --- | --- | --- |", "| new | 60.0 | 25 % |"
+    ]  # fmt: skip
+    alone = ArmResult(
+        "a", "new", None, (CurvePoint(0, 0.1, 0.05, 0.2, 0.3, further={"time, min": 3}), CurvePoint(1, 0.6))
+    )
+    assert curve_table([alone]) == [
+        "| iteration | accuracy | majority baseline | time, min |",
+        "| --- | --- | --- | --- |",
+        "| 0 | 0.100 [0.050, 0.200] | 0.300 | 3 |",
+        "| 1 | 0.600 | – | – |",
+    ]
+
+
+# --- a call that continues -------------------------------------------------------------------------------------------
 
 
 def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_new(tmp_path, monkeypatch):
@@ -174,14 +339,14 @@ def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_n
         if len(ran) == 3:
             (config.run_dir / "models" / "0000-0123abcd").mkdir(parents=True)
 
-    def write(comparison, curves, progress):
-        written.append((curves.height, progress))
+    def write(comparison, arms, planned):
+        written.append((len(arms), planned))
         comparison.folder.mkdir(parents=True, exist_ok=True)
         (comparison.folder / "table.md").write_text("")
 
     monkeypatch.setattr(compare, "hindsight", run_arm)
-    monkeypatch.setattr(compare, "points", lambda arm, run, models: [{"method": arm.method}])
+    monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)
     monkeypatch.setattr(compare, "write", write)
     compare.compare.fn(comparison, arms)
     assert ran == [arm.config for arm in arms]
-    assert written == [(3, "3 of 6 arms"), (6, "6 of 6 arms")]
+    assert written == [(3, 6), (6, 6)]

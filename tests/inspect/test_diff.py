@@ -1,4 +1,4 @@
-"""How two versions differ: by hand on the small run, and on random tables by counting in plain Python."""
+"""The difference between two versions: on a small run by hand, on random tables against a count in plain Python."""
 
 import json
 import random
@@ -57,8 +57,8 @@ def test_a_fork_of_the_relabeling_shows_what_it_relabels(store):
     parents = [store.resolve(text) for text in ("prompts@0", "samples@1", "rewards@1")]
     rows = [triple(sample, True) for sample in drawn(1, store.resolve("models@0")) if sample["k"] == 1]
     fork = commit(store, "triples", 1, parents, rows, {"other": 1})
-    told = [ref for ref in store.versions("triples") if ref.iteration == 1 and ref != fork]
-    found = difference(Side(store, told[0]), Side(store, fork))
+    (original,) = (ref for ref in store.versions("triples") if ref.iteration == 1 and ref != fork)
+    found = difference(Side(store, original), Side(store, fork))
     assert counts(found) == (1, 2, 0, 2)  # p2 k 1 was right before
     assert found["columns"] == {"contrast": 2, "instruction": 2}
 
@@ -84,11 +84,11 @@ def test_rows_are_counted_as_dictionaries_count_them(store, seed):
     assert counts(found) == (same, len(a.keys() & b.keys()) - same, len(b.keys() - a.keys()), len(a.keys() - b.keys()))
 
 
-def test_replayed_samples_are_told_from_new_ones_of_the_same_prompt(store):
+def test_replayed_samples_are_matched_apart_from_new_ones_of_the_same_prompt(store):
     parents = [store.resolve(text) for text in ("prompts@0", "samples@1", "rewards@1", "samples@2", "rewards@2")]
     old, new = (drawn(n, store.resolve("models@0"))[0] for n in (1, 2))
     for label, samples in enumerate([[old, new], [new]]):
-        commit(store, "triples", 3, parents, [triple(one, one is new) for one in samples], {"n": label})
+        commit(store, "triples", 3, parents, [triple(sample, sample is new) for sample in samples], {"n": label})
     refs = sorted(store.versions("triples")[-2:], key=lambda ref: -store.manifest(ref).rows)
     assert counts(difference(*(Side(store, ref) for ref in refs))) == (1, 0, 0, 1)
 
@@ -101,8 +101,8 @@ def test_a_key_shows_all_rows_about_it(store, key):
     assert abouts == {"p2": [changed, same], "s1p20": [changed], "s2p21": [same]}[key]
 
 
-def test_what_cannot_be_compared_is_told(store):
-    with pytest.raises(ConfigError, match="hold different things"):
+def test_what_cannot_be_compared_is_an_error(store):
+    with pytest.raises(ConfigError, match="are of different stages: give two versions of one stage"):
         between(store, "samples@1", "rewards@1")
     with pytest.raises(VersionNotFound, match="holds no table"):
         between(store, "models@1", "models@2")
@@ -120,10 +120,9 @@ def test_the_exit_code_says_whether_there_is_a_difference(store):
 
 
 def test_a_text_diff_shows_the_lines_that_changed(store):
-    told = [row | {"reason": "one\ntwo\nthree"} for row in judged(1)]
     parents = [store.resolve(text) for text in ("prompts@0", "samples@1")]
     for n, reason in enumerate(("one\ntwo\nthree", "one\n2\x1b\nthree")):
-        commit(store, "rewards", 4, parents, [row | {"reason": reason} for row in told], {"n": n})
+        commit(store, "rewards", 4, parents, [row | {"reason": reason} for row in judged(1)], {"n": n})
     names = [str(ref) for ref in store.versions("rewards") if ref.iteration == 4]
     names.sort(key=lambda name: "two" not in hir("head", name, "--rows", "1"))
     lines = hir("diff", *names, "--key", "s1p10", code=1).splitlines()

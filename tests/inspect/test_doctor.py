@@ -1,4 +1,4 @@
-"""`hir doctor`: what lies about in runs, what is broken on this machine, which flow runs are dead; what is mended."""
+"""`hir doctor`: what it finds in runs, on this machine and among Prefect's flow runs, and what `--fix` repairs."""
 
 import importlib.metadata
 import json
@@ -34,7 +34,7 @@ DEAD = 2**22 + 1
 
 @pytest.fixture
 def store(small_run, tmp_path) -> Iterator[Store]:
-    """The run of `looked_at`, on a machine whose Prefect has an empty home."""
+    """The run of `finished_run`, on a machine whose Prefect has an empty home."""
     from prefect.context import refresh_global_settings_context
 
     with pytest.MonkeyPatch.context() as patch:
@@ -45,16 +45,16 @@ def store(small_run, tmp_path) -> Iterator[Store]:
     refresh_global_settings_context()
 
 
-def told(store: Store) -> list[tuple[str, str]]:
-    """What is found in a run, with the place below its folder."""
-    return [(one.what, str(Path(one.where).relative_to(store.run_dir))) for one in check_upkeep(store.run_dir)]
+def findings(store: Store) -> list[tuple[str, str]]:
+    """What is found in a run, with the path below its folder."""
+    return [(found.what, str(Path(found.where).relative_to(store.run_dir))) for found in check_upkeep(store.run_dir)]
 
 
 def draft(store: Store, **config) -> Path:
     """A draft of samples with one file in it."""
-    made = store.draft(identity("samples", 3, config, [])).path
-    (made / "part-0.parquet").write_bytes(b"x")
-    return made
+    folder = store.draft(identity("samples", 3, config, [])).path
+    (folder / "part-0.parquet").write_bytes(b"x")
+    return folder
 
 
 def later(path: Path) -> None:
@@ -65,54 +65,53 @@ def later(path: Path) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_as_it_was_left_has_nothing_lying_about(store):
+def test_a_run_as_it_was_left_has_no_findings(store):
     note(store, store.versions())
-    assert told(store) == []
+    assert findings(store) == []
 
 
 def test_a_version_whose_parents_are_gone_is_an_orphan(store):
     samples = store.resolve("samples@2")
     shutil.rmtree(samples.path)
-    what = f"it is made from {samples}, of which there is nothing left"
-    assert told(store) == [(what, str(store.resolve(name))) for name in ("rewards@2", "triples@2")]
+    what = f"it is made from {samples}, which no longer exists"
+    assert findings(store) == [(what, str(store.resolve(name))) for name in ("rewards@2", "triples@2")]
 
 
-def test_folders_that_are_no_versions_are_named(store):
+def test_files_and_folders_that_are_no_versions_are_found(store):
     samples = store.resolve("samples@2")
     (samples.path / "manifest.json").unlink()
     (store.run_dir / "triples" / "copy of 0001").mkdir()
     (store.run_dir / "models" / "notes.txt").write_text("")
-    assert told(store) == [
+    assert findings(store) == [
         ("manifest.json is missing", str(samples)),
-        ("it is no version of triples", "triples/copy of 0001"),
-        ("it is no version of models", "models/notes.txt"),
+        ("not a version of triples", "triples/copy of 0001"),
+        ("not a version of models", "models/notes.txt"),
     ]
 
 
 @pytest.mark.parametrize("prefix", [".draft-", ".commit-"])
-def test_a_draft_that_a_run_may_continue_is_told_but_never_deleted(store, prefix):
+def test_a_draft_that_a_run_may_continue_is_found_but_never_deleted(store, prefix):
     note(store, store.versions())
     made = draft(store)
     made = made.rename(made.with_name(made.name.replace(".draft-", prefix)))
     later(made)
     (found,) = check_upkeep(store.run_dir)
-    assert found.what.endswith("with 1 files, whose writer is gone")
-    assert (found.where, found.mend) == (str(made), None)
-    assert "run the same config again, which goes on from it" in found.do
+    assert found.what.endswith("with 1 files, whose process is gone")
+    assert (found.where, found.repair) == (str(made), None)
+    assert "run the same config again, which continues it" in found.do
 
 
-def test_drafts_that_nobody_can_take_up_are_deleted(store):
+def test_drafts_that_no_run_can_continue_are_deleted(store):
     there = store.resolve("samples@2")
     drafts = [draft(store, n=1), store.draft(identity("samples", 3, {"n": 2}, [])).path]
     drafts.append(Path(shutil.copytree(there.path, there.path.with_name(f".draft-{there.id}"))))
     note(store, store.versions())  # a run comes after them
     later(store.run_dir / "branches.json")
-    found = check_upkeep(store.run_dir)
-    told = {one.where: one.what.partition(", ")[2] or one.what for one in found}
-    assert told == {
-        str(drafts[0]): "which a later run has passed by",
-        str(drafts[1]): "whose writer is gone",
-        str(drafts[2]): "which is there",
+    reasons = {found.where: found.what.partition(", ")[2] for found in check_upkeep(store.run_dir)}
+    assert reasons == {
+        str(drafts[0]): "which a later run did not continue",
+        str(drafts[1]): "whose process is gone",
+        str(drafts[2]): "which is committed",
     }
     before = tree(there.path)
     hir("doctor", "--fix")
@@ -121,22 +120,22 @@ def test_drafts_that_nobody_can_take_up_are_deleted(store):
     assert check_upkeep(store.run_dir) == []
 
 
-def test_a_draft_that_somebody_took_up_meanwhile_is_left_alone(store):
+def test_a_draft_that_a_process_continued_meanwhile_is_not_deleted(store):
     made = store.draft(identity("samples", 3, {}, [])).path
     (found,) = check_upkeep(store.run_dir)
     (made / "part-0.parquet").write_bytes(b"x")
     later(made)
-    assert found.mend is not None
-    found.mend()
+    assert found.repair is not None
+    found.repair()
     assert made.exists()
 
 
-def test_what_belongs_to_a_writer_who_is_at_work_is_not_told(store):
+def test_what_belongs_to_a_process_that_writes_is_no_finding(store):
     made = draft(store)
     (store.run_dir / ".branches.json.0a1b.tmp").write_text("")
     with store.lock():
-        assert told(store) == []
-    assert [place for _, place in told(store)] == [str(made.relative_to(store.run_dir)), ".branches.json.0a1b.tmp"]
+        assert findings(store) == []
+    assert [place for _, place in findings(store)] == [str(made.relative_to(store.run_dir)), ".branches.json.0a1b.tmp"]
 
 
 def test_a_lock_that_a_killed_process_signed_is_stale_and_a_held_one_is_not(store):
@@ -148,33 +147,33 @@ def test_a_lock_that_a_killed_process_signed_is_stale_and_a_held_one_is_not(stor
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert told(store) == []
+        assert findings(store) == []
         holder.send_signal(signal.SIGKILL)
-    ((what, place),) = told(store)
+    ((what, place),) = findings(store)
     assert what.startswith(
-        f"a lock that nobody holds is still signed (pid {holder.pid} on {socket.gethostname()} since 2"
+        f"a lock that no process holds is still signed (pid {holder.pid} on {socket.gethostname()} since 2"
     )
     assert place == ".lock"
     hir("doctor", "--fix")
-    assert told(store) == []
+    assert findings(store) == []
 
 
-def test_the_lock_of_a_commit_that_goes_on_is_not_stale(store):
+def test_the_lock_of_a_commit_in_progress_is_not_stale(store):
     with exclusive(store.run_dir / "samples" / ".lock", wait=False):
-        assert told(store) == []
+        assert findings(store) == []
 
 
-def test_leftovers_of_a_killed_removal_and_litter_are_deleted(store):
+def test_leftovers_of_killed_removals_and_processes_are_deleted(store):
     samples = store.resolve("samples@2")
     gone = Path(shutil.copytree(samples.path, samples.path.with_name(".gone-0009-00000000")))
     litter = store.run_dir / "samples" / ".x.0a1b2c3d.tmp"
     litter.write_text("")
-    assert [what for what, _ in told(store)] == [
-        "a version that was removed, but not deleted: a removal was killed",
-        "a file that a killed writer began",
+    assert [what for what, _ in findings(store)] == [
+        "a removed version whose files are still there: a removal was killed",
+        "a temporary file of a killed process",
     ]
     before = names(store.versions())
-    assert "2 findings; `hir doctor --fix` sets 2 right" in hir("doctor", code=1)
+    assert "2 findings; `hir doctor --fix` repairs 2" in hir("doctor", code=1)
     assert gone.exists()
     assert json.loads(hir("doctor", "--fix", "--json"))["findings"][0]["fixed"] is True
     assert not gone.exists()
@@ -186,57 +185,61 @@ def test_leftovers_of_a_killed_removal_and_litter_are_deleted(store):
 
 
 def machine(tmp_path: Path) -> list[str]:
-    return [one.what for one in doctor.check_installation(tmp_path)]
+    return [found.what for found in doctor.check_installation(tmp_path)]
 
 
 @pytest.fixture
 def releases(monkeypatch):
-    """Says which releases are installed and which are asked for, in place of the real ones."""
-    there = {"hir": "0.1.0", "prefect": "3.8.8"}
-    asked = ["prefect==3.8.8", 'duckdb>=1.4; extra == "sql"', "hir[sql]; extra == 'all'", "x; sys_platform == 'w'"]
+    """Installed releases and requirements, in the place of the real ones."""
+    installed = {"hir": "0.1.0", "prefect": "3.8.8"}
+    requirements = [
+        "prefect==3.8.8",
+        'duckdb>=1.4; extra == "sql"',
+        "hir[sql]; extra == 'all'",
+        "x; sys_platform == 'w'",
+    ]
     facts = Message()
     for name, value in (("Requires-Python", ">=3.11"), ("Provides-Extra", "sql"), ("Provides-Extra", "all")):
         facts[name] = value
 
     def version(name):
         try:
-            return there[name]
+            return installed[name]
         except KeyError:
             raise importlib.metadata.PackageNotFoundError(name) from None
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    monkeypatch.setattr(importlib.metadata, "requires", lambda _: asked)
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: requirements)
     monkeypatch.setattr(importlib.metadata, "metadata", lambda _: facts)
     monkeypatch.setattr(doctor, "find_devices", lambda: namedtuple("D", "gpus")(()))
-    return there, asked
+    return installed, requirements
 
 
-def test_this_installation_has_the_releases_that_it_asks_for(tmp_path):
-    assert [one for one in doctor.check_installation(tmp_path) if one.where.startswith("Python")] == []
+def test_this_installation_has_the_releases_that_it_requires(tmp_path):
+    assert [found for found in doctor.check_installation(tmp_path) if found.where.startswith("Python")] == []
 
 
-def test_a_release_that_is_not_the_asked_one_is_told_with_the_line_that_mends_it(releases, tmp_path):
-    there, asked = releases
+def test_a_wrong_release_is_found_with_the_command_that_installs_the_right_one(releases, tmp_path):
+    installed, requirements = releases
     assert machine(tmp_path) == []
     assert doctor.missing_extras() == {"sql": ["duckdb"]}
-    there["prefect"] = "3.9.0"
-    asked.append("fastapi<0.151,>=0.139")
-    found = doctor.check_installation(tmp_path)
-    assert [(one.what, one.do) for one in found] == [
+    installed["prefect"] = "3.9.0"
+    requirements.append("fastapi<0.151,>=0.139")
+    assert [(found.what, found.do) for found in doctor.check_installation(tmp_path)] == [
         ("prefect is 3.9.0, expected ==3.8.8", 'pip install "prefect==3.8.8"'),
         ("fastapi is not installed, expected fastapi<0.151,>=0.139", "in hir's folder: pip install -e ."),
     ]
-    there["duckdb"] = "1.4"
+    installed["duckdb"] = "1.4"
     assert doctor.missing_extras() == {}
-    del there["hir"]
-    assert machine(tmp_path) == ["hir itself is not installed, so nothing says which releases it needs"]
+    del installed["hir"]
+    assert machine(tmp_path) == ["hir itself is not installed, so the releases that it needs are unknown"]
 
 
 def test_without_a_compiler_an_operator_that_is_not_built_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "built"))
     assert machine(tmp_path) == []
     monkeypatch.setenv("CXX", "no-such-compiler")
-    missing = "no program `no-such-compiler`, with which DeepSpeed builds an operator on first use"
+    missing = "there is no program `no-such-compiler`, with which DeepSpeed builds an operator on first use"
     assert machine(tmp_path) == [missing]
     (tmp_path / "built" / "op").mkdir(parents=True)
     (tmp_path / "built" / "op" / "op.so").write_bytes(b"")
@@ -250,24 +253,24 @@ def test_a_build_lock_that_nobody_holds_is_stale(tmp_path, monkeypatch):
     with lock.open("w"):
         assert machine(tmp_path) == []
     (found,) = doctor.check_installation(tmp_path)
-    assert (found.where, found.mend is not None) == (str(lock), True)
-    assert found.mend is not None
-    found.mend()
+    assert (found.where, found.repair is not None) == (str(lock), True)
+    assert found.repair is not None
+    found.repair()
     assert not lock.exists()
 
 
-def test_little_room_and_no_leave_to_write_are_told(tmp_path, monkeypatch):
+def test_little_free_space_and_no_permission_to_write_are_found(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 10**12, 63 * 2**20))
     disk, _, memory = machine(tmp_path)
     assert disk == "0.1 GB of disk are free, expected 2 or more"
     assert memory == "63 MiB of shared memory are free, expected 64 or more"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**12))
-    monkeypatch.setattr(doctor, "_nearest", lambda _: Path("/proc"))  # which nobody may write to
+    monkeypatch.setattr(doctor, "_nearest_folder", lambda _: Path("/proc"))  # which nobody may write to
     (found,) = doctor.check_installation(tmp_path)
     assert (found.where, found.what.partition(":")[0]) == ("/proc", "nothing can be written")
 
 
-def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path):
+def test_a_folder_that_does_not_exist_yet_is_judged_by_the_one_above(tmp_path):
     assert machine(tmp_path / "not" / "there") == []
     assert list(tmp_path.iterdir()) == []
 
@@ -298,12 +301,12 @@ def test_a_running_flow_run_without_its_process_is_stuck(store, tmp_path):
         ("ended", "COMPLETED", [f"process {DEAD} of {host} since 1"]),
     )
     found = json.loads(hir("doctor", "--json", code=1))["findings"]
-    assert [one["what"] for one in found] == [
+    assert [finding["what"] for finding in found] == [
         f"flow run dead (id-dead) is said to be running, but its process {DEAD} is gone",
         f"flow run taken (id-taken) is said to be running, but its process {pid} is gone",
     ]
     assert found[0]["do"].startswith("prefect flow-run delete id-dead; ")
-    assert {one["where"] for one in found} == {str(tmp_path / "prefect" / "prefect.db")}
+    assert {finding["where"] for finding in found} == {str(tmp_path / "prefect" / "prefect.db")}
 
 
 def test_a_database_of_another_release_is_no_error(tmp_path):
@@ -312,7 +315,7 @@ def test_a_database_of_another_release_is_no_error(tmp_path):
     assert prefect_flow_runs._of_database(path) == []
 
 
-def test_a_server_that_does_not_answer_is_told():
+def test_a_server_that_does_not_answer_is_found():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         (found,) = prefect_flow_runs._of_server(f"http://127.0.0.1:{closed.getsockname()[1]}/api")
@@ -332,7 +335,7 @@ def test_doctor_says_that_all_is_well(store):
 def test_doctor_shows_a_finding_with_what_to_do_and_ends_with_1(store):
     (store.run_dir / "models" / "no\x1bte").write_text("")
     lines = hir("doctor", code=1).splitlines()  # which may have found something of this machine as well
-    place = lines.index("runs/small/models/no\\x1bte: it is no version of models")
+    place = lines.index("runs/small/models/no\\x1bte: not a version of models")
     assert lines[place + 1] == "    to do: move it out of the run"
     assert re.fullmatch(r"1 run · (1 finding|\d+ findings)", lines[-1])
     assert "sound" not in hir("doctor", "--fix", code=1)

@@ -1,4 +1,4 @@
-"""Tables for other programs: what is read back is what stands in the version, and nothing is replaced."""
+"""Tables for other programs: what is read back is the table of the version, and no existing file is replaced."""
 
 import csv
 import json
@@ -93,7 +93,7 @@ def test_nothing_is_replaced(store, form, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("file", "folder", "dangling"):
-        with pytest.raises(ConfigError, match="is there already"):
+        with pytest.raises(ConfigError, match="exists already"):
             export(store, store.resolve("samples@1"), form, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
     assert not (tmp_path / "nowhere").exists()
@@ -115,7 +115,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(store, form, tmp_path, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "runs"]
 
 
-def test_a_place_that_cannot_be_written_is_told(store, tmp_path):
+def test_a_place_that_cannot_be_written_is_an_error(store, tmp_path):
     samples = store.resolve("samples@1")
     for out, message in (
         (tmp_path / "no" / "out", "there is no folder"),
@@ -147,7 +147,7 @@ def test_path_prints_the_folder(store, tmp_path):
 def test_export_says_what_it_wrote(store):
     assert hir("export", "samples@1", "out.csv", "--to", "csv") == "6 rows in out.csv\n"
     assert LONG in Path("out.csv").read_text()
-    assert "is there already" in hir("export", "samples@1", "out.csv", "--to", "csv", code=2)
+    assert "exists already" in hir("export", "samples@1", "out.csv", "--to", "csv", code=2)
     assert json.loads(hir("export", "triples@1", "hf", "--to", "hf", "--json")) == {"rows": 5, "path": "hf"}
     assert "no form `x`" in hir("export", "samples@1", "y", "--to", "x", code=2)
     assert NASTY in {row["completion"] for row in pl.read_csv("out.csv").to_dicts()}

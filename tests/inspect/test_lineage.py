@@ -1,4 +1,4 @@
-"""Rows and their kin: a key leads up to its prompt and writer, and down to what was trained on it."""
+"""The history of a row: its key leads up to its prompt and its model, and down to the models trained on it."""
 
 import json
 
@@ -6,7 +6,8 @@ import pytest
 from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
-from hir_core.inspect.lineage import find_row, row_history, trace
+from hir_core.inspect.lineage import SampleHistory, find_row, row_history, trace
+from hir_core.schemas import Samples
 from hir_core.store.store import Store
 
 
@@ -19,7 +20,7 @@ def name(store: Store, text: str) -> str:
     return str(store.resolve(text))
 
 
-# --- finding ---------------------------------------------------------------------------------------------------------
+# --- looking up a row ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_a_row_is_found_by_its_key_or_the_start_of_it(store, text, stage, key):
         ("", "has the key ``"),
     ],
 )
-def test_a_key_of_no_row_or_several_is_told_so(store, text, message):
+def test_a_key_of_no_row_or_of_several_is_an_error(store, text, message):
     with pytest.raises(VersionNotFound, match=message):
         find_row(store, text)
 
@@ -64,61 +65,68 @@ def demonstration(key: str) -> dict:
     return triple(sample, True) | {"triple_id": key, "sample_id": None, "target_ids": None}
 
 
-def test_a_row_of_several_versions_is_told_from_the_last(store):
+def test_a_row_of_several_versions_is_read_from_the_last(store):
     commit(store, "prompts", 0, [], [prompt("p1", QUERIES["p1"])], {"n": 1})
     assert find_row(store, "p1")[0] == store.versions("prompts")[-1]
     assert row_history(store, "p1")["prompt"]["version"] == str(store.versions("prompts")[-1])
 
 
-# --- stories ---------------------------------------------------------------------------------------------------------
+# --- hir row ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_prompt_has_all_its_samples_with_their_scores_and_triples(store):
-    told = row_history(store, "p1")
-    assert told["prompt"]["query"] == QUERIES["p1"][1]
-    found = [
-        (one["sample_id"], one["completion"], one["rewards"][0]["score"], one["triples"][0]["instruction"])
-        for one in told["samples"]
+    history = row_history(store, "p1")
+    assert history["prompt"]["query"] == QUERIES["p1"][1]
+    samples = [
+        (sample["sample_id"], sample["completion"], sample["rewards"][0]["score"], sample["triples"][0]["instruction"])
+        for sample in history["samples"]
     ]
-    assert found == [
+    assert samples == [
         ("s1p10", "2", 1.0, RIGHT),
         ("s1p11", "3", 0.0, WRONG),
         ("s2p10", "2", 1.0, RIGHT),
         ("s2p11", "2", 1.0, RIGHT),
     ]
-    assert [one["version"] for one in told["samples"][1:3]] == [name(store, "samples@1"), name(store, "samples@2")]
+    versions = [sample["version"] for sample in history["samples"][1:3]]
+    assert versions == [name(store, "samples@1"), name(store, "samples@2")]
 
 
-def test_every_row_of_every_sample_is_told_once(store):
-    told = [one for key in QUERIES for one in row_history(store, key)["samples"]]
-    assert len({one["sample_id"] for one in told}) == len(told) == 12
-    assert [one["rewards"][0]["score"] for one in told if one["iteration"] == 1] == SCORES[1]
-    assert sum("triple_id" in one["triples"][0] for one in told) == store.manifest(store.resolve("triples@1")).rows + 6
+def test_every_sample_stands_in_the_history_of_one_prompt(store):
+    samples = [sample for key in QUERIES for sample in row_history(store, key)["samples"]]
+    assert len({sample["sample_id"] for sample in samples}) == len(samples) == 12
+    assert [sample["rewards"][0]["score"] for sample in samples if sample["iteration"] == 1] == SCORES[1]
+    triples = sum("triple_id" in sample["triples"][0] for sample in samples)
+    assert triples == store.manifest(store.resolve("triples@1")).rows + 6
+
+
+def test_a_sample_in_a_history_has_every_column_of_its_table():
+    made = {"version", "iteration", "rewards", "instructions", "triples"}
+    assert set(SampleHistory.__annotations__) - made == set(Samples.column_names())
 
 
 @pytest.mark.parametrize(("key", "sample"), [("s1p11", "s1p11"), ("d1p11", "s1p11")])
 def test_a_sample_or_a_triple_leaves_only_this_sample(store, key, sample):
-    told = row_history(store, key)
-    assert [one["sample_id"] for one in told["samples"]] == [sample]
-    assert told["prompt"]["prompt_id"] == "p1"
+    history = row_history(store, key)
+    assert [row["sample_id"] for row in history["samples"]] == [sample]
+    assert history["prompt"]["prompt_id"] == "p1"
 
 
 def test_an_iteration_leaves_only_its_own(store):
-    assert [one["sample_id"] for one in row_history(store, "p1", 2)["samples"]] == ["s2p10", "s2p11"]
+    assert [row["sample_id"] for row in row_history(store, "p1", 2)["samples"]] == ["s2p10", "s2p11"]
     assert row_history(store, "p1", 7)["samples"] == []
-    assert [one["completion"] for one in row_history(store, "t1", 2)["evaluations"]] == ["4"]
+    assert [row["completion"] for row in row_history(store, "t1", 2)["evaluations"]] == ["4"]
 
 
-def test_a_sample_that_became_nothing_names_the_version_that_left_it_out(store):
+def test_a_sample_without_a_triple_names_the_version_that_left_it_out(store):
     (sample,) = row_history(store, "s1p30")["samples"]
     assert (sample["completion"], sample["rewards"][0]["score"]) == (LONG, None)
     assert sample["triples"] == [{"version": name(store, "triples@1")}]
 
 
-def test_a_demonstration_is_told_without_a_sample(store):
+def test_a_demonstration_has_no_sample(store):
     ref = commit(store, "triples", 0, [store.resolve("prompts@0")], [demonstration("shown")])
     for key in ("shown", "p1"):
-        assert [one["version"] for one in row_history(store, key)["demonstrations"]] == [str(ref)]
+        assert [row["version"] for row in row_history(store, key)["demonstrations"]] == [str(ref)]
     assert row_history(store, "shown")["samples"] == []
 
 
@@ -126,11 +134,11 @@ def test_a_fork_stands_beside_what_it_forks_from(store):
     parents = [store.resolve(text) for text in ("prompts@0", "samples@1", "rewards@1")]
     sample = row_history(store, "s1p10")["samples"][0]
     commit(store, "triples", 1, parents, [triple(sample, False)], {"other": 1})
-    told = [one.get("instruction") for one in row_history(store, "s1p10")["samples"][0]["triples"]]
-    assert sorted(told) == [RIGHT, WRONG]
+    (history,) = row_history(store, "s1p10")["samples"]
+    assert sorted(row["instruction"] for row in history["triples"]) == [RIGHT, WRONG]
 
 
-# --- trails ----------------------------------------------------------------------------------------------------------
+# --- hir trace -------------------------------------------------------------------------------------------------------
 
 
 def test_a_sample_leads_up_to_its_writer_and_down_to_the_model_trained_on_it(store):
@@ -144,13 +152,13 @@ def test_a_sample_leads_up_to_its_writer_and_down_to_the_model_trained_on_it(sto
     assert model["evaluations"] == [name(store, "evaluations@2")]
 
 
-def test_a_trail_is_told_from_any_of_its_rows(store):
-    trails = [trace(store, key)["samples"] for key in ("s1p20", "d1p20")]
-    assert trails[0] == trails[1]
-    assert trails[0][0] in trace(store, "p2")["samples"]
+def test_a_sample_and_its_triple_have_the_same_trace(store):
+    traces = [trace(store, key)["samples"] for key in ("s1p20", "d1p20")]
+    assert traces[0] == traces[1]
+    assert traces[0][0] in trace(store, "p2")["samples"]
 
 
-def test_a_damaged_version_on_the_way_is_told(store):
+def test_a_damaged_version_on_the_way_is_an_error(store):
     damage(store.parts(store.resolve("rewards@2"))[0])
     assert trace(store, "s1p10")
     with pytest.raises(VersionCorrupt, match="rewards/0002-"):

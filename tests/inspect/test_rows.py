@@ -1,4 +1,4 @@
-"""Rows of a table: the first in the order of writing, those that an expression asks for, and fair draws by seed."""
+"""Rows of a table: the first rows as they were written, rows that a filter keeps, and fair random draws by a seed."""
 
 import json
 import random
@@ -9,7 +9,7 @@ import pytest
 from finished_run import LONG, commit, damage, drawn, hir
 
 from hir_core.errors import ConfigError, VersionCorrupt, VersionNotFound
-from hir_core.inspect.rows import draw, head
+from hir_core.inspect.rows import head
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -47,12 +47,12 @@ def test_the_first_rows_are_those_written_first_over_all_parts(store, samples):
 )
 def test_an_expression_chooses_rows(store, samples, where, expected):
     assert keys(head(store, samples, 9, where)) == expected
-    assert sorted(keys(draw(store, samples, 9, 0, where))) == expected
+    assert sorted(keys(head(store, samples, 9, where, seed=0))) == expected
 
 
-def test_columns_come_as_they_are_asked_for(store, samples):
+def test_columns_come_in_the_order_of_the_request(store, samples):
     assert head(store, samples, 1, columns=["k", "completion"]).rows() == [(0, "2")]
-    assert draw(store, samples, 1, 0, "k = 1 and prompt_id = 'p1'", ["completion"]).rows() == [("3",)]
+    assert head(store, samples, 1, "k = 1 and prompt_id = 'p1'", ["completion"], seed=0).rows() == [("3",)]
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_columns_come_as_they_are_asked_for(store, samples):
     [
         (None, ["completoin"], "no column `completoin`; did you mean `completion`?"),
         (None, [""], "no column ``; there are sample_id, "),
-        ("", [], "`` cannot be asked"),
-        ("k", [], "`k` cannot be asked: filter predicate must be of type `Boolean`"),
+        ("", [], "`` is not a valid filter"),
+        ("k", [], "`k` is not a valid filter: filter predicate must be of type `Boolean`"),
         ("nope = 1", [], 'unable to find column "nope"'),
-        ("k = 1; drop table x", [], "cannot be asked"),
+        ("k = 1; drop table x", [], "is not a valid filter"),
         ("read_csv('/etc/passwd')", [], "unsupported function 'read_csv'"),
-        ("completion ~ '('", [], "cannot be asked: regex error"),
+        ("completion ~ '('", [], "is not a valid filter: regex error"),
     ],
 )
-def test_what_cannot_be_asked_is_said_in_one_line(store, samples, where, columns, message):
-    for ask in (lambda: head(store, samples, 3, where, columns), lambda: draw(store, samples, 3, 0, where, columns)):
+def test_a_wrong_filter_or_column_is_explained_in_one_line(store, samples, where, columns, message):
+    for seed in (None, 0):
         with pytest.raises(ConfigError) as caught:
-            ask()
+            head(store, samples, 3, where, columns, seed)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -80,13 +80,14 @@ def test_the_same_seed_draws_the_same_rows_however_the_table_is_cut(tmp_path):
     rows = drawn(1, VersionRef("models", "0000-00000000", tmp_path))
     cuts = [commit(Store(tmp_path / str(parts)), "samples", 1, [], rows, parts=parts) for parts in (1, 3)]
     cuts.append(commit(Store(tmp_path / "backwards"), "samples", 1, [], rows[::-1], parts=6))
-    draws = [keys(draw(Store(ref.path.parent.parent), ref, 4, 5)) for ref in cuts]
+    draws = [keys(head(Store(ref.path.parent.parent), ref, 4, seed=5)) for ref in cuts]
     assert draws[0] == draws[1] == draws[2]
     assert draws[0] == random.Random(5).sample(sorted(row["sample_id"] for row in rows), 4)
 
 
 def test_every_row_is_drawn_equally_often(store, samples):
-    counts = Counter(key for seed in range(60) for key in keys(draw(store, samples, 2, seed, columns=["sample_id"])))
+    draws = [head(store, samples, 2, columns=["sample_id"], seed=seed) for seed in range(60)]
+    counts = Counter(key for rows in draws for key in keys(rows))
     assert len(counts) == 6
     assert all(8 <= count <= 32 for count in counts.values())  # 20 expected, standard deviation 3.7
 
@@ -94,38 +95,50 @@ def test_every_row_is_drawn_equally_often(store, samples):
 def test_rows_are_not_read_from_a_damaged_version_or_a_model(store, samples):
     with pytest.raises(VersionNotFound, match="holds no table"):
         head(store, store.resolve("models@1"), 1)
+    with pytest.raises(VersionNotFound, match="holds no table"):
+        head(store, store.resolve("models@1"), 1, seed=0)
     damage(store.parts(samples)[1])
-    for ask in (lambda: head(store, samples, 1), lambda: draw(store, samples, 1, 0)):
+    for seed in (None, 0):
         with pytest.raises(VersionCorrupt, match=r"part-1\.parquet has"):
-            ask()
+            head(store, samples, 1, seed=seed)
 
 
-# --- the commands ----------------------------------------------------------------------------------------------------
+# --- the command -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["head", "sample"])
-def test_commands_fold_long_texts_and_let_nothing_act_on_the_terminal(store, command):
-    shown = hir(command, "samples@1", "--columns", "completion", "--where", "prompt_id = 'p3'")
+@pytest.mark.parametrize("seed", [[], ["--seed", "0"]], ids=str)
+def test_long_texts_are_folded_and_nothing_acts_on_the_terminal(store, seed):
+    shown = hir("head", "samples@1", *seed, "--columns", "completion", "--where", "prompt_id = 'p3'")
     assert r"red \x1b[31m\x00 \u202eback\nline" in shown
     assert f"… ({10_000 - 4 * (100 - 14):,} more characters)" in shown
     assert not any(mark in shown for mark in "\x1b\x00\u202e")
     assert max(map(len, shown.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("command", ["head", "sample"])
-def test_commands_give_whole_rows_as_json(store, command):
-    found = json.loads(hir(command, "small/samples@1", "--where", "prompt_id = 'p3' and k = 0", "--json"))
-    assert [(row["sample_id"], row["completion"], row["logprobs"]) for row in found] == [("s1p30", LONG, [-0.5] * 9)]
+@pytest.mark.parametrize("seed", [[], ["--seed", "0"]], ids=str)
+def test_json_has_whole_rows(store, seed):
+    rows = json.loads(hir("head", "small/samples@1", *seed, "--where", "prompt_id = 'p3' and k = 0", "--json"))
+    assert [(row["sample_id"], row["completion"], row["logprobs"]) for row in rows] == [("s1p30", LONG, [-0.5] * 9)]
 
 
-def test_commands_say_when_there_are_no_rows(store):
+def test_head_says_when_there_are_no_rows(store):
     assert hir("head", "samples@1", "--where", "k > 5") == "no rows\n"
-    assert json.loads(hir("sample", "samples@1", "--rows", "0", "--json")) == []
+    assert json.loads(hir("head", "samples@1", "--seed", "0", "--rows", "0", "--json")) == []
+
+
+def test_head_with_a_seed_shows_the_rows_that_the_seed_draws(store, samples):
+    rows = json.loads(hir("head", "samples@1", "--rows", "3", "--seed", "4", "--json"))
+    drawn_keys = random.Random(4).sample(sorted(row["sample_id"] for row in drawn(1, samples)), 3)
+    assert [row["sample_id"] for row in rows] == drawn_keys
+
+
+def test_there_is_no_command_named_as_the_stage(store):
+    assert "No such command 'sample'" in hir("sample", "samples@1", code=2)
 
 
 def test_what_was_typed_wrong_ends_with_2_and_damage_with_1(store, samples):
     assert "no version `samples@9`" in hir("head", "samples@9", code=2)
-    assert "holds no table" in hir("sample", "models@1", code=2)
+    assert "holds no table" in hir("head", "models@1", "--seed", "0", code=2)
     assert "\\x1b" in hir("head", "samples@1", "--where", "\x1b", code=2)
     damage(store.parts(samples)[0])
     assert "differs from its manifest" in hir("head", "samples@1", code=1)

@@ -1,4 +1,4 @@
-"""SQL over a run: what it answers, and that no question writes anything or reads what is not the run's."""
+"""SQL over a run: the results of queries, and that no query writes anything or reads a file outside the run."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pytest
 from finished_run import COMPLETIONS, NASTY, SCORES, commit, damage, drawn, hir, prompt
 
 from hir_core.errors import ConfigError, HirError, VersionCorrupt
-from hir_core.inspect.sql import ask
+from hir_core.inspect.sql import run_query
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 
@@ -22,24 +22,26 @@ def store(small_run) -> Store:
     return small_run
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_stage_is_a_view_over_all_its_versions(store):
-    found = ask(store, "select iteration, version, count(*) from samples group by all order by 1")
+    found = run_query(store, "select iteration, version, count(*) from samples group by all order by 1")
     assert found.rows == [[n, store.resolve(f"samples@{n}").id, 6] for n in (1, 2)]
 
 
 def test_tables_join_over_iterations(store):
-    found = ask(store, "select iteration, avg(score) from samples join rewards using (iteration, sample_id) group by 1")
+    found = run_query(
+        store, "select iteration, avg(score) from samples join rewards using (iteration, sample_id) group by 1"
+    )
     means = [[n, sum(s or 0 for s in SCORES[n]) / sum(s is not None for s in SCORES[n])] for n in (1, 2)]
     assert sorted(found.rows) == means
 
 
 def test_texts_and_lists_come_as_they_are(store):
-    found = ask(store, 'select query, "references" from prompts order by prompt_id')
+    found = run_query(store, 'select query, "references" from prompts order by prompt_id')
     assert found.rows[2:] == [[NASTY, []], ["2 + 2?", ["4", "four"]]]
-    found = ask(store, "select completion from samples where iteration = 1 order by prompt_id, k")
+    found = run_query(store, "select completion from samples where iteration = 1 order by prompt_id, k")
     assert [text for (text,) in found.rows] == [text for pair in COMPLETIONS[1].values() for text in pair]
 
 
@@ -51,35 +53,39 @@ def test_an_optional_column_is_null_where_a_version_does_not_have_it(store):
     draft = store.draft(identity("prompts", 0, {"n": 1}, []))
     draft.write("0", table.with_columns(history=pl.Series([turns])))
     draft.commit()
-    found = ask(store, "select history[1].content, count(*) from prompts group by 1 order by 2")
+    found = run_query(store, "select history[1].content, count(*) from prompts group by 1 order by 2")
     assert found.rows == [["before", 1], [None, 4]]
 
 
 def test_versions_say_what_manifests_say(store):
-    found = ask(store, "select version, metrics->>'$.loss', parents from versions where stage = 'models' order by 1")
+    found = run_query(
+        store, "select version, metrics->>'$.loss', parents from versions where stage = 'models' order by 1"
+    )
     assert [row[:2] for row in found.rows] == [
         [ref.id, {1: "1.0", 2: "0.0"}.get(ref.iteration)] for ref in store.versions("models")
     ]
     assert found.rows[2][2] == [str(store.resolve("models@1")), str(store.resolve("triples@2"))]
 
 
-def test_what_json_has_no_word_for_becomes_null_or_text(store):
-    found = ask(store, "select 'nan'::float a, 1.5::decimal(3, 1) b, date '2026-01-02' c, {'x': 'inf'::double} d, 1 a")
+def test_values_that_json_does_not_have_become_null_or_text(store):
+    found = run_query(
+        store, "select 'nan'::float a, 1.5::decimal(3, 1) b, date '2026-01-02' c, {'x': 'inf'::double} d, 1 a"
+    )
     assert found.records() == [{"a": None, "b": "1.5", "c": "2026-01-02", "d": {"x": None}, "a_5": 1}]
 
 
-def test_a_run_in_a_folder_of_an_odd_name_is_asked(store, tmp_path):
+def test_a_run_in_a_folder_with_an_odd_name_is_read(store, tmp_path):
     place = Path(shutil.copytree(store.run_dir, tmp_path / "it's 100% odd=name \u202e"))
-    assert ask(Store(place), "select max(iteration) from samples").rows == [[2]]
+    assert run_query(Store(place), "select max(iteration) from samples").rows == [[2]]
 
 
-def test_pivots_and_explanations_are_answers(store):
+def test_pivots_and_explanations_are_allowed(store):
     pivot = "from (pivot samples on finish_reason in ('eos', 'length') using count(*) group by iteration) order by 1"
-    assert ask(store, pivot).rows == [[1, 5, 1], [2, 6, 0]]
-    assert ask(store, "explain select 1").columns
+    assert run_query(store, pivot).rows == [[1, 5, 1], [2, 6, 0]]
+    assert run_query(store, "explain select 1").columns
 
 
-# --- what is out of reach --------------------------------------------------------------------------------------------
+# --- what a query cannot do ------------------------------------------------------------------------------------------
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -132,22 +138,22 @@ READS = [
 ]
 
 
-@pytest.mark.parametrize("question", [*WRITES, *READS])
-def test_no_question_writes_or_reads_a_file(store, tmp_path, question):
+@pytest.mark.parametrize("query", [*WRITES, *READS])
+def test_no_query_writes_or_reads_a_file(store, tmp_path, query):
     (tmp_path / "secret.txt").write_text("secret")
     (tmp_path / "secret.csv").write_text("secret\n1\n")
     part = store.parts(store.resolve("samples@1"))[0]
     before = snapshot(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        ask(store, question.format(part=part, folder=tmp_path, manifest=part.parent / "manifest.json"))
+        run_query(store, query.format(part=part, folder=tmp_path, manifest=part.parent / "manifest.json"))
     assert snapshot(tmp_path) == before
     assert "\n" not in str(caught.value)
     assert re.match(r"hir sql: `.*` (is not one SELECT|cannot be answered)", str(caught.value))
 
 
-def test_settings_stay_closed_while_a_question_is_answered(store):
+def test_settings_stay_closed_while_a_query_runs(store):
     names = "('enable_external_access', 'lock_configuration', 'autoload_known_extensions', 'temp_directory')"
-    found = ask(store, f"select name, value from duckdb_settings() where name in {names}")
+    found = run_query(store, f"select name, value from duckdb_settings() where name in {names}")
     assert dict(found.rows) == {
         "enable_external_access": "false",
         "lock_configuration": "true",
@@ -156,21 +162,21 @@ def test_settings_stay_closed_while_a_question_is_answered(store):
     }
 
 
-def test_a_damaged_version_is_not_asked(store):
+def test_a_damaged_version_is_not_read(store):
     damage(store.parts(store.resolve("rewards@1"))[0])
-    assert ask(store, "select count(*) from samples").rows == [[12]]
-    for question in ("from samples join Rewards using (sample_id)", 'from "rewards"', "show tables"):
+    assert run_query(store, "select count(*) from samples").rows == [[12]]
+    for query in ("from samples join Rewards using (sample_id)", 'from "rewards"', "show tables"):
         with pytest.raises(VersionCorrupt, match="rewards/0001-"):
-            ask(store, question)
+            run_query(store, query)
 
 
 def test_without_the_extra_the_message_names_it(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(HirError, match=r"hir sql needs the package `duckdb`.*pip install duckdb \(hir's extra `sql`"):
-        ask(store, "select 1")
+        run_query(store, "select 1")
 
 
-def test_versions_of_unlike_columns_are_told(store):
+def test_versions_with_columns_of_different_types_are_an_error(store):
     model = store.resolve("models@0")
     ref = commit(store, "samples", 3, [model], drawn(1, model))
     part, manifest = store.parts(ref)[0], ref.path / "manifest.json"
@@ -179,7 +185,7 @@ def test_versions_of_unlike_columns_are_told(store):
     facts["parts"][0] |= {"bytes": part.stat().st_size, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
     manifest.write_text(json.dumps(facts))
     with pytest.raises(ConfigError, match="columns of different types"):
-        ask(store, "from samples")
+        run_query(store, "from samples")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -199,7 +205,7 @@ def test_sql_shows_rows_below_each_other_where_it_does_not(store):
     assert not any(mark in shown for mark in "\x1b\x00\u202e")
 
 
-def test_sql_escapes_names_and_questions(store):
+def test_sql_escapes_names_and_querys(store):
     shown = hir("sql", 'select 1 as "\x1b[31m", chr(27) || chr(10) as b')
     assert shown == "\\x1b[31m  b\n       1  \\x1b\\n\n"
     assert "\x1b" not in hir("sql", "sel \x1b", code=2)
@@ -214,5 +220,5 @@ def test_sql_gives_json(store):
 
 def test_where_there_are_several_runs_sql_needs_one(store, tmp_path):
     (tmp_path / "runs" / "other" / "samples").mkdir(parents=True)
-    assert hir("sql", "select 1", code=2) == "error: which run is meant; runs holds other, small\n"
+    assert hir("sql", "select 1", code=2) == "error: several runs: name one; runs holds other, small\n"
     assert "samples does not exist" in hir("sql", "from samples", "other", code=2)

@@ -1,4 +1,4 @@
-"""Soundness: a run as it was committed has no problem, and whatever is changed afterwards is named where it lies."""
+"""`hir verify`: a run as it was committed has no problem; what is changed afterwards is reported for its version."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def store(small_run) -> Store:
 
 
 def problems(store: Store) -> list[tuple[str, str]]:
-    return [(found["version"], found["problem"]) for found in check_run(store)["problems"]]
+    return [(problem["version"], problem["problem"]) for problem in check_run(store)["problems"]]
 
 
 def rewrite(ref: VersionRef, table: pl.DataFrame, **facts: object) -> None:
@@ -76,9 +76,7 @@ def test_a_parent_that_is_gone_is_named_by_its_children(store):
     samples = store.resolve("samples@1")
     children = [store.resolve(text) for text in ("rewards@1", "triples@1")]
     shutil.rmtree(samples.path)
-    assert problems(store) == [
-        (str(ref), f"it is made from {samples}, of which there is nothing left") for ref in children
-    ]
+    assert problems(store) == [(str(ref), f"it is made from {samples}, which no longer exists") for ref in children]
 
 
 def test_rows_that_name_no_row_of_a_parent_are_counted(store):
@@ -87,8 +85,8 @@ def test_rows_that_name_no_row_of_a_parent_are_counted(store):
     samples = commit(store, "samples", 3, parents, rows)
     rewards = commit(store, "rewards", 3, [parents[0], samples], judged(2)[:3])
     assert problems(store) == [
-        (str(samples), f"3 prompt_id name no row of {parents[0]}: 'q1', 'q2', 'q3'"),
-        (str(rewards), f"3 sample_id name no row of {samples}: 's2p10', 's2p11', 's2p20'"),
+        (str(samples), f"3 key(s) in prompt_id name no row of {parents[0]}: 'q1', 'q2', 'q3'"),
+        (str(rewards), f"3 key(s) in sample_id name no row of {samples}: 's2p10', 's2p11', 's2p20'"),
     ]
 
 
@@ -99,9 +97,11 @@ def test_a_model_that_rows_name_must_be_a_parent(store):
     assert problems(store) == [(str(samples), f"rows name {other} as their model, which it is not made from")]
 
 
-def test_rows_without_any_parent_of_their_stage_are_told(store):
+def test_rows_without_any_parent_of_their_stage_are_reported(store):
     rewards = commit(store, "rewards", 3, [], judged(1)[:1])
-    assert problems(store) == [(str(rewards), "1 sample_id name no row of any samples: 's1p10'")]
+    assert problems(store) == [
+        (str(rewards), "1 key(s) in sample_id name rows of samples, of which no version is a parent: 's1p10'")
+    ]
 
 
 def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
@@ -128,7 +128,7 @@ def test_rows_of_a_part_are_counted_though_their_sum_fits(store):
     ]
 
 
-def test_demonstrations_which_nobody_sampled_are_sound(store):
+def test_demonstrations_without_samples_are_sound(store):
     rows = [triple(sample, True) | {"sample_id": None} for sample in drawn(1, store.resolve("models@0"))]
     commit(store, "triples", 0, [store.resolve("prompts@0")], rows)
     assert problems(store) == []
@@ -144,10 +144,10 @@ def test_columns_of_another_release_are_no_damage_but_a_key_twice_is(store):
     rewrite(moved, table, id=identity.id, table_schema=identity.table_schema)
     assert problems(store) == []
     rewrite(moved, pl.concat([table, table[:1]]), id=identity.id)
-    assert problems(store) == [(str(moved), "2 rows share their key with another")]
+    assert problems(store) == [(str(moved), "2 rows share their key with another row")]
 
 
-def test_several_problems_are_all_told(store):
+def test_several_problems_are_all_reported(store):
     for text in ("samples@1", "triples@2", "models@1"):
         ref = store.resolve(text)
         damage(next(path for path in ref.path.iterdir() if path.name != "manifest.json"))

@@ -1,7 +1,7 @@
-"""A launch delivers what its ranks report, says what went wrong, and leaves no process behind.
+"""A launch passes on what its ranks report, names what failed, and leaves no process behind.
 
-The default tests put a ten-line launcher in the place of deepspeed's and torchrun's, which take seconds to import; the
-slow ones use the real two.
+The default tests use a ten-line launcher instead of deepspeed's and torchrun's, which take seconds to import; the slow
+tests use those two.
 """
 
 import base64
@@ -57,7 +57,7 @@ with rank_process(Path(sys.argv[1])) as rank:
 
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Writes a job of so many steps whose ranks run the given lines, as module `work`."""
+    """Writes a job with that many steps, and the given lines as the module `work` that its ranks run."""
 
     def write(body: str, steps: int = 1) -> Path:
         (tmp_path / "work.py").write_text(WORK.format(body="\n".join(f"    {line}" for line in body.splitlines())))
@@ -73,7 +73,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
 @pytest.fixture
 def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchConfig:
-    """Two ranks through the launcher above."""
+    """Two ranks, started by PLAIN_LAUNCHER."""
     launcher = tmp_path / "plain_launcher.py"
     launcher.write_text(PLAIN_LAUNCHER)
 
@@ -86,14 +86,14 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchConfig:
 
 def processes_of(marker: Path | str) -> list[int]:
     """Living processes whose command line names the folder."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and str(marker).encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return found
+    return pids
 
 
 def wait_until(is_true: Callable[[], object], seconds: float) -> bool:
@@ -103,7 +103,7 @@ def wait_until(is_true: Callable[[], object], seconds: float) -> bool:
     return bool(is_true())
 
 
-# --- what it delivers ------------------------------------------------------------------------------------------------
+# --- progress and steps ----------------------------------------------------------------------------------------------
 
 
 def test_progress_and_steps_arrive_in_order(job, plain):
@@ -113,13 +113,16 @@ def test_progress_and_steps_arrive_in_order(job, plain):
         'rank.progress(Progress("evaluate", 2, 2, "prompts"))\nrank.step_done(1)',
         steps=2,
     )
-    seen: list[Progress] = []
+    reports: list[Progress] = []
     steps: list[int] = []
-    launch(job_dir, plain, module="work", on_progress=seen.append, on_step=steps.append)
-    assert seen == [Progress("train", 1, 2, "triples", tokens=7, loss=0.5), Progress("evaluate", 2, 2, "prompts"),
-                    Progress("end")]  # fmt: skip
+    launch(job_dir, plain, module="work", on_progress=reports.append, on_step=steps.append)
+    assert reports == [
+        Progress("train", 1, 2, "triples", tokens=7, loss=0.5),
+        Progress("evaluate", 2, 2, "prompts"),
+        Progress("end"),
+    ]
     assert steps == [0, 1]
-    assert [word.rank for word in read_reports(job_dir, "ended")] == [0, 1]
+    assert [report.rank for report in read_reports(job_dir, "ended")] == [0, 1]
 
 
 def test_everything_a_rank_prints_is_in_its_log(job, plain):
@@ -128,7 +131,7 @@ def test_everything_a_rank_prints_is_in_its_log(job, plain):
     assert (job_dir / "logs" / "rank-1.log").read_text().splitlines() == ["from python 1", "from below"]
 
 
-def test_traces_of_an_earlier_launch_do_not_pass_for_success(job, plain):
+def test_files_of_an_earlier_launch_do_not_pass_for_success(job, plain):
     job_dir = job("rank.step_done(0)")
     launch(job_dir, plain, module="work")
     (job_dir.parent / "work.py").write_text("")
@@ -138,7 +141,7 @@ def test_traces_of_an_earlier_launch_do_not_pass_for_success(job, plain):
     assert (job_dir / "attempt-1" / "logs" / "rank-0.log").exists()
 
 
-# --- what goes wrong -------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 
 def test_exit_0_without_outputs_is_a_failure(job, plain):
@@ -167,7 +170,7 @@ def test_an_exception_in_a_rank_names_rank_log_and_last_lines(job, plain):
     assert failure.command[-1] == str(job_dir)
 
 
-def test_a_rank_that_waits_for_a_failed_one_is_not_waited_for(job, plain, tmp_path):
+def test_a_rank_that_waits_for_a_failed_one_is_ended(job, plain, tmp_path):
     ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     job_dir = job(f'{ignoring}if rank.rank == 0:\n    raise ValueError("seven")\ntime.sleep(60)')
     started = time.monotonic()
@@ -185,7 +188,7 @@ def test_a_killed_rank_is_found_although_the_launcher_ends_the_others(job, plain
     assert caught.value.is_lost
 
 
-def test_what_a_killed_rank_was_writing_is_swept_away_by_this_launch_or_the_next(job, plain):
+def test_a_report_that_a_killed_rank_was_writing_is_deleted_by_this_launch_or_the_next(job, plain):
     job_dir = job(
         "path = Path(sys.argv[1], '.rank-1.ended.json.77')\n"
         "if rank.rank == 1: path.write_text('{'), os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -206,7 +209,7 @@ def test_a_rank_that_cannot_start_is_explained_by_the_launchers_log(job, plain):
     assert not caught.value.is_lost
 
 
-def test_a_launch_beyond_its_time_is_ended(job, plain, tmp_path):
+def test_a_launch_beyond_its_time_limit_is_ended(job, plain, tmp_path):
     job_dir = job("rank.step_done(0)\ntime.sleep(60)", steps=2)
     steps: list[int] = []
     with pytest.raises(JobFailed, match=r"longer than launch\.timeout_s = 2 s"):
@@ -215,9 +218,9 @@ def test_a_launch_beyond_its_time_is_ended(job, plain, tmp_path):
     assert processes_of(tmp_path) == []
 
 
-def test_a_launch_beyond_its_time_tells_where_its_ranks_stand(job, plain):
-    told = r"rank 0 is at work\.py:9 `<module>`; rank 1 is at work\.py:9 `<module>`"
-    with pytest.raises(JobFailed, match=told) as caught:
+def test_a_launch_beyond_its_time_limit_says_where_its_ranks_are(job, plain):
+    positions = r"rank 0 is at work\.py:9 `<module>`; rank 1 is at work\.py:9 `<module>`"
+    with pytest.raises(JobFailed, match=positions) as caught:
         launch(job("time.sleep(60)"), plain.model_copy(update={"timeout_s": 2}), module="work")
     assert caught.value.rank is None
 
@@ -236,14 +239,14 @@ finished_keys(rank, Path(sys.argv[1]), "prompt_id")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hang", "told"),
+    ("hang", "position"),
     [
         ("time.sleep(90)", r"rank 1 is at work\.py:13 `hang`"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 does not answer"),
     ],
 )
-def test_a_rank_that_hangs_while_the_others_wait_in_a_collective_is_named(job, plain, tmp_path, hang, told):
-    with pytest.raises(JobFailed, match=f"launch.timeout_s = 15 s; {told}; ") as caught:
+def test_a_rank_that_hangs_while_the_others_wait_in_a_collective_is_named(job, plain, tmp_path, hang, position):
+    with pytest.raises(JobFailed, match=f"launch.timeout_s = 15 s; {position}; ") as caught:
         launch(job(COLLECTIVE.format(hang=hang)), plain.model_copy(update={"timeout_s": 15}), module="work")
     assert caught.value.rank == 1
     assert "rank 0 waits" not in str(caught.value)
@@ -259,7 +262,7 @@ def test_an_interrupt_ends_the_ranks_and_is_raised(job, plain, tmp_path):
     assert processes_of(tmp_path) == []
 
 
-# --- nothing stays behind --------------------------------------------------------------------------------------------
+# --- no process is left ----------------------------------------------------------------------------------------------
 
 STUBBORN = """
 ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
@@ -289,7 +292,7 @@ real_launchers = [pytest.param(name, marks=pytest.mark.slow) for name in ("deeps
 
 @pytest.fixture
 def driver(job, tmp_path):
-    """Starts a process that launches two stubborn ranks, and returns it once they run."""
+    """Starts a process that launches two ranks with STUBBORN children, and returns it once they run."""
 
     def start(launcher: str) -> subprocess.Popen[bytes]:
         job_dir = job(STUBBORN + "time.sleep(120)")
@@ -311,7 +314,7 @@ def driver(job, tmp_path):
     [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))],
     ids=lambda number: number.name,
 )
-def test_a_driver_that_is_ended_takes_every_process_along(driver, tmp_path, launcher, number):
+def test_all_processes_end_when_the_driver_is_ended(driver, tmp_path, launcher, number):
     process = driver(launcher)
     os.kill(process.pid, number)
     process.wait(10)
@@ -320,14 +323,14 @@ def test_a_driver_that_is_ended_takes_every_process_along(driver, tmp_path, laun
 
 @needs_two_cores
 @pytest.mark.parametrize("launcher", ["plain", *real_launchers])
-def test_a_killed_supervisor_takes_launcher_and_ranks_along(driver, tmp_path, launcher):
+def test_launcher_and_ranks_end_when_the_supervisor_is_killed(driver, tmp_path, launcher):
     process = driver(launcher)
-    [watching] = [pid for pid in processes_of("supervisor.py") if pid in processes_of(tmp_path)]
-    os.kill(watching, signal.SIGKILL)
+    [supervisor_pid] = [pid for pid in processes_of("supervisor.py") if pid in processes_of(tmp_path)]
+    os.kill(supervisor_pid, signal.SIGKILL)
     assert process.wait(10) == 1
-    left = processes_of(tmp_path)
-    assert len(left) == 2, "only what left its session and is no rank"
-    for pid in left:
+    survivors = processes_of(tmp_path)
+    assert len(survivors) == 2, "only the children of ranks that left their session"
+    for pid in survivors:
         os.kill(pid, signal.SIGKILL)
 
 
@@ -341,14 +344,14 @@ def test_a_rank_that_starts_while_its_supervisor_is_killed_ends_as_well(job, tmp
     script = DRIVER.format(launcher="plain", folder=tmp_path)
     process = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL)
     assert wait_until(lambda: len(processes_of(tmp_path)) == 5, 60), "driver, supervisor, launcher and two ranks"
-    [watching] = [pid for pid in processes_of("supervisor.py") if pid in processes_of(tmp_path)]
-    os.kill(watching, signal.SIGKILL)
+    [supervisor_pid] = [pid for pid in processes_of("supervisor.py") if pid in processes_of(tmp_path)]
+    os.kill(supervisor_pid, signal.SIGKILL)
     assert process.wait(10) == 1
     assert not any(job_dir.glob("rank-*")), "the ranks were up before"
     assert wait_until(lambda: processes_of(tmp_path) == [], 10)
 
 
-def test_what_a_successful_rank_left_running_is_ended(job, plain, tmp_path):
+def test_a_process_that_a_successful_rank_leaves_running_is_ended(job, plain, tmp_path):
     launch(job('os.system(f"setsid tail -f {sys.argv[1]}/job.json &")\nrank.step_done(0)'), plain, module="work")
     assert processes_of(tmp_path) == []
 
@@ -358,8 +361,8 @@ def test_a_child_of_the_driver_that_holds_the_pipe_does_not_keep_the_launch_aliv
     script = (
         "import os, subprocess, sys, time\n"
         f"command = [sys.executable, '-c', 'import time; time.sleep(120)', {marker!r}]\n"
-        f"watched = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/stop', *command]\n"
-        "subprocess.Popen(watched, stdin=subprocess.PIPE)\n"
+        f"supervised = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/stop', *command]\n"
+        "subprocess.Popen(supervised, stdin=subprocess.PIPE)\n"
         "os.fork() or time.sleep(8)\n"
         "time.sleep(1)\n"
         "os._exit(0)\n"
@@ -387,7 +390,7 @@ def test_a_lock_of_a_killed_build_is_cleared_and_one_in_use_is_not(tmp_path, mon
     assert [path.parent.name for path in tmp_path.glob("*/lock")] == ["shm"]
 
 
-# --- where it runs ---------------------------------------------------------------------------------------------------
+# --- devices and hosts -----------------------------------------------------------------------------------------------
 
 
 def test_more_ranks_than_cores_are_refused(monkeypatch):
@@ -455,7 +458,7 @@ def test_ranks_on_the_cpu_share_the_cores_unless_told_otherwise(tmp_path, monkey
         ("a slots=2\nb\n", "line 2: expected `host slots=N`, found `b`"),
         ("a slots=0\n", "line 1: expected `host slots=N`"),
         ("a slots=2\na slots=2\n", "line 2: a is named twice"),
-        ("# nobody\n\n", "names no host"),
+        ("# no host\n\n", "names no host"),
     ],
 )
 def test_a_bad_hostfile_is_refused_by_line(tmp_path, text, message):
@@ -484,14 +487,16 @@ def test_other_hosts_need_pdsh(tmp_path, monkeypatch):
 
 # --- the real launchers ----------------------------------------------------------------------------------------------
 
-TELL = 'print("I am", rank.rank, rank.local_rank, rank.world_size, os.environ["OMP_NUM_THREADS"])\nrank.step_done(0)'
+PRINT_RANK = (
+    'print("I am", rank.rank, rank.local_rank, rank.world_size, os.environ["OMP_NUM_THREADS"])\nrank.step_done(0)'
+)
 
 
 @needs_two_cores
 @pytest.mark.parametrize("launcher", real_launchers)
 def test_two_ranks_run(job, monkeypatch, launcher):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    job_dir = job(TELL)
+    job_dir = job(PRINT_RANK)
     launch(job_dir, LaunchConfig(processes=2, launcher=launcher), module="work")
     logs = [(job_dir / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     assert logs == ["I am 0 0 2 1\n", "I am 1 1 2 1\n"]
@@ -514,20 +519,20 @@ def test_an_error_in_a_rank_comes_through_the_launcher(job, launcher):
 
 
 PDSH = """#!/bin/sh
-# Runs on this machine what pdsh would run on each host: -S -f FANOUT -w HOSTS COMMAND, with %n for the host's number.
+# Runs on this machine, once per host: -S -f FANOUT -w HOSTS COMMAND, as pdsh would there; %n is the host's number.
 hosts=$5; shift 5; number=0; status=0
 for host in $(echo "$hosts" | tr , ' '); do
   env -u DS_ACCELERATOR -u OMP_NUM_THREADS sh -c "$(echo "$*" | sed "s/%n/$number/")" & number=$((number + 1))
   all="$all $!"
 done
-for one in $all; do wait "$one" || status=$?; done
+for pid in $all; do wait "$pid" || status=$?; done
 exit $status
 """
 
 
 @pytest.fixture
 def two_hosts(tmp_path, monkeypatch):
-    """A hostfile of two hosts, both of them this machine behind a pdsh and an ssh of our own."""
+    """A hostfile of two hosts, which a fake pdsh and a fake ssh both turn into this machine."""
     for name, script in (("pdsh", PDSH), ("ssh", "#!/bin/sh\necho 127.0.0.1\n")):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(script)
@@ -538,9 +543,9 @@ def two_hosts(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ranks_on_two_hosts_get_our_environment(job, two_hosts, monkeypatch):
+def test_ranks_on_two_hosts_get_the_drivers_environment(job, two_hosts, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    job_dir = job(TELL)
+    job_dir = job(PRINT_RANK)
     launch(job_dir, two_hosts, module="work")
     logs = [(job_dir / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
     assert logs == ["I am 0 0 2 1\n", "I am 1 0 2 1\n"]

@@ -38,6 +38,7 @@ from hir_core.sampling import transformers_engine
 from hir_core.schemas import Prompts, Samples, Triples, as_declared, as_lines, as_text, as_written, content_key
 from hir_core.stages import plan
 from hir_core.stages.identity import table_digest
+from hir_core.stages.prompts import load, make_demonstrations, save_prompts
 from hir_core.stages.run import Run
 from hir_core.store.files import read_parts, write_part
 from hir_core.store.manifest import identity, table_schema
@@ -258,17 +259,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_conversations_are_plain_columns_to_any_reader_of_parquet(run):
-    ref = run.prompts()
+    ref = save_prompts(run, load(run))
     prompts = run.table(ref)
     assert prompts["history"].to_list().count(None) == 2
-    assert run.facts(ref)["conversations"] == 1
+    assert run.metrics(ref)["conversations"] == 1
     said = duckdb.sql(f"select query, history[1].content from '{ref.path}/*.parquet' where history is not null")
     assert said.fetchall() == [("And plums?", "Be brief.")]
 
 
 def test_triples_carry_the_turns_before_their_query(run):
-    prompts = run.prompts()
-    triples = run.table(run.demonstrations(prompts))
+    prompts = save_prompts(run, load(run))
+    triples = run.table(make_demonstrations(run, prompts))
     Triples.validate(triples)
     found = dict(triples.select("query", "history").iter_rows())
     assert found == {"And plums?": BEFORE, "How many pears?": None}
@@ -276,9 +277,9 @@ def test_triples_carry_the_turns_before_their_query(run):
 
 def test_a_run_without_conversations_writes_no_history(tmp_path, run):
     jsonl(tmp_path, *({"query": f"{n}", "references": ["4"], "split": ("train", "test")[n % 2]} for n in range(4)))
-    ref = Run(run.config).prompts()
+    ref = save_prompts(run, load(run))
     assert "history" not in pl.read_parquet_schema(ref.path / "part-0.parquet")
-    assert "conversations" not in run.facts(ref)
+    assert "conversations" not in run.metrics(ref)
 
 
 def test_parts_that_disagree_about_the_history_make_no_version(tmp_path):

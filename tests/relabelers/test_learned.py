@@ -438,7 +438,7 @@ def test_many_instructions_are_counted_by_the_most_frequent(learned, monkeypatch
         sys.modules[__name__], "instruction", lambda query: f"Guess {query.partition('?')[0]}".translate(spelled)
     )
     run = loop(with_changes(learned, {"sampling.k": 1}))
-    mix = run.facts(run.store.resolve("triples@1"))["instructions"]
+    mix = run.metrics(run.store.resolve("triples@1"))["instructions"]
     assert sum(mix.values()) == run.store.manifest(run.store.resolve("triples@1")).rows == len(mix) == 8
     line = next(text for text in versions_text(describe_versions(run.store.run_dir)) if "triples/0001" in text)
     assert line.count(" 12% Guess") == 3
@@ -449,7 +449,7 @@ def test_replay_takes_what_was_written_then(learned):
     run = loop(with_changes(learned, {"iterations": 2, "select.replay": 1}))
     parents = [parent.partition("-")[0] for parent in run.store.manifest(run.store.resolve("triples@2")).parents]
     assert Counter(parents)["instructions/0001"] == Counter(parents)["instructions/0002"] == 1
-    assert run.facts(run.store.resolve("triples@2"))["written"]["asked"] == 32
+    assert run.metrics(run.store.resolve("triples@2"))["written"]["asked"] == 32
 
 
 def test_how_to_write_is_shown_in_the_warm_start_and_in_every_iteration(learned):

@@ -240,7 +240,7 @@ def test_a_connection_that_breaks_is_tried_again(serve, judge):
     ("answer", "message"),
     [
         ((404, {}, b"no model m-1"), "answered 404: 'no model m-1': correct reward.url or reward.model"),
-        ((401, {}, b""), "answered 401: it wants a key: set reward.api_key_env"),
+        ((401, {}, b""), "answered 401: it requires a key: set reward.api_key_env"),
     ],
 )
 def test_what_concerns_every_request_ends_the_run_with_what_to_do(serve, judge, answer, message):

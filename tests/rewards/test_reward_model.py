@@ -316,9 +316,9 @@ def test_answers_and_samples_are_scored_in_one_launch_after_the_one_that_wrote_t
     rewards, samples = (run.table(run.store.resolve(f"{name}@1")) for name in ("rewards", "samples"))
     both = rewards.join(samples, on="sample_id")
     assert both["score"].to_list() == [liking(text) for text in both["completion"]]
-    facts = run.facts(run.store.resolve("rewards@1"))
+    facts = run.metrics(run.store.resolve("rewards@1"))
     assert (facts["correct_share"], facts["mean_score"]) == (1 / 3, pytest.approx((1.5 - 3 - 0.5) / 3))
-    told = run.facts(run.store.resolve("evaluations@1"))["overall"]
+    told = run.metrics(run.store.resolve("evaluations@1"))["overall"]
     assert (told["accuracy"], told["mean_score"], told["majority_baseline"]) == (1.0, 1.5, None)
 
 

@@ -279,7 +279,7 @@ def test_a_function_may_say_itself_what_its_attributes_come_to(write_reward):
     [
         ({"a": 1}, {"a": "good"}, "found 'good' of type str as `a` for row 1, prompt p0, completion 'two'"),
         ({"a": 1}, {"a": [1]}, r"found \[1\] of type list as `a` for row 1"),
-        ({"a": 1}, {}, r"found \{\}, which names none, for row 1"),
+        ({"a": 1}, {}, r"found \{\}, which names no attribute, for row 1"),
         ({"a": 1}, {1: 1}, "found 1 as a name for row 1"),
         ({"a": 1}, {" ": 1}, "found ' ' as a name for row 1"),
         ({"a": 1, "b": 1}, {"a": 1, "c": 1}, "found a, c for row 1, prompt p0, completion 'two', and a, b for row 0"),

@@ -14,7 +14,7 @@ import pytest
 
 from hir_core.errors import ConfigError, RewardError
 from hir_core.rewards.patterns import find
-from hir_core.rewards.time_limit import Answer, Work, answers
+from hir_core.rewards.time_limit import RowResult, Work, process_rows
 
 MAKER = """
 import ctypes, os, subprocess, sys, time
@@ -80,43 +80,43 @@ def assert_none_is_left(work, within_s=20.0):
 def test_rows_are_answered_in_their_order_whatever_the_work_prints(work):
     rows = ["a", "", "\0", "é\u2028🎉", "x" * 10**6, {"a": [1, None]}, None, "stdin"]
     expected = [*([row, row] for row in rows[:-1]), ""]
-    assert [answer.value for answer in answers(work, rows, 20)] == expected
+    assert [answer.value for answer in process_rows(work, rows, 20)] == expected
     assert_none_is_left(work)
 
 
 def test_a_row_without_end_is_given_up_with_all_that_it_started(work):
-    found = answers(work, ["a", "helper", "b"], 1.5)
-    assert found == [Answer(["a", "a"]), Answer(problem="timed out"), Answer(["b", "b"])]
+    found = process_rows(work, ["a", "helper", "b"], 1.5)
+    assert found == [RowResult(["a", "a"]), RowResult(problem="timed out"), RowResult(["b", "b"])]
     assert_none_is_left(work)
 
 
 @pytest.mark.parametrize("row", ["crash", "leave"])
 def test_a_row_that_ends_its_process_costs_only_itself(work, row):
-    assert answers(work, [row, "b"], 20) == [Answer(problem="ended its process"), Answer(["b", "b"])]
+    assert process_rows(work, [row, "b"], 20) == [RowResult(problem="ended its process"), RowResult(["b", "b"])]
 
 
 @pytest.mark.parametrize(("row", "message"), [("divide", "ZeroDivisionError: div"), ("exit", "SystemExit: enough")])
 def test_what_the_work_raises_is_raised_here(work, row, message):
     with pytest.raises(RewardError, match=message):
-        answers(work, ["a", row], 20)
+        process_rows(work, ["a", row], 20)
     assert_none_is_left(work)
 
 
 def test_work_that_cannot_be_made_says_why(work):
     with pytest.raises(ConfigError, match="it cannot be made"):
-        answers(Work(work.maker, {"broken": True}), ["a"], 20)
+        process_rows(Work(work.maker, {"broken": True}), ["a"], 20)
     with pytest.raises(RewardError, match="does odd_work:make ended its process before its first row"):
-        answers(Work(work.maker, {"crashing": True}), ["a"], 20)
+        process_rows(Work(work.maker, {"crashing": True}), ["a"], 20)
 
 
 def test_no_rows_need_no_process(work):
-    assert answers(work, [], 1) == []
+    assert process_rows(work, [], 1) == []
     assert not Path(work.settings["pids"]).exists()
 
 
 def test_it_works_outside_the_main_thread(work):
     found = []
-    thread = threading.Thread(target=lambda: found.extend(answers(work, ["a", "sleep", "b"], 1.5)))
+    thread = threading.Thread(target=lambda: found.extend(process_rows(work, ["a", "sleep", "b"], 1.5)))
     thread.start()
     thread.join()
     assert [answer.problem for answer in found] == ["", "timed out", ""]
@@ -126,8 +126,8 @@ def test_a_driver_that_is_killed_takes_the_process_with_it(work, tmp_path):
     code = f"""
     import sys
     sys.path[:] = {sys.path!r}
-    from hir_core.rewards.time_limit import Work, answers
-    answers(Work({work.maker!r}, {json.dumps(work.settings)}), ["a", "sleep"], 60)
+    from hir_core.rewards.time_limit import Work, process_rows
+    process_rows(Work({work.maker!r}, {json.dumps(work.settings)}), ["a", "sleep"], 60)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
@@ -141,9 +141,9 @@ def test_a_driver_that_is_killed_takes_the_process_with_it(work, tmp_path):
 
 def test_patterns_without_end_time_out_and_others_find_what_re_finds():
     found = find(r"(a+)+$", ["aaa", "a" * 40 + "b", "b"], limit_s=1.5)
-    assert found == [Answer(["aaa"]), Answer(problem="timed out"), Answer([])]
+    assert found == [RowResult(["aaa"]), RowResult(problem="timed out"), RowResult([])]
     texts = ["x=1, x=2", "none"]
     assert [answer.value for answer in find(r"x=(?P<n>\d)", texts, group="n", limit_s=20)] == [["1"], []]
     assert [answer.value for answer in find(r"x=(\d)", texts, group=1, how="last", limit_s=20)] == [["2"], []]
     assert [answer.value for answer in find(r"none", texts, how="fullmatch", limit_s=20)] == [[], ["none"]]
-    assert find(r"a|(b)", ["a"], group=1, limit_s=20) == [Answer([None])]
+    assert find(r"a|(b)", ["a"], group=1, limit_s=20) == [RowResult([None])]

@@ -59,32 +59,28 @@ def test_rows_pass_as_they_are_and_are_counted_a_few_times_per_second(monkeypatc
 )
 def test_a_reward_that_goes_row_by_row_tells_each_row(config, told):
     reward = build_reward(config)
-    reward.on_rows = note(told)
-    reward.score(samples("8", "9", "10"), prompts({"references": ["8"]}))
+    reward.score(samples("8", "9", "10"), prompts({"references": ["8"]}), on_rows=note(told))
     assert told == [(0, 3), (1, 3), (2, 3)]
 
 
 def test_a_judge_tells_each_reply(serve, told, tmp_path):
     server = serve("7")
     reward = build_reward(JudgeReward(type="judge", url=server.url, model="m", cache=tmp_path / "cache", best=10))
-    reward.on_rows = note(told)
-    reward.score(samples("8", "9", "8"), prompts({"references": ["8"]}))
+    reward.score(samples("8", "9", "8"), prompts({"references": ["8"]}), on_rows=note(told))
     assert told == [(0, 2), (1, 2)], "equal questions are asked once"
 
 
 def test_the_parts_of_a_reward_share_the_rows_among_them(told):
     parts = [{"reward": ExactMatchReward()}, {"reward": NumericReward(type="numeric")}]
     reward = build_reward(CombinedReward(type="combined", parts=parts))
-    reward.on_rows = note(told)
-    reward.score(samples("8", "9", "10", "11"), prompts({"references": ["8"]}))
+    reward.score(samples("8", "9", "10", "11"), prompts({"references": ["8"]}), on_rows=note(told))
     assert told == [(0, 4), (0, 4), (1, 4), (1, 4), (2, 4), (2, 4), (3, 4), (3, 4)]
 
 
 def test_relabeling_and_checking_instructions_tell_each_row(told):
     relabeler = build_relabeler(HindsightRelabel(), TOLD)
-    relabeler.on_rows = note(told)
     scored = tables(1.0, 0.0, 1.0)
-    relabeler.relabel(*scored)
+    relabeler.relabel(*scored, on_rows=note(told))
     assert told == [(0, 3), (1, 3), (2, 3)]
     told.clear()
     asked = relabeler.judged(*scored)

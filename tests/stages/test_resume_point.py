@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fake_launch import loop, ranks, with_changes
 
-from flows.compare import complete
+from flows.compare import completed_models
 from hir_core.stages import run as run_module
+from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations, last_completed_iteration
 from hir_core.stages.run import Run
 
@@ -33,7 +34,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def come(settings: dict[str, Any], **changes: Any) -> int | None:
     run = Run(with_changes(settings, changes))
-    return last_completed_iteration(run, run.check())
+    return last_completed_iteration(run, check(run).rows)
 
 
 @pytest.mark.parametrize("more", [{}, {"warm_start": {"demonstrations": 2}}, {"select": {"replay": 1}}])
@@ -47,7 +48,7 @@ def test_a_config_has_come_as_far_as_its_loop_went(settings, more):
 
 def test_what_a_config_has_made_is_told_with_what_was_drawn_from_it(settings):
     run = loop(with_changes(settings, {"iterations": 2}))
-    made = completed_iterations(run, run.check())
+    made = completed_iterations(run, check(run).rows)
     assert [outputs.model.iteration for outputs in made] == [0, 1, 2]
     assert [str(outputs.samples) for outputs in made[:2]] == [str(run.store.resolve(f"samples@{n}")) for n in (1, 2)]
     assert made[2].samples is None
@@ -56,7 +57,7 @@ def test_what_a_config_has_made_is_told_with_what_was_drawn_from_it(settings):
 def test_an_arm_is_complete_with_its_last_model_and_one_cut_short_to_its_own_iterations(settings):
     loop(with_changes(settings, {"iterations": 2}))
     for iterations, models in ((1, 2), (2, 3), (3, 0)):
-        assert len(complete(Run(with_changes(settings, {"iterations": iterations})))) == models
+        assert len(completed_models(Run(with_changes(settings, {"iterations": iterations})))) == models
 
 
 def test_iterations_of_a_fork_do_not_count(settings):

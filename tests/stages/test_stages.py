@@ -27,7 +27,11 @@ from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import content_key
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
+from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts
+from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
+from hir_core.stages.score import score_samples
+from hir_core.stages.train import train_iteration
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +120,12 @@ def test_a_setting_forks_the_versions_that_it_decides_and_no_other(settings, mad
 
 
 def test_whoever_follows_a_run_is_told_what_its_driver_does(settings):
-    run = Run(with_changes(settings, {}))
     told: list[Progress] = []
-    run.on_progress = told.append
-    prompts = run.prompts()
-    made = run.train_iteration(prompts, run.demonstrations(prompts), None, None)
-    rewards = run.score(prompts, made.samples)
-    run.relabel(prompts, [Scored(made.samples, rewards)])
+    run = Run(with_changes(settings, {}), told.append)
+    prompts = save_prompts(run, load(run))
+    made = train_iteration(run, prompts, make_demonstrations(run, prompts), None, None)
+    rewards = score_samples(run, prompts, made.samples)
+    relabel_samples(run, prompts, [Scored(made.samples, rewards)])
     assert [(one.step, one.done, one.total) for one in told] == [
         ("launch", 0, 0),
         ("score", 0, 4),  # the answers of the evaluation
@@ -149,7 +152,7 @@ def test_what_cannot_be_judged_is_counted_by_its_reason(settings):
         "def score(completions, prompts):\n    return [float(t or 'nan') if t != '7' else None for t in completions]"
     )
     run = loop(with_changes(settings, {"reward": {"type": "python", "function": "odd:score"}}))
-    counts = {name: run.facts(run.store.resolve(name)) for name in ("rewards@1", "evaluations@1")}
+    counts = {name: run.metrics(run.store.resolve(name)) for name in ("rewards@1", "evaluations@1")}
     assert counts["rewards@1"]["not_judged"] == 16
     assert counts["rewards@1"]["not_judged_reasons"] == {"cannot judge": 8, "not finite": 8}
     assert counts["evaluations@1"]["not_judged_reasons"] == {}
@@ -230,13 +233,13 @@ def test_attributes_are_judged_relabeled_and_told_while_all_is_sampled_and_teste
     run = loop(with_changes(settings, {"reward": reward, "relabel": {"type": "attributes", "levels": 3}}))
     told = "Generate an answer with length 2, truth 0 to this problem."
     correct = run.config.instructions.correct
-    assert run.facts(run.store.resolve("triples@1"))["instructions"] == {correct: 3, told: 13}
+    assert run.metrics(run.store.resolve("triples@1"))["instructions"] == {correct: 3, told: 13}
     contrasts = run.table(run.store.resolve("triples@1")).group_by("instruction", "contrast").len()
     assert sorted(contrasts.rows()) == [(correct, [told], 3), (told, [], 10), (told, [correct], 3)]
-    means = run.facts(run.store.resolve("rewards@1"))["attributes"]
+    means = run.metrics(run.store.resolve("rewards@1"))["attributes"]
     assert means["length"] == {"mean": pytest.approx(16 / 24), "judged": 24}
     assert means["truth"] == {"mean": pytest.approx(3 / 24), "judged": 24}
-    overall = run.facts(run.store.resolve("evaluations@1"))["overall"]
+    overall = run.metrics(run.store.resolve("evaluations@1"))["overall"]
     assert overall["attributes"]["length"] == {"mean": 1.0, "judged": 4}
     assert overall["attributes"]["truth"]["judged"] == 4
     for stage in ("samples@1", "evaluations@1"):
@@ -289,7 +292,7 @@ def test_a_run_samples_its_tasks_by_their_weights(settings, tmp_path):
         asked = run.table(run.store.resolve(f"samples@{iteration}")).select("prompt_id").unique()
         assert Counter(asked.join(tasks, on="prompt_id")["task"]) == {"sums": 1, "zeros": 3}
     with pytest.raises(ConfigError, match=r"sampling\.mix: no train prompts of a task `zero`; did you mean `zeros`"):
-        Run(with_changes(settings, changes | {"sampling.mix": {"sums": 1, "zero": 3}})).check()
+        check(Run(with_changes(settings, changes | {"sampling.mix": {"sums": 1, "zero": 3}})))
 
 
 def test_a_launch_does_only_what_is_not_there(settings):
@@ -310,12 +313,12 @@ def test_a_refused_launch_leaves_nothing_behind(settings):
         taken.listen()
         run = Run(with_changes(settings, {"launch.port": taken.getsockname()[1]}))
         with pytest.raises(ConfigError, match="is taken"):
-            run.check()
+            check(run)
         assert not run.store.run_dir.exists()
-        made = run.prompts()
+        made = save_prompts(run, load(run))
         before = files(run.store.run_dir)
         with pytest.raises(ConfigError, match="is taken"):
-            run.train_iteration(made, None, None, None)
+            train_iteration(run, made, None, None, None)
     assert files(run.store.run_dir) == before
     assert sorted(path.name for path in run.store.run_dir.iterdir()) == ["branches.json", "prompts"]
 

@@ -368,7 +368,7 @@ def test_gc_says_what_it_would_free_and_why_it_keeps_the_rest(store, fork):
     text = hir("gc", "small", "--dry-run")
     assert text.startswith("small · retention of main last: 1, best: 0\nkeeps 12 versions\n")
     assert f"  {store.resolve('prompts@0')}      line main uses it\n" in text
-    removed = text.partition("removes 4 versions that no line uses and nothing kept is made from\n")[2]
+    removed = text.partition("removes 4 versions that no branch uses and no kept version is made from\n")[2]
     assert {line.split()[0] for line in removed.splitlines()[:-1]} == names(fork)
     freed = sum(len(data) for name, data in before.items() for ref in fork
                 if name.startswith(str(ref)) and "manifest" not in name)  # fmt: skip

@@ -16,7 +16,12 @@ from hir_core.launch.rank import done_file
 from hir_core.schemas import Samples, Scores, content_key
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
+from hir_core.stages.instruct import write_instructions
+from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts
+from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
+from hir_core.stages.score import score_samples
+from hir_core.stages.train import train_iteration
 from hir_core.store.files import list_parts, read_parts, write_json, write_part
 from hir_core.store.store import Store
 
@@ -106,15 +111,15 @@ def with_changes(settings: dict[str, Any], changes: dict[str, Any]) -> RunConfig
 def loop(config: RunConfig) -> Run:
     """What the flow does, without prefect."""
     run = Run(config)
-    run.check()
-    prompts = run.prompts()
-    made = run.train_iteration(prompts, run.demonstrations(prompts), None, None)
+    check(run)
+    prompts = save_prompts(run, load(run))
+    made = train_iteration(run, prompts, make_demonstrations(run, prompts), None, None)
     scored: list[Scored] = []
     for _ in range(config.iterations):
         assert made.samples is not None
-        rewards = run.score(prompts, made.samples)
-        scored.append(Scored(made.samples, rewards, run.instruct(prompts, made.samples, rewards)))
-        made = run.train_iteration(prompts, run.relabel(prompts, scored), made.samples, made.model)
+        rewards = score_samples(run, prompts, made.samples)
+        scored.append(Scored(made.samples, rewards, write_instructions(run, prompts, made.samples, rewards)))
+        made = train_iteration(run, prompts, relabel_samples(run, prompts, scored), made.samples, made.model)
     return run
 
 

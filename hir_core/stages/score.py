@@ -1,0 +1,73 @@
+"""The stage `score`: a verdict on every sample, and on every answer of an evaluation.
+
+Reads samples, or the answers that an evaluation left in its draft. Writes the versions `rewards@i` and
+`evaluations@i`. What a verdict means for training is decided in `relabel`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from hir_core.rewards.reward import attribute_means, not_judged_reasons
+from hir_core.schemas import Evaluations
+from hir_core.stages.evaluation import summarise
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan
+from hir_core.stages.run import Run
+from hir_core.store.draft import Draft
+from hir_core.store.files import read_json, read_parts
+from hir_core.store.version import VersionRef
+
+
+def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> VersionRef:
+    """The rewards of all samples of an iteration."""
+    identity = run.identities.rewards(prompts, samples)
+    if version := run.find(identity):
+        return version
+    sampled = run.table(samples)
+    counter = run.row_counter("score", sampled.height)
+    rewards = run.reward.score(sampled, run.table(prompts), on_rows=counter)
+    correct = int((rewards["score"].drop_nulls() >= run.config.relabel.threshold).sum())
+    metrics = {
+        "correct_share": correct / max(1, rewards.height),
+        "mean_score": rewards["score"].mean(),
+        "not_judged": rewards["score"].null_count(),
+        "not_judged_reasons": not_judged_reasons(rewards),
+        **attribute_means(rewards),
+    }
+    return run.commit(identity, rewards, rows_in=sampled.height, metrics=metrics)
+
+
+def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
+    """Scores the answers that the evaluate step left in a draft, and commits them with their summary.
+
+    Args:
+        draft: of an evaluation; its answers are complete.
+        metrics: measured by the evaluate step.
+    """
+    (model,), (prompts_name,) = draft.identity.parents_of("models"), draft.identity.parents_of("prompts")
+    prompts = run.table(run.store.resolve(prompts_name))
+    answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
+    judged = run.reward.judge(answers, prompts, on_rows=run.row_counter("score", answers.height))
+    judged = judged.join(prompts.select("prompt_id", "task"), on="prompt_id", how="left")
+    rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
+    draft.write("0", rows)
+    summary = summarise(judged, prompts, run.config.relabel.threshold, compares=run.reward.compares)
+    summary["not_judged_reasons"] = not_judged_reasons(judged)
+    draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
+
+
+def score_after_launch(run: Run, plan: Plan) -> None:
+    """Scores, by a reward that needs a launch of its own, what the launch of a plan has left.
+
+    The new samples are scored in the same launch as the answers, so that `score_samples` finds their scores.
+    """
+    draft = run.store.draft(plan.targets.evaluation)
+    texts = read_parts(draft.path / COMPLETIONS).select("prompt_id", "completion")
+    samples = None if plan.targets.samples is None else run.store.find(plan.targets.samples)
+    if samples is not None:
+        texts = pl.concat([texts, run.table(samples).select("prompt_id", "completion")])
+    run.row_counter("score", texts.height)
+    run.reward.judge_ahead(texts, plan.prompts)
+    score_evaluation(run, draft, read_json(draft.path / ANSWERED))

@@ -1,0 +1,101 @@
+"""The stages `train`, `evaluate` and `sample`: steps of one DeepSpeed launch, which share the weights in memory.
+
+Iteration 0 makes the seed model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
+`evaluations@i` and `samples@(i+1)`. What the launch has to do is up to `plan`, the launch itself to `launch.launcher`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import partial
+
+from hir_core.launch.launcher import check_launch
+from hir_core.launch.rank import done_file
+from hir_core.stages.plan import Inputs, Plan, Targets, set_answers_aside
+from hir_core.stages.run import Run
+from hir_core.stages.score import score_after_launch, score_evaluation
+from hir_core.store.files import read_json
+from hir_core.store.manifest import Identity
+from hir_core.store.version import VersionRef
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The model of an iteration, its evaluation, and its samples for the next iteration, where there is one."""
+
+    model: VersionRef
+    evaluation: VersionRef
+    samples: VersionRef | None
+
+
+def train_iteration(
+    run: Run,
+    prompts: VersionRef,
+    triples: VersionRef | None,
+    samples: VersionRef | None,
+    previous_model: VersionRef | None,
+) -> Outputs:
+    """Trains, evaluates and samples in one launch; steps whose version is there already are left out.
+
+    A reward that is a model scores in a launch of its own afterwards: there is no room for a second model beside the
+    one that still samples.
+
+    Args:
+        triples: what to train on; None where iteration 0 takes the model as it is.
+        samples: what the triples were made from; None for demonstrations.
+        previous_model: the model to train; None in iteration 0.
+
+    Raises:
+        ConfigError: the launch cannot work here; nothing was written.
+        JobFailed: the launch failed; what its steps had finished is kept.
+    """
+    targets = _targets(run, prompts, triples, previous_model)
+    plan = Plan(
+        config=run.config,
+        store=run.store,
+        tokenizer_texts=run.relabeler.tokenizer_texts(),
+        inputs=Inputs(prompts, triples, samples, previous_model),
+        targets=targets,
+        prompts=run.table(prompts),
+        score=set_answers_aside if run.reward.launches else partial(score_evaluation, run),
+    )
+    if not plan.is_done:
+        _launch(run, plan)
+    if run.store.find(targets.evaluation) is None:
+        score_after_launch(run, plan)
+    return Outputs(
+        model=_made(run, targets.model),
+        evaluation=_made(run, targets.evaluation),
+        samples=None if targets.samples is None else _made(run, targets.samples),
+    )
+
+
+def _targets(run: Run, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None) -> Targets:
+    model = run.identities.model(prompts, triples, previous_model)
+    name, iteration = f"{model.stage}/{model.id}", model.iteration
+    is_last = iteration >= run.config.iterations
+    return Targets(
+        model=model,
+        evaluation=run.identities.evaluation(prompts, name, iteration),
+        samples=None if is_last else run.identities.samples(prompts, name, iteration + 1),
+    )
+
+
+def _launch(run: Run, plan: Plan) -> None:
+    check_launch(run.config.launch)  # before anything is written
+    for identity in plan.targets:
+        run.branch.note(identity)  # before the first of them is committed
+    job_dir = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
+    try:
+        plan.write(job_dir)
+        run.run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))))
+    finally:
+        plan.discard_empty_drafts()
+        shutil.rmtree(job_dir / "model", ignore_errors=True)  # it is a version now, or is made again
+
+
+def _made(run: Run, identity: Identity) -> VersionRef:
+    version = run.find(identity)
+    assert version is not None
+    return version
