@@ -87,9 +87,9 @@ def job(folder: Path, place: Path, texts: Sequence[tuple[str, str]], deepspeed: 
 
 def written(place: Path) -> list[tuple[float | None, str]]:
     """Scores and reasons, in the order of the texts."""
-    found = read_parts(place / "scores").sort("key")
-    Scores.validate(found)
-    return list(found.select("score", "reason").iter_rows())
+    rows = read_parts(place / "scores").sort("key")
+    Scores.validate(rows)
+    return list(rows.select("score", "reason").iter_rows())
 
 
 def scores(folder: Path, place: Path, texts: Sequence[tuple[str, str]], **changes: Any) -> list[tuple[Any, str]]:
@@ -109,8 +109,8 @@ def plain_logits(folder: Path, texts: list[str]) -> torch.Tensor:
 
 
 def _inputs(tokenizer: Any, text: str) -> dict[str, Any]:
-    found = tokenizer(text, return_tensors="pt")
-    return {name: found[name] for name in ("input_ids", "attention_mask")}
+    encoded = tokenizer(text, return_tensors="pt")
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
@@ -120,28 +120,28 @@ def _inputs(tokenizer: Any, text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_scores_are_those_of_plain_transformers_in_any_batch(kind, batch_tokens, alone, tmp_path):
     folder = make_classifier(tmp_path / "model", kind)
-    found = scores(folder, tmp_path / "job", TEXTS, batch_tokens=batch_tokens)
+    judged = scores(folder, tmp_path / "job", TEXTS, batch_tokens=batch_tokens)
     expected = plain_logits(folder, [f"{query}\n{text}" for query, text in TEXTS])[:, 0]
-    assert [score for score, _ in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [score for score, _ in judged] == pytest.approx(expected.tolist(), abs=1e-4)
     assert expected.std() > 0.1
 
 
 @pytest.mark.parametrize(("activation", "label"), [("softmax", 2), ("sigmoid", 1), ("none", 0)])
 def test_the_chosen_label_goes_through_the_activation(activation, label, alone, tmp_path):
     folder = make_classifier(tmp_path / "model", labels=3)
-    found = scores(folder, tmp_path / "job", TEXTS[:9], activation=activation, label=label)
+    judged = scores(folder, tmp_path / "job", TEXTS[:9], activation=activation, label=label)
     logits = plain_logits(folder, [f"{query}\n{text}" for query, text in TEXTS[:9]])
     by_hand = {"softmax": logits.exp() / logits.exp().sum(-1, keepdim=True), "sigmoid": 1 / (1 + (-logits).exp())}
     expected = by_hand.get(activation, logits)[:, label]
-    assert [score for score, _ in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [score for score, _ in judged] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_a_padding_token_of_the_models_own_is_used_as_it_is(alone, tmp_path):
     """Id 5 is an ordinary byte: the head reads the last token that is not it, in our batches as in a plain call."""
     folder = make_classifier(tmp_path / "model", pad_token_id=5)
-    found = scores(folder, tmp_path / "job", TEXTS[:12])
+    judged = scores(folder, tmp_path / "job", TEXTS[:12])
     expected = plain_logits(folder, [f"{query}\n{text}" for query, text in TEXTS[:12]])[:, 0]
-    assert [score for score, _ in found] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [score for score, _ in judged] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 def test_what_is_too_long_cannot_be_judged_and_is_never_cut(alone, tmp_path):
@@ -151,9 +151,9 @@ def test_what_is_too_long_cannot_be_judged_and_is_never_cut(alone, tmp_path):
     while len(tokenizer(f"one\n{text} one")["input_ids"]) <= 96:
         text += " one"
     tokens = len(tokenizer(f"one\n{text} one")["input_ids"])
-    found = scores(folder, tmp_path / "job", [("one", text), ("one", f"{text} one"), ("one", "two")])
-    assert found[1] == (None, f"too long for the reward model: {tokens} tokens, it reads 96")
-    assert None not in (found[0][0], found[2][0])
+    judged = scores(folder, tmp_path / "job", [("one", text), ("one", f"{text} one"), ("one", "two")])
+    assert judged[1] == (None, f"too long for the reward model: {tokens} tokens, it reads 96")
+    assert None not in (judged[0][0], judged[2][0])
     assert scores(folder, tmp_path / "empty", [("one", "")], template="{completion}") == [(None, "nothing to read")]
 
 
@@ -318,24 +318,26 @@ def test_answers_and_samples_are_scored_in_one_launch_after_the_one_that_wrote_t
     assert both["score"].to_list() == [liking(text) for text in both["completion"]]
     facts = run.facts(run.store.resolve("rewards@1"))
     assert (facts["correct_share"], facts["mean_score"]) == (1 / 3, pytest.approx((1.5 - 3 - 0.5) / 3))
-    told = run.facts(run.store.resolve("evaluations@1"))["overall"]
-    assert (told["accuracy"], told["mean_score"], told["majority_baseline"]) == (1.0, 1.5, None)
+    overall = run.facts(run.store.resolve("evaluations@1"))["overall"]
+    assert (overall["accuracy"], overall["mean_score"], overall["majority_baseline"]) == (1.0, 1.5, None)
 
 
 def test_equal_texts_are_scored_once(scored):
     run = loop(with_changes(scored, {}))
-    (requests,) = run.store.run_dir.glob("launches/score-*/requests.parquet")
-    asked = pl.read_parquet(requests)
+    (path,) = run.store.run_dir.glob("launches/score-*/requests.parquet")
+    requests = pl.read_parquet(path)
     # 8 train prompts with three answers each; 4 test prompts with the first of them.
-    assert asked.height == asked.select("query", "completion").n_unique() == 8 * 3 + 4
+    assert requests.height == requests.select("query", "completion").n_unique() == 8 * 3 + 4
 
 
 def test_a_run_that_is_killed_while_it_scores_samples_and_evaluates_nothing_again(scored, monkeypatch):
     def killed(job_dir: Path, *rest: Any, **options: Any) -> None:
         spec = JobSpec.read(job_dir)
         if isinstance(spec.steps[0], ScoreStep):
-            asked = pl.read_parquet(spec.steps[0].requests).head(5)
-            rows = [{"key": row["key"], "score": liking(row["completion"]), "reason": ""} for row in asked.to_dicts()]
+            requests = pl.read_parquet(spec.steps[0].requests).head(5)
+            rows = [
+                {"key": row["key"], "score": liking(row["completion"]), "reason": ""} for row in requests.to_dicts()
+            ]
             write_part(spec.steps[0].output, "some", pl.DataFrame(rows, schema=Scores.create_empty().schema))
             raise JobFailed("killed")
         ranks(job_dir, *rest, **options)
@@ -381,8 +383,8 @@ def test_bf16_scores_are_other_scores(scored):
     Path("bf16.json").write_text('{"zero_optimization": {"stage": 1}, "bf16": {"enabled": true}}')
     loop(with_changes(scored, {}))
     run = loop(with_changes(scored, {"deepspeed": "bf16.json"}))
-    laws = [run.store.manifest(ref).config for ref in run.store.versions("rewards")]
-    assert {"bf16" in fingerprint for fingerprint in laws} == {False, True}
+    configs = [run.store.manifest(ref).config for ref in run.store.versions("rewards")]
+    assert {"bf16" in fingerprint for fingerprint in configs} == {False, True}
     assert len([*run.store.run_dir.glob("launches/score-*")]) == 2
 
 
@@ -400,10 +402,10 @@ def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, 
     expected = scores(folder, tmp_path / "one", texts)
     job(folder, tmp_path / "two", texts, STAGES["zero3"]).write(tmp_path / "two")
     launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=280))
-    found = written(tmp_path / "two")
-    assert [reason for _, reason in found] == [reason for _, reason in expected]
-    assert found[-1][0] is None
-    assert [score for score, _ in found[:-1]] == pytest.approx([score for score, _ in expected[:-1]], abs=1e-5)
+    judged = written(tmp_path / "two")
+    assert [reason for _, reason in judged] == [reason for _, reason in expected]
+    assert judged[-1][0] is None
+    assert [score for score, _ in judged[:-1]] == pytest.approx([score for score, _ in expected[:-1]], abs=1e-5)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hir_core.config import (
 )
 from hir_core.schemas import Prompts, Rewards, Samples
 
-TOLD = Instructions(correct="Be right.", wrong="Be wrong.")
+INSTRUCTIONS = Instructions(correct="Be right.", wrong="Be wrong.")
 
 
 def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
@@ -21,8 +21,8 @@ def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
     samples = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     judged = [
         {"sample_id": f"s{n}", "reward": "r", "score": score, "reason": "",
-         "parts": [{"name": name, "score": part} for name, part in sorted(named.items())]}
-        for n, (score, named) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
+         "parts": [{"name": name, "score": part} for name, part in sorted(by_name.items())]}
+        for n, (score, by_name) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
     ]  # fmt: skip
     return samples, pl.DataFrame(judged, schema=Rewards.create_empty().schema), prompts(4)
 
