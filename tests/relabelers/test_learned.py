@@ -301,7 +301,7 @@ CORRECT, WRONG = "Generate a correct answer to this problem.", "Generate a wrong
 
 
 def play(job_dir: Path, *rest: Any, **options: Any) -> None:
-    """Writes the verdict's instruction for answers of 2, and something of its own for those of 7."""
+    """Stands in for `launch`: writes the instruction of the verdict for answers of 2, another one for those of 7."""
     for step in JobSpec.read(job_dir).steps:
         if isinstance(step, SampleStep) and step.name == "write":
             done = set(read_parts(step.output)["prompt_id"]) if list_parts(step.output) else set()

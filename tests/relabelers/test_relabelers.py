@@ -210,7 +210,7 @@ def test_equal_outputs_of_a_prompt_can_be_kept_once():
 
 
 def test_balance_gives_every_instruction_the_same_share():
-    """Three wrong of four: 4 / (2 * 3) = 2/3 each, the right one 4 / (2 * 1) = 2; together as much as before."""
+    """Three wrong of four: 4 / (2 * 3) = 2/3 each, the right one 4 / (2 * 1) = 2; the sum of the weights stays 4."""
     triples, _ = relabeled(HINDSIGHT, 1.0, 0.0, 0.0, 0.0, select={"balance": True})
     assert dict(triples.group_by("instruction").agg(pl.col("weight").sum()).iter_rows()) == pytest.approx(
         {"Be right.": 2.0, "Be wrong.": 2.0}
@@ -255,7 +255,7 @@ JUDGED = [
 
 
 def instructions_by(relabeler, parts, scores=None, **changed):
-    """The instruction of each sample, by its number; whatever the joint scores are, unless they are given."""
+    """The instruction of each sample by its number, and the rejects; the overall scores are null unless given."""
     triples, rejected = relabeled(relabeler, *(scores or [None] * len(parts)), parts=parts, **changed)
     return {int(key[1:]): text for key, text in triples.select("sample_id", "instruction").iter_rows()}, rejected
 
@@ -398,7 +398,7 @@ def test_prompts_without_constraints_are_counted():
 
 @pytest.fixture
 def relabeler_of(tmp_path, monkeypatch):
-    """Builds the relabeler `python` around the text of a function."""
+    """Builds the relabeler `python` from the body of a function."""
 
     def build(body):
         monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The reward `combined`: hand-computed means, minima and products, and settings inside settings."""
+"""The reward `combined`: hand-computed means, minima and products, and errors in nested settings."""
 
 from fractions import Fraction
 

@@ -26,7 +26,7 @@ ROW = {"query": "How many?", "references": ["8", "eight"]}
 
 @pytest.fixture
 def judge(tmp_path):
-    """The config of a judge that keeps its replies in a fresh folder and waits for nothing."""
+    """Builds the config of a judge with a fresh cache folder and no pauses between attempts."""
 
     def configure(server, **settings):
         usual = {"backoff_s": 0.0, "retries": 2, "timeout_s": 20.0, "cache": tmp_path / "cache", "model": "m-1"}

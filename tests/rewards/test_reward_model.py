@@ -1,7 +1,7 @@
-"""The reward `reward_model`: a classifier's own numbers, whatever the batch and the ranks, and nothing launched twice.
+"""The reward `reward_model`: scores do not depend on batches and ranks, and no text is scored in two launches.
 
-The oracle of every score is plain `transformers`, one text at a time. Where the driver is tested, the launch is played
-by `ranks` of fake_launch.
+Every score is compared with plain `transformers`, one text at a time. Where the driver is tested, `ranks` of
+fake_launch stands in for the launch.
 """
 
 import json
@@ -93,7 +93,7 @@ def written(place: Path) -> list[tuple[float | None, str]]:
 
 
 def scores(folder: Path, place: Path, texts: Sequence[tuple[str, str]], **changes: Any) -> list[tuple[Any, str]]:
-    """What the step writes in this process."""
+    """Scores and reasons that the step writes when it runs in this process."""
     spec = job(folder, place, texts, **changes)
     facts = Classifier(Rank(place, 0, 1, 0), spec, CPU).do(spec.steps[0])
     assert facts["rows"] == len(texts) == len(written(place))
@@ -101,7 +101,7 @@ def scores(folder: Path, place: Path, texts: Sequence[tuple[str, str]], **change
 
 
 def plain_logits(folder: Path, texts: list[str]) -> torch.Tensor:
-    """One text at a time, as anybody would."""
+    """The classifier's outputs by plain `transformers`, one text at a time."""
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
@@ -216,7 +216,7 @@ def test_a_chat_template_that_hides_a_turn_is_refused():
 
 
 def fake_classifier(folder: Path, **config: Any) -> Path:
-    """All that the driver reads of a classifier."""
+    """A folder with the files of a classifier that the driver reads."""
     folder.mkdir(exist_ok=True)
     facts = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}} | config
     (folder / "config.json").write_text(json.dumps(facts))
@@ -264,7 +264,7 @@ def test_what_is_not_there_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_classifier_without_its_head_is_refused(alone, tmp_path):
-    """`transformers` itself would make a head at random, and only warn."""
+    """`transformers` itself would initialise a random head, and only warn."""
     folder = make_classifier(tmp_path / "model")
     transformers.AutoModel.from_pretrained(folder).save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"is no trained classifier: its weights lack score\.weight"):
@@ -395,7 +395,7 @@ def test_bf16_scores_are_other_scores(scored):
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two usable cores")
 @pytest.mark.parametrize("kind", ["llama", "bert"])
 def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, tmp_path, monkeypatch):
-    """41 texts in batches of few: the ranks have different numbers of them, and one text is too long."""
+    """41 texts in small batches: the ranks have different numbers of texts, and one text is too long."""
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     folder, texts = make_classifier(tmp_path / "model", kind), [*TEXTS, ("one", "two " * 100)]
@@ -435,7 +435,7 @@ def test_a_run_is_scored_by_a_classifier_and_a_kill_while_it_scores_costs_little
 
 
 def kill_when(folder: Path, home: Path, is_time: Callable[[], bool]) -> None:
-    """Starts the run, and kills all of it as soon as it is time."""
+    """Starts the run, and kills all its processes as soon as `is_time` returns true."""
     process = subprocess.Popen(
         command("run", "tiny.yaml"), cwd=folder, env=environment(home), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Work under a time limit: a row that never ends is given up, the rows around it are not, and no process is left."""
+"""Rows under a time limit: one that never ends has no value, the rows around it have theirs, and no process is left."""
 
 import json
 import os

@@ -2,16 +2,17 @@
 
 import polars as pl
 
-from hir_core.config import (
-    Instructions,
-)
+from hir_core.config import Instructions
 from hir_core.schemas import Prompts, Rewards, Samples
 
 INSTRUCTIONS = Instructions(correct="Be right.", wrong="Be wrong.")
 
 
 def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
-    """One sample per score, all of one prompt unless their prompts are named; parts as `{attribute: score}`."""
+    """Samples, Rewards and Prompts: one sample per score, all of one prompt unless `prompt_ids` are given.
+
+    `parts` are the scores of each sample as `{attribute: score}`.
+    """
     defaults = {"prompt_id": "p", "model": "m", "instruction": "i", "k": 0, "prompt_ids": [1], "completion": "8",
                 "completion_ids": [5, 2], "logprobs": [-0.1, -0.2], "finish_reason": "eos", "seed": 0}  # fmt: skip
     rows = [defaults | changed | {"sample_id": f"s{n}"} for n in range(len(scores))]
