@@ -143,11 +143,11 @@ def head(
 def stats(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Show the statistics of a version's table: lengths, nulls, scores, duplicates, instructions, by task."""
     from flows.terminal.stats import stats_text
-    from hir_core.inspect.stats import figures
+    from hir_core.inspect.stats import table_stats
     from hir_core.store.references import find_version
 
     with messages():
-        answer(figures(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
+        answer(table_stats(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
 
 
 def diff(
@@ -266,7 +266,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write an HTML page about a run and print its path; with --json print the numbers behind it."""
-    from flows.report.write import draw
+    from flows.report.write import write_report
     from hir_core.store.references import select_run
 
     with messages():
@@ -283,7 +283,7 @@ def report(
 
             print_json(asdict(build_report(store, last)))
             return
-        page = draw(store, last)
+        page = write_report(store, last)
         print(printable(str(page)))
         if is_opened and not webbrowser.open(page.resolve().as_uri()):
             print("no browser could be opened: open this file in one", file=sys.stderr)
