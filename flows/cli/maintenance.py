@@ -35,7 +35,7 @@ def gc(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Remove abandoned branches and the weights of old models, by the config's `retention`."""
+    """Remove abandoned branches and the weights of old models, as the config's `retention` says."""
     from hir_core.config import RetentionConfig
     from hir_core.store.gc import plan_gc, remove
     from hir_core.store.references import select_run

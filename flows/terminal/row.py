@@ -72,12 +72,12 @@ def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
         yield from _labelled("written", text, width)
     half = max(20, (width - 7) // 2)
     for triple in sample["triples"]:
-        titles = ("asked", f"became ({triple['version']})")
+        titles = ("instruction", f"relabeled ({triple['version']})")
         texts = (folded(sample["instruction"], half), folded(triple.get("instruction", LEFT_OUT), half))
         for left, right in (titles, *zip_longest(*texts, fillvalue="")):
             yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
-        yield from _labelled("asked", sample["instruction"], width)
+        yield from _labelled("instruction", sample["instruction"], width)
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:
