@@ -165,9 +165,9 @@ def diff(
     from hir_core.store.references import find_version
 
     with messages():
-        found = difference(Side(*find_version(a, runs_dir)), Side(*find_version(b, runs_dir)), key)
-        answer(found, as_json, lambda _: diff_text(found, terminal_width()))
-        if found["differs"]:
+        result = difference(Side(*find_version(a, runs_dir)), Side(*find_version(b, runs_dir)), key)
+        answer(result, as_json, lambda _: diff_text(result, terminal_width()))
+        if result["differs"]:
             raise typer.Exit(FOUND)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flows.terminal.formatting import NOTHING, clipped, columns, folded, number, printable
-from hir_core.inspect.diff import Counts, Difference, RowDifference
+from hir_core.inspect.diff import Difference, RowDifference
 
 Figures = dict[str, Any]
 """What `hir_core.inspect.stats.figures` returns, or a part of it."""
@@ -105,18 +105,15 @@ def diff_text(difference: Difference, width: int) -> Iterator[str]:
         ]
         yield f"score       {' · '.join(shifts)} · {number(score['up'])} up, {number(score['down'])} down"
     if "instructions" in difference:
-        yield from _instruction_shares(difference["instructions"], width)
+        counts_a, counts_b = difference["instructions"]["a"], difference["instructions"]["b"]
+        total_a, total_b = sum(counts_a.values()) or 1, sum(counts_b.values()) or 1
+        yield "instructions"
+        for text in list(dict.fromkeys([*counts_a, *counts_b]))[:SHARES_SHOWN]:
+            share_a, share_b = counts_a.get(text, 0) / total_a, counts_b.get(text, 0) / total_b
+            yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
     for row in difference.get("of_key", difference["examples"]):
         yield ""
         yield from _row(row, "of_key" in difference, width)
-
-
-def _instruction_shares(counts: Counts, width: int) -> Iterator[str]:
-    total_a, total_b = sum(counts["a"].values()) or 1, sum(counts["b"].values()) or 1
-    yield "instructions"
-    for text in list(dict.fromkeys([*counts["a"], *counts["b"]]))[:SHARES_SHOWN]:
-        share_a, share_b = counts["a"].get(text, 0) / total_a, counts["b"].get(text, 0) / total_b
-        yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
 
 
 def _row(row: RowDifference, is_whole: bool, width: int) -> Iterator[str]:
