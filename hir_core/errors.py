@@ -1,17 +1,17 @@
-"""The exceptions that a user of hir can meet; every message says what was expected, found, where, and what to do next.
+"""The exceptions of hir. Every message says what was expected, what was found, where, and what to do next.
 
 HirError
 ├── ConfigError          a setting, a path or an input file is wrong: nothing was started
-├── SchemaError          a table breaks its schema
+├── SchemaError          a table does not follow its schema
 ├── StoreError
-│   ├── VersionNotFound  no such version
-│   ├── VersionCorrupt   a committed file is not what its manifest says
+│   ├── VersionNotFound  there is no such version
+│   ├── VersionCorrupt   the files of a version differ from its manifest
 │   └── RunLocked        another process writes to this run
-├── RewardError          a reward function failed or broke its contract
-├── TrainingError        the triples or the weights are not what training must start from
+├── RewardError          a reward function failed or returned something invalid
+├── TrainingError        the triples or the weights are not valid input of training
 ├── JobFailed            a launch ended without its outputs
-├── RunCancelled         somebody cancelled the run from Prefect
-└── ServerLost           Prefect's server went away while a run worked
+├── RunCancelled         the run was cancelled, by a signal or in Prefect
+└── ServerLost           Prefect's server stopped answering during a run
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from pathlib import Path
 
 
 class HirError(Exception):
-    """Anything that hir reports as a message instead of a traceback."""
+    """An error that hir reports as a message instead of a traceback; `exit_code` is that of the command."""
 
     exit_code = 1
 
 
 class ConfigError(HirError):
-    """A setting, a path or an input file is wrong; found before anything was written."""
+    """A setting, a path or an input file is wrong; found before anything is written."""
 
     exit_code = 2
 
 
 class SchemaError(HirError):
-    """A table lacks a column, has one of the wrong type, or breaks a rule of its schema."""
+    """A table lacks a column, has one of the wrong type, or violates a rule of its schema."""
 
     exit_code = 2
 
 
 class StoreError(HirError):
-    """The run directory cannot do what was asked of it."""
+    """The folder of a run cannot be read, written or locked, or contains something invalid."""
 
 
 class VersionNotFound(StoreError):
-    """A reference names no committed version."""
+    """There is no committed version, or no run, of this name."""
 
     exit_code = 2
 
 
 class VersionCorrupt(StoreError):
-    """A committed version differs from its manifest."""
+    """The files of a committed version differ from its manifest."""
 
 
 class RunLocked(StoreError):
@@ -66,21 +66,21 @@ class RewardError(HirError):
 
 
 class TrainingError(HirError):
-    """The triples or the weights are not what training must start from."""
+    """The triples or the weights are not valid input of training; found by its checks before the first step."""
 
 
 class JobFailed(HirError):
-    """A launch ended without committing what it was asked for.
+    """A launch ended without its outputs.
 
     Args:
-        reason: one sentence in domain words.
+        reason: one sentence that says why.
         command: the launcher's argument list.
         status: how the launcher ended, for example `exit code 1` or `signal 9`.
-        rank: the first rank that failed, where one is known.
-        log: the log to read.
-        tail: that log's last lines.
-        is_lost: nothing was found wrong with the work: a rank was killed or vanished, and the same launch again may
-            end well.
+        rank: the first rank that failed, if it is known.
+        log: the log file to read.
+        tail: the last lines of that log.
+        is_lost: a rank was killed or vanished, and nothing is known to be wrong with the work, so that a second attempt
+            may succeed.
     """
 
     def __init__(
@@ -110,16 +110,16 @@ class JobFailed(HirError):
 
 
 class RunCancelled(HirError):
-    """Somebody cancelled the run while it worked."""
+    """The run was cancelled while it worked, by a signal or in Prefect."""
 
     exit_code = 130
 
 
 class ServerLost(HirError):
-    """Prefect's server went away while a run worked, which went on to its end without."""
+    """Prefect's server stopped answering during a run. The run itself was completed."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """A hint at the nearest of the known names, to end a message with; nothing where none is near."""
+    """The end of an error message that suggests the most similar known name; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean `{near[0]}`?" if near else ""

@@ -1,7 +1,7 @@
-"""The tables that stages pass on, in the order of the loop, and those that they are made from.
+"""The schemas of all tables, in the order of the loop: prompts, samples, rewards, instructions, triples, evaluations.
 
-Keys come from content, never from positions, and every row names its parent row. Reads and writes nothing itself;
-the store decides where tables live.
+Keys are hashes of content, never positions, and every row contains the key of the row that it is made from. Also here:
+conversation turns as text. Reads and writes nothing; tables are stored by `store`.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ import dataframely as dy
 import polars as pl
 
 ROLES = ("system", "user", "assistant")
+"""Roles of the turns of a conversation."""
 History = Sequence[Mapping[str, str]]
-"""Turns, the first one first, each a mapping of `role` and `content`: as tables hold and chat templates take them."""
+"""The turns of a conversation in order, each with `role` and `content`, as in tables and for chat templates."""
 
 
 def as_lines(history: History | None) -> str:
-    """The turns as `User: …`, one below the other, each with a line end; empty where there are none.
+    """The turns as lines like `User: …`, each with a line end; empty without turns.
 
-    The labels are plain text, which a turn may hold as well: only a chat template keeps turns apart for certain.
+    A turn may itself contain such a label, so only a chat template separates turns reliably.
     """
     return "".join(f"{turn['role'].capitalize()}: {turn['content']}\n" for turn in history or ())
 
 
 def as_text(history: History | None, query: str) -> str:
-    """What was asked, for a reader: the query as it is, or, where turns stand before it, all of them as lines."""
-    asked = {"role": "user", "content": query}
-    return as_lines([*history, asked]).removesuffix("\n") if history else query
+    """The query as text for a reader; with a history, all turns as lines, the query last."""
+    last_turn = {"role": "user", "content": query}
+    return as_lines([*history, last_turn]).removesuffix("\n") if history else query
 
 
 _OPTIONAL = {"optional": True}
@@ -37,29 +38,32 @@ _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content":
 
 
 def content_key(*parts: object) -> str:
-    """A 16-digit hexadecimal key of the given values: equal values, equal key, on every machine."""
+    """A 16-digit hexadecimal hash of values; equal values have equal keys on every machine."""
     text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Prompts(dy.Schema):
-    """What the model is asked, with the answers that are accepted."""
+    """The prompts of a run, train and test, with their reference answers."""
 
     prompt_id = dy.String(primary_key=True)
+    """Hash of the prompt's content."""
     task = dy.String(min_length=1)
+    """Name of the task that the prompt belongs to."""
     group = dy.String()
-    """Items of one story share it; splits never divide a group."""
+    """Key shared by prompts with the same story; the prompts of a group are all train or all test prompts."""
     split = dy.Enum(["train", "test"])
+    """`train`: sampled and trained on; `test`: used for evaluation only."""
     query = dy.String()
-    """The question; of a conversation the last user turn."""
+    """The question; in a conversation, the last turn of the user."""
     history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
-    """The turns before the query, `role` and `content` of each; null where the query is all that is said."""
+    """The turns before the query; null if the prompt is the query alone."""
     options = dy.List(dy.String(), nullable=True)
-    """The options as offered, in order; null for free answers."""
+    """The answer options in the order shown; null for free answers."""
     references = dy.List(dy.String())
-    """Every accepted answer; empty where none is known."""
+    """All accepted answers; empty if none is known."""
     metadata = dy.String(nullable=True)
-    """Further facts about the item, as a JSON object."""
+    """Further data about the prompt, as a JSON object."""
 
     @dy.rule()
     def query_is_not_blank(cls) -> pl.Expr:
@@ -67,22 +71,28 @@ class Prompts(dy.Schema):
 
 
 class Samples(dy.Schema):
-    """What a model wrote under an instruction, as token ids with their log-probabilities."""
+    """Completions sampled from a model, as text and as token ids with their log-probabilities."""
 
     sample_id = dy.String(primary_key=True)
+    """Hash that identifies the sample."""
     prompt_id = dy.String()
+    """The prompt that was sampled."""
     model = dy.String()
-    """Version id of the model that wrote it."""
+    """Version id of the model that was sampled."""
     instruction = dy.String()
+    """The instruction put before the query."""
     k = dy.Int32(min=0)
+    """Number of the sample among those of its prompt, from 0."""
     prompt_ids = dy.List(dy.Int32())
-    """The rendered prompt, as the model read it."""
+    """Token ids of the rendered prompt, as the model read it."""
     completion = dy.String()
+    """The completion as text."""
     completion_ids = dy.List(dy.Int32())
-    """The sampled tokens, the end-of-sequence token included where one was sampled."""
+    """Token ids of the completion, including the end-of-sequence token if it was sampled."""
     logprobs = dy.List(dy.Float32())
-    """Natural log-probability of each sampled token at temperature 1."""
+    """Log-probability of each token of the completion at temperature 1, in nats."""
     finish_reason = dy.Enum(["eos", "length"])
+    """`eos`: the model ended the completion; `length`: it was cut off at `max_new_tokens`."""
     seed = dy.UInt64()
     """Seed of this row's own random numbers."""
 
@@ -92,96 +102,118 @@ class Samples(dy.Schema):
 
 
 class Rewards(dy.Schema):
-    """How a reward judged each sample."""
+    """The score that the reward gave to each sample."""
 
     sample_id = dy.String(primary_key=True)
+    """The sample that was scored."""
     reward = dy.String()
+    """Type of the reward."""
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
-    """Null: the reward cannot judge this sample, which is not 0."""
+    """The score; null, which differs from 0, if the reward cannot judge this sample."""
     reason = dy.String()
+    """Why the sample got this score, as text."""
     parts = dy.List(
         dy.Struct({"name": dy.String(), "score": dy.Float64(nullable=True, allow_inf=False, allow_nan=False)})
     )
-    """The score of each attribute by name, null where it cannot be judged; empty where one score is all there is."""
+    """The score of each attribute by name, null if it cannot be judged; empty for rewards without attributes."""
 
     @dy.rule()
-    def parts_have_names_of_their_own_in_order(cls) -> pl.Expr:
+    def part_names_are_unique_and_sorted(cls) -> pl.Expr:
         names = pl.col("parts").list.eval(pl.element().struct.field("name"))
         return names == names.list.unique().list.sort()
 
 
 class WrittenInstructions(dy.Schema):
-    """What a model wrote as the instruction that a sample follows, and whether it is verified."""
+    """The instructions that a model wrote for samples, and whether they are verified (relabeler `learned`)."""
 
     sample_id = dy.String(primary_key=True)
+    """The sample that the instruction was written for."""
     verdict = dy.Enum(["correct", "wrong"])
-    """What the writer was told of the sample."""
+    """The verdict on the sample that the writer was shown."""
     written = dy.String(nullable=True)
-    """Null: there was no room to write."""
+    """The text that the writer wrote; null if its context had no room for any."""
     check = dy.Enum(["named", "constraints", "logprob"], nullable=True)
-    """The check that decided; null where there was nothing to check."""
+    """The check that decided; null if there was nothing to check."""
     instruction = dy.String(nullable=True)
-    """What the sample is a demonstration of; null: what was written is not verified."""
+    """The verified instruction that the sample follows; null if what was written is not verified."""
     logprob = dy.Float64(nullable=True)
-    """Of the sample's tokens under what was written: their mean, in nats, by the model that drew them."""
+    """Mean log-probability per token, in nats, of the sample under the written instruction, by the model that drew it.
+    """
     asked_logprob = dy.Float64()
-    """The same under the instruction that they were sampled under."""
+    """The same under the instruction under which it was sampled."""
     reason = dy.String()
-    """Why it is not verified; empty where it is."""
+    """Why the instruction is not verified; empty if it is."""
 
 
 class Triples(dy.Schema):
-    """What is trained on: an instruction and query, and an output that is right under them."""
+    """The training data: triples of an instruction, a query and an output that follows the instruction."""
 
     triple_id = dy.String(primary_key=True)
+    """Hash that identifies the triple."""
     prompt_id = dy.String()
+    """The prompt that the query comes from."""
     sample_id = dy.String(nullable=True)
-    """Null for demonstrations, which nobody sampled."""
+    """The sample that the output comes from; null for demonstrations."""
     relabeler = dy.String()
+    """Type of the relabeler that chose the instruction."""
     instruction = dy.String()
+    """The instruction that the output follows."""
     contrast = dy.List(dy.String())
     """The other instructions, under which the output should be unlikely."""
     query = dy.String()
+    """The query that the output is trained on."""
     history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
-    """The turns before the query, as its prompt has them."""
+    """The turns before the query, as in the prompt; null if there are none."""
     output = dy.String()
+    """The output as text."""
     prefix_ids = dy.List(dy.Int32())
-    """Tokens of the output that are given, not trained on; empty for whole outputs."""
+    """Token ids of the output's beginning, which is given and not trained on; empty if the whole output is trained on.
+    """
     target_ids = dy.List(dy.Int32(), nullable=True)
-    """The sampled tokens to predict; null for demonstrations, whose text is tokenised in the launch."""
+    """Token ids of the output to predict; null for demonstrations, which are tokenised by the ranks."""
     ends = dy.Bool()
-    """Whether the target finishes the output: a truncated sample is never taught to stop."""
+    """Whether the model learns to stop after the target; false if the sample was cut off."""
     weight = dy.Float64(min=0)
+    """Weight of the triple in the loss."""
 
 
 class Evaluations(dy.Schema):
-    """A model version's greedy answers to the held-out prompts, scored."""
+    """The greedy completions of the test prompts by one model version, with their scores."""
 
     prompt_id = dy.String(primary_key=True)
+    """The test prompt."""
     model = dy.String()
+    """Version id of the model."""
     task = dy.String()
+    """Name of the prompt's task."""
     instruction = dy.String()
+    """The instruction put before the query."""
     completion = dy.String()
+    """The completion as text."""
     finish_reason = dy.Enum(["eos", "length"])
+    """`eos`: the model ended the completion; `length`: it was cut off at `max_new_tokens`."""
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
+    """The score; null if the reward cannot judge this completion."""
 
 
 class Logprobs(dy.Schema):
-    """How likely samples are under other instructions; no stage of its own, but what one is made from."""
+    """Log-probabilities of samples under written instructions: an intermediate table of the stage `instructions`."""
 
     sample_id = dy.String(primary_key=True)
+    """The sample."""
     logprob = dy.Float64(nullable=True)
-    """Mean of the sample's tokens, in nats; null: too long to score."""
+    """Mean log-probability per token in nats; null if the sequence is too long for the model."""
 
 
 class Scores(dy.Schema):
-    """What a classifier said of texts; no stage of its own, but what one is made from."""
+    """Outputs of a reward model for texts: an intermediate table of the stages `rewards` and `evaluations`."""
 
     key = dy.String(primary_key=True)
-    """Of the text: equal texts, equal key."""
+    """Hash of the text."""
     score = dy.Float64(nullable=True)
-    """Null: it cannot judge this text."""
+    """The score; null if the reward model cannot judge the text."""
     reason = dy.String()
+    """Why the text got this score, as text."""
 
 
 SCHEMAS: dict[str, type[dy.Schema]] = {
@@ -192,22 +224,23 @@ SCHEMAS: dict[str, type[dy.Schema]] = {
     "triples": Triples,
     "evaluations": Evaluations,
 }
+"""The schema of each stage's table; the stage `models` has none."""
 
 
 def optional_columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
-    """The columns that only a table with a value in them is written with, by name, and their types.
+    """The types, by name, of the columns that are left out of a table in which they are null in every row.
 
-    Whether there is one follows from what the table is made from, so they are no part of what names a version.
+    Whether they are present follows from what the table is made from, so they do not enter version ids.
     """
     return {name: column.dtype for name, column in schema.columns().items() if column.metadata == _OPTIONAL}
 
 
 def as_written(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
-    """The table as its parts hold it: without the optional columns that have no value."""
+    """The table as it is written to parts: without optional columns that are null in every row."""
     return table.drop(name for name in optional_columns(schema) if table[name].null_count() == table.height)
 
 
 def as_declared(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
-    """The table with all columns of its schema: the optional ones that its parts do not hold are null."""
+    """The table with all columns of its schema: optional columns that its parts do not contain are null."""
     missing = {name: dtype for name, dtype in optional_columns(schema).items() if name not in table.columns}
     return table.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in missing.items())

@@ -277,9 +277,11 @@ def report(
             last = store.resolve(model)
             store.manifest(last)  # raises where the version is damaged
         if as_json:
-            from hir_core.inspect.report import report as figures
+            from dataclasses import asdict
 
-            print_json(figures(store, last))
+            from hir_core.inspect.report import build_report
+
+            print_json(asdict(build_report(store, last)))
             return
         page = draw(store, last)
         print(printable(str(page)))

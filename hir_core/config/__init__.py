@@ -1,6 +1,7 @@
-"""A run's configuration: `RunConfig`, its sections by key, and `load_config`, which reads it from YAML.
+"""The configuration of a run: `RunConfig`, its sections, and `load_config`, which reads it from a YAML file.
 
-The only package whose `__init__` hands names on. Settings are checked here; what they mean is left to the packages.
+Here the types and ranges of settings are checked; other packages implement what they mean. This is the only package
+whose `__init__` re-exports names.
 """
 
 from hir_core.config.launch import LaunchConfig

@@ -1,42 +1,45 @@
-"""A comparison's configuration: methods by tasks by seeds, merged into one `RunConfig` for each arm.
+"""Configuration of a comparison (`hir compare`): methods x tasks x seeds, merged into one `RunConfig` for each arm.
 
-Reads YAML files, one section or recipe at a time. Raises ConfigError with every problem at once.
+Reads the comparison's YAML file and that of its base. Raises ConfigError with every problem at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from hir_core.config.load import checked, find_config, parse_config, read_settings
+from hir_core.config.load import find_config, parse_config, parse_section, read_settings
 from hir_core.config.run import RunConfig
 from hir_core.config.section import Section, folder_name
 from hir_core.errors import ConfigError
 
 Changes = dict[str, Any]
+"""Settings that replace those of the base, nested as in a config file."""
 
 
 class CompareConfig(Section):
-    """Which arms are compared: every method on every task that it is meant for, with every seed."""
+    """A comparison of methods. Every method is run on every task (or on those in its `only`) with every seed."""
 
     compare: str
-    """Name of the comparison: its folder under `runs_dir`."""
+    """Name of the comparison, and of its folder in `runs_dir`."""
     runs_dir: Path = Path("runs")
+    """Folder that contains the folders of comparisons and runs."""
     base: str
-    """What all arms share: a config file beside this one, or the name of a shipped recipe."""
+    """The configuration that all arms share: a path relative to this file, or the name of a shipped recipe."""
     seeds: tuple[int, ...] = Field(min_length=1)
+    """Seeds with which every method is run on every task."""
     tasks: dict[str, Changes] = Field(min_length=1)
-    """What each task changes in the base."""
+    """Changes to the base by name of the task."""
     methods: dict[str, Changes] = Field(min_length=1)
-    """What each method changes in the base and the task; `only: [task, ...]` keeps it to some tasks."""
+    """Changes to the base and the task by name of the method. `only: [task, ...]` restricts a method to some tasks."""
     reference: str
-    """The method that the others are compared with."""
+    """Name of the method that the others are compared with."""
 
-    _compare_names_a_folder = field_validator("compare")(folder_name)
+    _compare_is_a_folder_name = field_validator("compare")(folder_name)
 
     @model_validator(mode="after")
     def _reference_is_a_method(self) -> CompareConfig:
@@ -46,13 +49,13 @@ class CompareConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """Where the arms' runs and the results lie."""
+        """The folder that contains the runs of all arms and the results."""
         return self.runs_dir / self.compare
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One run of the comparison."""
+    """One run of the comparison: a method on a task with a seed."""
 
     task: str
     method: str
@@ -61,45 +64,45 @@ class Arm:
 
 
 def load_comparison(path: Path, recipes: Path, changes: Sequence[str] = ()) -> tuple[CompareConfig, list[Arm]]:
-    """Reads a comparison and checks every arm of it before the first one runs.
+    """A comparison and all of its arms, each checked before the first one runs.
 
     Args:
+        path: the comparison's YAML file.
         recipes: the folder of the shipped recipes, for a `base` that is a name.
+        changes: `key.sub=value` changes to the comparison.
 
     Raises:
-        ConfigError: listing what is wrong with the comparison, or with the first arm that cannot run.
+        ConfigError: lists every problem of the comparison, or of its first arm that is wrong.
     """
     settings = read_settings(path, changes)
     if "run" in settings and "compare" not in settings:
         raise ConfigError(f"{path} is a single run and no comparison: start it with `hir run`")
-    comparison = checked(CompareConfig, settings, str(path))
+    comparison = parse_section(CompareConfig, settings, str(path))
     base = read_settings(find_config(comparison.base, recipes, path.parent, "base: "))
-    return comparison, [_arm(comparison, base, *names) for names in _names(comparison)]
+    arms = [
+        _arm(comparison, base, task, method, seed)
+        for task in comparison.tasks
+        for seed in comparison.seeds
+        for method, method_changes in comparison.methods.items()
+        if task in method_changes.get("only", comparison.tasks)
+    ]
+    return comparison, arms
 
 
-def _names(comparison: CompareConfig) -> Iterator[tuple[str, int, str]]:
-    for task in comparison.tasks:
-        for seed in comparison.seeds:
-            for method, changes in comparison.methods.items():
-                if task in changes.get("only", comparison.tasks):
-                    yield task, seed, method
-
-
-def _arm(comparison: CompareConfig, base: Changes, task: str, seed: int, method: str) -> Arm:
-    changes = {name: value for name, value in comparison.methods[method].items() if name != "only"}
-    place = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "branch": method}
-    settings = merged(merged(merged(base, comparison.tasks[task]), changes), place)
+def _arm(comparison: CompareConfig, base: Changes, task: str, method: str, seed: int) -> Arm:
+    method_changes = {key: value for key, value in comparison.methods[method].items() if key != "only"}
+    names = {"run": f"{task}-{seed}", "runs_dir": str(comparison.folder), "seed": seed, "branch": method}
+    settings = merged(merged(merged(base, comparison.tasks[task]), method_changes), names)
     return Arm(task, method, seed, parse_config(settings, f"{comparison.compare}: {task}, {method}"))
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> Changes:
-    """Settings with changes on top: sections are merged, one of another `type` and anything else is replaced."""
+    """Settings with changes on top: sections of the same `type` are merged, everything else is replaced."""
     result = dict(settings)
-    for name, value in changes.items():
-        old = result.get(name)
-        result[name] = merged(old, value) if _are_one_section(old, value) else value
+    for key, new in changes.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type"):
+            result[key] = merged(old, new)
+        else:
+            result[key] = new
     return result
-
-
-def _are_one_section(old: Any, new: Any) -> TypeGuard[Changes]:
-    return isinstance(old, dict) and isinstance(new, dict) and new.get("type", old.get("type")) == old.get("type")

@@ -1,18 +1,23 @@
-"""DeepSpeed JSON files: reading one, and refusing what the run's own config sets.
+"""DeepSpeed JSON files: `DeepSpeedFile`, the field `deepspeed` of a config, read once when the config is built.
 
-Reads the file that `deepspeed:` names, or one that ships in `ds_configs/`. Raises ConfigError.
+Reads the file that `deepspeed:` names, or one of the files in `ds_configs/`. Raises ConfigError.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from hir_core.errors import ConfigError, did_you_mean
 
 SHIPPED_DS_CONFIGS = Path(__file__).resolve().parents[2] / "ds_configs"
-
+FILE_PROBLEM = "deepspeed_file"
+"""pydantic's type of the validation error for a missing or wrong file."""
 
 OWNED_BY_CONFIG = {
     "train_batch_size": "training.batch_size",
@@ -22,13 +27,57 @@ OWNED_BY_CONFIG = {
     "scheduler": "training.schedule",
     "gradient_clipping": "training.max_grad_norm",
 }
+"""DeepSpeed's keys that a file must not set, with the keys of the config that decide them."""
+
+
+@dataclass(frozen=True)
+class DeepSpeedFile:
+    """A DeepSpeed file with its content at the time when the config was built.
+
+    The content decides version ids (bf16 or not), so a config keeps it: an edit of the file during a run changes
+    nothing.
+    """
+
+    path: Path
+    content: str
+    """The checked settings as JSON text, which no caller can change."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, as a new dict for each caller."""
+        return dict(json.loads(self.content))
+
+
+def _read_once(value: Any) -> DeepSpeedFile:
+    """The validated field: the file of a path, or of a name such as `ds_configs/zero2.json` that comes with hir."""
+    if isinstance(value, DeepSpeedFile):
+        return value
+    if not isinstance(value, (str, Path)):
+        raise PydanticCustomError("path_type", "expected a path")
+    path = Path(value)
+    shipped = SHIPPED_DS_CONFIGS / path.name
+    if path.parent in (Path("ds_configs"), Path()) and shipped.is_file() and not path.exists():
+        path = shipped
+    try:
+        return DeepSpeedFile(path, json.dumps(read_deepspeed(path)))
+    except ConfigError as error:  # reported together with the other problems of the config
+        problem = str(error).removeprefix("deepspeed: ")
+        raise PydanticCustomError(FILE_PROBLEM, "{problem}", {"problem": problem}) from None
+
+
+DeepSpeedSetting = Annotated[
+    DeepSpeedFile,
+    PlainValidator(_read_once, json_schema_input_type=Path),
+    PlainSerializer(lambda file: file.path, return_type=Path),
+]
+"""The type of the field: given and dumped as a path, held as a `DeepSpeedFile`."""
 
 
 def read_deepspeed(path: Path) -> dict[str, Any]:
-    """Returns a DeepSpeed file's settings: memory and communication strategy only.
+    """The settings in a DeepSpeed file, which may set the memory and communication strategy only.
 
     Raises:
-        ConfigError: the file is missing, not a JSON object, holds `"auto"`, or sets what the run's config owns.
+        ConfigError: the file is missing, not a JSON object, contains `"auto"`, or sets a key of `OWNED_BY_CONFIG`.
     """
     settings = _read_json_object(path)
     for key, owner in OWNED_BY_CONFIG.items():
@@ -50,7 +99,7 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text())
     except FileNotFoundError:
-        shipped = shipped_ds_configs()
+        shipped = sorted(f"ds_configs/{file.name}" for file in SHIPPED_DS_CONFIGS.glob("*.json"))
         hint = did_you_mean(str(path), shipped)
         raise ConfigError(f"deepspeed: no such file {path}{hint}; shipped: {', '.join(shipped)}") from None
     except json.JSONDecodeError as error:
@@ -60,8 +109,3 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ConfigError(f"deepspeed: {path} must hold a JSON object, found {type(settings).__name__}")
     return settings
-
-
-def shipped_ds_configs() -> list[str]:
-    """Names of the DeepSpeed files that come with hir."""
-    return sorted(f"ds_configs/{path.name}" for path in SHIPPED_DS_CONFIGS.glob("*.json"))

@@ -1,4 +1,4 @@
-"""Where the ranks run."""
+"""`LaunchConfig`, the section `launch`: how the rank processes of a job are started."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from hir_core.config.section import Section
 
 
 class LaunchConfig(Section):
-    """Where the ranks run; none of it changes a result."""
+    """How the rank processes of a job are started. No setting here changes a result."""
 
     launcher: Literal["deepspeed", "torchrun"] = "deepspeed"
+    """The program that starts the ranks: DeepSpeed's launcher, or PyTorch's `torchrun` for a single machine."""
     processes: int | Literal["auto"] = "auto"
-    """Ranks on this machine; `auto`: one per GPU, or one where there is none. With a hostfile its slots decide."""
+    """Number of ranks on this machine. `auto` starts one rank per GPU, or one rank where there is no GPU. Ignored with
+    a `hostfile`, whose slots decide."""
     hostfile: Path | None = None
-    """Lines of `host slots=N`, for several machines (`deepspeed` launcher)."""
+    """File with one line `host slots=N` per machine, for a job on several machines. Needs the `deepspeed` launcher.
+    Unset: this machine only."""
     port: int | None = Field(None, ge=1024, le=65535)
-    """Port of the first rank; left out: a free one."""
+    """TCP port on which the first rank waits for the others. Unset: a free port is chosen."""
     timeout_s: float | None = Field(None, gt=0)
-    """Ends a launch that takes longer."""
+    """Longest time in seconds that a launch may take before it is stopped. Unset: no limit."""
 
     @model_validator(mode="after")
     def _hostfile_needs_deepspeed(self) -> LaunchConfig:
@@ -31,8 +34,8 @@ class LaunchConfig(Section):
 
     @field_validator("processes", mode="before")
     @classmethod
-    def _some_processes(cls, processes: Any) -> Any:
-        # Before the union is tried: it would complain once for each of its members.
+    def _processes_is_auto_or_positive(cls, processes: Any) -> Any:
+        # Before the union is tried: pydantic would report one problem for each of its members.
         if processes != "auto" and not (isinstance(processes, int) and processes >= 1):
             raise ValueError("expected auto or a whole number of at least 1")
         return processes

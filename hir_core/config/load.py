@@ -1,28 +1,31 @@
-"""What a run is told to do: `RunConfig`, read from YAML with `key=value` changes on top.
+"""Loading of a run's configuration: a YAML file with `key=value` changes on top, checked into a `RunConfig`.
 
-Reads YAML and DeepSpeed JSON files, and says everything that is wrong with them at once. The fields are in `sections`;
-prompts, rewards and relabelers are left to their own packages, and the model to the launch.
+Reads YAML files and, through `RunConfig`, the DeepSpeed file. Raises ConfigError with every problem at once. Whether
+the prompts, the reward and the model can be used is checked later, by the stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from hir_core.config.messages import explain, roots
-from hir_core.config.run import P, RunConfig
+from hir_core.config.messages import explain, root_problems
+from hir_core.config.run import RunConfig
+from hir_core.config.section import Section
 from hir_core.errors import ConfigError, did_you_mean
+
+S = TypeVar("S", bound=Section)
 
 
 def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
-    """Reads a run's YAML file, applies `key.sub=value` changes (values in YAML), and checks all of it.
+    """The run that a YAML file configures, after `key.sub=value` changes (values in YAML).
 
     Raises:
-        ConfigError: listing every problem at once, with the near name for an unknown key.
+        ConfigError: lists every problem at once, with the nearest name for an unknown key.
     """
     settings = read_settings(path, changes)
     if "compare" in settings and "run" not in settings:
@@ -31,30 +34,33 @@ def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
 
 
 def find_config(name: str, recipes: Path, here: Path = Path(), where: str = "") -> Path:
-    """The file that a name means: a path from `here`, or a recipe among the shipped ones, without its ending.
+    """The file of a config: a path relative to `here`, or the name of a shipped recipe.
 
     Args:
-        where: what names it, to begin a message with.
+        name: the path, or the recipe's name without `.yaml`.
+        recipes: the folder of the shipped recipes.
+        here: the folder that paths are relative to.
+        where: beginning of the error message: what names this config.
 
     Raises:
-        ConfigError: there is none; hints at the nearest and lists the recipes.
+        ConfigError: there is no such file; suggests the nearest name and lists the recipes.
     """
     for path in (here / name, recipes / f"{name.removesuffix('.yaml')}.yaml"):
         if path.is_file():
             return path
     shipped = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
-    beside = Path(name).parent
-    there = sorted(str(beside / file.name) for file in (here / beside).glob("*.yaml"))
-    hint = did_you_mean(name, [*there, *shipped])
+    folder = Path(name).parent
+    nearby = sorted(str(folder / file.name) for file in (here / folder).glob("*.yaml"))
+    hint = did_you_mean(name, [*nearby, *shipped])
     expected = f"{' E' if hint else ': e'}xpected a YAML file or a shipped recipe ({', '.join(shipped)})"
     raise ConfigError(f"{where}no such config: {name}{hint}{expected}")
 
 
 def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file's settings with `key.sub=value` changes applied, not checked yet.
+    """The settings in a YAML file after `key.sub=value` changes, not checked yet.
 
     Raises:
-        ConfigError: the file cannot be read, or a change has no place in it.
+        ConfigError: the file cannot be read, or a change cannot be applied to it.
     """
     try:
         raw = _read_yaml(path.read_text())
@@ -67,52 +73,54 @@ def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings as `key: value`, found {type(raw).__name__}")
     for change in changes:
-        _apply(raw, change)
+        _apply_change(raw, change)
     return raw
 
 
 def parse_config(raw: dict[str, Any], where: str = "config") -> RunConfig:
-    """Checks plain settings and returns them as a `RunConfig`.
+    """The run that plain settings configure.
+
+    Args:
+        raw: settings as read from YAML, or as dumped by `RunConfig.model_dump`.
+        where: where the settings come from, for the error message.
 
     Raises:
-        ConfigError: listing every problem at once.
+        ConfigError: lists every problem at once.
     """
-    config = checked(RunConfig, raw, where)
-    config.deepspeed_settings()
-    return config
+    return parse_section(RunConfig, raw, where)
 
 
-def checked(kind: type[P], raw: dict[str, Any], where: str) -> P:
-    """Plain settings as a part of the configuration.
+def parse_section(section: type[S], raw: dict[str, Any], where: str) -> S:
+    """Plain settings as a section of this type.
 
     Raises:
-        ConfigError: listing every problem at once.
+        ConfigError: lists every problem at once.
     """
-    if halves := list(_half_characters(raw)):
-        raise ConfigError(f"{where}: {', '.join(halves)}: half a character (a lone surrogate): write the whole one")
+    if places := list(_lone_surrogates(raw)):
+        raise ConfigError(f"{where}: {', '.join(places)}: half a character (a lone surrogate): write the whole one")
     try:
-        return kind.model_validate(raw)
+        return section.model_validate(raw)
     except ValidationError as error:
-        problems = [explain(problem, kind) for problem in roots(error.errors())]
+        problems = [explain(problem, section) for problem in root_problems(error.errors())]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)])) from None
 
 
-def _half_characters(value: Any, place: str = "") -> Iterator[str]:
-    """Where a text stands that no file can hold: YAML and JSON can escape half of a surrogate pair."""
+def _lone_surrogates(value: Any, place: str = "") -> Iterator[str]:
+    """The keys of texts that cannot be written as UTF-8: escapes in YAML and JSON can produce half a surrogate pair."""
     if isinstance(value, str):
         if value.encode(errors="replace").decode() != value:
             yield place
     elif isinstance(value, dict):
-        for name, below in value.items():
-            yield from _half_characters(below, f"{place}.{name}".removeprefix("."))
+        for name, item in value.items():
+            yield from _lone_surrogates(item, f"{place}.{name}".removeprefix("."))
     elif isinstance(value, (list, tuple)):
-        for number, below in enumerate(value):
-            yield from _half_characters(below, f"{place}.{number}")
+        for number, item in enumerate(value):
+            yield from _lone_surrogates(item, f"{place}.{number}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML loader that refuses a repeated key, of which YAML itself would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -124,7 +132,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
+    return yaml.load(text, _UniqueKeyLoader)
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -133,8 +141,8 @@ def _yaml_problem(error: yaml.YAMLError) -> str:
     return where + (getattr(error, "problem", None) or str(error))
 
 
-def _apply(raw: dict[str, Any], change: str) -> None:
-    """Sets one `key.sub=value`; a section that is not there yet is made, an item of a list must be there."""
+def _apply_change(raw: dict[str, Any], change: str) -> None:
+    """Applies one `key.sub=value`: a missing section is created, a list item must exist."""
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, found `{change}`; for example iterations=12 or training.epochs=2")
@@ -147,14 +155,14 @@ def _apply(raw: dict[str, Any], change: str) -> None:
     for name in parents:
         if isinstance(node, dict) and node.get(name) is None:
             node[name] = {}
-        node = node[_place(node, name, change)]
+        node = node[_key_or_index(node, name, change)]
         if not isinstance(node, (dict, list)):
             raise ConfigError(f"`{change}`: `{name}` is {node!r}, so nothing can be set below it")
-    node[_place(node, last, change)] = value
+    node[_key_or_index(node, last, change)] = value
 
 
-def _place(node: dict[str, Any] | list[Any], name: str, change: str) -> Any:
-    """The key or, in a list, the position that a name means."""
+def _key_or_index(node: dict[str, Any] | list[Any], name: str, change: str) -> Any:
+    """The name itself as the key of a dict, or as the index of a list."""
     if isinstance(node, dict):
         return name
     if not name.isdecimal() or int(name) >= len(node):

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, in words of a configuration: problems that pydantic found.
+"""Error messages for a wrong configuration: pydantic's validation errors in the words of a config file.
 
-Reads pydantic's problems and the sections' fields; leaves raising to `config`.
+Reads pydantic's errors and the fields of the sections. `config.load` collects the messages and raises ConfigError.
 """
 
 from __future__ import annotations
@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
+from pydantic_core import ErrorDetails
+
+from hir_core.config.deepspeed import FILE_PROBLEM
 from hir_core.config.section import Section
 from hir_core.errors import did_you_mean
 
@@ -33,77 +36,71 @@ EXPECTED = {
     "literal_error": "expected {expected}",
     "too_short": "expected at least {min_length}",
 }
-"""What pydantic's errors are in words of a config; others keep its own."""
+"""Our text for each of pydantic's error types; other types keep pydantic's text."""
 
 
-def roots(problems: Sequence[Any]) -> list[Any]:
-    """The problems without those that only follow from one below: a list whose items are all wrong counts as empty."""
+def root_problems(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """The problems without consequences of others: pydantic calls a list too short, too, when all items are wrong."""
     places = [problem["loc"] for problem in problems]
 
-    def follows(problem: Any) -> bool:
-        return any(
-            len(place) > len(problem["loc"]) and place[: len(problem["loc"])] == problem["loc"] for place in places
-        )
+    def has_wrong_items(place: tuple[int | str, ...]) -> bool:
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
 
-    return [problem for problem in problems if problem["type"] != "too_short" or not follows(problem)]
+    return [problem for problem in problems if problem["type"] != "too_short" or not has_wrong_items(problem["loc"])]
 
 
-def explain(problem: Any, root: type[Section]) -> str:
-    """One of pydantic's problems with settings of the type `root`: where it is, what was expected, what was found."""
+def explain(problem: ErrorDetails, root: type[Section]) -> str:
+    """The message for one of pydantic's problems with a `root` section: key, what was expected, what was found."""
     *above, last = problem["loc"] or ("config",)
     steps, section = _walk(above, root)
     context = problem.get("ctx", {})
     if problem["type"] == "extra_forbidden":
         return f"{'.'.join([*steps, str(last)])}: unknown key{_known_keys(section, str(last), root)}"
-    place = ".".join(_walk([*above, last], root)[0])  # where a whole member of a union is wrong, its section's name
+    place = ".".join(_walk([*above, last], root)[0])  # of a whole union member: the key of its section
     if problem["type"] == "union_tag_invalid":
         kinds = context["expected_tags"].replace("'", "").split(", ")
         hint = did_you_mean(context["tag"], kinds)
         return f"{place}.type: expected one of {', '.join(kinds)} (found {context['tag']!r}){hint}"
-    ours = EXPECTED.get(problem["type"])
-    text = ours.format(**context) if ours else problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {text}{_found(problem)}"
-
-
-def _found(problem: Any) -> str:
-    given = problem["input"]
-    if problem["type"] == "missing" or (isinstance(given, dict) and given):
-        return ""  # a whole section would bury the message
-    return f" (found {given!r})"
+    expected = EXPECTED.get(problem["type"])
+    text = expected.format(**context) if expected else problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    is_section = isinstance(value, dict) and value  # too long for a message
+    found = "" if problem["type"] in ("missing", FILE_PROBLEM) or is_section else f" (found {value!r})"
+    return f"{place}: {text}{found}"
 
 
 def _known_keys(section: type[Section], name: str, root: type[Section]) -> str:
-    """What may have been meant by an unknown key: a near one of its section, else the same one of another section."""
+    """A hint for an unknown key: a similar key of its section, the same key of other sections, or all known keys."""
     if hint := did_you_mean(name, section.model_fields):
         return hint
-    homes = [f"{home}.{name}" for home in root.model_fields if name in _walk([home], root)[1].model_fields]
-    if homes and section is root:
-        return f"; did you mean {' or '.join(f'`{home}`' for home in homes)}?"
+    elsewhere = [f"{key}.{name}" for key in root.model_fields if name in _walk([key], root)[1].model_fields]
+    if elsewhere and section is root:
+        return f"; did you mean {' or '.join(f'`{place}`' for place in elsewhere)}?"
     return f"; expected one of {', '.join(section.model_fields)}"
 
 
 def _walk(place: Sequence[Any], root: type[Section]) -> tuple[list[str], type[Section]]:
-    """A place as pydantic names it: its steps without the tags of unions, and the part of the configuration there."""
+    """The keys of a place in pydantic's notation, without the tags of unions, and the type of the section there."""
     steps: list[str] = []
     section, members = root, list[type[Section]]()
     for step in place:
-        if tagged := [part for part in members if step in _tags(part)]:
+        if tagged := [member for member in members if step in _tags(member)]:
             section, members = tagged[0], []
             continue
         steps.append(str(step))
         if step in section.model_fields:
-            members = list(_parts(section.model_fields[step].annotation))
+            members = list(_sections_in(section.model_fields[step].annotation))
             section = members[0] if members else Section
     return steps, section
 
 
-def _parts(annotation: Any) -> Iterator[type[Section]]:
-    """The parts of the configuration that a type speaks of, through unions, lists and annotations."""
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
+    """The section types within a type annotation: members of unions, items of lists."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):
-        yield from _parts(inner)
+        yield from _sections_in(inner)
 
 
-def _tags(part: type[Section]) -> tuple[Any, ...]:
-    return get_args(part.model_fields["type"].annotation) if "type" in part.model_fields else ()
+def _tags(section: type[Section]) -> tuple[Any, ...]:
+    return get_args(section.model_fields["type"].annotation) if "type" in section.model_fields else ()

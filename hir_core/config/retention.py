@@ -1,4 +1,4 @@
-"""Which versions of a run outlive `hir gc`."""
+"""`RetentionConfig`, the section `retention`: which model weights `hir gc` keeps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from hir_core.config.section import Section
 
 
 class RetentionConfig(Section):
-    """What a run keeps beside the tables of its lines, which it always keeps; none of it changes a result."""
+    """Which models keep their weights when `hir gc` cleans up a run. The tables of a branch are always kept. No setting
+    here changes a result."""
 
     last: int = Field(1, ge=1)
-    """Iterations of a line, counted from its end, whose models keep their weights."""
+    """Number of iterations at the end of each branch whose models keep their weights."""
     best: int = Field(1, ge=0)
-    """Models that keep their weights because none is more accurate, whichever line or fork they are of."""
+    """Number of most accurate models that keep their weights, over all branches of the run. 0 keeps none for its
+    accuracy."""
 
     def __str__(self) -> str:
         return f"last: {self.last}, best: {self.best}"

@@ -1,4 +1,7 @@
-"""How outputs are judged."""
+"""The section `reward`: how completions are scored.
+
+A reward that cannot judge a completion gives it no score (null); such samples are not trained on.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +17,60 @@ from hir_core.config.section import ExcludedFromId, OmittedIfDefault, Section, f
 
 
 class ExactMatchReward(Section):
-    """1 where the completion equals an accepted answer, case, blanks and full stops aside; else 0."""
+    """1 if the completion equals a reference answer, ignoring case, white space and full stops, else 0."""
 
     type: Literal["exact_match"] = "exact_match"
+    """Selects comparison with the reference answers; the default type."""
 
 
 class OptionChoiceReward(Section):
-    """1 where the completion names the right option by letter or text, 0 another one; none recognised: cannot judge."""
+    """1 if the completion names a right option by its letter or its text, 0 if it names a wrong one. No score if it
+    names none or several."""
 
     type: Literal["option_choice"]
+    """Selects recognition of the chosen option."""
 
 
 class ConstraintsReward(Section):
-    """The share of the constraints in a prompt's metadata that the completion satisfies: 1 where it satisfies all."""
+    """Share of the constraints in the prompt's metadata that the completion satisfies, from 0 to 1."""
 
     type: Literal["constraints"]
+    """Selects checking of constraints."""
 
 
 class NumericReward(Section):
-    """1 where the number in the completion is an accepted one, else 0; no number, or an unclear one: cannot judge."""
+    """1 if the number in the completion equals a reference answer within the tolerances, else 0. No score if there is
+    no number, or an ambiguous one."""
 
     type: Literal["numeric"]
+    """Selects comparison of numbers."""
     marker: str | None = Field(None, min_length=1)
-    """The number is the first after the last of these, for example `####`; left out: the last of the completion."""
+    """Text that announces the answer, for example `####`: the first number after its last occurrence counts. Unset: the
+    last number of the completion counts."""
     absolute_tolerance: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """Largest allowed difference from the reference. The larger of the two tolerances counts."""
     relative_tolerance: float = Field(1e-9, ge=0, allow_inf_nan=False)
-    """As a share of the accepted number; the larger of both tolerances counts."""
+    """Largest allowed difference as a share of the reference. The larger of the two tolerances counts."""
     percent: Literal["hundredth", "unit"] = "hundredth"
-    """What `50%` is: 0.5, or 50."""
+    """How `50%` is read: as 0.5 (`hundredth`) or as 50 (`unit`)."""
 
 
 class RegexReward(Section):
-    """1 where the completion matches the pattern, else 0; with a group, whether what it found is an accepted answer."""
+    """1 if the completion matches a regular expression, else 0. With `group`, 1 if the text of that group is a
+    reference answer, else 0, and no score without a match."""
 
     type: Literal["regex"]
+    """Selects a regular expression."""
     pattern: str
-    """A regular expression as in Python's `re`; flags stand inside, as in `(?is)`."""
+    """Regular expression in the syntax of Python's `re`. Flags are written inside it, as in `(?is)`."""
     match: Literal["search", "last", "fullmatch"] = "search"
-    """Where it must match: anywhere (the first or last place counts), or the whole completion."""
+    """Where the pattern must match: anywhere, where the first (`search`) or the last match (`last`) counts, or the
+    whole completion (`fullmatch`)."""
     group: int | str | None = None
-    """The group, by number or name, that is compared with the references as in exact_match; no match: cannot judge."""
+    """Number or name of the group that is compared with the reference answers, as in `exact_match`. Unset: a match is
+    enough."""
     time_limit_s: float = Field(1.0, gt=0, le=3600)
-    """Seconds for one completion; a match that takes longer cannot be judged."""
+    """Time limit in seconds for one completion. A match that takes longer gives no score."""
 
     @model_validator(mode="after")
     def _compiles(self) -> RegexReward:
@@ -64,7 +79,7 @@ class RegexReward(Section):
 
 
 def check_pattern(pattern: str, group: int | str | None) -> None:
-    """Makes sure that a pattern can be compiled and has the group.
+    """Checks that a pattern can be compiled and has the group.
 
     Raises:
         ValueError: says what is wrong with it.
@@ -79,36 +94,44 @@ def check_pattern(pattern: str, group: int | str | None) -> None:
 
 
 class GradedReward(Section):
-    """How much of a sequence is right, 0 to 1; a completion with none of its items: cannot judge."""
+    """How much of a reference sequence the completion has in the right order, from 0 to 1. No score if it contains none
+    of the items."""
 
     type: Literal["graded"]
+    """Selects grading of a sequence."""
     measure: Literal["prefix", "kendall"] = "prefix"
-    """`prefix`: right items before the first wrong one; `kendall`: pairs of items in the right order."""
+    """What is measured: `prefix`, the share of items before the first wrong one, or `kendall`, the share of pairs of
+    items in the right order."""
     marker: str | None = Field(None, min_length=1)
-    """The sequence follows the last of these, for example `sorted:`; left out: it is the whole completion."""
+    """Text after whose last occurrence the sequence begins, for example `sorted:`. Unset: the whole completion is the
+    sequence."""
 
 
 class PythonReward(Section):
-    """A function of yours, `score(completions, prompts)`, which returns for each completion a number, None, or several
-    numbers by name: the attributes, with `score` for all of them together (left out: their mean)."""
+    """A Python function of your own, `score(completions, prompts)`. For each completion it returns a number, None (no
+    score), or a dict of attributes by name, in which `score` is the overall score (by default their mean)."""
 
     type: Literal["python"]
+    """Selects a function of your own."""
     function: str
-    """`module:function`, importable from where you run."""
+    """Name of the function as `module:function`. The module must be importable from the working folder."""
     time_limit_s: float | None = Field(None, gt=0, le=3600)
-    """Seconds for one completion; it is then called with one at a time, and one that takes longer cannot be judged."""
+    """Time limit in seconds for one completion. The function is then called with one completion at a time, and one that
+    takes longer gets no score. Unset: no limit, and one call for all completions."""
 
-    _is_named = field_validator("function")(function_name)
+    _is_function_name = field_validator("function")(function_name)
 
 
 class MathReward(Section):
-    """1 where the mathematics in the completion equals an accepted answer, else 0; needs the extra `math`."""
+    """1 if the mathematical expression in the completion equals a reference answer, else 0 (extra `math`)."""
 
     type: Literal["math"]
+    """Selects comparison of mathematical expressions."""
     marker: str | None = Field(None, min_length=1)
-    """The answer follows the last of these, for example `answer:`; left out: it is looked for in all of it."""
+    """Text after whose last occurrence the answer begins, for example `answer:`. Unset: the answer is searched for in
+    the whole completion."""
     time_limit_s: float = Field(5.0, gt=0, le=3600)
-    """Seconds for one completion; one that takes longer cannot be judged."""
+    """Time limit in seconds for one completion. One that takes longer gets no score."""
 
 
 JUDGE_TEMPLATE = """\
@@ -131,34 +154,39 @@ _SECRETS = {"apikey", "key", "token", "accesstoken", "secret", "password", "auth
 
 
 class JudgeReward(Section):
-    """A score from 0 to 1 that another model gives, over an OpenAI-compatible endpoint; no score: cannot judge."""
+    """A score from 0 to 1 given by another language model behind an OpenAI-compatible endpoint. No score if its reply
+    contains none."""
 
     type: Literal["judge"]
+    """Selects a language model as judge."""
     url: str
-    """Where the API begins, for example `http://localhost:8000/v1`; holds no key."""
+    """Base URL of the API, for example `http://localhost:8000/v1`. Must not contain a key."""
     model: str = Field(min_length=1)
+    """Name of the judge model, as the endpoint knows it."""
     template: str = JUDGE_TEMPLATE
-    """What it is asked, with `{completion}`, and `{query}` and `{references}` where they help; the `{query}` of a
+    """Text sent to the judge. `{completion}` is required; `{query}` and `{references}` are optional. The `{query}` of a
     conversation is all of its turns."""
     score_pattern: str = r"(?i)score\W{0,5}([0-9.]+)"
-    """A regular expression, the first group of which is the score; the last place in the reply counts."""
+    """Regular expression whose first group is the score. The last match in the reply counts."""
     best: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """The highest score, by which scores are divided."""
+    """Highest score that the judge can give. Scores are divided by it."""
     options: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0})
-    """Further keys of the request, for example `max_tokens`."""
+    """Further fields of the request, for example `max_tokens`."""
     api_key_env: Annotated[str | None, ExcludedFromId] = None
-    """Name of the environment variable that holds the key."""
+    """Name of the environment variable that holds the API key. Unset: requests carry no key."""
     max_concurrency: Annotated[int, ExcludedFromId] = Field(8, ge=1, le=256)
+    """Largest number of requests at the same time."""
     timeout_s: Annotated[float, ExcludedFromId] = Field(120.0, gt=0, le=3600)
-    """Seconds for one reply; a later one cannot be judged."""
+    """Time limit in seconds for one reply. A sample whose reply is later gets no score."""
     retries: Annotated[int, ExcludedFromId] = Field(5, ge=0, le=100)
-    """Further attempts where the judge is busy, broken or cannot be reached."""
+    """Number of further attempts if the judge is busy, fails or cannot be reached."""
     backoff_s: Annotated[float, ExcludedFromId] = Field(1.0, ge=0, le=60)
-    """Seconds before the first further attempt, doubled for each next one; a Retry-After of the judge goes before."""
+    """Waiting time in seconds before the first further attempt, doubled for each next one. A `Retry-After` header in
+    the reply takes precedence."""
     cache: Annotated[Path, ExcludedFromId] = Path("judge_cache")
-    """Folder that keeps the replies, so that none is paid for twice; runs may share it."""
+    """Folder in which replies are cached, so that no request is paid for twice. Several runs may share it."""
 
-    # On the whole section: a message about one field would show its value, which may be a key in the wrong place.
+    # A validator of the whole section: a message about one field would show its value, which may be a misplaced key.
     @model_validator(mode="after")
     def _holds_no_secret(self) -> JudgeReward:
         address = urlsplit(self.url)
@@ -173,7 +201,7 @@ class JudgeReward(Section):
         return self
 
     @model_validator(mode="after")
-    def _can_ask(self) -> JudgeReward:
+    def _template_and_options_make_a_request(self) -> JudgeReward:
         if "{completion}" not in self.template:
             raise ValueError("template must hold {completion}, or every answer would be judged alike")
         if taken := sorted({"model", "messages", "stream", "n"} & set(self.options)):
@@ -183,25 +211,30 @@ class JudgeReward(Section):
 
 
 class RewardModelReward(Section):
-    """What a sequence classifier says of a query and its completion; where they are too long for it: cannot judge."""
+    """The output of a reward model (a sequence classifier) for a query and its completion. No score if they are too
+    long for the model."""
 
     type: Literal["reward_model"]
+    """Selects a reward model."""
     source: str
-    """`owner/name` on the hub, or a folder; its weights must be safetensors, and its code that of `transformers`."""
+    """`owner/name` on the hub, or the path of a folder. The weights must be in safetensors files, and `transformers`
+    must know the architecture."""
     revision: str | None = None
-    """Branch, tag or commit on the hub."""
+    """Branch, tag or commit on the hub. Unset: the hub's default branch."""
     template: str | None = None
-    """How query and completion become one text: a format string with `{completion}`, and `{query}` where it helps, or
-    `chat` for a turn each in the tokenizer's own chat template. Left out: `chat` where the tokenizer has one, else both
-    on lines of their own."""
+    """How a query and a completion become one text: a format string with `{completion}` and, optionally, `{query}`; or
+    `chat` for one turn each in the tokenizer's chat template. Unset: `chat` where the tokenizer has a chat template,
+    else each on a line of its own."""
     label: int | str | None = None
-    """The label whose output is the score, by number or name; left out: the only one."""
+    """Number or name of the label whose output is the score. Unset: the only label of the model."""
     activation: Literal["none", "sigmoid", "softmax"] = "none"
-    """What the output goes through: nothing (any number), a sigmoid of its own, or a softmax over all labels."""
+    """Function applied to the outputs: `none` (the score may be any number), a `sigmoid` of the label's output, or a
+    `softmax` over all labels."""
     batch_tokens: Annotated[int, ExcludedFromId] = Field(16384, ge=1)
-    """Tokens, padding counted, that one rank works on at a time."""
+    """Number of tokens (padding included) that one rank processes at a time. A memory limit that does not change
+    results."""
     write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
-    """Finished scores are written at least this often: what a crash can cost."""
+    """Longest time in seconds for which finished scores stay unwritten. A crash loses no more than this."""
 
     @field_validator("template")
     @classmethod
@@ -212,48 +245,55 @@ class RewardModelReward(Section):
 
 
 class WeightedReward(Section):
-    """A part of a combined reward."""
+    """One part of a `combined` reward: a reward with its name and weight."""
 
     name: Annotated[str | None, OmittedIfDefault] = Field(None, min_length=1)
-    """Of the attribute that it judges; left out: its reward's name."""
+    """Name of the attribute that this part scores. Unset: the reward's type, or the function's name for `python`."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
-    """How much it counts in the mean."""
+    """Weight of this part in the weighted mean. Must stay 1 if `how` is not `mean`."""
     reward: RewardConfig
+    """The reward that scores this part; it may be `combined` itself."""
 
     @property
     def attribute(self) -> str:
-        """The name of what it judges."""
+        """The name of the attribute that this part scores."""
         own = self.reward.function if isinstance(self.reward, PythonReward) else self.reward.type
         return self.name or own
 
 
 class CombinedReward(Section):
-    """Several rewards as one score, and each as an attribute; where one part cannot judge, the whole cannot."""
+    """Several rewards combined into one score, each also recorded as an attribute. No score if one of the parts gives
+    none."""
 
     type: Literal["combined"]
+    """Selects a combination of rewards."""
     how: Literal["mean", "minimum", "product"] = "mean"
+    """How the scores are combined: by weighted mean, minimum or product."""
     parts: tuple[WeightedReward, ...] = Field(min_length=1)
+    """The rewards to combine, each with its `weight` and `name`."""
 
     @model_validator(mode="after")
-    def _weights_count(self) -> CombinedReward:
+    def _only_a_mean_has_weights(self) -> CombinedReward:
         if self.how != "mean" and any(part.weight != 1 for part in self.parts):
             raise ValueError(f"weights count in a mean only: leave `weight` out, or set how to mean, found {self.how}")
         return self
 
     @model_validator(mode="after")
-    def _parts_have_names_of_their_own(self) -> CombinedReward:
+    def _part_names_are_unique(self) -> CombinedReward:
         counts = Counter(part.attribute for part in self.parts)
-        if twice := [name for name, count in counts.items() if count > 1]:
-            raise ValueError(f"several parts are named {', '.join(twice)}: give each a `name` of its own")
+        if repeated := [name for name, count in counts.items() if count > 1]:
+            raise ValueError(f"several parts are named {', '.join(repeated)}: give each a `name` of its own")
         return self
 
 
 class ReasoningGymReward(Section):
-    """The score of the reasoning-gym task that a prompt was drawn from (extra `reasoning-gym`)."""
+    """The score that the prompt's own task of the library reasoning-gym gives, from 0 to 1 (extra `reasoning-gym`)."""
 
     type: Literal["reasoning_gym"]
+    """Selects the scorer of the prompt's task."""
     run_answers: bool = False
-    """Allows tasks whose scorers run answers as Python code: whatever the model writes is then run with your rights."""
+    """Allows tasks whose scorers run answers as Python code. What the model writes is then executed with your
+    permissions."""
 
 
 RewardConfig = Annotated[
@@ -273,14 +313,14 @@ RewardConfig = Annotated[
 ]
 
 WITH_ATTRIBUTES = (CombinedReward, ConstraintsReward, PythonReward)
-"""Rewards that can judge several attributes of one output."""
+"""Rewards that can score several attributes of one output."""
 
 WeightedReward.model_rebuild()  # parts of a combined reward may be combined themselves
 CombinedReward.model_rebuild()
 
 
 def has_reward_model(reward: RewardConfig) -> bool:
-    """Whether a reward is a classifier, or has one among its parts."""
+    """Whether a reward is a reward model, or has one among its parts."""
     if isinstance(reward, CombinedReward):
         return any(has_reward_model(part.reward) for part in reward.parts)
     return isinstance(reward, RewardModelReward)

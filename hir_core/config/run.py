@@ -1,16 +1,17 @@
-"""`RunConfig`: everything that one run does, with the checks that need more than one section.
+"""`RunConfig`: the whole configuration of a run, with the checks that involve more than one section.
 
-Reads no YAML (see `load`); each section stands in the file of its key.
+Each section is defined in the module of its key. Reads the DeepSpeed file once, when it is built; YAML files are read
+by `config.load`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
+from hir_core.config.deepspeed import DeepSpeedSetting
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import Instructions, PromptSource
@@ -21,64 +22,72 @@ from hir_core.config.sampling import EvaluationConfig, SamplingConfig
 from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.training import TrainingConfig, WarmStartConfig
 
-P = TypeVar("P", bound=Section)
-
 
 class RunConfig(Section):
-    """Everything that one run does."""
+    """The whole configuration of a run. It is an immutable value: later changes on disk do not change it."""
 
     run: str
-    """Name of the run: its folder under `runs_dir`."""
+    """Name of the run, and of its folder in `runs_dir`."""
     runs_dir: Annotated[Path, ExcludedFromId] = Path("runs")
+    """Folder that contains the folders of all runs."""
     iterations: Annotated[int, ExcludedFromId] = Field(ge=0)
-    """Rounds of sample, score, relabel and train."""
+    """Number of iterations of the outer loop: sample, score, relabel and train. A larger number later continues the
+    run."""
     seed: int = 0
+    """Seed of the run's random numbers: initial weights, choice of prompts, sampling and order of triples."""
     model: ModelConfig
+    """The model to train: by its `type` from the hub or a folder (`hub`), a GGUF file (`gguf`) or built from `scratch`.
+    """
     prompts: tuple[PromptSource, ...] = Field(min_length=1)
+    """One or more sources of prompts, which are used together."""
     instructions: Instructions = Instructions()
+    """The correct and the wrong instruction."""
     warm_start: WarmStartConfig | None = None
+    """Supervised training on reference answers before the first iteration. Unset: none."""
     sampling: SamplingConfig = SamplingConfig()
+    """How completions are sampled in each iteration."""
     reward: RewardConfig = ExactMatchReward()
+    """How completions are scored, by its `type`."""
     relabel: RelabelConfig = HindsightRelabel()
+    """How scored samples get their instructions, by its `type`."""
     select: SelectConfig = SelectConfig()
+    """Which relabeled samples are trained on."""
     training: TrainingConfig = TrainingConfig()
+    """How the model is trained in each iteration."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    deepspeed: Annotated[Path, ExcludedFromId] = Field(Path("ds_configs/zero2.json"), validate_default=True)
-    """A DeepSpeed JSON file (ZeRO stage, offload, buckets, dtype): a path, or the name of one that comes with hir."""
+    """How every model version is evaluated."""
+    deepspeed: Annotated[DeepSpeedSetting, ExcludedFromId] = Field(Path("ds_configs/zero2.json"), validate_default=True)
+    """Path of a DeepSpeed JSON file (ZeRO stage, offloading, communication buckets, bf16), or the name of one that
+    comes with hir. It is read once, when the config is loaded."""
     launch: Annotated[LaunchConfig, ExcludedFromId] = LaunchConfig()
+    """How the rank processes are started."""
     branch: Annotated[str, ExcludedFromId] = "main"
-    """Name of the line of versions that this config makes; one of the same name forgets those it does not use."""
+    """Name of the branch: the versions that this config uses. When a run with another config ends on the same branch,
+    the branch becomes its versions, and `hir gc` may remove the others."""
     retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
-    """What `hir gc` leaves of the run; left out: everything."""
+    """Which model weights `hir gc` keeps. Unset: everything is kept."""
 
-    _run_names_a_folder = field_validator("run")(folder_name)
+    _run_is_a_folder_name = field_validator("run")(folder_name)
 
     @field_validator("relabel")
     @classmethod
-    def _attributes_are_judged(cls, relabel: Section, others: ValidationInfo) -> Section:
-        reward = others.data.get("reward")  # absent where it is wrong itself
+    def _attributes_have_scores(cls, relabel: Section, fields: ValidationInfo) -> Section:
+        reward = fields.data.get("reward")  # absent if it is wrong itself
         if isinstance(relabel, AttributesRelabel) and reward is not None and not isinstance(reward, WITH_ATTRIBUTES):
             raise ValueError(
-                f"attributes come from a reward that judges several: set reward.type to combined, constraints or "
+                f"attributes come from a reward that scores several: set reward.type to combined, constraints or "
                 f"python, found {reward.type}"
             )
         return relabel
 
     @model_validator(mode="after")
-    def _threshold_is_said(self) -> RunConfig:
+    def _reward_models_have_a_threshold(self) -> RunConfig:
         if has_reward_model(self.reward) and "threshold" not in self.relabel.model_fields_set:
             raise ValueError(
-                "relabel.threshold: required with a reward model, whose scores are seldom exactly 1: say from which "
-                "score on an output counts as correct"
+                "relabel.threshold: required with a reward model, whose scores are seldom exactly 1: set the lowest "
+                "score at which an output counts as correct"
             )
         return self
-
-    @field_validator("deepspeed")
-    @classmethod
-    def _find_deepspeed(cls, path: Path) -> Path:
-        shipped = SHIPPED_DS_CONFIGS / path.name
-        is_shipped = path.parent in (Path("ds_configs"), Path()) and shipped.is_file()
-        return shipped if is_shipped and not path.exists() else path
 
     @property
     def run_dir(self) -> Path:
@@ -87,20 +96,20 @@ class RunConfig(Section):
 
     @property
     def evaluation_tokens(self) -> int:
-        """New tokens that an evaluated answer may have."""
+        """Longest completion in evaluation, in tokens."""
         return self.evaluation.max_new_tokens or self.sampling.max_new_tokens
 
     @property
     def evaluation_guidance(self) -> float:
-        """Guidance towards the correct instruction in evaluation."""
-        own = self.evaluation.guidance
-        return self.sampling.guidance if own is None else own
+        """Weight of guidance away from the wrong instruction in evaluation."""
+        guidance = self.evaluation.guidance
+        return self.sampling.guidance if guidance is None else guidance
 
     @property
     def is_bf16(self) -> bool:
-        """Whether models are held in bf16, which decides what they learn, write and score."""
+        """Whether models are held in bf16, which changes what they learn, sample and score."""
         return bool(self.deepspeed_settings().get("bf16", {}).get("enabled"))
 
     def deepspeed_settings(self) -> dict[str, Any]:
-        """The DeepSpeed file's content, checked: see `read_deepspeed`."""
-        return read_deepspeed(self.deepspeed)
+        """The settings of the DeepSpeed file, as a new dict for each caller."""
+        return self.deepspeed.settings

@@ -1,4 +1,4 @@
-"""How outputs are drawn, for training and for evaluation."""
+"""The sections `sampling` and `evaluation`: how completions are sampled for training, and what is evaluated."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from hir_core.config.section import ExcludedFromId, Section
 
 
 class SamplingConfig(Section):
-    """How outputs are drawn from the model."""
+    """How completions are sampled from the model in each iteration."""
 
     prompts: int | None = Field(None, ge=1)
-    """Training prompts sampled in each iteration; left out: all of them."""
+    """Number of train prompts that each iteration samples; successive iterations go through all of them in turn. Unset:
+    every train prompt in every iteration."""
     mix: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
-    """Weights by task: what part of an iteration's `prompts` each task has, however many it has; 0 leaves a task out.
-    Left out: every prompt comes up equally often."""
+    """Weight of each task by name. An iteration's `prompts` are shared among the tasks in proportion to these weights,
+    however many prompts a task has; 0 leaves a task out. Unset: every prompt is equally likely."""
     k: int = Field(4, ge=1)
-    """Samples per prompt."""
+    """Number of samples per prompt."""
     temperature: float = Field(1.0, gt=0)
+    """Sampling temperature. 1.0 samples from the model's own distribution."""
     guidance: float = Field(0.0, ge=0)
-    """Pushes every token away from what the wrong instruction would say, by this weight; doubles the work."""
+    """Weight of classifier-free guidance: every token is pushed away from what the model would write under the wrong
+    instruction. Above 0 it doubles the cost of sampling; 0 switches it off."""
     max_new_tokens: int = Field(32, ge=1)
+    """Longest completion in tokens; a longer one is cut off."""
     batch_tokens: Annotated[int, ExcludedFromId] = Field(16384, ge=1)
-    """Tokens (prompt and output, padding counted) that one rank works on at a time."""
+    """Number of tokens (prompts and completions, padding included) that one rank processes at a time. A memory limit
+    that does not change results."""
     zero3_weights: Annotated[Literal["auto", "gather", "stream"], ExcludedFromId] = "auto"
-    """Under ZeRO-3: gather all weights once, stream them layer by layer, or decide by a memory estimate."""
+    """How sampling uses weights that ZeRO-3 has sharded: `gather` collects all of them once, `stream` collects them
+    layer by layer for every token, and `auto` chooses by an estimate of the memory."""
     write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
-    """Finished samples are written at least this often, as soon as their batch is done: what a crash can cost."""
+    """Longest time in seconds for which finished samples stay unwritten; they are written when the current batch is
+    done. A crash loses no more than this."""
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:
@@ -41,11 +48,12 @@ class SamplingConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What every model version is tested on, greedily: the held-out split, and any source named here."""
+    """How every model version is evaluated: by greedy completions of the test prompts."""
 
     max_new_tokens: int | None = Field(None, ge=1)
-    """Left out: as in sampling."""
+    """Longest completion in tokens. Unset: as in `sampling`."""
     guidance: float | None = Field(None, ge=0)
-    """Left out: as in sampling."""
+    """Weight of classifier-free guidance away from the wrong instruction. Unset: as in `sampling`."""
     also: tuple[PromptSource, ...] = ()
-    """Sources that are only evaluated, whatever their `test_share`."""
+    """Further prompt sources that are used for evaluation only: all of their prompts are test prompts, whatever their
+    `test_share`. Empty: the test prompts of `prompts` only."""

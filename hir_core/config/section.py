@@ -1,8 +1,11 @@
-"""`Section`, one section of a configuration, and what its fields can be marked with.
+"""`Section`, the base class of every section of a configuration, and the markers of its fields.
 
-Every section is frozen and refuses unknown keys. A field marked `ExcludedFromId` changes speed or memory but not the
-numbers, so `fingerprint`, which goes into the ids of versions, leaves it out. One marked `OmittedIfDefault` is left out
-as long as it has its default: it was added later, and versions made without it keep their ids.
+Every section is frozen and refuses unknown keys. `Section.fingerprint` returns the settings that enter version ids. It
+leaves out two kinds of field:
+
+- `ExcludedFromId`: fields that change speed, memory or bookkeeping, but no result.
+- `OmittedIfDefault`: fields that their section got later. They are left out while they have their default, which does
+  what the section did before, so versions made earlier keep their ids.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ OmittedIfDefault = _OmittedIfDefault()
 
 
 class Section(BaseModel):
-    """One section of the configuration: frozen, and closed to keys it does not know."""
+    """A section of the configuration: immutable, without unknown keys, and with a docstring below every field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -42,8 +45,8 @@ class Section(BaseModel):
         }
 
 
-def _is_marked(field: FieldInfo, mark: type) -> bool:
-    return any(isinstance(found, mark) for found in field.metadata)
+def _is_marked(field: FieldInfo, marker: type) -> bool:
+    return any(isinstance(item, marker) for item in field.metadata)
 
 
 def _plain(value: Any) -> Any:
@@ -55,24 +58,23 @@ def _plain(value: Any) -> Any:
 
 
 def tagged(default: str) -> Discriminator:
-    """Chooses a union's member by its `type`, which may be left out for the usual one."""
+    """The discriminator of a union of sections by their `type`; settings without a `type` are of the default type."""
 
-    def choose(value: Any) -> str:
-        found = value.get("type", default) if isinstance(value, dict) else getattr(value, "type", default)
-        return str(found)
+    def type_of(value: Any) -> str:
+        return str(value.get("type", default) if isinstance(value, dict) else getattr(value, "type", default))
 
-    return Discriminator(choose)
+    return Discriminator(type_of)
 
 
 def function_name(function: str) -> str:
-    """Checks, for a field of that kind, that it names a function of the user's."""
+    """Field validator: the name of a Python function, as `module:function`."""
     if not re.fullmatch(r"[\w.]+:\w+", function):
         raise ValueError("expected module:function, as in my_rewards:score")
     return function
 
 
 def folder_name(name: str) -> str:
-    """Checks, for a field of that kind, that it can name a folder everywhere."""
+    """Field validator: a text that is a valid folder name on every operating system."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
         raise ValueError("expected a folder's name of up to 100 letters, digits, `.`, `_` and `-`")
     return name

@@ -1,4 +1,4 @@
-"""How a model is trained on triples."""
+"""The sections `training` and `warm_start`: how a model is trained on triples."""
 
 from __future__ import annotations
 
@@ -10,48 +10,62 @@ from hir_core.config.section import ExcludedFromId, Section
 
 
 class TrainingConfig(Section):
-    """How a model is trained on triples; the defaults are the paper's Table 7, the learning rate aside."""
+    """How each iteration trains the model on triples. The defaults are those of the paper's Table 7, except for the
+    learning rate."""
 
     epochs: int = Field(4, ge=1)
-    """Passes over the triples."""
+    """Number of passes over the triples. Ignored where `steps` is set."""
     steps: int | None = Field(None, ge=1)
-    """Optimizer steps, however many passes that makes; left out: as many as `epochs` needs."""
+    """Number of optimizer steps, however many passes over the triples that takes. Unset: as many as `epochs` needs."""
     batch_size: int = Field(64, ge=1)
-    """Triples per optimizer step, over all ranks."""
+    """Number of triples per optimizer step, over all ranks."""
     micro_batch_size: Annotated[int, ExcludedFromId] = Field(16, ge=1)
-    """Triples per rank and forward pass; gradient accumulation follows from it."""
+    """Number of triples per rank in one forward pass. The gradient accumulation follows from it and `batch_size`."""
     learning_rate: float = Field(5e-5, gt=0)
+    """Highest learning rate of AdamW, reached after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate changes after the warm-up: it stays constant, or falls to 0 linearly or along a cosine."""
     warmup_steps: int = Field(0, ge=0)
+    """Number of optimizer steps over which the learning rate rises linearly from 0."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
+    """Norm above which gradients are clipped."""
     label_smoothing: float = Field(0.2, ge=0, lt=1)
+    """Share of each target token's probability that is spread over the whole vocabulary in the supervised term."""
     contrastive: float = Field(1.0, ge=0)
-    """Weight of the contrastive term (the paper's alpha)."""
+    """Weight of the contrastive term (the paper's alpha). 0 switches it off."""
     contrastive_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the contrast's target that goes to the other instructions: at 0.2 it stops pulling at odds of 4 to 1."""
+    """Share of the contrastive target that is spread over the other instructions. At 0.2 with two instructions the term
+    stops pulling at odds of 4 to 1."""
     contrastive_per: Literal["output", "token"] = "output"
-    """What is contrasted: the output's log-probability, or its mean per token."""
+    """What the contrastive term compares: the log-probability of the whole output, or its mean per token."""
     contrast: Literal["instructions", "batch"] = "instructions"
-    """What an output is contrasted with: the other instructions of its query, or the other triples' queries and
-    instructions (the paper's in-batch form)."""
+    """What an output is contrasted with: `instructions` takes the other instructions for the same query, `batch` the
+    queries and instructions of other triples (the paper's in-batch form)."""
     contrast_ways: int = Field(4, ge=2)
-    """Triples that are contrasted with each other in the in-batch form; each is forwarded once for each of them."""
+    """Number of triples that are contrasted with each other when `contrast` is `batch`. Each is forwarded once for each
+    of them, so the cost grows with it."""
     entropy: float = Field(0.001, ge=0)
-    """Weight of the entropy bonus (the paper's beta)."""
+    """Weight of the entropy bonus (the paper's beta). 0 switches it off."""
     activation_checkpointing: Annotated[bool, ExcludedFromId] = False
+    """Recomputes activations in the backward pass instead of storing them: less memory, more time."""
     logits_chunk: Annotated[int, ExcludedFromId] = Field(1024, ge=1)
-    """Target positions whose logits exist at the same time."""
+    """Number of target tokens whose logits are in memory at the same time."""
     logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
-    """Largest mean gap, in nats per token, between the trainer's and the sampler's log-probabilities of one batch."""
+    """Largest allowed mean difference, in nats per token, between the log-probabilities that the trainer computes for
+    one batch and those recorded when it was sampled. A larger one stops the run."""
 
 
 class WarmStartConfig(TrainingConfig):
-    """Supervised training of the seed model on reference answers, before the first iteration."""
+    """Supervised training of the initial model on reference answers, before the first iteration. Takes the settings of
+    `training`; where the defaults differ, they are those of plain supervised training."""
 
     demonstrations: int = Field(ge=1)
-    """Training prompts whose reference is shown."""
+    """Number of train prompts whose reference answers are trained on."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target token's probability that is spread over the whole vocabulary."""
     contrastive: float = Field(0.0, ge=0, le=0)
-    """A demonstration has one instruction only, so there is nothing to contrast."""
+    """Always 0: a demonstration has one instruction only, so there is nothing to contrast it with."""
     entropy: float = Field(0.0, ge=0)
+    """Weight of the entropy bonus. 0 switches it off."""

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 import polars as pl
 
 from hir_core.errors import ConfigError, VersionNotFound
-from hir_core.inspect.stats import scores, with_task
+from hir_core.inspect.stats import Scores, scores, with_task
 from hir_core.schemas import SCHEMAS, as_declared
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
@@ -63,10 +63,10 @@ class MissingColumns(TypedDict):
 
 
 class ScoreShift(TypedDict):
-    """The figures of `hir_core.inspect.stats.scores` on either side, and how many matched scores went up and down."""
+    """The scores on either side, and how many matched scores went up and down."""
 
-    a: dict[str, Any]
-    b: dict[str, Any]
+    a: Scores
+    b: Scores
     up: int
     down: int
 

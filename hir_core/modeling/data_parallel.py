@@ -1,7 +1,7 @@
-"""A rank's share of a step's rows: what is finished already, parts written early, progress told, ranks kept in step.
+"""A rank's share of a step's rows: which rows are still to do, batches, parts written early, progress, sums over ranks.
 
-Reads and writes parts of a draft, so that a killed launch costs only what was not written yet. All ranks of a launch
-make these calls together. Leaves what a row is, and the work on it, to the steps.
+Reads and writes parts of a draft, so that a killed launch loses only the rows that were not written yet. All ranks of a
+launch call these functions together. What a row is, and the work on it, is left to the steps in `worker`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import distributed as dist
 
 from hir_core.errors import StoreError
+from hir_core.launch.job_spec import RowsResult
 from hir_core.launch.rank import Rank
 from hir_core.progress import Progress
 from hir_core.store.files import finished_parts, list_parts, read_parts, write_part
@@ -24,65 +25,72 @@ T = TypeVar("T")
 
 
 def finished_keys(rank: Rank, folder: Path, column: str) -> set[str]:
-    """The keys in a draft's finished parts: the same on all ranks, and before any of them writes more."""
+    """The keys in a draft's finished parts, the same on all ranks: read before any of them writes another part."""
     if rank.rank == 0:
-        _drop_repeated(finished_parts(folder), column)  # and what a power cut left unreadable, before any rank reads
+        # Before any rank reads: `finished_parts` also deletes what a power cut left unreadable.
+        _delete_repeated(finished_parts(folder), column)
     dist.barrier()
-    done = set(read_parts(folder, [column])[column].to_list()) if list_parts(folder) else set()
-    dist.barrier()  # all ranks have looked before any rank writes
-    return done
+    keys = set(read_parts(folder, [column])[column].to_list()) if list_parts(folder) else set()
+    dist.barrier()  # all ranks have read before any rank writes
+    return keys
 
 
-def _drop_repeated(parts: Sequence[Path], column: str) -> None:
-    """Deletes parts that repeat a row of a larger one: a rank that outlived its launch wrote one of the two."""
+def _delete_repeated(parts: Sequence[Path], column: str) -> None:
+    """Deletes parts that repeat a row of a larger part: a rank that outlived its launch wrote one of the two."""
     keys = {path: set(pl.read_parquet(path, columns=[column])[column]) for path in parts}
-    seen = set[str]()
+    kept_keys = set[str]()
     for path in sorted(parts, key=lambda path: (-len(keys[path]), path)):
-        if not seen.isdisjoint(keys[path]):
-            path.unlink()
+        if kept_keys.isdisjoint(keys[path]):
+            kept_keys |= keys[path]
         else:
-            seen |= keys[path]
+            path.unlink()
+
+
+def share_of(rank: Rank, rows: Sequence[T], order: Callable[[T], Any]) -> list[T]:
+    """This rank's rows in the given order: every n-th of all, for n ranks, so that the shares are alike."""
+    return sorted(rows, key=order)[rank.rank :: rank.world_size]
 
 
 def batches(
     rows: Sequence[T], length: Callable[[T], int], batch_tokens: int, copies: Callable[[T], int] = lambda _: 1
 ) -> list[list[T]]:
-    """Rows by falling length, cut so that rows times the longest of them stay within the token budget.
+    """Batches of rows by falling length, each of at most `batch_tokens` tokens, padding included, or of one row.
 
     Args:
-        copies: how many rows of the batch one of these becomes; they stay together.
+        length: tokens of a row.
+        copies: how many sequences of the batch a row becomes; they stay in one batch.
     """
     result: list[list[T]] = []
-    room = 0
+    free_rows = 0
     for row in sorted(rows, key=length, reverse=True):
-        if not result or copies(row) > room:
+        if not result or copies(row) > free_rows:
             result.append([])
-            room = batch_tokens // length(row)
+            free_rows = batch_tokens // length(row)
         result[-1].append(row)
-        room -= copies(row)
+        free_rows -= copies(row)
     return result
 
 
-def as_many_as_any_rank(work: Sequence[T], idle: T, device: torch.device) -> list[T]:
-    """This rank's batches, filled up with idle ones so that all ranks have as many as the longest list."""
+def pad_to_longest_rank(work: Sequence[T], idle: T, device: torch.device) -> list[T]:
+    """This rank's batches, and idle ones after them until it has as many as the rank with the most."""
     most = torch.tensor([len(work)], device=device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return [*work, *[idle] * (int(most) - len(work))]
 
 
-def summed(values: Sequence[int], device: torch.device) -> list[int]:
+def sum_over_ranks(values: Sequence[int], device: torch.device) -> list[int]:
     """The sum of each value over all ranks."""
-    found = torch.tensor(values, device=device)
-    dist.all_reduce(found)
-    return [int(value) for value in found]
+    sums = torch.tensor(values, device=device)
+    dist.all_reduce(sums)
+    return [int(value) for value in sums]
 
 
 class PartWriter:
-    """Writes a rank's rows as parts named after their first row's key; what is finished is soon on disk.
+    """Writes a rank's rows as parts, each named after the key of its first row.
 
     Args:
         schema: columns and types of the rows, the key first.
-        every_s: finished rows are written at least this often, as soon as their batch is done.
+        every_s: a part is written with the first batch that is finished this many seconds after the last part.
     """
 
     def __init__(self, rank: Rank, folder: Path, schema: Mapping[str, Any], every_s: float) -> None:
@@ -93,10 +101,10 @@ class PartWriter:
         self.flushed = time.monotonic()
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Takes the rows of one batch.
+        """Takes the finished rows of one batch.
 
         Raises:
-            StoreError: this rank has had one of them before.
+            StoreError: this rank has added one of them before.
         """
         for row in rows:
             if row[self.key] in self.keys:
@@ -110,7 +118,7 @@ class PartWriter:
         """Writes the last rows.
 
         Raises:
-            StoreError: this rank has not written as many rows as its share holds.
+            StoreError: this rank has not written as many rows as its share has.
         """
         self._flush()
         if len(self.keys) != expected:
@@ -123,11 +131,13 @@ class PartWriter:
 
 
 class Meter:
-    """Counts rows and tokens of this rank, and reports the whole launch's progress from its own share.
+    """Counts the finished rows and tokens of this rank, and reports the whole launch's progress, estimated from them.
 
     Args:
-        name: what a person sees while the step runs.
-        total: rows of all ranks; `own`: those of this one.
+        name: the step's name in the progress display.
+        unit: what a row is, in the plural.
+        total: rows of all ranks.
+        own: rows of this rank.
     """
 
     def __init__(self, rank: Rank, name: str, unit: str, total: int, own: int) -> None:
@@ -135,23 +145,18 @@ class Meter:
         self.rows = self.tokens = 0
         self.started = time.monotonic()
 
-    @property
-    def seconds(self) -> float:
-        """Since the work began."""
-        return time.monotonic() - self.started
-
     def add(self, rows: int, tokens: int) -> None:
-        """Counts a batch that is done."""
+        """Counts a finished batch and reports the progress."""
         self.rows += rows
         self.tokens += tokens
         done = round(self.rows / self.own * self.total) if self.own else self.total
-        tokens, seconds = self.tokens * self.rank.world_size, self.seconds
+        tokens, seconds = self.tokens * self.rank.world_size, time.monotonic() - self.started
         self.rank.progress(Progress(self.name, done, self.total, self.unit, tokens=tokens, seconds=seconds))
 
-    def facts(self, device: torch.device) -> dict[str, Any]:
-        """What all ranks did together."""
-        seconds = self.seconds
-        rows, tokens = summed([self.rows, self.tokens], device)
+    def result(self, device: torch.device) -> RowsResult:
+        """Rows, tokens and speed of all ranks together."""
+        seconds = time.monotonic() - self.started
+        rows, tokens = sum_over_ranks([self.rows, self.tokens], device)
         return {
             "rows": rows,
             "tokens": tokens,

@@ -1,13 +1,15 @@
-"""Where a model comes from: a hub name, a folder, a GGUF file, or nothing at all (`scratch`).
+"""Loading of models and tokenizers: from a hub name, a folder or a GGUF file, or made at random (`scratch`).
 
-Reads weights and tokenizers through `transformers`, those of reward models included. Writes a dense copy into the job's
-folder for sources that `from_pretrained` cannot load sharded, so that every model is then loaded by the same call.
-Leaves partitioning to `zero`: the caller opens its loading context around `load_model` and `load_classifier`.
+Reads weights and tokenizers through `transformers`, those of reward models included. `materialise` first writes GGUF
+and scratch models into the job's folder, so that every model is then loaded by the same call, which works under ZeRO-3
+too. Raises ConfigError for whatever cannot be loaded. The weights are partitioned by `zero.loading`, a context that the
+caller opens around `load_model` and `load_classifier`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,19 @@ from hir_core.errors import ConfigError
 
 END, PAD = "<|end|>", "<|pad|>"
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, ImportError, RecursionError, SafetensorError)
-"""What `transformers` raises over files that are missing, cut short, or not what they should be."""
+"""What `transformers` raises for files that are missing, cut short, or of another kind than expected."""
+UNLIMITED = 10**6
+"""A tokenizer without a limit of its own has a `model_max_length` far above this."""
 
 
 def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: Iterable[str], seed: int) -> None:
-    """Writes a scratch or GGUF model to `folder` as plain safetensors with its tokenizer; hub models need nothing.
+    """Writes a scratch or GGUF model to `folder` as plain safetensors with its tokenizer; does nothing for a hub model.
 
-    Called by one rank; what it writes does not depend on the ZeRO stage or the number of ranks.
+    Called by one rank. The files do not depend on the ZeRO stage or the number of ranks.
+
+    Args:
+        texts: what a scratch model's tokenizer is fitted to.
+        seed: for a scratch model's weights.
     """
     if isinstance(spec, ScratchModel):
         tokenizer = fit_tokenizer(texts, spec.vocab_size)
@@ -46,20 +54,18 @@ def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: 
 
 
 def load_tokenizer(source: str, revision: str | None = None, setting: str = "model") -> Any:
-    """The tokenizer at a hub name or folder, with a padding token that is never the end-of-sequence token's mask.
+    """The tokenizer at a hub name or folder; where it has no padding token, the end-of-sequence token pads.
 
     Args:
-        setting: what names the model, for messages.
+        setting: the config section that names the model, for messages.
 
     Raises:
-        ConfigError: nothing can be loaded from there.
+        ConfigError: no tokenizer can be loaded from there.
     """
-    try:
+    with _load_errors(source, setting):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-    except _UNREADABLE as error:
-        raise ConfigError(_not_loadable(setting, source, error)) from None
     if tokenizer.pad_token_id is None:
-        # Masks are always built from lengths, never by comparing with this id, so sharing it with EOS is safe.
+        # Masks are always built from lengths, never by comparing with this id, so sharing the id is safe.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -67,21 +73,19 @@ def load_tokenizer(source: str, revision: str | None = None, setting: str = "mod
 def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> Any:
     """The causal or encoder-decoder model at a hub name or folder, without dropout.
 
-    With dropout the loss would depend on how rows fall into micro-batches and ranks, and the log-probabilities that
-    are trained would not be those of the model that sampled. The model says so in its config, also once it is saved.
+    With dropout the loss would depend on how rows are distributed over micro-batches and ranks, and training would see
+    other log-probabilities than sampling. The model's config is changed too, so a saved model has no dropout either.
 
     Raises:
-        ConfigError: nothing can be loaded from there, or not the whole of a model.
+        ConfigError: no model can be loaded from there, or some of its weights are missing.
     """
-    try:
-        config = _config(source, revision, "model")
+    with _load_errors(source, "model"):
+        config = _load_config(source, revision, "model")
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
                 setattr(config, name, 0.0)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        model, missing = _loaded(auto, source, config, dtype, revision)
-    except _UNREADABLE as error:
-        raise ConfigError(_not_loadable("model", source, error)) from None
+        model, missing = _load_weights(auto, source, config, dtype, revision)
     if missing:
         raise ConfigError(
             f"model.source: cannot load `{source}` whole: its weights lack {', '.join(missing[:4])}, which would be "
@@ -95,14 +99,12 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
     """The sequence classifier at a hub name or folder, for forward passes only.
 
     Raises:
-        ConfigError: nothing can be loaded from there, or not the whole of a classifier: a head that is missing would be
-            made at random, and its scores with it.
+        ConfigError: no classifier can be loaded from there, or some of its weights are missing: `transformers` would
+            make a missing head at random, and its scores would be random too.
     """
-    try:
-        config = _config(source, revision, "reward")
-        model, missing = _loaded(AutoModelForSequenceClassification, source, config, dtype, revision)
-    except _UNREADABLE as error:
-        raise ConfigError(_not_loadable("reward", source, error)) from None
+    with _load_errors(source, "reward"):
+        config = _load_config(source, revision, "reward")
+        model, missing = _load_weights(AutoModelForSequenceClassification, source, config, dtype, revision)
     if missing:
         raise ConfigError(
             f"reward.source: `{source}` is no trained classifier: its weights lack {', '.join(missing[:4])}; "
@@ -112,10 +114,15 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
     return model.eval()
 
 
-def context_length(model: Any) -> int | None:
-    """Tokens that a sequence may have, or None where the architecture sets no limit."""
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return None if limit is None or model.config.is_encoder_decoder else int(limit)
+def context_length(model: Any, tokenizer: Any = None) -> int | None:
+    """Tokens that a sequence may have, by the architecture and, where it is given, the tokenizer; None: no limit."""
+    limits = []
+    if not model.config.is_encoder_decoder:
+        limits.append(getattr(model.config, "max_position_embeddings", None))
+    limit = getattr(tokenizer, "model_max_length", None)
+    if limit is not None and limit < UNLIMITED:
+        limits.append(limit)
+    return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -126,7 +133,7 @@ def end_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def fit_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """A byte-level BPE tokenizer fitted to the given texts: it can write any text, and common words are one token."""
+    """A byte-level BPE tokenizer fitted to the texts: it can encode any text, and common words are one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -141,7 +148,7 @@ def fit_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 
 
 def build_scratch(spec: ScratchModel, tokenizer: Any, seed: int) -> Any:
-    """A randomly initialised model of the given shape; equal seeds give equal weights."""
+    """A randomly initialised model of the shape that `spec` gives; equal seeds give equal weights."""
     torch.manual_seed(seed)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     if spec.architecture == "t5":
@@ -175,33 +182,54 @@ def build_scratch(spec: ScratchModel, tokenizer: Any, seed: int) -> Any:
 
 
 def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
+    """Writes the dense weights and the tokenizer of a GGUF file to the folder."""
     path = gguf_file(spec)
-    place, name = str(path.parent), path.name
+    source, name = str(path.parent), path.name
     quantization = transformers.GgufConfig(gguf_file=name, dequantize=True)
     model = AutoModelForCausalLM.from_pretrained(
-        place, gguf_file=name, quantization_config=quantization, trust_remote_code=False
+        source, gguf_file=name, quantization_config=quantization, trust_remote_code=False
     )
     if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the weights are dense now; saving must not claim otherwise
+        del model.config.quantization_config  # the weights are dense now: a saved config must not name a quantization
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
 
 
-def _config(source: str, revision: str | None, setting: str) -> Any:
+@contextmanager
+def _load_errors(source: str, setting: str) -> Iterator[None]:
+    """Turns what `transformers` raises for files that cannot be loaded into a ConfigError of one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        if "trust_remote_code" in str(error):
+            reason = "it needs Python code that lies beside it, which is never run: "
+            reason += "choose a model that transformers knows"
+        raise ConfigError(f"{setting}.source: cannot load `{source}` as a folder or a hub name: {reason}") from None
+
+
+def _load_config(source: str, revision: str | None, setting: str) -> Any:
     """A model's config, which must not name attention code of the hub: `transformers` would fetch and run it."""
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
-    asked = getattr(config, "_attn_implementation_internal", None)
-    if isinstance(asked, str) and "/" in asked:
+    attention = getattr(config, "_attn_implementation_internal", None)
+    if isinstance(attention, str) and "/" in attention:
         raise ConfigError(
-            f"{setting}.source: the config of `{source}` names attention code of the hub, `{asked}`, and code of "
+            f"{setting}.source: the config of `{source}` names attention code of the hub, `{attention}`, and code of "
             "others is never run: take `attn_implementation` out of its config.json"
         )
     return config
 
 
-def _loaded(auto: Any, source: str, config: Any, dtype: torch.dtype, revision: str | None) -> tuple[Any, list[str]]:
-    """A model by one of the classes that choose by config, and the weights that it lacks, sorted by name."""
-    model, found = auto.from_pretrained(
+def _load_weights(
+    auto: Any, source: str, config: Any, dtype: torch.dtype, revision: str | None
+) -> tuple[Any, list[str]]:
+    """A model, and the names of the weights that its files lack, sorted.
+
+    Args:
+        auto: one of the `AutoModel...` classes, which choose the model's class by its config.
+    """
+    model, loading_info = auto.from_pretrained(
         source,
         config=config,
         revision=revision,
@@ -210,11 +238,4 @@ def _loaded(auto: Any, source: str, config: Any, dtype: torch.dtype, revision: s
         output_loading_info=True,
         trust_remote_code=False,
     )
-    return model, sorted(found["missing_keys"])
-
-
-def _not_loadable(setting: str, source: str, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        first = "it needs Python code that lies beside it, which is never run: choose a model that transformers knows"
-    return f"{setting}.source: cannot load `{source}` as a folder or a hub name: {first}"
+    return model, sorted(loading_info["missing_keys"])

@@ -1,7 +1,7 @@
-"""The only place that imports deepspeed: engines, loading contexts, whole weights out of shards, sharded saving.
+"""DeepSpeed and ZeRO: engines, partitioned loading, whole weights gathered from partitions, sharded saving, memory.
 
-Reads DeepSpeed settings and a model; writes safetensors shards. Leaves what is trained and sampled to the trainer and
-the samplers.
+The only module that imports deepspeed. Reads DeepSpeed settings and a model; writes safetensors shards. What is trained
+and sampled is left to `training` and `sampling`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import deepspeed
 import torch
@@ -35,7 +35,7 @@ def connect(local_rank: int) -> torch.device:
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
-        # Its shared-memory all-reduce is compiled on first use, minutes without a word; gloo serves as well.
+        # Its shared-memory all-reduce is compiled on first use, which takes minutes in silence; gloo does as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
         accelerator.set_device(local_rank)
@@ -55,12 +55,16 @@ def dtype(settings: dict[str, Any]) -> torch.dtype:
 
 
 def accumulation_steps(training: TrainingConfig, world_size: int) -> int:
-    """Forward passes per rank and optimizer step that a batch needs."""
+    """Micro-batches per rank in one optimizer step."""
     return -(-training.batch_size // (training.micro_batch_size * world_size))
 
 
 def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, world_size: int) -> dict[str, Any]:
-    """DeepSpeed settings with what the run's config decides filled in; no `training` means inference only.
+    """DeepSpeed settings, with those that the run's config decides filled in.
+
+    Args:
+        settings: content of the DeepSpeed file.
+        training: None for inference only.
 
     Raises:
         ConfigError: the settings already hold a key that the run's config owns.
@@ -84,7 +88,7 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, w
 
 @contextlib.contextmanager
 def loading(settings: dict[str, Any]) -> Iterator[None]:
-    """Under ZeRO-3, models loaded inside are partitioned while they are read: no rank ever holds the whole."""
+    """A context in which models are partitioned while they are loaded, under ZeRO-3: no rank ever holds one whole."""
     if stage(settings) != 3:
         yield
         return
@@ -98,10 +102,10 @@ def loading(settings: dict[str, Any]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _whole_tensors_when_tying() -> Iterator[None]:
-    """Gathers what `from_pretrained` compares before it ties weights.
+    """A context in which `from_pretrained` compares whole tensors before it ties them.
 
     It ties two tensors of a checkpoint where the config says so and they are equal. Of partitioned tensors it would
-    compare the empty place-holders, and a FLAN-T5, whose config says "tied", would lose its own head.
+    compare the empty placeholders, and a FLAN-T5, whose config says "tied", would lose its separate head.
     """
     tie_weights = PreTrainedModel.tie_weights
 
@@ -128,9 +132,9 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
 
 
 def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: torch.device) -> Any:
-    """What to keep while the module makes forward passes without training; the module is put on the device.
+    """The module on the device, or under ZeRO-3 a DeepSpeed engine around it; keep it while the module is used.
 
-    Under ZeRO-3 it is the engine whose hooks gather the shards: they go when it does.
+    The engine's hooks gather the partitions for each forward pass; they are removed when the engine is deleted.
     """
     if stage(settings) != 3:
         return module.to(device)
@@ -139,14 +143,14 @@ def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: to
 
 
 def release_optimizer(engine: Any) -> None:
-    """Frees moments, fp32 master weights and gradients: nothing in this launch steps again, sampling wants the memory.
+    """Frees moments, fp32 master weights and gradients, whose memory sampling needs; the engine cannot step again.
 
-    DeepSpeed holds them from many places, so the memory itself is given back, whoever still points to it; the model's
-    own weights, which an fp32 optimizer works on directly, are left alone.
+    DeepSpeed refers to these tensors from many places, so their storages are emptied. The model's own weights, on which
+    an fp32 optimizer works directly, are kept.
     """
     engine.optimizer.zero_grad()
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    masters = list(inner.state)  # under ZeRO-3 the parameter groups are empty between steps
+    masters = list(inner.state)  # the parameter groups are empty between steps under ZeRO-3
     moments = [value for state in inner.state.values() for value in state.values() if isinstance(value, Tensor)]
     gradients = [parameter.grad for parameter in masters]
     buffer = getattr(engine.optimizer, "grad_partitions_flat_buffer", None)  # ZeRO-3's
@@ -163,17 +167,17 @@ def _address(tensor: Tensor) -> int:
 
 
 def is_partitioned(model: nn.Module) -> bool:
-    """Whether ZeRO-3 holds the model's weights in shards."""
+    """Whether ZeRO-3 has partitioned the model's weights over the ranks."""
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def parameter_bytes(model: nn.Module) -> int:
-    """Bytes of the whole weights, however many ranks share them."""
+    """Bytes of the whole weights, over however many ranks they are partitioned."""
     return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that this rank could still take: of its GPU, or its share of the machine's available memory."""
+    """Memory that this rank can still allocate: on its GPU, or its share of the machine's available memory."""
     if device.type != "cpu":
         return int(get_accelerator().available_memory())
     for line in Path("/proc/meminfo").read_text().splitlines():
@@ -183,49 +187,60 @@ def free_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that any rank has held so far: of its GPU, or where there is none of the machine."""
-    held = 0
+    """The most memory that any rank has held so far: on its GPU, or in main memory where there is none."""
+    peak = 0
     if device.type != "cpu":
-        held = int(get_accelerator().max_memory_allocated())
+        peak = int(get_accelerator().max_memory_allocated())
     else:
         for line in Path("/proc/self/status").read_text().splitlines():
-            held = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else held
-    return -_least(-held, device)
+            peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
+    return -_min_over_ranks(-peak, device)
 
 
-def made_with(device: torch.device) -> dict[str, Any]:
-    """The software and the devices that a model is made with."""
+def software_and_devices(device: torch.device) -> dict[str, Any]:
+    """Versions of the software, the kind of device and the number of ranks, to record with a model."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"python": platform.python_version(), **versions, "device": kind, "ranks": dist.get_world_size()}
 
 
-def sampling_weights(model: Any, choice: str, device: torch.device) -> tuple[Any, bool, str]:
-    """The model to sample from, whether its weights are streamed (all ranks in step), and a line that says why.
+class SamplingWeights(NamedTuple):
+    """The model to sample from."""
+
+    model: Any
+    is_streamed: bool
+    """Whether each forward pass gathers the weights layer by layer: then all ranks must make the same number."""
+    reason: str
+    """How the weights are held and why, as one line for a person."""
+
+
+def sampling_weights(model: Any, choice: str, device: torch.device) -> SamplingWeights:
+    """The model to sample from: the loaded one, or under ZeRO-3 perhaps a whole copy of it.
 
     Args:
-        choice: `gather`, `stream`, or `auto`: gather where the whole weights take at most half of what is free.
+        choice: `gather`, `stream`, or `auto`: gather where the whole weights take at most half of the free memory.
     """
     if not is_partitioned(model):
-        return model.eval(), False, "every rank holds the whole weights"
-    size, free = parameter_bytes(model), _least(free_bytes(device), device)
+        return SamplingWeights(model.eval(), False, "every rank holds the whole weights")
+    size, free = parameter_bytes(model), _min_over_ranks(free_bytes(device), device)
     sizes = f"{size / 1e9:.2f} of {free / 1e9:.1f} GB free"
     if choice == "stream" or (choice == "auto" and size > free / 2):
-        return model.eval(), True, f"weights streamed layer by layer ({sizes})"
-    return gathered_copy(model, device), False, f"weights gathered once ({sizes})"
+        return SamplingWeights(model.eval(), True, f"weights streamed layer by layer ({sizes})")
+    return SamplingWeights(gathered_copy(model, device), False, f"weights gathered once ({sizes})")
 
 
-def _least(value: int, device: torch.device) -> int:
-    """The smallest of the ranks' values, so that all of them choose alike."""
-    found = torch.tensor([value], dtype=torch.float64, device=device)
-    dist.all_reduce(found, op=dist.ReduceOp.MIN)
-    return int(found.item())
+def _min_over_ranks(value: int, device: torch.device) -> int:
+    """The smallest of the ranks' values, the same on all of them."""
+    minimum = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.all_reduce(minimum, op=dist.ReduceOp.MIN)
+    return int(minimum.item())
 
 
 def gathered_copy(model: Any, device: torch.device) -> Any:
-    """A plain, whole copy of a ZeRO-3 model for this rank; the shards stay as they are.
+    """A whole copy of a ZeRO-3 model for this rank; the partitions stay as they are.
 
-    All ranks must call it together. It costs the whole weights once per rank, and no communication after that.
+    All ranks must call it together. It takes the memory of the whole weights on every rank; using it needs no
+    communication.
     """
     with torch.device("meta"):
         copy = type(model)(model.config)
@@ -235,7 +250,7 @@ def gathered_copy(model: Any, device: torch.device) -> Any:
         for name, tensor in whole_weights(model)
         if name in parameters
     }
-    # Tied exactly where the model's are: `tie_weights` would tie the separate head of a FLAN-T5, whose config says so.
+    # Tied exactly where the model's are: `tie_weights` would tie a FLAN-T5's separate head, as its config says.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         _replace(copy, name, wholes[parameter])
     for name, buffer in model.named_buffers():
@@ -245,7 +260,7 @@ def gathered_copy(model: Any, device: torch.device) -> Any:
 
 
 def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name and whole tensor of every weight that a saved model holds, one at a time; each is gone at the next.
+    """Name and whole tensor of every weight that a saved model has, one at a time: each is valid until the next.
 
     Tied parameters come once, under their first name. All ranks must iterate together.
     """
@@ -260,31 +275,28 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
     Shard n is written by rank n modulo world size, so no rank ever holds more than one shard beside its partition.
     All ranks must call it together.
     """
-    names = _shards(model, shard_bytes)
-    last_names = set({shard: name for name, shard in names.items()}.values())
-    count, rank, world_size = max(names.values()), dist.get_rank(), dist.get_world_size()
-    held: dict[str, Tensor] = {}
+    shards = _assign_shards(model, shard_bytes)
+    count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
+    files = {name: f"model-{shard:05d}-of-{count:05d}.safetensors" for name, shard in shards.items()}
+    last_names = set({shard: name for name, shard in shards.items()}.values())
+    tensors: dict[str, Tensor] = {}
     for name, tensor in whole_weights(model):
-        if (names[name] - 1) % world_size == rank:
-            held[name] = tensor.to("cpu", copy=True).contiguous()
-        if held and name in last_names:
-            _write_shard(held, folder / _shard_name(names[name], count))
-            held = {}
+        if (shards[name] - 1) % world_size == rank:
+            tensors[name] = tensor.to("cpu", copy=True).contiguous()
+        if tensors and name in last_names:
+            hidden = folder / f".{files[name]}.tmp"  # a rank that is killed leaves no half-written shard
+            save_file(tensors, hidden, metadata={"format": "pt"})
+            hidden.rename(folder / files[name])
+            tensors = {}
     total = parameter_bytes(model)
     if rank == 0:
-        index = {"metadata": {"total_size": total}, "weight_map": {n: _shard_name(s, count) for n, s in names.items()}}
+        index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(folder / "model.safetensors.index.json", index)
     return total
 
 
-def _write_shard(tensors: dict[str, Tensor], path: Path) -> None:
-    hidden = path.with_name(f".{path.name}.tmp")  # a killed rank leaves no file that passes for a shard
-    save_file(tensors, hidden, metadata={"format": "pt"})
-    hidden.rename(path)
-
-
-def _shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
-    """The shard (from 1) of every parameter, in order, none larger than `shard_bytes` unless one tensor is."""
+def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
+    """The shard (from 1) of every weight, in order; no shard is larger than `shard_bytes` unless one tensor is."""
     shards: dict[str, int] = {}
     shard, filled = 1, 0
     for name, tensor in _saved_tensors(model).items():
@@ -296,14 +308,11 @@ def _shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
 
 
 def _saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, as they are partitioned."""
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     persistent = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {**parameters, **buffers}
-
-
-def _shard_name(shard: int, count: int) -> str:
-    return f"model-{shard:05d}-of-{count:05d}.safetensors"
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""The store: every stage of a run as an immutable version in Parquet or safetensors, with a manifest."""
+"""The store: the result of every stage of a run as an immutable version in Parquet or safetensors, with a manifest."""

@@ -1,9 +1,10 @@
-"""The lines of a run: which versions each of its configs uses, noted while it runs, for whoever clears up afterwards.
+"""The branches of a run: which versions each config uses, recorded while it runs, for garbage collection (`hir gc`).
 
-    runs/<name>/branches.json      by name of the line (`branch` in the config): versions, and the retention rule
+    runs/<name>/branches.json      versions and retention rule, by name of the branch (`branch` in the config)
 
-A fork leaves versions behind that look like any others; only the run itself can tell which it still asks for. Notes
-names, before the versions are there; leaves what may go to `retaining`. Written by the run's only writer.
+A run whose config was changed leaves versions behind that look like any others; only the run itself knows which it
+still uses. It records a version before making it. `store.gc` decides what is removed. Reads and writes `branches.json`,
+under the run's lock; raises StoreError.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ BRANCHES = "branches.json"
 
 
 class Branch(BaseModel):
-    """What one config of a run uses."""
+    """The versions that one config of a run uses, and its retention rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     versions: tuple[str, ...] = ()
-    """What the last run that came to its end used, as `stage/id`, in the order in which it asked for them."""
+    """The versions that the last completed run used, as `stage/id`, in the order of use."""
     underway: tuple[str, ...] = ()
-    """What runs have asked for since that have not come to their end; it need not be there yet."""
+    """The further versions that runs have used since and that were not completed; they need not exist yet."""
     retention: RetentionConfig | None = None
+    """The retention rule of the config; None keeps everything."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether no run of the line waits to be continued."""
+        """Whether no run of the branch is under way or was interrupted."""
         return not self.underway
 
 
 def read_branches(run_dir: Path) -> dict[str, Branch]:
-    """The lines of a run by name; empty where no run has noted any.
+    """The branches of a run by name; empty if no run has recorded any.
 
     Raises:
         StoreError: the file is damaged.
@@ -51,18 +53,18 @@ def read_branches(run_dir: Path) -> dict[str, Branch]:
         return {}
     except (StoreError, ValidationError, TypeError, ValueError):
         raise StoreError(
-            f"{path} is damaged, so nothing says what the run still uses: delete it, and run the same config again, "
-            "which notes it anew"
+            f"{path} is damaged, so it is unknown which versions the run uses: delete it, and run the same config "
+            "again, which records them anew"
         ) from None
 
 
 class BranchLog:
-    """Notes what one run uses, as it asks for it.
+    """Records the versions that one run uses, while it runs.
 
     Args:
         run_dir: the run's folder; it need not exist yet.
-        name: the line's name.
-        retention: the rule of the run's config.
+        name: the name of the branch.
+        retention: the retention rule of the run's config.
     """
 
     def __init__(self, run_dir: Path, name: str, retention: RetentionConfig | None) -> None:
@@ -70,21 +72,21 @@ class BranchLog:
         self._branch: Branch | None = None
         self._used: dict[str, None] = {}
 
-    def note(self, named: Identity) -> None:
-        """Notes a version, which may be there or not.
+    def note(self, identity: Identity) -> None:
+        """Records a version as used, whether it exists already or not.
 
         Raises:
-            StoreError: the run's folder cannot be written, or its notes are damaged.
+            StoreError: the run's folder cannot be written, or `branches.json` is damaged.
         """
-        branch, name = self._read(), f"{named.stage}/{named.id}"
-        self._used[name] = None
-        is_known = name in branch.versions or name in branch.underway
-        self._write(branch.versions, branch.underway if is_known else (*branch.underway, name))
+        branch, version = self._read(), f"{identity.stage}/{identity.id}"
+        self._used[version] = None
+        is_known = version in branch.versions or version in branch.underway
+        self._write(branch.versions, branch.underway if is_known else (*branch.underway, version))
 
     def complete(self) -> None:
-        """Notes that the run came to its end; what only its earlier configs used is forgotten.
+        """Records the end of the run: the branch now consists of the versions that this run used.
 
-        A run that asked for fewer iterations than before is still on the same line: nothing of it is forgotten.
+        If all of them were on the branch before, the run only had fewer iterations, and the branch keeps its versions.
         """
         versions = self._read().versions
         self._write(versions if self._used.keys() <= set(versions) else tuple(self._used), ())
@@ -102,6 +104,6 @@ class BranchLog:
             self.run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot write to {self.run_dir}: {error.strerror}") from None
-        lines = read_branches(self.run_dir) | {self.name: branch}
-        write_json(self.run_dir / BRANCHES, {name: one.model_dump(mode="json") for name, one in lines.items()})
+        branches = read_branches(self.run_dir) | {self.name: branch}
+        write_json(self.run_dir / BRANCHES, {name: item.model_dump(mode="json") for name, item in branches.items()})
         self._branch = branch

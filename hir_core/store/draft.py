@@ -1,9 +1,11 @@
-"""Drafts: versions in the making. A commit checks, digests and renames; before it nothing is visible, after it all is.
+"""`Draft`, a version that is being written: a folder of parts, and the commit that checks it and makes it a version.
 
     <stage>/.draft-<iteration>-<hash>/      work in progress; its finished parts survive a crash
-    <stage>/.commit-<iteration>-<hash>/     the same folder while it is being committed
+    <stage>/.commit-<iteration>-<hash>/     the same folder during its commit
+    <stage>/<iteration>-<hash>/             the version, visible from one rename on
 
-Writes parts and manifests. Which drafts there are is up to the store, what a table may hold to `schemas`.
+Writes parts and manifests; raises SchemaError and StoreError. Drafts are opened by `Store.draft`; what a table may hold
+is declared in `schemas`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dataframely as dy
 import polars as pl
@@ -27,13 +29,21 @@ from hir_core.store.validation import check_columns, check_table
 from hir_core.store.version import MANIFEST, VersionRef, digests, problems_of, visible_files
 
 
+class _Outcome(NamedTuple):
+    """What a stage reports about its work, for the manifest: fields of `Manifest`."""
+
+    rows_in: int | None
+    rejected: dict[str, int]
+    metrics: dict[str, Any]
+
+
 class Draft:
-    """A version in the making: fill its folder with parts, then commit it. Made by `Store.draft`.
+    """A version that is being written: parts are written to its folder, then it is committed. Made by `Store.draft`.
 
     Attributes:
-        path: the folder to write to; it is gone after the commit.
-        identity: what decides the version.
-        ref: what it will be.
+        path: the folder to write to; the commit moves it.
+        identity: what decides the content of the version.
+        ref: the version that it will be.
     """
 
     def __init__(self, ref: VersionRef, identity: Identity) -> None:
@@ -45,11 +55,11 @@ class Draft:
         self.stage_lock = stage_dir / ".lock"
 
     def parts(self) -> list[Path]:
-        """What is finished: a table's parts (unreadable ones are deleted, to be redone), or a model's files."""
+        """The finished files: a table's parts (unreadable ones are deleted, to be redone), or a model's files."""
         return finished_parts(self.path) if self._schema else visible_files(self.path)
 
     def write(self, name: str, frame: pl.DataFrame) -> Path:
-        """Writes one part of the table; a part of that name is replaced.
+        """Writes one part of the table and returns its path; replaces an existing part of that name.
 
         Raises:
             SchemaError: a column is missing, unknown or of the wrong type.
@@ -61,7 +71,7 @@ class Draft:
         return write_part(self.path, name, frame.select(columns))
 
     def discard(self) -> None:
-        """Deletes the draft and all that is in it."""
+        """Deletes the draft with everything in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(
@@ -71,27 +81,34 @@ class Draft:
         rejected: Mapping[str, int] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> VersionRef:
-        """Makes the draft a version, and returns its reference; if the version is there already, drops the draft.
+        """Checks the draft, makes it a version, and returns its reference; if that version exists, discards the draft.
 
-        A failed commit leaves the draft as it was; a killed one leaves it to the next `Store.draft`.
+        A failed commit leaves the draft as it was; after a killed one `Store.draft` restores it.
 
         Args:
-            rows_in: rows that the stage was given, each of which must be in the table or in `rejected`.
-            rejected: rows not kept, counted by reason.
+            rows_in: number of rows that the stage was given; each must be in the table or counted in `rejected`.
+            rejected: number of rows that were not kept, by reason.
             metrics: timings, tokens, losses and the like, as JSON values; NaN becomes null.
 
         Raises:
-            SchemaError: names the part, and the column, rule or key.
-            StoreError: rows are unaccounted for, the draft holds what no version may, or it is gone.
+            SchemaError: the table breaks its schema; names the part, and the column, rule or key.
+            StoreError: rows are unaccounted for, the draft contains something that a version may not, or it is gone.
         """
-        facts = {"rows_in": rows_in, "rejected": dict(rejected or {}), "metrics": dict(metrics or {})}
+        outcome = _Outcome(rows_in, dict(rejected or {}), dict(metrics or {}))
         with exclusive(self.stage_lock, wait=True):
             if self.ref.path.exists():
                 self.discard()
                 return self.ref
-            self._seal()
+            # Renamed first, so that a rank that outlived its launch cannot change files while they are digested.
+            if not self.sealed_path.exists():  # it exists if an earlier commit was killed after this draft was opened
+                try:
+                    self.path.rename(self.sealed_path)
+                except FileNotFoundError:
+                    raise StoreError(
+                        f"the draft of {self.ref} is gone from {self.path}: open it again and redo it"
+                    ) from None
             try:
-                self._finish(facts)
+                self._finish(outcome)
                 self.sealed_path.rename(self.ref.path)
                 for folder in (self.ref.path.parent, self.ref.path.parent.parent):
                     sync(folder)
@@ -104,36 +121,25 @@ class Draft:
     def _schema(self) -> type[dy.Schema] | None:
         return SCHEMAS.get(self.ref.stage)
 
-    def _seal(self) -> None:
-        """Takes the folder's name away, so that no rank that outlived its launch can change what is being digested."""
-        if self.sealed_path.exists():  # a committer died since this draft was opened
-            return
-        try:
-            self.path.rename(self.sealed_path)
-        except FileNotFoundError:
-            raise StoreError(f"the draft of {self.ref} is gone from {self.path}: open it again and redo it") from None
-
-    def _finish(self, facts: Mapping[str, Any]) -> None:
+    def _finish(self, outcome: _Outcome) -> None:
         """Checks and syncs the sealed draft, and writes its manifest last."""
         folder = self.sealed_path
-        _remove_litter(folder)
+        for path in folder.iterdir():  # temporary files of killed writers, and the manifest of an unfinished commit
+            if path.name.startswith(".") or path.name == MANIFEST:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         files = visible_files(folder)
-        rows = self._rows(files)
+        rows: Sequence[int | None] = [None] * len(files)
+        if self._schema is not None:
+            try:
+                rows = check_table(self._schema, self.ref, files)
+            except SchemaError as error:
+                raise SchemaError(f"{error}; correct its source, delete {self.path}, and run again") from None
         for path in files:
             sync(path)
-        manifest = self._manifest(files, rows, facts)
-        write_json(folder / MANIFEST, manifest.sealed())
+        write_json(folder / MANIFEST, self._manifest(files, rows, outcome).sealed())
         sync(folder)
 
-    def _rows(self, files: Sequence[Path]) -> Sequence[int | None]:
-        if self._schema is None:
-            return [None] * len(files)
-        try:
-            return check_table(self._schema, self.ref, files)
-        except SchemaError as error:
-            raise SchemaError(f"{error}; mend its source, delete {self.path}, and run again") from None
-
-    def _manifest(self, files: Sequence[Path], rows: Sequence[int | None], facts: Mapping[str, Any]) -> Manifest:
+    def _manifest(self, files: Sequence[Path], rows: Sequence[int | None], outcome: _Outcome) -> Manifest:
         parts = tuple(
             Part(name=path.name, rows=count, bytes=path.stat().st_size, sha256=digest)
             for path, count, digest in zip(files, rows, digests(files), strict=True)
@@ -146,22 +152,15 @@ class Draft:
                 created=utc_now(after=self._last_commit()),
                 parts=parts,
                 rows=sum(count or 0 for count in rows) if self._schema else None,
-                **facts,
+                **outcome._asdict(),
             )
         except ValidationError as error:
             raise StoreError(f"{self.ref} cannot be committed: {problems_of(error)}") from None
 
     def _last_commit(self) -> str | None:
-        """When the last fork of this version was committed: the one committed last is meant by `@latest`."""
-        moments = list[str]()
+        """The time of the last commit among this version's forks; ours must be later, since `@latest` is the last."""
+        times: list[str] = []
         for path in self.ref.path.parent.glob(f"{self.ref.iteration:04d}-*/{MANIFEST}"):
-            with suppress(OSError, StoreError, ValidationError):  # a damaged fork is told where it is read
-                moments.append(Manifest.model_validate(read_json(path)).created)
-        return max(moments, default=None)
-
-
-def _remove_litter(folder: Path) -> None:
-    """Deletes what killed writers left, and the manifest of a commit that never ended."""
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name == MANIFEST:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            with suppress(OSError, StoreError, ValidationError):  # a damaged fork is reported when it is read
+                times.append(Manifest.model_validate(read_json(path)).created)
+        return max(times, default=None)

@@ -1,8 +1,8 @@
-"""Parts: the Parquet files that a table is made of, and small JSON files; each appears whole or not at all.
+"""Atomic writing and reading of files: a table's parts in Parquet, JSON files and texts.
 
-Writes under a hidden name in the same folder, syncs, and renames, so a reader never meets half a file and a killed
-writer leaves only hidden litter. Shared by the driver and the rank processes, so it stays light. Which folder is a
-draft, which a version, and what a table may hold is the store's business.
+A file is written under a hidden name in the same folder, synced, and renamed. So a reader never sees half a file, and a
+killed writer leaves only a hidden temporary file. Used by the driver and by rank processes, so it imports little.
+Raises StoreError. Which folders are drafts or versions is decided by `store.store`, what tables hold by `schemas`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ import polars as pl
 from hir_core.errors import StoreError
 
 ROW_GROUP_ROWS = 4096
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+"""Rows per Parquet row group: what a reader must load at once."""
+_PART_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
-    """Writes a frame as `part-<name>.parquet` and returns its path; a part of that name is replaced.
+    """Writes a frame as `part-<name>.parquet` and returns its path; replaces an existing part of that name.
 
-    The folder must exist: a rank that outlived its launch must not bring a committed draft back to life.
+    The folder must exist: a rank that outlived its launch must not create the folder of a committed draft anew.
 
     Raises:
         StoreError: the name cannot be a file name, or the file cannot be written (folder gone, disk full).
     """
-    if not _NAME.fullmatch(name):
+    if not _PART_NAME.fullmatch(name):
         raise StoreError(f"`{name}` cannot name a part: expected letters, digits, `.`, `_` and `-`, as in `r0-00001`")
 
     def write(path: Path) -> None:
@@ -42,7 +43,7 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> Path:
-    """Writes a frame as one Parquet file that is no part, and returns its path.
+    """Writes a frame as a Parquet file that is not part of a version, and returns its path.
 
     Raises:
         StoreError: the file cannot be written.
@@ -51,15 +52,15 @@ def write_table(path: Path, frame: pl.DataFrame) -> Path:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The folder's parts, sorted by name."""
+    """The paths of a folder's parts, sorted by name."""
     return sorted(folder.glob("part-*.parquet"))
 
 
 def finished_parts(folder: Path) -> list[Path]:
-    """The parts of a draft that need not be done again, sorted by name.
+    """The paths of a draft's readable parts, sorted by name.
 
-    A part that cannot be read (a power cut can leave one empty) is deleted, so that its writer does it once more. Only
-    for drafts: nothing may be deleted from a version.
+    An unreadable part (a power cut can leave an empty one) is deleted, so that its writer writes it again. For drafts
+    only: nothing may be deleted from a version.
     """
     finished = []
     for path in list_parts(folder):
@@ -73,25 +74,25 @@ def finished_parts(folder: Path) -> list[Path]:
 
 
 def read_parts(folder: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """All parts of a folder as one frame, rows in order of part name and then as written; deletes nothing.
+    """All parts of a folder as one frame: in order of their names, and the rows of each as written.
 
     Raises:
-        FileNotFoundError: the folder holds no part.
+        FileNotFoundError: the folder contains no part.
     """
     paths = list_parts(folder)
     if not paths:
         raise FileNotFoundError(f"no part-*.parquet in {folder}")
-    wanted = None if columns is None else list(columns)
-    # One by one: polars promises no row order for a scan of many files.
-    return pl.concat([pl.read_parquet(path, columns=wanted) for path in paths])
+    names = None if columns is None else list(columns)
+    # One by one: polars guarantees no row order for a scan of several files.
+    return pl.concat([pl.read_parquet(path, columns=names) for path in paths])
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Writes a JSON value and returns the path; NaN and infinities, for which JSON has no word, become null.
+    """Writes a JSON value and returns the path; NaN and infinities, which JSON cannot express, become null.
 
     Raises:
         StoreError: the file cannot be written.
-        TypeError: the value is not made of plain JSON types.
+        TypeError: the value does not consist of plain JSON types.
     """
     # A lone surrogate, which UTF-8 refuses, becomes its \udXXX escape: valid JSON for the same text.
     return write_text(path, json.dumps(finite(value), ensure_ascii=False, allow_nan=False, indent=2) + "\n")
@@ -112,7 +113,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: the file holds no JSON.
+        StoreError: the file is not JSON.
     """
     try:
         return json.loads(path.read_bytes())
@@ -121,7 +122,7 @@ def read_json(path: Path) -> Any:
 
 
 def sync(path: Path) -> None:
-    """Returns once a file's bytes, or a folder's names, would survive a power cut."""
+    """Flushes a file, or the names in a folder, to disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -130,13 +131,13 @@ def sync(path: Path) -> None:
 
 
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    # Not `*.parquet`: a plain glob by polars, unlike a shell's, takes hidden files too.
+    # Must not end in `.parquet`: polars' globs, unlike a shell's, match hidden files too.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         sync(temporary)
         temporary.rename(path)
-    except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is polars' ComputeError
+    except (OSError, pl.exceptions.PolarsError) as error:  # polars reports a full disk as a ComputeError
         raise StoreError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
@@ -144,7 +145,7 @@ def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def finite(value: Any) -> Any:
-    """The value as `write_json` writes it: null in the place of NaN and infinities."""
+    """The value as `write_json` writes it: None instead of NaN and infinities."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,12 +1,15 @@
-"""What of a run is kept and what may go: its lines and their retention rule, over what manifests say of descent.
+"""Garbage collection of a run (`hir gc`): a plan of what is kept and what is removed, and the removal itself.
 
-Kept is every version that a line uses (the same config again finds nothing to do), the most accurate models with what
-shows it, and whatever these are made from. Other versions, forks that were left, may go. A kept model may lose its
-weights, the bulk of a run: all it is asked for afterwards is in its manifest and in tables. It keeps them where a run
-may go on from it: in the last iterations of a line, in iteration 0, from which every other config starts, in a line
-that is not complete, and where none is more accurate.
+Kept are the versions that a branch uses (so that the same config, run again, finds its work done), the most accurate
+models with the evaluations that show it, and everything that these are made from. All other versions are removed: they
+belong to forks that no branch uses any more.
 
-Reads manifests, writes nothing; leaves removing to `removing`.
+A kept model may lose its weight files, which take most of a run's space; its config, tokenizer, manifest and
+evaluations stay. It keeps its weights if a run may continue from it: in the last iterations of a branch, in iteration 0
+(from which other configs start), in a branch that is not complete, and if it is among the most accurate.
+
+Reads manifests and `branches.json`. Deletes versions and weight files, and records released weights in a model's
+`.released.json`. Raises VersionCorrupt, StoreError and RunLocked.
 """
 
 from __future__ import annotations
@@ -22,31 +25,36 @@ from hir_core.store.branches import Branch, read_branches
 from hir_core.store.files import sync, write_json
 from hir_core.store.graph import VersionGraph
 from hir_core.store.locks import exclusive
-from hir_core.store.manifest import STAGES, VERSION_ID, evaluation_key, utc_now
+from hir_core.store.manifest import STAGES, VERSION_ID, Part, evaluation_key, utc_now
 from hir_core.store.store import Store
 from hir_core.store.version import RELEASED, VersionRef, released
 
 WEIGHTS = ".safetensors"
-"""Ending of the files that are released; config and tokenizer stay: they are small and say what the model was."""
-NO_BRANCHES = "no run has noted what it uses: run the config once more, which finds nothing to do and notes it"
-NO_RULE = "its config has no `retention`, which keeps everything"
+"""Ending of the files that are released; a model's config and tokenizer stay, because they are small and describe it.
+"""
+GONE = ".gone-"
+"""Beginning of the name of a version's folder between its removal from the run and its deletion from disk."""
+NO_BRANCHES = (
+    "no run has recorded which versions it uses: run the config again, which finds its work done and records it"
+)
+NO_RULE = "its config has no `retention`, so everything is kept"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A version that stays, and why."""
+    """A version that stays in the run, and why."""
 
     ref: VersionRef
     why: str
     weights: tuple[str, ...] = ()
-    """The files of weights that it loses."""
+    """Names of the weight files that it loses."""
     bytes: int = 0
-    """How much these hold."""
+    """Size of these files in bytes."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A version that may go, with its files' bytes."""
+    """A version that is removed, and the size of its files in bytes."""
 
     ref: VersionRef
     bytes: int
@@ -54,210 +62,214 @@ class Removed:
 
 @dataclass(frozen=True)
 class GcPlan:
-    """A run's versions, sorted into those that stay and those that go."""
+    """What garbage collection does with each version of a run."""
 
     kept: tuple[Kept, ...]
     removed: tuple[Removed, ...]
-    """Children before the versions that they are made from."""
+    """In the order of removal: every version before those that it is made from."""
     rules: str = ""
-    """By which rules; empty where there is none, so that everything is kept."""
+    """The retention rules of the branches, as text; empty if everything is kept because a rule is missing."""
     why_all: str = ""
-    """Why everything is kept, where there is no rule."""
+    """Why everything is kept; empty if there are rules."""
 
     @property
     def emptied(self) -> tuple[Kept, ...]:
         """The models that lose their weights."""
-        return tuple(one for one in self.kept if one.weights)
+        return tuple(kept for kept in self.kept if kept.weights)
 
     @property
     def is_nothing(self) -> bool:
-        """Whether nothing goes."""
+        """Whether there is nothing to remove."""
         return not self.removed and not self.emptied
 
     @property
     def bytes(self) -> int:
-        """What removing frees."""
-        return sum(one.bytes for one in self.removed) + sum(one.bytes for one in self.emptied)
+        """The space that the removal frees, in bytes."""
+        return sum(removed.bytes for removed in self.removed) + sum(kept.bytes for kept in self.emptied)
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
 
 
 def plan_gc(store: Store, rule: RetentionConfig | None = None) -> GcPlan:
-    """Sorts the versions of a run.
+    """What is kept of a run and what is removed; changes nothing.
 
     Args:
         store: the run.
-        rule: in place of those that its lines have noted.
+        rule: a retention rule for all branches, in place of their own.
 
     Raises:
-        VersionCorrupt: a manifest is damaged, so that nobody knows what its version is made from.
-        StoreError: the notes of its lines are damaged.
+        VersionCorrupt: a manifest is damaged, so it is unknown what its version is made from.
+        StoreError: `branches.json` is damaged.
     """
     graph, branches = VersionGraph(store), read_branches(store.run_dir)
     rules = {name: rule or branch.retention for name, branch in branches.items()}
-    without = [name for name, found in rules.items() if found is None]
-    if without or not branches:
-        why = f"line {', '.join(without)}: {NO_RULE}" if without else NO_BRANCHES
+    without_rule = [name for name, branch_rule in rules.items() if branch_rule is None]
+    if without_rule or not branches:
+        why = f"branch {', '.join(without_rule)}: {NO_RULE}" if without_rule else NO_BRANCHES
         return GcPlan(tuple(Kept(ref, why) for ref in graph.refs.values()), (), why_all=why)
-    return _GcPlanner(graph, branches, {name: found for name, found in rules.items() if found}).result()
+    return _Planner(graph, branches, {name: branch_rule for name, branch_rule in rules.items() if branch_rule}).plan()
 
 
 @dataclass
-class _GcPlanner:
+class _Planner:
+    """Collects reasons to keep versions and weights. Versions are named as `stage/id`; the first reason counts."""
+
     graph: VersionGraph
     branches: Mapping[str, Branch]
     rules: Mapping[str, RetentionConfig]
-    why: dict[str, str] = field(default_factory=dict)
-    """Why a version is kept, by name."""
-    whole: dict[str, str] = field(default_factory=dict)
-    """Why a model keeps its weights, by name."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why each kept version is kept."""
+    weight_reasons: dict[str, str] = field(default_factory=dict)
+    """Why each model that keeps its weights keeps them."""
 
-    def result(self) -> GcPlan:
+    def plan(self) -> GcPlan:
         for name, branch in self.branches.items():
             self._keep_branch(name, branch)
         for name, branch in self.branches.items():
-            self._keep_best(branch, self.rules[name].best)
-        for name in list(self.why):
-            self._keep_ancestors(name)
-        gone = [name for name in self.graph.refs if name not in self.why]
+            self._keep_most_accurate(branch, self.rules[name].best)
+        for version in list(self.reasons):
+            self._keep_ancestors(version)
+        refs = self.graph.refs
+        unused = self._children_first([version for version in refs if version not in self.reasons])
         return GcPlan(
-            kept=tuple(self._kept(name) for name in self.graph.refs if name in self.why),
-            removed=tuple(Removed(self.graph.refs[name], self._bytes(name)) for name in self._children_first(gone)),
+            kept=tuple(self._kept(version) for version in refs if version in self.reasons),
+            removed=tuple(Removed(refs[version], _bytes(self._present_parts(version))) for version in unused),
             rules=" · ".join(f"{name} {rule}" for name, rule in self.rules.items()),
         )
 
     def _keep_branch(self, name: str, branch: Branch) -> None:
-        used = [*branch.versions, *branch.underway]
-        there = [version for version in used if version in self.graph.refs]
-        self.why |= {version: f"line {name} uses it" for version in there if version not in self.why}
-        models = [version for version in there if version.startswith("models/")]
-        end = max((self.graph.refs[model].iteration for model in models), default=0)
-        for model in models:
-            iteration, last = self.graph.refs[model].iteration, self.rules[name].last
+        """Keeps every version that a branch uses, and the weights from which a run on it may continue."""
+        used = [version for version in (*branch.versions, *branch.underway) if version in self.graph.refs]
+        for version in used:
+            self.reasons.setdefault(version, f"branch {name} uses it")
+        iterations = {version: self.graph.refs[version].iteration for version in used if version.startswith("models/")}
+        end, last = max(iterations.values(), default=0), self.rules[name].last
+        for model, iteration in iterations.items():
             if not branch.is_complete:
-                self._keep_weights(model, f"line {name} is not complete")
+                self.weight_reasons.setdefault(model, f"branch {name} is not complete")
             elif iteration > end - last:
-                self._keep_weights(model, f"one of the last {last} of line {name}" if last > 1 else f"line {name} ends")
+                why = f"one of the last {last} models of branch {name}" if last > 1 else f"last model of branch {name}"
+                self.weight_reasons.setdefault(model, why)
             elif iteration == 0:
-                self._keep_weights(model, "other configs start from it")
+                self.weight_reasons.setdefault(model, "other configs start from it")
 
-    def _keep_weights(self, model: str, why: str) -> None:
-        self.whole.setdefault(model, why)
+    def _keep_most_accurate(self, branch: Branch, count: int) -> None:
+        """Keeps the `count` most accurate models of the run and their evaluations, whatever branch they are on.
 
-    def _keep_best(self, branch: Branch, count: int) -> None:
-        """Keeps the most accurate models among those that were tested as the line's last one was."""
-        ranked = sorted(
-            _scores(self.graph, branch), key=lambda one: (-one[0], -self.graph.refs[one[1]].iteration, one[1])
-        )
-        for place, (accuracy, model, evaluation) in enumerate(ranked[:count], start=1):
-            why = f"accuracy {accuracy:.3f}, number {place} of {len(ranked)}"
-            self._keep_weights(model, why)
+        Accuracies are comparable only between evaluations of one kind: that of the branch's last evaluation counts.
+        """
+        manifests = self.graph.manifests
+        own = [manifests[name] for name in branch.versions if name.startswith("evaluations/") and name in manifests]
+        if not own:
+            return
+        key = evaluation_key(max(own, key=lambda manifest: manifest.iteration))
+        tested: list[tuple[float, int, str, str]] = []
+        for evaluation, manifest in manifests.items():
+            accuracy = manifest.metrics.get("overall", {}).get("accuracy")
+            if manifest.stage == "evaluations" and accuracy is not None and evaluation_key(manifest) == key:
+                models = [name for name in manifest.parents_of("models") if name in self.graph.refs]
+                tested += [(accuracy, self.graph.refs[model].iteration, model, evaluation) for model in models]
+        tested.sort(key=lambda row: (-row[0], -row[1], row[2]))  # of equal accuracies the later iteration first
+        for place, (accuracy, _, model, evaluation) in enumerate(tested[:count], start=1):
+            why = f"accuracy {accuracy:.3f}, number {place} of {len(tested)}"
+            self.weight_reasons.setdefault(model, why)
             for version in (model, evaluation):
-                self.why.setdefault(version, why)
+                self.reasons.setdefault(version, why)
 
-    def _keep_ancestors(self, name: str) -> None:
-        waiting = [name]
+    def _keep_ancestors(self, version: str) -> None:
+        """Keeps everything that a version is made from."""
+        waiting = [version]
         while waiting:
             child = waiting.pop()
             for parent in self.graph.manifests[child].parents:
-                if parent in self.graph.refs and parent not in self.why:
-                    self.why[parent] = f"{child} is made from it"
+                if parent in self.graph.refs and parent not in self.reasons:
+                    self.reasons[parent] = f"{child} is made from it"
                     waiting.append(parent)
 
-    def _kept(self, name: str) -> Kept:
-        ref, manifest = self.graph.refs[name], self.graph.manifests[name]
-        if ref.stage != "models" or name in self.whole:
-            return Kept(ref, self.whole.get(name, self.why[name]))
-        gone = self.graph.store.released(ref)
-        parts = [part for part in manifest.parts if part.name.endswith(WEIGHTS) and part.name not in gone]
-        return Kept(ref, self.why[name], tuple(part.name for part in parts), sum(part.bytes for part in parts))
+    def _kept(self, version: str) -> Kept:
+        ref, why = self.graph.refs[version], self.reasons[version]
+        if ref.stage != "models" or version in self.weight_reasons:
+            return Kept(ref, self.weight_reasons.get(version, why))
+        weights = [part for part in self._present_parts(version) if part.name.endswith(WEIGHTS)]
+        return Kept(ref, why, tuple(part.name for part in weights), _bytes(weights))
 
-    def _bytes(self, name: str) -> int:
-        gone = self.graph.store.released(self.graph.refs[name])
-        return sum(part.bytes for part in self.graph.manifests[name].parts if part.name not in gone)
+    def _present_parts(self, version: str) -> list[Part]:
+        """The files of a version that an earlier garbage collection has not released."""
+        gone = self.graph.store.released(self.graph.refs[version])
+        return [part for part in self.graph.manifests[version].parts if part.name not in gone]
 
-    def _children_first(self, names: Sequence[str]) -> Iterator[str]:
-        """The names in an order in which none comes after a version that it is made from."""
-        left = dict.fromkeys(names)
+    def _children_first(self, versions: Sequence[str]) -> Iterator[str]:
+        """The versions in an order in which each comes before those that it is made from."""
+        left = dict.fromkeys(versions)
         while left:
-            needed = {parent for name in left for parent in self.graph.manifests[name].parents}
-            free = [name for name in left if name not in needed]
-            yield from free
-            left = {name: None for name in left if name in needed}
+            needed = {parent for version in left for parent in self.graph.manifests[version].parents}
+            yield from (version for version in left if version not in needed)
+            left = {version: None for version in left if version in needed}
 
 
-def _scores(graph: VersionGraph, branch: Branch) -> Iterator[tuple[float, str, str]]:
-    """Accuracy, model and evaluation of every model in the run that was asked what the line's last one was asked."""
-    tested = [
-        graph.manifests[name] for name in branch.versions if name.startswith("evaluations/") and name in graph.refs
-    ]
-    if not tested:
-        return
-    test = evaluation_key(max(tested, key=lambda one: one.iteration))
-    for name, manifest in graph.manifests.items():
-        accuracy = manifest.metrics.get("overall", {}).get("accuracy")
-        if manifest.stage == "evaluations" and accuracy is not None and evaluation_key(manifest) == test:
-            yield from ((accuracy, model, name) for model in manifest.parents_of("models") if model in graph.refs)
+def _bytes(parts: Sequence[Part]) -> int:
+    return sum(part.bytes for part in parts)
 
 
-GONE = ".gone-"
+# --- the removal -----------------------------------------------------------------------------------------------------
 
 
-def remove(store: Store, found: GcPlan) -> None:
-    """Removes the versions and weights that were sorted out; call it below `store.lock()`, under which they were.
+def remove(store: Store, plan: GcPlan) -> None:
+    """Removes what a plan says; call it while holding `store.lock()`, under which the plan must have been made.
+
+    Versions are first renamed and weights first recorded as released, both synced to disk; only then are files deleted.
+    A removal killed in between leaves a whole run, and `sweep` deletes the rest.
 
     Raises:
-        RunLocked: somebody reads the run now; nothing was removed.
-        StoreError: something cannot be written.
+        RunLocked: another process is reading the run; nothing was removed.
+        StoreError: a folder cannot be renamed, or a file cannot be written.
     """
     sweep(store.run_dir)
-    if found.is_nothing:
+    if plan.is_nothing:
         return
     with store.exclusive_access():
-        for removed in found.removed:
+        for removed in plan.removed:
             _hide(removed.ref)
-        for kept in found.emptied:
-            _note(kept, f"retention of {found.rules}, {utc_now()}")
+        for kept in plan.emptied:
+            why = f"retention of {plan.rules}, {utc_now()}"
+            write_json(kept.ref.path / RELEASED, released(kept.ref.path) | dict.fromkeys(kept.weights, why))
+            sync(kept.ref.path)
     sweep(store.run_dir)
+
+
+def _hide(ref: VersionRef) -> None:
+    """Renames a version's folder, so that it is no version any more."""
+    stage_dir = ref.path.parent
+    with exclusive(stage_dir / ".lock", wait=True):  # so that no other process commits this version meanwhile
+        try:
+            ref.path.rename(stage_dir / f"{GONE}{ref.id}")
+        except OSError as error:
+            raise StoreError(f"cannot remove {ref.path}: {error.strerror}; the rest of the run is intact") from None
+        sync(stage_dir)  # on disk before one of its parents is removed
 
 
 def leftovers(run_dir: Path) -> list[Path]:
-    """What a removal that was killed has hidden or noted, and not deleted."""
-    return [*_hidden(run_dir), *_released_but_there(run_dir)]
+    """What a killed removal has not deleted yet: renamed folders of versions, and weight files recorded as released.
+
+    Raises:
+        StoreError: a `.released.json` is damaged.
+    """
+    folders = [path for stage in STAGES for path in sorted((run_dir / stage).glob(f"{GONE}*")) if path.is_dir()]
+    weights: list[Path] = []
+    for record in sorted((run_dir / "models").glob(f"*/{RELEASED}")):
+        if VERSION_ID.fullmatch(record.parent.name):
+            names = [name for name in released(record.parent) if name.endswith(WEIGHTS) and "/" not in name]
+            weights += [path for name in names if (path := record.parent / name).is_file()]
+    return [*folders, *weights]
 
 
 def sweep(run_dir: Path) -> list[Path]:
-    """Deletes the leftovers of a run, and returns them; call it below the run's lock."""
-    found = leftovers(run_dir)
-    for path in found:
+    """Deletes the leftovers of a run and returns them; call it while holding the run's lock."""
+    paths = leftovers(run_dir)
+    for path in paths:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    return found
-
-
-def _hide(ref: VersionRef) -> None:
-    stage = ref.path.parent
-    with exclusive(stage / ".lock", wait=True):  # no commit of this version meanwhile
-        try:
-            ref.path.rename(stage / f"{GONE}{ref.id}")
-        except OSError as error:
-            raise StoreError(f"cannot remove {ref.path}: {error.strerror}; what is left of the run is whole") from None
-        sync(stage)  # on disk before a parent goes
-
-
-def _note(kept: Kept, why: str) -> None:
-    folder = kept.ref.path
-    write_json(folder / RELEASED, released(folder) | dict.fromkeys(kept.weights, why))
-    sync(folder)
-
-
-def _hidden(run_dir: Path) -> Iterator[Path]:
-    for stage in STAGES:
-        yield from sorted(path for path in (run_dir / stage).glob(f"{GONE}*") if path.is_dir())
-
-
-def _released_but_there(run_dir: Path) -> Iterator[Path]:
-    for note in sorted((run_dir / "models").glob(f"*/{RELEASED}")):
-        if VERSION_ID.fullmatch(note.parent.name):
-            names = [name for name in released(note.parent) if name.endswith(WEIGHTS) and "/" not in name]
-            yield from (path for name in names if (path := note.parent / name).is_file())
+    return paths

@@ -1,6 +1,7 @@
-"""Locks: one writer at a time, who signs the lock's file; any number of readers, who keep away whoever removes.
+"""File locks of a run: a lock file for its one writer, and a shared lock on its folder for readers.
 
-The kernel frees a lock when its holder ends. Writes the lock files only; what they protect is up to the store.
+Any number of processes may read at the same time as the writer. Readers only exclude the removal of versions. The
+kernel frees a lock when the process that holds it ends. Writes lock files; raises RunLocked and StoreError.
 """
 
 from __future__ import annotations
@@ -21,42 +22,59 @@ from hir_core.errors import RunLocked, StoreError
 from hir_core.store.manifest import utc_now
 
 _HELD: set[io.FileIO] = set()
+"""The open files of the locks that this process holds."""
 
 
-def _let_go_in_child() -> None:
-    # A forked child shares the parent's lock and would keep it after the parent's death. (exec closes it by itself.)
+def _close_in_forked_child() -> None:
+    # A forked child shares its parent's locks and would keep them after the parent's death. (exec closes them itself.)
     for handle in _HELD:
         handle.close()
     _HELD.clear()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_close_in_forked_child)
 
 
 @contextmanager
 def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
-    """Holds a lock file, whose content says by whom; creates its folder."""
+    """Holds an exclusive lock on a file, in which this process signs; creates the file and its folder.
+
+    Args:
+        path: the lock file.
+        wait: until another process frees the lock, instead of refusing.
+
+    Raises:
+        RunLocked: another process holds it; says which.
+        StoreError: the file cannot be written, or its file system has no locks.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = io.FileIO(path, "a+")
     except OSError as error:
         raise StoreError(f"cannot write to {path.parent}: {error.strerror}") from None
     with handle:
-        _take(handle, path, wait)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise RunLocked(
+                f"{path.parent} is being written by another process ({_holder(handle)}): wait for it or stop it"
+            ) from None
+        except OSError as error:
+            raise StoreError(f"cannot lock {path}: {error.strerror}; put the run on a file system with locks") from None
         _HELD.add(handle)
         try:
             _sign(handle, path)
             yield
         finally:
             _HELD.discard(handle)
-            if not handle.closed:  # closed: this is a forked child on its way out, and the lock its parent's
+            if not handle.closed:  # it is closed in a forked child that exits; the lock is its parent's
                 handle.truncate(0)
 
 
 class Reader:
-    """Somebody who reads a folder's files: from `begin` on until it is dropped, nobody else has the folder `exclusive`.
+    """A shared lock on a folder, held from `begin` until the object is deleted: it keeps others from `exclusive`.
 
-    Readers share the folder, sign nothing and write nothing, and wait for nothing but the moment of a removal.
+    Readers write nothing and never wait for each other or for the writer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +82,7 @@ class Reader:
         self._handle: int | None = None
 
     def begin(self) -> None:
-        """Takes the folder, where there is one and its file system has locks; once is enough."""
+        """Takes the shared lock, unless it is held, the folder does not exist or its file system has no locks."""
         if self._handle is not None:
             return
         try:
@@ -76,10 +94,10 @@ class Reader:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keeps all other readers out for the moment that it takes to remove something.
+        """Holds the lock exclusively, so that something can be removed; afterwards shares it again.
 
         Raises:
-            RunLocked: another one reads now.
+            RunLocked: another reader holds it.
             StoreError: the folder cannot be locked.
         """
         self.begin()
@@ -99,12 +117,12 @@ class Reader:
 
     def _share(self) -> None:
         assert self._handle is not None
-        with contextlib.suppress(OSError):  # without locks a reader has to do without
+        with contextlib.suppress(OSError):  # on a file system without locks readers are not protected
             fcntl.flock(self._handle, fcntl.LOCK_SH)
 
 
 def signature(path: Path) -> str | None:
-    """Who signed a lock file, as a person reads it; None where nobody did or there is no such file."""
+    """The process that signed a lock file, as text for messages; None without a signature or a file."""
     try:
         with io.FileIO(path) as handle:
             return _holder(handle) if handle.read(1) else None
@@ -113,24 +131,13 @@ def signature(path: Path) -> str | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock file now; takes it for a moment, so ask only of one that is signed."""
+    """Whether a process holds a lock file now. Takes the lock for a moment itself, so call it for signed files only."""
     with io.FileIO(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
-
-
-def _take(handle: io.FileIO, path: Path, wait: bool) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise RunLocked(
-            f"{path.parent} is being written by another process ({_holder(handle)}): wait for it or stop it"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror}; put the run on a file system with locks") from None
 
 
 def _sign(handle: io.FileIO, path: Path) -> None:
@@ -147,5 +154,5 @@ def _holder(handle: io.FileIO) -> str:
     try:
         holder = json.loads(handle.read())
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # caught between its lock and its signature
+    except (ValueError, KeyError, TypeError):  # it has taken the lock and not signed yet
         return "which has not signed yet"

@@ -1,7 +1,8 @@
-"""Manifests: what decides a version (`Identity`) and what is known about it once it is committed (`Manifest`).
+"""`Identity`, which decides a version's id, and `Manifest`, the record of a committed version.
 
-An identity holds the stage, iteration, table schema, result-changing config and parent versions, and nothing about
-where or when the work was done; so an id is known before the work starts. Reads and writes no files; the store does.
+An identity consists of the stage, the iteration, the table schema, the settings that decide the result and the parent
+versions. It says nothing about where or when the work is done, so an id is known before the work starts. Reads and
+writes no files; `store.draft` writes manifests and `store.store` reads them.
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from hir_core.store.files import finite
 
 INSTRUCTIONS_KEPT = 20
+"""Number of different values that a manifest counts one by one."""
 OTHER = "other"
+"""Name under which a manifest counts all further values."""
 
 
 def value_counts(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
-    """How often each value stands there, the most frequent first; those beyond `kept` count together as `other`."""
-    named = (
+    """The number of occurrences of each value, the most frequent first; those beyond `kept` together as `other`."""
+    counts = (
         values.cast(pl.String)
         .drop_nulls()
         .value_counts(name="count")
         .sort("count", values.name, descending=[True, False])
     )
-    rest = sum(named["count"][kept:])
-    return dict(named.head(kept).iter_rows()) | ({OTHER: rest} if rest else {})
+    rest = sum(counts["count"][kept:])
+    return dict(counts.head(kept).iter_rows()) | ({OTHER: rest} if rest else {})
 
 
 STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
+"""The stages of the loop, in its order; each has a folder of this name in a run."""
 VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
+"""The form of a version's id: iteration and hash."""
 _PARENT = re.compile(rf"({'|'.join(STAGES)})/{VERSION_ID.pattern}")
 
 
@@ -46,14 +51,18 @@ class _Frozen(BaseModel):
 
 
 class Identity(_Frozen):
-    """What decides the content of a version: equal identities, equal id, on every machine."""
+    """What decides the content of a version. Equal identities have equal ids, on every machine."""
 
     stage: str
+    """One of `STAGES`."""
     iteration: int = Field(ge=0)
+    """The iteration of the outer loop; 0 is what comes before the first one."""
     config: dict[str, Any]
+    """The settings that decide the result, as plain JSON values."""
     parents: tuple[str, ...]
-    """Parent versions as `stage/id`, in the order in which the stage takes them."""
+    """The versions that it is made from, as `stage/id`, in the order in which the stage takes them."""
     table_schema: str
+    """Names and types of the table's columns; empty for models."""
 
     @field_validator("stage")
     @classmethod
@@ -65,7 +74,7 @@ class Identity(_Frozen):
     @field_validator("config")
     @classmethod
     def _config_is_plain(cls, config: dict[str, Any]) -> dict[str, Any]:
-        # Through JSON once, so that the id of a manifest read back is the id it was written with.
+        # Through JSON, so that a manifest that is read back has the id with which it was written.
         plain: dict[str, Any] = json.loads(canonical_json(config))
         return plain
 
@@ -83,7 +92,7 @@ class Identity(_Frozen):
 
     @property
     def id(self) -> str:
-        """The version's name: the iteration, and 8 hexadecimal digits of a digest of everything above."""
+        """The id of the version: the iteration, and 8 hexadecimal digits of a digest of all fields."""
         digest = hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
         return f"{self.iteration:04d}-{digest[:8]}"
 
@@ -93,13 +102,15 @@ class Part(_Frozen):
 
     name: str
     rows: int | None
-    """Null where the file is not a table's."""
+    """Number of rows; None for a model's files."""
     bytes: int
+    """Size of the file in bytes."""
     sha256: str
+    """Digest of the file, in hexadecimal."""
 
 
 class Manifest(_Frozen):
-    """All that is known about a committed version, as its `manifest.json` says it."""
+    """The record of a committed version: the content of its `manifest.json`."""
 
     stage: str
     id: str
@@ -107,21 +118,23 @@ class Manifest(_Frozen):
     parents: tuple[str, ...]
     config: dict[str, Any]
     table_schema: str
-    """Columns and types that every table of the stage has; empty for models."""
+    """Names and types of the columns that every table of the stage has; empty for models."""
     code_version: str
+    """Version of hir that wrote it."""
     created: str
-    """When it was committed: UTC, ISO 8601."""
+    """Time of the commit: UTC, ISO 8601."""
     parts: tuple[Part, ...]
+    """The files of the version."""
     rows: int | None
-    """Rows of all parts together; null for models."""
+    """Number of rows in all parts; null for models."""
     rows_in: int | None = None
-    """Rows that the stage was given; null where it has no such count."""
+    """Number of rows that the stage was given; null if it has no such count."""
     rejected: dict[str, int] = Field(default_factory=dict)
-    """Rows that were given but not kept, counted by reason."""
+    """Number of rows that were given and not kept, by reason."""
     metrics: dict[str, Any] = Field(default_factory=dict)
-    """Timings, tokens, device, losses: whatever the stage measured."""
+    """What the stage measured: timings, tokens, device, losses and the like."""
     sha256: str | None = None
-    """Digest of all the above, by which a manifest that was changed is found; null in those of early releases."""
+    """Digest of all other fields, by which a change of the manifest is detected; null in manifests without one."""
 
     def parents_of(self, stage: str) -> list[str]:
         """The parents that are versions of this stage, as `stage/id`."""
@@ -129,7 +142,7 @@ class Manifest(_Frozen):
 
     @property
     def identity(self) -> Identity:
-        """What decided this version."""
+        """The identity that decided this version's id."""
         return Identity(
             stage=self.stage,
             iteration=self.iteration,
@@ -144,16 +157,16 @@ class Manifest(_Frozen):
             raise ValueError(f"it is named {self.id}, but its config and parents make {self.identity.id}")
         return self
 
-    # Before the fields are looked at: what stands in the file is digested, not what this release makes of it.
+    # Before the fields are validated: the digest is of the file's content, not of what pydantic makes of it.
     @model_validator(mode="before")
     @classmethod
-    def _is_what_was_written(cls, raw: Any) -> Any:
+    def _digest_is_that_of_the_content(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and raw.get("sha256") is not None and raw["sha256"] != _content_digest(raw):
             raise ValueError("it was changed after the commit: its sha256 is that of another content")
         return raw
 
     def sealed(self) -> dict[str, Any]:
-        """The content of the manifest's file, as plain JSON values with their digest."""
+        """The content of `manifest.json`: the fields as plain JSON values, with their digest."""
         plain = self.model_dump(exclude={"sha256"})
         return {**plain, "sha256": _content_digest(plain)}
 
@@ -173,16 +186,16 @@ class Manifest(_Frozen):
 
 
 def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Iterable[str]) -> Identity:
-    """The identity of a version of this stage, its table schema filled in from `SCHEMAS`.
+    """The identity of a version of a stage, with the table schema of that stage.
 
     Args:
         stage: one of `STAGES`.
-        iteration: which round of the loop it belongs to.
-        config: the settings that decide its result (`fingerprint()` of the parts concerned), as plain JSON values.
-        parents: the versions it is made from, each as `stage/id`; a `VersionRef` written with `str()` is one.
+        iteration: the iteration of the outer loop that it belongs to.
+        config: the settings that decide its result (`fingerprint()` of the sections concerned), as plain JSON values.
+        parents: the versions that it is made from, as `stage/id` or `VersionRef`.
 
     Raises:
-        pydantic.ValidationError: the stage, iteration or a parent is not one.
+        pydantic.ValidationError: the stage, the iteration or a parent is malformed.
     """
     return Identity(
         stage=stage,
@@ -194,7 +207,7 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
 
 
 def table_schema(stage: str) -> str:
-    """Names and types of the columns that every table of a stage has, in one line; empty for models."""
+    """Names and types of the columns that every table of a stage has, as one line of text; empty for models."""
     from hir_core.schemas import SCHEMAS, optional_columns
 
     if stage not in SCHEMAS:
@@ -205,7 +218,7 @@ def table_schema(stage: str) -> str:
 
 
 def code_version() -> str:
-    """The installed version of hir, or `unknown` when it runs from a checkout."""
+    """The installed version of hir, or `unknown` if it is not installed."""
     try:
         return importlib.metadata.version("hir")
     except importlib.metadata.PackageNotFoundError:
@@ -213,7 +226,7 @@ def code_version() -> str:
 
 
 def utc_now(after: str | None = None) -> str:
-    """This moment, as manifests write it; where a clock was set back to before `after`, the moment next to that one."""
+    """The current time, as in manifests; if the clock was set back to before `after`, one microsecond after that."""
     now = datetime.now(UTC)
     if after is not None:
         now = max(now, datetime.fromisoformat(after) + timedelta(microseconds=1))
@@ -221,29 +234,29 @@ def utc_now(after: str | None = None) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value, whatever the order of its keys.
+    """The canonical JSON text of a value, which does not depend on the order of its keys.
 
     Raises:
-        TypeError: the value is not made of plain JSON types.
-        ValueError: it holds NaN or an infinity.
+        TypeError: the value does not consist of plain JSON types.
+        ValueError: it contains NaN or an infinity.
     """
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
 
 
 def evaluation_key(evaluation: Manifest) -> str:
-    """What an evaluation asks and how it scores; accuracies are comparable where this is the same."""
+    """A text that is equal for evaluations whose accuracies are comparable: same settings, same prompts."""
     return canonical_json([evaluation.config, evaluation.parents_of("prompts")])
 
 
 def _content_digest(manifest: Mapping[str, Any]) -> str:
     content = {name: value for name, value in manifest.items() if name != "sha256"}
-    # Through JSON once: a number as a key is a text when it is read back, and sorts as one.
+    # Through JSON, as it is read back: a number as a key becomes a text there, and sorts as one.
     return hashlib.sha256(canonical_json(json.loads(json.dumps(finite(content)))).encode()).hexdigest()
 
 
 def type_name(dtype: pl.DataType | DataTypeClass) -> str:
-    """A column's type as manifests write it."""
-    # Spelled out here because polars may print a type otherwise in its next release, and ids must not change with it.
+    """The name of a column's type in manifests."""
+    # Spelled out here, because another version of polars may print types differently, and ids must not change with it.
     if isinstance(dtype, pl.List):
         return f"list[{type_name(dtype.inner)}]"
     if isinstance(dtype, pl.Struct):

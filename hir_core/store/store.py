@@ -1,13 +1,13 @@
-"""The store: a run directory of immutable versions, the drafts that become versions, and the lock of its one writer.
+"""`Store`, the folder of a run: immutable versions, drafts that become versions, and the lock of the one writer.
 
-    runs/<name>/.lock                                   who writes
+    runs/<name>/.lock                                   held and signed by the process that writes to the run
     runs/<name>/<stage>/<iteration>-<hash>/             a version: part-*.parquet (models: their files), manifest.json
     runs/<name>/<stage>/.draft-<iteration>-<hash>/      work in progress; its finished parts survive a crash
-    runs/<name>/<stage>/.commit-<iteration>-<hash>/     the same folder while it is being committed
+    runs/<name>/<stage>/.commit-<iteration>-<hash>/     the same folder during its commit
 
-A version appears by one rename, checked and with its manifest written, or it does not appear; there is no other way
-in. Readers wait for no writer; that they are there keeps `removing` away. What the tables hold is up to `schemas`, what
-is done to make them to `stages`.
+A version becomes visible by one rename, after it was checked and its manifest was written, and in no other way. Readers
+never wait for the writer; while they read, `store.gc` removes nothing. Raises StoreError, VersionNotFound,
+VersionCorrupt and RunLocked. Commits are in `store.draft`; the schemas of tables are in `schemas`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _REFERENCE = re.compile(rf"(?P<stage>\w+)(@(?P<iteration>\d{{1,9}}|latest)|/(?P<
 
 
 class Store:
-    """One run's versions.
+    """The versions of one run.
 
     Args:
         run_dir: the run's folder; it need not exist yet.
@@ -61,62 +61,64 @@ class Store:
 
     @contextmanager
     def lock(self, *, wait: bool = False) -> Iterator[None]:
-        """Makes this process the run's only writer, and creates the run's folder.
+        """Makes this process the only writer of the run; creates the run's folder if it does not exist.
 
-        The kernel frees the lock when the process ends, however it ends; no child keeps it.
+        The kernel frees the lock when the process ends, however it ends. Child processes do not keep it.
 
         Args:
-            wait: until a process that holds it has ended, instead of refusing.
+            wait: until another process frees the lock, instead of refusing.
 
         Raises:
             RunLocked: another process holds it; says which.
-            StoreError: the folder cannot be written, its file system has no locks, or what launches left is a link.
+            StoreError: the folder cannot be written, its file system has no locks, or a folder of launches is a link.
         """
         with exclusive(self.run_dir / ".lock", wait=wait):
             launches = self.run_dir / "launches"
-            for path in (launches, *launches.glob("*")):  # jobs are written, and their models deleted, in there
+            for path in (launches, *launches.glob("*")):  # job files are written, and models deleted, in there
                 _refuse_link(path)
             yield
 
     @contextmanager
     def exclusive_access(self) -> Iterator[None]:
-        """Keeps readers out for the moment that it takes to remove something; who has this very store may go on.
+        """Keeps all readers out except those that use this store object, so that versions can be removed.
 
         Raises:
-            RunLocked: somebody else reads a version of the run now.
+            RunLocked: another reader has opened a version of the run.
             StoreError: the run's folder cannot be locked.
         """
         with self._reader.exclusive():
             yield
 
     def draft(self, identity: Identity) -> Draft:
-        """The draft of a version: an earlier one with its finished parts, or an empty one.
+        """Opens the draft of a version: an earlier one with its finished parts, or a new one.
 
         Raises:
-            StoreError: the run's folder cannot be written, or holds a link where a folder should be.
+            StoreError: the run's folder cannot be written, or contains a symbolic link instead of a folder.
         """
         draft = self._draft(identity)
         for path in (draft.ref.path, draft.path, draft.sealed_path):
             self._refuse_links(path)
         with exclusive(draft.stage_lock, wait=True):
-            if draft.sealed_path.exists():  # a commit died; whatever appeared at the old name since is a stray's
+            if (
+                draft.sealed_path.exists()
+            ):  # a commit was killed; a folder at the old name is from a rank that outlived it
                 shutil.rmtree(draft.path, ignore_errors=True)
                 draft.sealed_path.rename(draft.path)
             draft.path.mkdir(exist_ok=True)
         return draft
 
     def draft_path(self, identity: Identity) -> Path:
-        """Where the draft of a version is, or would be; opens none."""
+        """The folder of a version's draft, whether it exists or not."""
         return self._draft(identity).path
 
-    # --- finding ---
+    # --- looking up ---
 
     def find(self, identity: Identity) -> VersionRef | None:
-        """The committed version of this identity, or None: the answer to "already done?".
+        """The committed version of this identity, or None: whether its work is already done.
 
         Raises:
-            VersionCorrupt: it is there, but its manifest is missing or damaged.
-            StoreError: another identity has, by chance, the same id; or a link is in the way.
+            VersionCorrupt: it exists, but its manifest is missing or damaged.
+            StoreError: another identity has by chance the same id, or a folder is a symbolic link.
         """
         ref = self._ref(identity.stage, identity.id)
         self._refuse_links(ref.path)
@@ -133,19 +135,19 @@ class Store:
         """All committed versions, or those of one stage, in the order of the loop; reads folder names only.
 
         Raises:
-            StoreError: a stage's folder is a link.
+            StoreError: the folder of a stage is a symbolic link.
         """
         return [ref for name in STAGES if stage in (None, name) for ref in self._versions_of(name)]
 
     def resolve(self, text: str) -> VersionRef:
-        """The version that a person means by `samples@3`, `samples@latest` or `samples/0003-3fa1c2d4`.
+        """The version of a reference: `samples@3`, `samples@latest` or `samples/0003-3fa1c2d4`.
 
-        `@latest` is the last iteration, and of its forks (same iteration, other config) the one committed last. `@3`
-        with forks is refused: which experiment is meant is not ours to guess.
+        `@latest` is the last iteration, and of its forks (same iteration, other config) the one committed last. `@3` is
+        refused if it has forks, because it does not say which of them is meant.
 
         Raises:
-            VersionNotFound: no such version, or several; lists what there is.
-            StoreError: the version is, or lies behind, a link.
+            VersionNotFound: there is no such version, or several; lists the existing ones.
+            StoreError: the folder of the version or its stage is a symbolic link.
         """
         match = _REFERENCE.fullmatch(text)
         if match is None or match["stage"] not in STAGES:
@@ -162,11 +164,11 @@ class Store:
     # --- reading ---
 
     def manifest(self, ref: VersionRef) -> Manifest:
-        """What is known about a version.
+        """The manifest of a version.
 
         Raises:
             VersionNotFound: there is no such version.
-            VersionCorrupt: its manifest is missing, unreadable, or another version's.
+            VersionCorrupt: its manifest is missing, unreadable, or that of another version.
         """
         path = self._folder(ref) / MANIFEST
         try:
@@ -190,40 +192,40 @@ class Store:
         return [self.manifest(self.resolve(name)) for name in self.manifest(ref).parents_of(stage)]
 
     def released(self, ref: VersionRef) -> dict[str, str]:
-        """Why each file of a version that `hir gc` has released is no longer there, by name; empty but for old models.
+        """The files of a version that `hir gc` has released, by name, with the reason; empty for most versions.
 
         Raises:
             VersionNotFound: there is no such version.
-            StoreError: the note that says so is damaged.
+            StoreError: `.released.json` is damaged.
         """
         return released(self._folder(ref))
 
     def verify(self, ref: VersionRef) -> None:
-        """Returns if a version's files are exactly those of its manifest, byte for byte, but for weights released.
+        """Checks that a version's files are those of its manifest, byte for byte; released weights may be missing.
 
-        A digest is computed once per process and file, and again only when the file changes.
+        A file's digest is computed once per process, and again only if the file changes.
 
         Raises:
             VersionNotFound: there is no such version.
-            VersionCorrupt: names every file that is missing, too many or different, and how.
+            VersionCorrupt: names every file that is missing, does not belong to it, or differs.
         """
         self._verified(ref)
 
     def table(self, ref: VersionRef) -> pl.LazyFrame:
-        """A version's table, verified; polars promises no row order, so sort where order matters.
+        """The table of a version, verified. polars guarantees no row order: sort it if the order matters.
 
         Raises:
-            VersionNotFound: there is no such version, or it is a model, which holds no table.
-            VersionCorrupt: its files are not what its manifest says.
+            VersionNotFound: there is no such version, or it is a model, which has no table.
+            VersionCorrupt: its files differ from its manifest.
         """
         return pl.scan_parquet(self.parts(ref))
 
     def parts(self, ref: VersionRef) -> list[Path]:
-        """The files of a version's table, verified, by name: this order, and that within each, is the table's.
+        """The files of a version's table, verified. In this order, by name, they contain the rows in the table's order.
 
         Raises:
-            VersionNotFound: there is no such version, or it is a model, which holds no table.
-            VersionCorrupt: its files are not what its manifest says.
+            VersionNotFound: there is no such version, or it is a model, which has no table.
+            VersionCorrupt: its files differ from its manifest.
         """
         if ref.stage == "models":
             raise VersionNotFound(f"{ref} holds no table: a model is opened by its folder")
@@ -231,11 +233,11 @@ class Store:
         return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
     def folder(self, ref: VersionRef) -> Path:
-        """A version's folder, verified and whole: what `transformers` loads a model from.
+        """The folder of a version, verified and complete, from which `transformers` can load a model.
 
         Raises:
             VersionNotFound: there is no such version.
-            VersionCorrupt: its files are not what its manifest says.
+            VersionCorrupt: its files differ from its manifest.
             StoreError: it is a model whose weights were released.
         """
         self._verified(ref)
@@ -243,7 +245,7 @@ class Store:
         if gone := self.released(ref):
             raise StoreError(
                 f"{ref} is needed for its weights, which `hir gc` has released ({next(iter(gone.values()))}); to "
-                f"remake them delete {folder} and run the config again that made it, or start from one that has them"
+                f"make them again, delete {folder} and run its config, or start from a model that has its weights"
             )
         return folder
 
@@ -251,17 +253,18 @@ class Store:
         self._reader.begin()
         manifest, folder = self.manifest(ref), self._folder(ref)
         expected = {part.name: part for part in manifest.parts}
-        found = {path.name: path for path in visible_files(folder)}
-        problems = [f"{name} is missing" for name in sorted(expected.keys() - found.keys() - self.released(ref).keys())]
-        problems += [f"{name} does not belong to it" for name in sorted(found.keys() - expected.keys())]
-        common = sorted(expected.keys() & found.keys())
-        for name, digest in zip(common, digests([found[name] for name in common]), strict=True):
-            problems += difference(expected[name], found[name], digest)
+        present = {path.name: path for path in visible_files(folder)}
+        missing = expected.keys() - present.keys() - self.released(ref).keys()
+        problems = [f"{name} is missing" for name in sorted(missing)]
+        problems += [f"{name} does not belong to it" for name in sorted(present.keys() - expected.keys())]
+        common = sorted(expected.keys() & present.keys())
+        for name, digest in zip(common, digests([present[name] for name in common]), strict=True):
+            problems += difference(expected[name], present[name], digest)
         if problems:
             raise VersionCorrupt(f"{ref} differs from its manifest: {'; '.join(problems)}{remedy(folder)}")
         return manifest
 
-    # --- names and places ---
+    # --- names and folders ---
 
     def _draft(self, identity: Identity) -> Draft:
         from hir_core.store.draft import Draft
@@ -272,7 +275,7 @@ class Store:
         return VersionRef(stage, version_id, self.run_dir / stage / version_id)
 
     def _folder(self, ref: VersionRef) -> Path:
-        """Where a version lies in this run, whatever path its reference carries."""
+        """The folder of a version in this run, whatever the path in its reference."""
         if ref.stage not in STAGES or not VERSION_ID.fullmatch(ref.id):
             raise VersionNotFound(f"`{ref}` names no version: expected stage/id, as in samples/0003-3fa1c2d4")
         path = self.run_dir / ref.stage / ref.id
@@ -296,20 +299,19 @@ class Store:
         return sorted(refs, key=lambda ref: (ref.iteration, ref.id))
 
     def _by_iteration(self, text: str, stage: str, iteration: str) -> VersionRef:
-        there = self._versions_of(stage)
-        if not there:
+        versions = self._versions_of(stage)
+        last = max((ref.iteration for ref in versions), default=0)
+        wanted = last if iteration == "latest" else int(iteration)
+        forks = [ref for ref in versions if ref.iteration == wanted]
+        if not forks:
             raise VersionNotFound(f"no version `{text}` in {self.run_dir}; {self._what_there_is(stage)}")
-        wanted = there[-1].iteration if iteration == "latest" else int(iteration)
-        found = [ref for ref in there if ref.iteration == wanted]
-        if not found:
-            raise VersionNotFound(f"no version `{text}` in {self.run_dir}; {self._what_there_is(stage)}")
-        if len(found) == 1:
-            return found[0]
-        found.sort(key=lambda ref: (self.manifest(ref).created, ref.id))
+        if len(forks) == 1:
+            return forks[0]
+        forks.sort(key=lambda ref: (self.manifest(ref).created, ref.id))
         if iteration == "latest":
-            return found[-1]
-        forks = ", ".join(f"{ref} (committed {self.manifest(ref).created})" for ref in found)
-        raise VersionNotFound(f"`{text}` names {len(found)} versions, made from different configs: {forks}; name one")
+            return forks[-1]
+        names = ", ".join(f"{ref} (committed {self.manifest(ref).created})" for ref in forks)
+        raise VersionNotFound(f"`{text}` names {len(forks)} versions, made from different configs: {names}; name one")
 
     def _what_there_is(self, stage: str) -> str:
         same = [str(ref) for ref in self._versions_of(stage)]

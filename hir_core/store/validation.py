@@ -1,6 +1,7 @@
-"""Whether Parquet parts together are a table of a schema: columns, types, rules, and keys over all parts.
+"""Validation of tables: whether Parquet parts together follow a schema in columns, types, rules and unique keys.
 
-Reads parts, never more of one than its keys or one row group; writes nothing.
+Reads at most the key columns or one row group of a part at a time. Raises SchemaError, and StoreError for unreadable
+files.
 """
 
 from __future__ import annotations
@@ -19,19 +20,29 @@ from hir_core.store.files import ROW_GROUP_ROWS, list_parts
 
 
 def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> list[int]:
-    """Returns the rows of each part, if together they are a table of this schema; never loads more than its keys."""
-    holders: dict[tuple[str, ...], Path] = {}
+    """The number of rows of each part, after checking that together they are a table of the schema.
+
+    Args:
+        schema: the schema.
+        ref: the version, for error messages.
+        paths: the files of the version.
+
+    Raises:
+        SchemaError: a column, a rule or a key is wrong; names the part.
+        StoreError: a file is no part, or cannot be read.
+    """
+    first_with: dict[tuple[str, ...], Path] = {}
     for path in paths:
         if path not in list_parts(path.parent):
             raise StoreError(f"{ref}: only part-*.parquet may lie in a table's draft; remove {path.name}")
         with _readable(ref, path):
-            found = pl.read_parquet_schema(path)
-        check_columns(schema, found, f"{ref} {path.name}")
-        if list(found) != (order := [name for name in schema.column_names() if name in found]):
+            columns = pl.read_parquet_schema(path)
+        check_columns(schema, columns, f"{ref} {path.name}")
+        if list(columns) != (order := [name for name in schema.column_names() if name in columns]):
             raise SchemaError(f"{ref} {path.name} has its columns in another order, expected {', '.join(order)}")
-        holders.setdefault(tuple(name for name in optional_columns(schema) if name in found), path)
-    if len(holders) > 1:
-        names = " and ".join(path.name for path in holders.values())
+        first_with.setdefault(tuple(name for name in optional_columns(schema) if name in columns), path)
+    if len(first_with) > 1:
+        names = " and ".join(path.name for path in first_with.values())
         raise SchemaError(f"{ref}: {names} do not have the same columns of {schema.__name__}")
     _check_keys(schema, ref, paths)
     return [_check_rows(schema, ref, path) for path in paths]
@@ -46,14 +57,19 @@ def _readable(ref: object, path: Path) -> Iterator[None]:
 
 
 def check_columns(schema: type[dy.Schema], found: Mapping[str, Any], where: str) -> None:
-    """Returns if the columns found, with their types, are those of the schema.
+    """Checks that columns and their types are those of a schema.
+
+    Args:
+        schema: the schema.
+        found: the type of each column by name.
+        where: the table, for error messages.
 
     Raises:
         SchemaError: names every column that is missing, unknown or of another type.
     """
     expected = {name: column.dtype for name, column in schema.columns().items()}
-    needed = [name for name in expected if name not in optional_columns(schema)]
-    problems = [f"column `{name}` is missing" for name in needed if name not in found]
+    required = [name for name in expected if name not in optional_columns(schema)]
+    problems = [f"column `{name}` is missing" for name in required if name not in found]
     problems += [f"column `{name}` is unknown" for name in found if name not in expected]
     problems += [
         f"column `{name}` is {found[name]}, expected {dtype}"
@@ -65,24 +81,24 @@ def check_columns(schema: type[dy.Schema], found: Mapping[str, Any], where: str)
 
 
 def _check_keys(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> None:
-    """Returns if there is a part, and no two rows of the table share a key; only the key is read."""
+    """Checks that there is a part, and that no two rows of the table have the same key; reads the key columns only."""
     if not paths:
         raise SchemaError(f"{ref} has no part: even an empty table needs one with the columns of {schema.__name__}")
     key = schema.primary_key()
     keys = pl.concat([_read_columns(ref, path, key) for path in paths])
-    twice = keys.filter(keys.is_duplicated()).unique()
-    if twice.is_empty():
+    repeated = keys.filter(keys.is_duplicated()).unique()
+    if repeated.is_empty():
         return
-    first = twice.sort(key).head(1)
+    first = repeated.sort(key).head(1)
     holders = [path.name for path in paths if not _read_columns(ref, path, key).join(first, on=key).is_empty()]
     raise SchemaError(
-        f"{ref}: {twice.height} key(s) of {schema.__name__} stand in several rows, "
+        f"{ref}: {repeated.height} key(s) of {schema.__name__} stand in several rows, "
         f"the first {_key_text(schema, first)} in {', '.join(holders)}"
     )
 
 
 def _check_rows(schema: type[dy.Schema], ref: object, path: Path) -> int:
-    """Returns a part's rows if each keeps the rules of its schema; reads one row group at a time."""
+    """The number of rows of a part, after checking each against the schema's rules, one row group at a time."""
     with _readable(ref, path):
         scan = pl.scan_parquet(path)
         rows = int(scan.select(pl.len()).collect().item())

@@ -1,6 +1,7 @@
-"""A version by name, and whether the files in a folder are those that a manifest speaks of.
+"""`VersionRef`, the name of a version, and checks of a version's files against its manifest.
 
-Reads folders and files; a file is digested once per process, and again only when it changes. Writes nothing.
+Reads folders and files. A file's digest is computed once per process, and again only if the file changes. Raises
+StoreError.
 """
 
 from __future__ import annotations
@@ -19,20 +20,24 @@ from hir_core.store.manifest import Part
 
 MANIFEST = "manifest.json"
 RELEASED = ".released.json"
-"""In a model's folder: which of its files `hir gc` has released, and why. Its manifest stays as it was committed."""
+"""File in a model's folder that names the weight files that `hir gc` has released, and why. The manifest stays as it
+was."""
 
 
 @dataclass(frozen=True)
 class VersionRef:
-    """A version, committed or to be, by name: pass this between stages, never a frame."""
+    """The name of a version, committed or not yet. Stages pass references to each other, never tables."""
 
     stage: str
+    """One of `manifest.STAGES`."""
     id: str
+    """Iteration and hash, as in `0003-3fa1c2d4`."""
     path: Path
+    """The folder of the version."""
 
     @property
     def iteration(self) -> int:
-        """The round of the loop that it belongs to."""
+        """The iteration of the outer loop that it belongs to."""
         return int(self.id.partition("-")[0])
 
     def __str__(self) -> str:
@@ -40,10 +45,10 @@ class VersionRef:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """A folder's files by name, hidden ones and the manifest aside: all of them parts.
+    """The files of a folder, sorted by name, without hidden ones and the manifest.
 
     Raises:
-        StoreError: it holds a folder or a link, neither of which a version may.
+        StoreError: it contains a folder or a symbolic link, which a version may not.
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MANIFEST)
     for path in paths:
@@ -54,10 +59,10 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def released(folder: Path) -> dict[str, str]:
-    """Why each file of a version that `hir gc` has released is no longer there, by name; empty but for old models.
+    """The files of a version that `hir gc` has released, by name, with the reason; empty for most versions.
 
     Raises:
-        StoreError: the note that says so is damaged.
+        StoreError: `.released.json` is damaged.
     """
     path = folder / RELEASED
     try:
@@ -69,11 +74,12 @@ def released(folder: Path) -> dict[str, str]:
 
 
 _KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}
+"""Digests by device, inode, size and times of the file."""
 
 
 def _digest(path: Path) -> str:
     stat = path.stat()
-    # Not by name: the rename of a commit must not cost a second reading of a large model.
+    # Not by name: after the rename of a commit a large model must not be read a second time.
     key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if key not in _KNOWN_DIGESTS:
         with path.open("rb") as file:
@@ -83,12 +89,12 @@ def _digest(path: Path) -> str:
 
 def digests(paths: Sequence[Path]) -> list[str]:
     """The sha256 of each file, in hexadecimal."""
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing lets go of the interpreter lock
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter lock
         return list(pool.map(_digest, paths))
 
 
 def difference(part: Part, path: Path, digest: str) -> list[str]:
-    """How a file differs from what a manifest says of it; nothing where it does not."""
+    """How a file differs from its entry in a manifest; empty if it does not."""
     size = path.stat().st_size
     if size != part.bytes:
         return [f"{part.name} has {size} bytes, expected {part.bytes}"]
@@ -98,12 +104,14 @@ def difference(part: Part, path: Path, digest: str) -> list[str]:
 
 
 def remedy(folder: Path) -> str:
-    """What to do about a version that is damaged, to end a message with."""
+    """The end of an error message: what to do about a damaged version."""
     return f"; restore it from a copy, or delete {folder} and run again to remake it"
 
 
 def problems_of(error: ValidationError) -> str:
-    """What is wrong with a manifest, on one line."""
-    found = error.errors(include_url=False)
-    texts = [(".".join(str(step) for step in p["loc"]), p["msg"].removeprefix("Value error, ")) for p in found]
-    return "; ".join(f"{place}: {message}" if place else message for place, message in texts)
+    """The problems of a manifest, on one line."""
+    problems = [
+        (".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, "))
+        for problem in error.errors(include_url=False)
+    ]
+    return "; ".join(f"{field}: {message}" if field else message for field, message in problems)

@@ -1,8 +1,11 @@
-"""The loss of hindsight relabeling, computed from one forward pass per sequence.
+"""The loss of hindsight instruction relabeling, computed from one forward pass per sequence.
 
-L = L_supervised + alpha * L_contrastive + beta * L_entropy (Zhang et al. 2023, arXiv 2302.05206, section 3), each
-term a sum divided by the totals of the whole optimizer step, so that micro-batch size, accumulation and world size
-leave it unchanged. Holds no data and writes nothing; `TripleLoss` is the module that the engine trains.
+    L = L_supervised + alpha * L_contrastive + beta * L_entropy
+
+as in section 3 of Zhang et al., 'Hindsight Instruction Relabeling', ICML 2023, arXiv 2302.05206. Each term is a sum
+divided by a total of the whole optimizer step, so that micro-batch size, accumulation and world size do not change it.
+`TripleLoss` is the module that the DeepSpeed engine trains. Shapes are those of `batches`: B sequences, M target
+tokens, R triples, N instructions, V vocabulary, H hidden size. Holds no data and writes nothing.
 """
 
 from __future__ import annotations
@@ -17,37 +20,43 @@ from torch.utils.checkpoint import checkpoint
 from hir_core.errors import ConfigError
 from hir_core.training.batches import Batch, Totals
 
+TERMS = ("loss", "supervised", "contrastive", "entropy")
+"""The keys of `loss_terms`: the weighted sum and its three terms."""
+
 
 @dataclass(frozen=True)
 class TokenStats:
-    """What the loss needs to know of each target token's distribution; three vectors of N target tokens, in nats.
-
-    `logprobs`: of the target; `mean_logprobs`: averaged over the V tokens of the vocabulary; `entropies`.
-    """
+    """Statistics of the distribution at each of M target tokens, in nats."""
 
     logprobs: Tensor
+    """[M]: log p(target)."""
     mean_logprobs: Tensor
+    """[M]: the mean of log p(v) over the vocabulary."""
     entropies: Tensor
+    """[M]"""
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Weights of the terms: the paper's alpha (`contrastive`), beta (`entropy`) and its label smoothing.
-
-    `contrastive_smoothing` is the share of the contrast's target that the other instructions have, all alike;
-    `contrastive_per_token` contrasts mean instead of summed log-probabilities. Both as in the published code, which
-    has 0.2 and means; the paper's formula has neither.
-    """
+    """Weights of the terms."""
 
     label_smoothing: float
+    """The paper's epsilon."""
     contrastive: float
+    """The paper's alpha."""
     entropy: float
+    """The paper's beta."""
     contrastive_smoothing: float = 0.0
+    """Share of the contrast's target that goes to the other instructions, in equal parts.
+
+    The published code has 0.2; the paper's formula has none.
+    """
     contrastive_per_token: bool = False
+    """Whether the contrast compares mean log-probabilities, as the published code does, or sums, as in the paper."""
 
 
 def token_stats(logits: Tensor, target_ids: Tensor) -> TokenStats:
-    """Statistics of `logits` [N, V] at `target_ids` [N], in fp32 or better."""
+    """Statistics of `logits` [M, V] at `target_ids` [M], in fp32 or better."""
     logprobs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     entropies = -(logprobs.exp() * logprobs).sum(-1)
     return TokenStats(logprobs.gather(-1, target_ids[:, None])[:, 0], logprobs.mean(-1), entropies)
@@ -60,6 +69,8 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     contrastive = sum over triples of logsumexp_k P_k - (1 - s) P_own - s mean_{k not own} P_k, where
                   P_k = log P(output | query_k, instruction_k), divided by triples; exactly 0 without contrast
     entropy     = sum over target tokens of the distribution's negative entropy, divided by tokens
+
+    eps is `label_smoothing`, s is `contrastive_smoothing`; each token and triple counts with its triple's weight.
     """
     triples = len(batch.weights)
     own = batch.target_rows < triples
@@ -76,12 +87,16 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
 
 
 def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> Tensor:
-    """Cross-entropy of each triple's own instruction among its instructions, [R]; in log space throughout."""
-    sequences = logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, logprobs)
+    """Cross-entropy [R] of each triple's own instruction among its instructions, in log space throughout.
+
+    Args:
+        logprobs: [M], of the target tokens.
+    """
+    sequences = logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, logprobs)  # [B]
     if coefficients.contrastive_per_token:
         sequences = sequences / torch.bincount(batch.target_rows, minlength=len(sequences))
     triples = len(batch.weights)
-    # One row per triple, padded with minus infinity: over a single own sequence logsumexp is exactly its own value.
+    # [R, N], one row per triple, padded with minus infinity: over a single own sequence logsumexp is exactly its value.
     counts = torch.bincount(batch.triples, minlength=triples)
     table = logprobs.new_full((triples, int(counts.max())), float("-inf"))
     order = torch.argsort(batch.triples, stable=True)
@@ -97,10 +112,10 @@ def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> T
 class TripleLoss(nn.Module):
     """Wraps a causal or encoder-decoder model so that its logits exist at target positions only, a chunk at a time.
 
-    The hidden states that would enter the model's output head are caught there, cut to the target positions, and put
-    through the head in chunks that are recomputed in the backward pass; memory does not grow with vocabulary times
-    sequence. The model's own forward still passes one position through the head: its logits must equal ours, so a
-    model that does more after its head than we know of is refused instead of trained wrongly.
+    The hidden states that enter the model's output head are intercepted, cut to the target positions, and put through
+    the head in chunks that are recomputed in the backward pass: memory does not grow with vocabulary times sequence
+    length. The model's own forward pass still puts one position through the head. Its logits must equal those computed
+    here, so that a model which does more after its head than is known here is refused and not trained wrongly.
     """
 
     def __init__(self, model: Any, coefficients: Coefficients, logits_chunk: int) -> None:
@@ -110,70 +125,72 @@ class TripleLoss(nn.Module):
         self.logits_chunk = logits_chunk
 
     def forward(self, batch: Batch, totals: Totals, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss times `scale`, to go backward from, and its unscaled terms, detached."""
+        """The loss times `scale`, for the backward pass, and the unscaled terms, detached."""
         terms = loss_terms(self.target_stats(batch), batch, totals, self.coefficients)
         return terms["loss"] * scale, {name: term.detach() for name, term in terms.items()}
 
     def target_stats(self, batch: Batch) -> TokenStats:
-        """Statistics of every target token of the batch."""
+        """Statistics of every target token of the batch.
+
+        Raises:
+            ConfigError: the model changes its logits after the output head in a way that is not known here.
+        """
         hidden, expected = self._hidden(batch)
         *stats, first_logits = self._through_head(hidden, batch.target_ids)
-        self._check_head(first_logits, expected)
+        if not torch.allclose(first_logits.float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
+            kind = type(self.model).__name__
+            raise ConfigError(f"{kind} changes its logits after the output head in a way that hir does not know")
         return TokenStats(*stats)
 
-    def _through_head(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, ...]:
-        """The three statistics [N] of hidden states [N, H], and the logits [V] of the first.
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Hidden states [M, H] that enter the head at target positions, and the model's own logits [V] of the first."""
+        hidden: list[Tensor] = []
 
-        One call of the head, however many chunks: ZeRO-3 gathers a module's weights, in forward and backward, with a
-        collective per call, and ranks with different numbers of targets would wait for each other for ever.
+        def keep_one_position(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            hidden.append(args[0][batch.target_mask])
+            return (hidden[0][:1].detach()[None],)
+
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+        if batch.decoder_input_ids is not None:
+            inputs["decoder_input_ids"] = batch.decoder_input_ids
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(keep_one_position, prepend=True)
+        try:
+            logits = self.model(**inputs).logits
+        finally:
+            handle.remove()
+        first_logits: Tensor = logits.detach()[0, 0]
+        return hidden[0], first_logits
+
+    def _through_head(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, ...]:
+        """The three statistics [M] of hidden states [M, H], and the logits [V] of the first.
+
+        Calls the head once, however many chunks there are: ZeRO-3 gathers a module's weights with a collective per
+        call, in the forward and the backward pass, and ranks with different numbers of targets would wait for each
+        other for ever.
         """
         head = self.model.get_output_embeddings()
         multiply = head.forward
 
-        def stats(hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            found = token_stats(self._logits(multiply(hidden)), target_ids)
-            return found.logprobs, found.mean_logprobs, found.entropies
+        def chunk_stats(hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            stats = token_stats(self._logits(multiply(hidden)), target_ids)
+            return stats.logprobs, stats.mean_logprobs, stats.entropies
 
-        def in_chunks(hidden: Tensor) -> tuple[Tensor, ...]:
+        def forward_in_chunks(hidden: Tensor) -> tuple[Tensor, ...]:
             spans = [slice(start, start + self.logits_chunk) for start in range(0, len(hidden), self.logits_chunk)]
-            chunks = [checkpoint(stats, hidden[span], target_ids[span], use_reentrant=False) for span in spans]
+            chunks = [checkpoint(chunk_stats, hidden[span], target_ids[span], use_reentrant=False) for span in spans]
             with torch.no_grad():
                 first_logits = self._logits(multiply(hidden[:1]))[0]
             return *(torch.cat(column) for column in zip(*chunks, strict=True)), first_logits
 
-        head.forward = in_chunks
+        head.forward = forward_in_chunks
         try:
             return head(hidden)  # type: ignore[no-any-return]
         finally:
             head.forward = multiply
 
     def _logits(self, logits: Tensor) -> Tensor:
-        """What the model makes of its head's output."""
+        """Logits as the model returns them, from its head's output: scaled (Cohere) and capped (Gemma)."""
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         scale = getattr(self.model.config, "logit_scale", None)
         logits = logits if scale is None else logits * scale
         return logits if cap is None else torch.tanh(logits / cap) * cap
-
-    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden states [N, H] that enter the head at target positions, and the model's own logits [V] of the first."""
-        caught: list[Tensor] = []
-
-        def cut(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            caught.append(args[0][batch.target_mask])
-            return (caught[0][:1].detach()[None],)
-
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-        if batch.decoder_input_ids is not None:
-            inputs["decoder_input_ids"] = batch.decoder_input_ids
-        handle = self.model.get_output_embeddings().register_forward_pre_hook(cut, prepend=True)
-        try:
-            logits = self.model(**inputs).logits
-        finally:
-            handle.remove()
-        first_logits: Tensor = logits.detach()[0, 0]
-        return caught[0], first_logits
-
-    def _check_head(self, found: Tensor, expected: Tensor) -> None:
-        if not torch.allclose(found.float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
-            kind = type(self.model).__name__
-            raise ConfigError(f"{kind} changes its logits after the output head in a way that hir does not know")

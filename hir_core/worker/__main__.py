@@ -1,6 +1,6 @@
-"""What runs inside a launch, once per rank: `python -m hir_core.job JOB_DIR`.
+"""The entry point of a rank: `python -m hir_core.worker JOB_DIR`, which a launch starts once per rank.
 
-Stays light until the rank's log is in place, then hands over to `steps`, whose imports take seconds.
+Imports nothing heavy until the rank's log is in place; the imports of `job` take seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    # All files are written and the process group is gone: taking down torch's modules one by one would cost a second.
+    # All files are written and the process group is closed: unloading torch's modules one by one would take a second.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

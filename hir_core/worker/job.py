@@ -1,12 +1,13 @@
-"""The steps of a job: the model is loaded once, then trained, saved, sampled from, asked, as `job.json` says.
+"""A job's steps on one rank: the model is loaded once, then trained, saved and sampled from, as `job.json` says.
 
-Reads `job.json`, tables of triples and requests, and weights; writes Samples parts and model folders into drafts.
-Commits nothing: the driver does, once a step says that it is done.
+Reads `job.json`, tables of triples and requests, and weights; writes parts of Samples and Logprobs and model folders
+into drafts. The driver commits a draft once the step is done. Jobs of reward models are in `reward_model`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,20 @@ from torch import distributed as dist
 
 from hir_core.config import HubModel
 from hir_core.errors import ConfigError
-from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, SaveStep, ScoreStep, TrainStep
+from hir_core.launch.job_spec import (
+    JobSpec,
+    LogprobStep,
+    SampleResult,
+    SampleStep,
+    SaveResult,
+    SaveStep,
+    ScoreStep,
+    TrainResult,
+    TrainStep,
+)
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, zero
-from hir_core.modeling.data_parallel import Meter, PartWriter, as_many_as_any_rank, finished_keys
+from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling import transformers_engine
@@ -33,20 +44,20 @@ from hir_core.worker.reward_model import Classifier
 
 
 def run_job(rank: Rank) -> None:
-    """Does every step of the job and says so after each."""
+    """Does every step of the job, and reports each with its result once all ranks have done it."""
     spec = JobSpec.read(rank.job_dir)
     device = zero.connect(rank.local_rank)
     is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
     job: Any = Classifier(rank, spec, device) if is_scoring else Job(rank, spec, device)
     for number, step in enumerate(spec.steps):
-        facts = job.do(step)
+        result = job.do(step)
         dist.barrier()
-        rank.step_done(number, facts)
+        rank.step_done(number, result)
     dist.destroy_process_group()
 
 
 class Job:
-    """One rank's model, tokenizer and engine, and the steps on them."""
+    """One rank's model, tokenizer and engine, and the steps that use them."""
 
     def __init__(self, rank: Rank, spec: JobSpec, device: torch.device) -> None:
         self.rank, self.spec, self.device = rank, spec, device
@@ -55,33 +66,27 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
-        is_pair = bool(self.model.config.is_encoder_decoder)
-        self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_pair)
-        start = self.model.config.decoder_start_token_id if is_pair else None
-        ends = tuple(models.end_ids(self.model, self.tokenizer))
-        self.layout = Layout(int(self.tokenizer.pad_token_id), ends, start, device)
-        steps, room = [step for step in spec.steps if isinstance(step, SampleStep)], models.context_length(self.model)
-        self.requests = {step.output: read_requests(step, self.renderer, room, spec.seed) for step in steps}
+        is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
+        self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
+        self.layout = Layout(
+            pad_id=int(self.tokenizer.pad_token_id),
+            end_ids=tuple(models.end_ids(self.model, self.tokenizer)),
+            decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
+            device=device,
+        )
+        # All prompts are rendered before the first step, so that one that does not fit ends the job at once.
+        limit = models.context_length(self.model)
+        self.requests = {
+            step.output: read_requests(step, self.renderer, limit, spec.seed)
+            for step in spec.steps
+            if isinstance(step, SampleStep)
+        }
         self.engine: Any = None
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
-    def do(self, step: TrainStep | SaveStep | SampleStep | LogprobStep) -> dict[str, Any]:
-        """Does one step and returns what is worth knowing about it."""
-        started = time.monotonic()
-        if isinstance(step, TrainStep):
-            facts = self.train(step)
-        elif isinstance(step, SaveStep):
-            facts = self.save(step.output)
-        elif isinstance(step, LogprobStep):
-            facts = score_logprobs(step, self.rank, self.model.eval(), self.renderer, self.layout)
-        else:
-            facts = self.sample(step)
-        seconds = time.monotonic() - started
-        return {**facts, "step_seconds": seconds, "peak_bytes": zero.peak_bytes(self.device)}
-
     def _source(self) -> tuple[str, str | None]:
-        """Where to load from; sources that cannot be loaded as they are become a folder of this job first."""
+        """Name or folder and revision of the model; a GGUF or scratch model is first written to a folder of the job."""
         spec = self.spec
         if isinstance(spec.model, HubModel):
             return spec.model.source, spec.model.revision
@@ -93,13 +98,31 @@ class Job:
         dist.barrier()
         return str(folder), None
 
-    # --- train -------------------------------------------------------------------------------------------------------
+    def do(self, step: TrainStep | SaveStep | SampleStep | LogprobStep) -> dict[str, Any]:
+        """Does one step; returns its result (see `job_spec`) with `step_seconds` and `peak_bytes`."""
+        started = time.monotonic()
+        result: Mapping[str, object]
+        if isinstance(step, TrainStep):
+            result = self.train(step)
+        elif isinstance(step, SaveStep):
+            result = self.save(step.output)
+        elif isinstance(step, LogprobStep):
+            result = score_logprobs(step, self.rank, self.model.eval(), self.renderer, self.layout)
+        else:
+            result = self.sample(step)
+        seconds = time.monotonic() - started
+        return {**result, "step_seconds": seconds, "peak_bytes": zero.peak_bytes(self.device)}
 
-    def train(self, step: TrainStep) -> dict[str, Any]:
-        """Trains on the step's triples, after the checks that guard it."""
+    def train(self, step: TrainStep) -> TrainResult:
+        """Trains on the step's triples, after the checks of `preflight`."""
         training = step.training
         triples = as_declared(Triples, read_parts(step.triples))
-        samples = None if step.samples is None else _with_queries(read_parts(step.samples), step.prompts)
+        samples = None
+        if step.samples is not None:
+            queries = as_declared(Prompts, read_parts(step.prompts)).select("prompt_id", "query", "history")
+            samples = read_parts(step.samples).join(
+                queries, on="prompt_id", how="left", validate="m:1", maintain_order="left"
+            )
         examples = trainer.read_examples(triples, self.renderer, training)
         preflight.check_lengths(examples, self.model)
         preflight.self_test(examples, triples, samples, self.renderer, self.layout)
@@ -107,24 +130,16 @@ class Job:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         module = TripleLoss(self.model, trainer.coefficients(training), training.logits_chunk)
         self.engine = zero.engine_for_training(module, self.spec.deepspeed, training)
-        gap = (
-            {} if samples is None else {"logprob_gap": preflight.check_logprobs(module, samples, self.layout, training)}
-        )
-        started = time.monotonic()
-
-        def report(done: int, total: int, tokens: int, loss: float) -> None:
-            seconds = time.monotonic() - started
-            self.rank.progress(Progress("train", done, total, "steps", tokens=tokens, seconds=seconds, loss=loss))
-
+        gap = None if samples is None else preflight.check_logprobs(module, samples, self.layout, training)
         seed = (self.spec.seed, step.iteration)
-        facts = trainer.train(self.engine, examples, training, self.layout, seed, report)
+        result = trainer.train(self.engine, examples, training, self.layout, seed, self.rank.progress)
         zero.release_optimizer(self.engine)
-        return {**facts, **gap}
+        if gap is not None:
+            result["logprob_gap"] = gap
+        return result
 
-    # --- save --------------------------------------------------------------------------------------------------------
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        """Writes the weights shard by shard, with config and tokenizer; a folder left by a crash is written anew."""
+    def save(self, folder: Path) -> SaveResult:
+        """Writes the weights shard by shard, with config and tokenizer; files of a killed launch are deleted first."""
         self.rank.progress(Progress("save"))
         if self.rank.rank == 0:
             for path in folder.iterdir():
@@ -133,47 +148,47 @@ class Job:
             self.model.generation_config.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         dist.barrier()
-        written = zero.save_weights(self.model, folder)
+        weight_bytes = zero.save_weights(self.model, folder)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
-        return {"weight_bytes": written, "parameters": parameters, "made_with": zero.made_with(self.device)}
+        made_with = zero.software_and_devices(self.device)
+        return {"weight_bytes": weight_bytes, "parameters": parameters, "made_with": made_with}
 
-    # --- sample ------------------------------------------------------------------------------------------------------
-
-    def sample(self, step: SampleStep) -> dict[str, Any]:
-        """Completes every prompt that no finished part holds yet."""
-        done = finished_keys(self.rank, step.output, "prompt_id")
-        requests = [request for request in self.requests[step.output] if request.key not in done]
-        mine = sorted(requests, key=lambda r: (len(r.prompt_ids), r.key))[self.rank.rank :: self.rank.world_size]
-        work = transformers_engine.batches(mine, step.max_new_tokens, step.batch_tokens)
-        model, streamed, why = zero.sampling_weights(self.model, step.zero3_weights, self.device)
-        if streamed:
-            work = as_many_as_any_rank(work, [self._idle()], self.device)
-        asked = {request.key: request for request in mine}
+    def sample(self, step: SampleStep) -> SampleResult:
+        """Completes every prompt whose samples are in no finished part yet."""
+        finished = finished_keys(self.rank, step.output, "prompt_id")
+        requests = [request for request in self.requests[step.output] if request.key not in finished]
+        own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
+        requests_by_key = {request.key: request for request in own}
+        work = transformers_engine.batches(own, step.max_new_tokens, step.batch_tokens)
+        weights = zero.sampling_weights(self.model, step.zero3_weights, self.device)
+        any_rank_is_unfinished = None
+        if weights.is_streamed:
+            eos = (int(self.tokenizer.eos_token_id),)
+            idle = [transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,), against_ids=eos)]
+            work = pad_to_longest_rank(work, idle, self.device)
+            any_rank_is_unfinished = self._any_rank_is_unfinished
+        limits = transformers_engine.Limits(
+            step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id, step.guidance
+        )
         writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
-        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(mine) * step.k)
+        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
         with torch.no_grad():
             for batch in work:
-                found = transformers_engine.complete(
-                    model, batch, self._limits(step), self.device, self._anyone if streamed else None
+                completions = transformers_engine.complete(
+                    weights.model, batch, limits, self.device, any_rank_is_unfinished
                 )
-                written = [completion for completion in found if completion.key]
-                writer.add([sample_row(step, asked[c.key], c, self.renderer.text(list(c.token_ids))) for c in written])
-                meter.add(len(written), sum(len(completion.token_ids) for completion in written))
-        writer.close(len(mine) * step.k)
-        return {**meter.facts(self.device), "weights": why}
+                completions = [completion for completion in completions if completion.key]  # without idle ones
+                rows = [
+                    sample_row(step, requests_by_key[c.key], c, self.renderer.text(list(c.token_ids)))
+                    for c in completions
+                ]
+                writer.add(rows)
+                meter.add(len(rows), sum(len(completion.token_ids) for completion in completions))
+        writer.close(len(own) * step.k)
+        return {**meter.result(self.device), "weights": weights.reason}
 
-    def _limits(self, step: SampleStep) -> transformers_engine.Limits:
-        layout = self.layout
-        return transformers_engine.Limits(
-            step.temperature, step.max_new_tokens, layout.end_ids, layout.pad_id, step.guidance
-        )
-
-    def _idle(self) -> transformers_engine.Request:
-        nothing = (int(self.tokenizer.eos_token_id),)
-        return transformers_engine.Request("", nothing, (0,), nothing)
-
-    def _anyone(self, is_writing: bool) -> bool:
-        flag = torch.tensor([int(is_writing)], device=self.device)
+    def _any_rank_is_unfinished(self, is_unfinished: bool) -> bool:
+        flag = torch.tensor([int(is_unfinished)], device=self.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
@@ -181,14 +196,14 @@ class Job:
 def read_requests(
     step: SampleStep, renderer: Renderer, room: int | None, seed: int
 ) -> list[transformers_engine.Request]:
-    """The step's prompts, rendered.
+    """The step's prompts, rendered, with the seeds of their samples.
 
     Args:
-        room: tokens that the model's context has; None where it has no end.
-        seed: the run's.
+        room: tokens of the model's context; None: no limit.
+        seed: of the run.
 
     Raises:
-        ConfigError: a prompt leaves no room for an output, or the template has none for its turns; names the prompt.
+        ConfigError: a prompt is too long for the context, or the template cannot render its turns; names the prompt.
     """
     requests = []
     for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
@@ -211,7 +226,7 @@ def read_requests(
 def sample_row(
     step: SampleStep, request: transformers_engine.Request, completion: transformers_engine.Completion, text: str
 ) -> dict[str, Any]:
-    """A completion, whose text is given, as a row of Samples."""
+    """A completion as a row of Samples; `text` is its decoded text."""
     return {
         "sample_id": content_key(step.version, completion.key, completion.k),
         "prompt_id": completion.key,
@@ -225,8 +240,3 @@ def sample_row(
         "finish_reason": "eos" if completion.ended else "length",
         "seed": request.seeds[completion.k],
     }
-
-
-def _with_queries(samples: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    prompts = as_declared(Prompts, read_parts(folder)).select("prompt_id", "query", "history")
-    return samples.join(prompts, on="prompt_id", how="left", validate="m:1", maintain_order="left")

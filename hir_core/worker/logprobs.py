@@ -1,7 +1,7 @@
-"""The step that scores outputs: how likely a model finds tokens that it drew under instructions written since.
+"""The step that computes the log-probability of sampled outputs under instructions that were written for them.
 
-Reads outputs and the Samples parts that hold the instructions; writes Weights parts as they are finished. Leaves
-believing an instruction to the driver.
+Reads the outputs and the Samples whose completions are the instructions; writes Logprobs parts as they are finished.
+The driver's relabeler decides which instructions are kept.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 import polars as pl
 import torch
 
-from hir_core.launch.job_spec import LogprobStep
+from hir_core.launch.job_spec import LogprobStep, RowsResult
 from hir_core.launch.rank import Rank
-from hir_core.modeling.data_parallel import Meter, PartWriter, as_many_as_any_rank, batches, finished_keys
+from hir_core.modeling.data_parallel import Meter, PartWriter, batches, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
 from hir_core.modeling.zero import is_partitioned
@@ -23,49 +23,53 @@ from hir_core.training.batches import Example, Layout
 from hir_core.training.losses import Coefficients, TripleLoss
 
 
-def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: Layout) -> dict[str, Any]:
-    """Weighs every output that no finished part holds yet, one forward pass each."""
-    done = finished_keys(rank, step.output, "sample_id")
-    asked = [example for example in _examples(step, renderer) if example.key not in done]
-    mine = sorted(asked, key=lambda example: (example.length, example.key))[rank.rank :: rank.world_size]
-    room = context_length(model)
-    long = [example for example in mine if room is not None and example.length > room]
+def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: Layout) -> RowsResult:
+    """Writes the log-probability of every output that is in no finished part yet, from one forward pass each.
+
+    Outputs that are longer than the model's context get none.
+    """
+    finished = finished_keys(rank, step.output, "sample_id")
+    examples = [example for example in _read_examples(step, renderer) if example.key not in finished]
+    own = share_of(rank, examples, lambda example: (example.length, example.key))
+    limit = context_length(model)
+    fitting = [example for example in own if limit is None or example.length <= limit]
+    too_long = own[len(fitting) :]  # sorted by length
     writer = PartWriter(rank, step.output, Logprobs.create_empty().schema, step.write_every_s)
-    meter = Meter(rank, step.type, "outputs", len(asked), len(mine))
-    writer.add([{"sample_id": example.key, "logprob": None} for example in long])
-    meter.add(len(long), 0)
-    work = batches(mine[: len(mine) - len(long)], lambda example: example.length, step.batch_tokens)
+    meter = Meter(rank, step.type, "outputs", len(examples), len(own))
+    writer.add([{"sample_id": example.key, "logprob": None} for example in too_long])
+    meter.add(len(too_long), 0)
+    work = batches(fitting, lambda example: example.length, step.batch_tokens)
     idle = [Example("", ((layout.pad_id,),), (), (layout.pad_id,), 1.0)]
     module = TripleLoss(model, Coefficients(0.0, 0.0, 0.0), step.logits_chunk).eval()
-    for batch in as_many_as_any_rank(work, idle, layout.device) if is_partitioned(model) else work:
+    for batch in pad_to_longest_rank(work, idle, layout.device) if is_partitioned(model) else work:
         logprobs = mean_logprobs(module, batch, layout)
         if batch is not idle:
             rows = zip(batch, logprobs, strict=True)
             writer.add([{"sample_id": example.key, "logprob": logprob} for example, logprob in rows])
             meter.add(len(batch), sum(example.length for example in batch))
-    writer.close(len(mine))
-    return meter.facts(layout.device)
+    writer.close(len(own))
+    return meter.result(layout.device)
 
 
-def mean_logprobs(module: TripleLoss, examples: list[Example], layout: Layout) -> list[float]:
-    """Of each example's target tokens under its own prompt: the mean, in nats, at temperature 1."""
-    batch = layout.collate(examples)
-    with torch.no_grad():
-        logprobs = module.target_stats(batch).logprobs.double()
-    summed = logprobs.new_zeros(len(examples)).index_add(0, batch.target_rows, logprobs)
-    found: list[float] = (summed / torch.bincount(batch.target_rows, minlength=len(examples))).tolist()
-    return found
-
-
-def _examples(step: LogprobStep, renderer: Renderer) -> list[Example]:
-    """The outputs for which a whole instruction was written, each under that instruction."""
+def _read_examples(step: LogprobStep, renderer: Renderer) -> list[Example]:
+    """The outputs whose instruction was written to its end, each under that instruction."""
     columns = ["prompt_id", "completion", "finish_reason"]
     written = read_parts(step.written, columns) if list_parts(step.written) else Samples.create_empty().select(columns)
-    whole = written.filter(pl.col("finish_reason") == "eos", pl.col("completion") != "")
-    rows = pl.read_parquet(step.requests).join(whole, left_on="sample_id", right_on="prompt_id")
+    instructions = written.filter(pl.col("finish_reason") == "eos", pl.col("completion") != "")
+    rows = pl.read_parquet(step.requests).join(instructions, left_on="sample_id", right_on="prompt_id")
     return [
         Example(key, (tuple(renderer.prompt_ids(instruction, query, history)),), (), tuple(ids), 1.0)
         for key, query, history, ids, instruction in rows.select(
             "sample_id", "query", "history", "completion_ids", "completion"
         ).iter_rows()
     ]
+
+
+def mean_logprobs(module: TripleLoss, examples: list[Example], layout: Layout) -> list[float]:
+    """Mean log-probability, in nats at temperature 1, of each example's target tokens under its own prompt."""
+    batch = layout.collate(examples)
+    with torch.no_grad():
+        logprobs = module.target_stats(batch).logprobs.double()
+    sums = logprobs.new_zeros(len(examples)).index_add(0, batch.target_rows, logprobs)
+    means: list[float] = (sums / torch.bincount(batch.target_rows, minlength=len(examples))).tolist()
+    return means

@@ -1,4 +1,5 @@
-"""The configuration: what is shipped loads, what decides a result is in the law, and what is wrong is told at once."""
+"""The configuration: shipped files load, fingerprints hold what decides a result, and all problems are reported at
+once."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hir_core.config import HubModel, RunConfig, load_config
+from hir_core.config import HubModel, RunConfig, Section, load_config
+from hir_core.config.comparison import CompareConfig
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError
@@ -24,6 +26,7 @@ TINY: dict[str, Any] = {
 
 
 def changed(*changes: str, tmp_path: Path) -> RunConfig:
+    """The tiny run, loaded from a YAML file with these changes."""
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
     return load_config(path, changes)
@@ -53,9 +56,58 @@ def test_the_default_deepspeed_file_is_found_from_any_folder(tmp_path: Path, mon
     assert parse_config(TINY).deepspeed_settings()["zero_optimization"]["stage"] == 2
 
 
+def sections_of(section: type[Section]) -> set[type[Section]]:
+    """The section and its subclasses in `hir_core.config`; jobs and generators have further ones."""
+    subclasses = (kind for kind in section.__subclasses__() if kind.__module__.startswith("hir_core.config."))
+    return {section}.union(*map(sections_of, subclasses))
+
+
+@pytest.mark.parametrize("section", sorted(sections_of(Section) - {Section}, key=lambda section: section.__name__))
+def test_every_section_and_every_setting_has_a_docstring(section: type[Section]) -> None:
+    assert {RunConfig, CompareConfig} <= sections_of(Section)
+    assert section.__doc__
+    assert [name for name, field in section.model_fields.items() if not field.description] == []
+
+
 def test_a_missing_deepspeed_file_elsewhere_is_not_replaced_by_a_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"no such file mine/zero3\.json"):
         parse_config({**TINY, "deepspeed": "mine/zero3.json"})
+
+
+# --- a config is a value ---
+
+
+BF16, FP32 = '{"bf16": {"enabled": true}}', '{"zero_optimization": {"stage": 1}}'
+
+
+@pytest.mark.parametrize("edit", [lambda path: path.write_text(FP32), Path.unlink], ids=["rewritten", "deleted"])
+def test_the_deepspeed_file_is_read_once_so_an_edit_changes_no_loaded_config(edit: Any, tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(BF16)
+    config = parse_config({**TINY, "deepspeed": str(path)})
+    edit(path)
+    for loaded in (config, config.model_copy(update={"iterations": 7}), RunConfig.model_validate(dict(config))):
+        assert loaded.is_bf16
+        assert loaded.deepspeed_settings() == {"bf16": {"enabled": True}}
+        assert loaded.deepspeed == config.deepspeed
+
+
+def test_who_changes_the_deepspeed_settings_of_a_config_changes_a_copy() -> None:
+    config = parse_config(TINY)
+    config.deepspeed_settings()["bf16"]["enabled"] = False
+    assert config.is_bf16
+
+
+@pytest.mark.parametrize("mode", ["python", "json"])
+def test_a_dumped_config_names_the_deepspeed_file_and_loads_again(mode: Any, tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(BF16)
+    config = parse_config({**TINY, "deepspeed": str(path)})
+    settings = config.model_dump(mode=mode, exclude_unset=True)
+    assert settings["deepspeed"] == (path if mode == "python" else str(path))
+    assert parse_config(settings) == config
+    path.write_text(FP32)
+    assert not parse_config(settings).is_bf16
 
 
 # --- what decides a result ---
@@ -76,7 +128,7 @@ def test_a_missing_deepspeed_file_elsewhere_is_not_replaced_by_a_shipped_one() -
         "launch.launcher=torchrun",
     ],
 )
-def test_what_changes_speed_only_is_not_in_the_law(change: str, tmp_path: Path) -> None:
+def test_what_changes_speed_only_is_not_in_the_fingerprint(change: str, tmp_path: Path) -> None:
     assert changed(change, tmp_path=tmp_path).fingerprint() == parse_config(TINY).fingerprint()
 
 
@@ -96,11 +148,11 @@ def test_what_changes_speed_only_is_not_in_the_law(change: str, tmp_path: Path) 
         "evaluation.max_new_tokens=8",
     ],
 )
-def test_what_changes_a_result_is_in_the_law(change: str, tmp_path: Path) -> None:
+def test_what_changes_a_result_is_in_the_fingerprint(change: str, tmp_path: Path) -> None:
     assert changed(change, tmp_path=tmp_path).fingerprint() != parse_config(TINY).fingerprint()
 
 
-def test_the_law_is_plain_json() -> None:
+def test_a_fingerprint_is_plain_json() -> None:
     fingerprint = parse_config({**TINY, "prompts": [{"path": "a.jsonl"}]}).fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint
     assert fingerprint["prompts"] == [{"type": "file", "path": "a.jsonl", "task": None, "test_share": 0.2, "seed": 0}]
@@ -153,9 +205,10 @@ def test_the_last_of_two_changes_holds(tmp_path: Path) -> None:
         ("prompts=[]", "prompts: expected at least 1 (found [])"),
         ("prompts=foo", "prompts: expected a list (found 'foo')"),
         ("run=../up", "run: expected a folder's name of up to 100 letters"),
+        ("deepspeed=3", "deepspeed: expected a path (found 3)"),
         ("launch.processes=0", "launch.processes: expected auto or a whole number of at least 1 (found 0)"),
         ("reward={type: python, function: f}", "reward.function: expected module:function, as in my_rewards:score"),
-        ("relabel.type=attributes", "relabel: attributes come from a reward that judges several: set reward.type to"),
+        ("relabel.type=attributes", "relabel: attributes come from a reward that scores several: set reward.type to"),
         (
             "relabel={type: attributes, instruction: Be good.}",
             "relabel.instruction: expected a text with {attributes}, and {correct} if you like (found 'Be good.')",
@@ -174,12 +227,20 @@ def test_a_wrong_setting_is_named_with_what_was_expected(change: str, message: s
     assert message in str(caught.value)
 
 
-def test_all_problems_are_told_at_once_and_none_twice(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_and_none_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        changed("iteratons=3", "training.epochs=0", "prompts.0.size=0", "model.type=x", tmp_path=tmp_path)
+        changed(
+            "iteratons=3",
+            "training.epochs=0",
+            "prompts.0.size=0",
+            "model.type=x",
+            "deepspeed=no.json",
+            tmp_path=tmp_path,
+        )
     count, *problems = str(caught.value).splitlines()
-    assert count.endswith("tiny.yaml: 4 problems")
+    assert count.endswith("tiny.yaml: 5 problems")
     assert sorted(problem.split(":")[0].strip() for problem in problems) == [
+        "deepspeed",
         "iteratons",
         "model.type",
         "prompts.0.size",
@@ -219,7 +280,7 @@ def test_a_file_that_holds_no_settings_is_refused(text: str, message: str, tmp_p
         load_config(path)
 
 
-def test_a_folder_is_no_config(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         load_config(tmp_path)
 
@@ -245,10 +306,13 @@ def test_a_deepspeed_file_holds_strategy_only(settings: Any, message: str, tmp_p
     with pytest.raises(ConfigError) as caught:
         read_deepspeed(path)
     assert message in str(caught.value)
+    with pytest.raises(ConfigError) as in_a_config:
+        parse_config({**TINY, "deepspeed": str(path)})
+    assert str(in_a_config.value) == f"config: 1 problem\n  {caught.value}"
 
 
 def test_a_deepspeed_file_that_is_not_json_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "ds.json"
     path.write_text('{\n"bf16": }')
-    with pytest.raises(ConfigError, match="is not JSON: line 2"):
-        read_deepspeed(path)
+    with pytest.raises(ConfigError, match=r"deepspeed: .*ds\.json is not JSON: line 2"):
+        parse_config({**TINY, "deepspeed": str(path)})

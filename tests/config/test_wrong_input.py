@@ -1,7 +1,7 @@
-"""What a person gets wrong is told in one message, with exit code 2 and nothing written.
+"""Wrong input: every mistake of a user is reported in one message, with exit code 2 and nothing written.
 
 Most cases call the command line in this process: they end before prefect or torch is imported, which one case proves in
-a process of its own. The slow ones need a launch, and run the real command.
+a separate process. The slow ones need a launch, and run the real command.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TINY: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 4},
     "deepspeed": "ds_configs/laptop.json",
 }
-Tell = Callable[..., str]
+ErrorOf = Callable[..., str]
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def tell(folder: Path) -> Iterator[Tell]:
-    """Runs `hir run` with these arguments, and returns its message; everything else it may do is asserted here."""
+def error_of(folder: Path) -> Iterator[ErrorOf]:
+    """Runs `hir run` with these arguments and returns its error message; asserts that it does nothing else."""
 
-    def told(*arguments: str) -> str:
+    def run(*arguments: str) -> str:
         before = files(folder)
         result = CliRunner().invoke(app, ["run", *(arguments or ["tiny.yaml"])])
         assert (result.exit_code, result.stdout) == (2, "")
@@ -56,7 +56,7 @@ def tell(folder: Path) -> Iterator[Tell]:
         assert files(folder) == before
         return result.stderr
 
-    return told
+    return run
 
 
 def files(folder: Path) -> set[Path]:
@@ -83,23 +83,23 @@ def write_rows(rows: list[Any]) -> None:
         ("prompts.0={type: synthetic, task: object_countin, size: 9}", "object_counting"),
     ],
 )
-def test_a_wrong_setting(change: str, message: str, tell: Tell) -> None:
-    assert message in tell("tiny.yaml", change)
+def test_a_wrong_setting(change: str, message: str, error_of: ErrorOf) -> None:
+    assert message in error_of("tiny.yaml", change)
 
 
-def test_a_config_that_is_not_there_names_near_and_shipped_ones(tell: Tell) -> None:
-    assert "no such config: tinny.yaml; did you mean `tiny.yaml`?" in tell("tinny.yaml")
-    assert "did you mean `quickstart`?" in (message := tell("quikstart"))
+def test_a_missing_config_is_reported_with_the_nearest_and_the_shipped_ones(error_of: ErrorOf) -> None:
+    assert "no such config: tinny.yaml; did you mean `tiny.yaml`?" in error_of("tinny.yaml")
+    assert "did you mean `quickstart`?" in (message := error_of("quikstart"))
     assert "a shipped recipe (" in message
 
 
-def test_a_comparison_is_no_run_and_a_run_no_comparison(tell: Tell) -> None:
-    assert "four_tasks.yaml is a comparison and no single run: start it with `hir compare`" in tell(
+def test_run_refuses_a_comparison_and_compare_refuses_a_run(error_of: ErrorOf) -> None:
+    assert "four_tasks.yaml is a comparison and no single run: start it with `hir compare`" in error_of(
         "comparisons/four_tasks"
     )
-    told = CliRunner().invoke(app, ["compare", "quickstart"])
-    assert told.exit_code == 2
-    assert "quickstart.yaml is a single run and no comparison: start it with `hir run`" in told.stderr
+    result = CliRunner().invoke(app, ["compare", "quickstart"])
+    assert result.exit_code == 2
+    assert "quickstart.yaml is a single run and no comparison: start it with `hir run`" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -112,54 +112,54 @@ def test_a_comparison_is_no_run_and_a_run_no_comparison(tell: Tell) -> None:
         ({"train_batch_size": 8}, "sets `train_batch_size`, which training.batch_size decides: remove it"),
     ],
 )
-def test_a_wrong_deepspeed_file(settings: dict[str, Any], message: str, tell: Tell) -> None:
+def test_a_wrong_deepspeed_file(settings: dict[str, Any], message: str, error_of: ErrorOf) -> None:
     Path("ds.json").write_text(json.dumps(settings))
-    assert message in tell("tiny.yaml", "deepspeed=ds.json")
+    assert message in error_of("tiny.yaml", "deepspeed=ds.json")
 
 
-def test_a_model_folder_without_a_model(tell: Tell) -> None:
-    assert "no model folder: it has no config.json" in tell("tiny.yaml", "model={source: ./models/mine}")
+def test_a_model_folder_without_a_model(error_of: ErrorOf) -> None:
+    assert "no model folder: it has no config.json" in error_of("tiny.yaml", "model={source: ./models/mine}")
     Path("empty").mkdir()
-    assert "no model folder: it has no config.json" in tell("tiny.yaml", "model={source: ./empty}")
+    assert "no model folder: it has no config.json" in error_of("tiny.yaml", "model={source: ./empty}")
 
 
 # --- the prompts ---
 
 
-def test_a_prompts_file_that_is_not_there(tell: Tell) -> None:
-    message = tell("tiny.yaml", "prompts.0.path=mine.jsonl")
+def test_a_missing_prompts_file(error_of: ErrorOf) -> None:
+    message = error_of("tiny.yaml", "prompts.0.path=mine.jsonl")
     assert "no such file mine.jsonl (looked in" in message
 
 
-def test_a_malformed_line_is_named(tell: Tell) -> None:
+def test_a_malformed_line_is_named(error_of: ErrorOf) -> None:
     Path("rows.jsonl").write_text('{"query": "1 and 1?", "references": ["2"]}\n{"query": \n')
-    assert "rows.jsonl line 2 is not JSON" in tell()
+    assert "rows.jsonl line 2 is not JSON" in error_of()
 
 
-def test_a_row_without_a_query(tell: Tell) -> None:
+def test_a_row_without_a_query(error_of: ErrorOf) -> None:
     write_rows([*ROWS, {"qery": "2 and 2?"}])
-    message = tell()
+    message = error_of()
     assert "rows.jsonl line 21: expected a `query`, found qery: rename `qery`" in message
 
 
-def test_a_prompt_without_a_reference_that_exact_match_needs(tell: Tell) -> None:
+def test_a_prompt_without_a_reference_that_exact_match_needs(error_of: ErrorOf) -> None:
     write_rows([*ROWS, {"query": "Why?"}])
-    assert "reference" in tell()
+    assert "reference" in error_of()
 
 
 @pytest.mark.parametrize("rows", [[], [{"query": " ", "references": ["2"]}]], ids=["no rows", "blank rows"])
-def test_an_empty_set_of_prompts(rows: list[Any], tell: Tell) -> None:
+def test_an_empty_set_of_prompts(rows: list[Any], error_of: ErrorOf) -> None:
     write_rows(rows)
-    assert "no prompts in 1 source(s)" in tell()
+    assert "no prompts in 1 source(s)" in error_of()
 
 
-def test_no_prompts_to_test_on(tell: Tell) -> None:
-    assert "no test prompts among 20" in tell("tiny.yaml", "prompts.0.test_share=0")
+def test_no_prompts_to_test_on(error_of: ErrorOf) -> None:
+    assert "no test prompts among 20" in error_of("tiny.yaml", "prompts.0.test_share=0")
 
 
-def test_the_same_prompt_twice(tell: Tell) -> None:
+def test_the_same_prompt_twice(error_of: ErrorOf) -> None:
     write_rows([*ROWS, ROWS[4]])
-    message = tell()
+    message = error_of()
     assert "line 21 is the same prompt as" in message
     assert "line 5" in message
 
@@ -167,14 +167,14 @@ def test_the_same_prompt_twice(tell: Tell) -> None:
 # --- the run ---
 
 
-def test_a_second_writer(folder: Path, tell: Tell) -> None:
+def test_a_second_writer(folder: Path, error_of: ErrorOf) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD_THE_LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder
     )
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert f"runs/tiny is being written by another process (pid {holder.pid} on" in tell()
+        assert f"runs/tiny is being written by another process (pid {holder.pid} on" in error_of()
         holder.communicate()
 
 
@@ -188,7 +188,7 @@ with Store(Path("runs/tiny")).lock():
 """
 
 
-def test_neither_prefect_nor_torch_is_imported_to_tell(folder: Path) -> None:
+def test_neither_prefect_nor_torch_is_imported_to_report_a_mistake(folder: Path) -> None:
     source = """
 import sys
 from flows.cli.app import app
@@ -210,11 +210,11 @@ def test_a_prefect_server_that_does_not_answer(folder: Path) -> None:
     assert not Path("runs").exists()
 
 
-# --- what is read no more ---
+# --- output that nobody reads ---
 
 
 @pytest.mark.parametrize(("reader", "code"), [("head -1", 141), ("true", 141), ("cat", 0)])
-def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path, reader: str, code: int) -> None:
+def test_a_closed_pipe_ends_a_command_without_a_message(folder: Path, reader: str, code: int) -> None:
     for n in range(300):  # more than a pipe holds
         folder.joinpath("runs", f"run-{n:03d}-{'x' * 200}", "prompts").mkdir(parents=True)
     line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls | {reader}; exit ${{PIPESTATUS[0]}}"
@@ -222,11 +222,11 @@ def test_a_reader_that_leaves_ends_a_command_without_a_word(folder: Path, reader
     assert (ended.returncode, ended.stderr) == (code, "")
 
 
-def test_a_full_disk_is_told(folder: Path) -> None:
+def test_a_full_disk_is_reported(folder: Path) -> None:
     line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls > /dev/full"
     ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
-    said = "No space left on device: make room; nothing that was committed is lost, and the same command continues"
-    assert (ended.returncode, ended.stderr) == (1, f"error: {said}\n")
+    message = "No space left on device: make room; nothing that was committed is lost, and the same command continues"
+    assert (ended.returncode, ended.stderr) == (1, f"error: {message}\n")
 
 
 # --- what only a launch can find ---

@@ -8,12 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli_run import CORES, TINY, assert_same_content, digests, hir, manifest, write_config
+from cli_run import CORES, HANG_S, TINY, assert_same_content, digests, hir, manifest, write_config
 from report_page import Page
 
+from hir_core.inspect.comparison import read_results
 from hir_core.store.store import Store
 
-pytestmark = pytest.mark.slow
+# Several commands of up to HANG_S each in one test, its fixtures included.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * HANG_S)]
 needs_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
 
 
@@ -218,6 +220,13 @@ def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_pat
     folder = tmp_path / "runs/both"
     curves = pl.read_parquet(folder / "curves.parquet")
     assert curves.height == 2 * 2 * 2
+    results = read_results(folder / "results.json")
+    assert results.arms is not None
+    assert [(arm.seed, arm.method, len(arm.curve)) for arm in results.arms] == [
+        (seed, method, 2) for seed in (0, 1) for method in ("hindsight", "keep_correct")
+    ]
+    assert all(arm.model and arm.seconds and arm.made_with["torch"] == version("torch") for arm in results.arms)
+    assert "on CPU, torch" in str(results.machine)
     assert set(curves.filter(pl.col("iteration") == 1)["steps"]) == {3}
     for seed in (0, 1):
         stages = [ref.stage for ref in Store(folder / f"counting-{seed}").versions()]

@@ -1,7 +1,7 @@
 """The shipped DeepSpeed files, ZeRO-3 and the speed of a 0.6 B model on one GPU: `pytest -m gpu`.
 
-One launch does all jobs of a tiny model, one more each job of the large one. `run_small` and `run_large` do not ask
-where they run, so that a machine without a GPU can try them on the CPU.
+All jobs of the tiny model run in one launch, each job of the large one in another. `run_small` and `run_large` work on
+any device, so that they can be tried on a machine without a GPU.
 """
 
 from pathlib import Path
@@ -36,11 +36,11 @@ def environment():
         yield
 
 
-# --- a tiny model under everything -----------------------------------------------------------------------------------
+# --- a tiny model under every DeepSpeed file and stage ---------------------------------------------------------------
 
 
 def run_small(root: Path) -> Cases:
-    """Samples, trains, saves and answers under every shipped file, and under ZeRO 0 and 3 in fp32."""
+    """Samples, trains, saves and samples again under every shipped file and every ZeRO stage."""
     data = root / "data"
     (data / "llama").mkdir(parents=True)
     make_requests(data / "requests-many.parquet", PROMPTS)
@@ -93,7 +93,7 @@ def test_weights_gathered_once_and_layer_by_layer_answer_alike(small):
 
 
 def run_large(root: Path, name: str, shape: dict[str, int], load: dict[str, int]) -> dict[str, Any]:
-    """Facts of sampling from, then training, a random bf16 model of the given shape under a shipped DeepSpeed file."""
+    """Results of sampling from and training a random bf16 model of that shape under a shipped DeepSpeed file."""
     data = root / "data"
     (data / "large").mkdir(parents=True)
     tokenizer = models.fit_tokenizer(["two figs and three plums Add up. Do not add up."] * 4, 400)
@@ -111,8 +111,8 @@ def run_large(root: Path, name: str, shape: dict[str, int], load: dict[str, int]
     micro = load["micro_batch_size"]
     training = TrainingConfig(batch_size=128, micro_batch_size=micro, epochs=1, activation_checkpointing=True)
     learning = Cases(root / "training", 1, data)
-    asked = data / "requests-many"
-    step = TrainStep(triples=data / "triples", samples=drawn, prompts=asked, training=training, iteration=1)
+    prompts = data / "requests-many"
+    step = TrainStep(triples=data / "triples", samples=drawn, prompts=prompts, training=training, iteration=1)
     learning.add("large", "large", SHIPPED[name], step)
     learning.launch()
     return {"sampled": sampling.facts("large"), "trained": learning.facts("large")}
@@ -120,7 +120,7 @@ def run_large(root: Path, name: str, shape: dict[str, int], load: dict[str, int]
 
 @pytest.mark.parametrize("name", ["zero2", "zero3"])
 def test_speed_of_a_model_of_0_6_billion_parameters(name, environment, tmp_path, capsys):
-    """Random weights write to the length limit; nothing is asserted of the speed, it is printed for a person."""
+    """Outputs of random weights run to the length limit; the speed is printed, not asserted."""
     facts = run_large(tmp_path, name, SHAPE_0_6B, LOAD)
     sampled, trained = facts["sampled"], facts["trained"]
     assert sampled["tokens"] > 0.9 * LOAD["prompts"] * LOAD["k"] * LOAD["max_new_tokens"]

@@ -1,4 +1,4 @@
-"""Models come from where they should: equal seeds give equal weights, and what cannot be loaded is said in one line."""
+"""Loading of models and tokenizers: equal seeds give equal weights, and errors are messages of one line."""
 
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def test_a_loaded_model_has_no_dropout(tokenizer, tmp_path):
     assert torch.equal(first, second)
 
 
-def test_a_head_of_its_own_stays_apart(build_model, tmp_path):
-    """As in FLAN-T5, whose config nevertheless says that embeddings are tied."""
+def test_a_separate_head_is_not_tied(build_model, tmp_path):
+    """As in FLAN-T5, whose config says nevertheless that the embeddings are tied."""
     model = build_model("t5")
     model.config.scale_decoder_outputs = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape))
@@ -96,10 +96,10 @@ def test_a_tokenizer_without_padding_borrows_the_end_token(tmp_path):
     assert models.load_tokenizer(str(tmp_path)).pad_token_id == tokenizer.eos_token_id
 
 
-# --- what cannot be loaded -------------------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path, monkeypatch):
+def test_a_missing_folder_gives_a_message_of_one_line(tmp_path, monkeypatch):
     missing = str(tmp_path / "no-such-model")
     for load in (models.load_tokenizer, lambda source: models.load_model(source, torch.float32)):
         with pytest.raises(
@@ -115,13 +115,13 @@ def test_a_folder_without_weights_is_refused(build_model, tmp_path):
         models.load_model(str(tmp_path), torch.float32)
 
 
-def test_a_gguf_file_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_gguf_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.path: no such file .*none\.gguf"):
         models.gguf_file(GgufModel(type="gguf", path=tmp_path / "none.gguf"))
     with pytest.raises(ConfigError, match="`no_such_package` is not installed"):
         models.gguf_file(GgufModel(type="gguf", path=Path("a.gguf"), package="no_such_package"))
 
 
-def test_a_hub_model_needs_nothing_made(tmp_path):
+def test_nothing_is_written_for_a_hub_model(tmp_path):
     models.materialise(HubModel(source="anywhere"), tmp_path, [], seed=0)
     assert not list(tmp_path.iterdir())

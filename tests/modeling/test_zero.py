@@ -1,7 +1,7 @@
-"""What a model learns and writes does not depend on how its weights are spread over ranks.
+"""Training, sampling and saving do not depend on how the weights are partitioned over ranks.
 
-Every comparison is between real launches over gloo. Two launches hold most of them: one rank without ZeRO, which is
-what the others must equal, and two ranks under every stage. All weights are fp32 unless a test says otherwise.
+Every comparison is between real launches over gloo. Most come from two of them: one rank without ZeRO, which is the
+reference, and two ranks under every stage. All weights are fp32 unless a test says otherwise.
 """
 
 import os
@@ -69,10 +69,10 @@ def sampled_alone(data, environment, tmp_path_factory) -> Cases:
         cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
     cases.launch()
     for architecture in ARCHITECTURES:
-        drawn = cases.out(architecture, "samples")
-        drawn.rename(data / f"samples-{architecture}")
-        drawn.symlink_to(data / f"samples-{architecture}")
-        make_triples(drawn, data / "requests-many.parquet", data / f"triples-{architecture}")
+        samples = cases.out(architecture, "samples")
+        samples.rename(data / f"samples-{architecture}")
+        samples.symlink_to(data / f"samples-{architecture}")
+        make_triples(samples, data / "requests-many.parquet", data / f"triples-{architecture}")
     return cases
 
 
@@ -90,14 +90,14 @@ def alone(sampled_alone, data, tmp_path_factory) -> Cases:
 
 
 CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
-"""One batch, again and again: 16 steps that each change a weight by about 2e-5."""
+"""One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
 BF16 = ("zero0", "zero2", "zero3")
 KINDS = [
     *(("llama", kind) for kind in (*STAGES, "zero3-1x4", "zero3-ckpt")),
     *(("t5", kind) for kind in (*STAGES, "zero3-ckpt")),
     *(("flan", kind) for kind in ("zero2", "zero3")),
 ]
-"""What two ranks are compared in, as architecture and kind."""
+"""The cases of two ranks, as architecture and kind."""
 CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": True}}
 
 
@@ -121,7 +121,7 @@ def pair(alone, data, tmp_path_factory) -> Cases:
     return cases
 
 
-# --- what it learns --------------------------------------------------------------------------------------------------
+# --- training --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("architecture", "kind"), KINDS)
@@ -136,7 +136,7 @@ def test_two_ranks_under_any_stage_learn_what_one_rank_learns(architecture, kind
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
-def test_micro_batches_do_not_change_what_is_learnt(architecture, alone):
+def test_micro_batches_do_not_change_losses_and_weights(architecture, alone):
     assert alone.losses(f"{architecture}-1x8") == pytest.approx(alone.losses(architecture), rel=1e-5)
     check_weights(alone.out(f"{architecture}-1x8", "model"), alone.out(architecture, "model"))
 
@@ -178,15 +178,15 @@ def test_bf16_weights_do_not_lose_small_updates_within_a_launch(name, pair, alon
     assert (kept * moved.sign()).mean() > 0.7 * moved.abs().mean()
 
 
-def test_training_memory_is_given_back(pair):
-    """After training a rank holds its share of the weights, not also masters, moments and gradients."""
+def test_training_memory_is_freed(pair):
+    """After training a rank holds its share of the weights, and no masters, moments or gradients."""
     for kind in (*STAGES, *(f"{name}-bf16" for name in BF16)):
         size = pair.facts(f"llama-{kind}")["weight_bytes"] / (2 if "zero3" in kind else 1)
         print(f"{kind}: {pair.alive_bytes(f'llama-{kind}') / size:.2f} of the weights")
         assert pair.alive_bytes(f"llama-{kind}") < 1.5 * size
 
 
-# --- what it writes --------------------------------------------------------------------------------------------------
+# --- sampling --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["gather", "stream"])
@@ -208,18 +208,18 @@ def test_two_ranks_with_sharded_weights_sample_what_one_rank_samples(architectur
 def test_ranks_with_different_numbers_of_batches_finish_together(architecture, pair, sampled_alone):
     """Three prompts, a batch each: two for the first rank, one for the second."""
     found = pair.samples(f"{architecture}-uneven")
-    wanted = sampled_alone.samples(architecture).filter(pl.col("prompt_id") < "p003")
-    assert found.select("sample_id", "completion_ids").equals(wanted.select("sample_id", "completion_ids"))
+    expected = sampled_alone.samples(architecture).filter(pl.col("prompt_id") < "p003")
+    assert found.select("sample_id", "completion_ids").equals(expected.select("sample_id", "completion_ids"))
 
 
 @pytest.mark.parametrize(("architecture", "kind"), KINDS)
 def test_trained_weights_answer_alike_under_any_stage(architecture, kind, pair, alone):
-    """Greedily, with the weights in memory, after the optimizer's memory was given back."""
+    """Greedily, with the weights in memory, after the optimizer's memory was freed."""
     found, expected = pair.samples(f"{architecture}-{kind}"), alone.samples(architecture)
     assert found["completion_ids"].to_list() == expected["completion_ids"].to_list()
 
 
-# --- what it saves ---------------------------------------------------------------------------------------------------
+# --- saving ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("architecture", "kind"), [*KINDS, *(("llama", f"{name}-bf16") for name in BF16)])
@@ -235,7 +235,7 @@ def test_a_saved_model_loads_as_the_one_in_memory(architecture, kind, pair):
 
 
 def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp_path):
-    """A shard of 20,000 bytes holds a few of this model's tensors; index and shards must agree."""
+    """A shard of 20,000 bytes holds a few of this model's tensors; the index must agree with the shards."""
     (tmp_path / "save_shards.py").write_text(SAVE_SHARDS)
     for number in (0, 3):
         job = tmp_path / f"zero{number}"

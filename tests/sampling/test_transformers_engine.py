@@ -1,4 +1,4 @@
-"""A row's tokens belong to the row: neither the batch it falls into nor how that is worked off changes them."""
+"""Sampling: a row's tokens depend on its prompt and seed alone, and follow the model's distribution."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,27 +13,27 @@ from hir_core.sampling.transformers_engine import Completion, Limits, Request
 
 CPU = torch.device("cpu")
 MANY_ENDS = tuple(range(1, 40))
-"""So many tokens end an output that rows of a batch end at very different times."""
+"""End tokens, so many that rows of a batch end at very different times."""
 
 
 @pytest.fixture(scope="module", params=["llama", "t5"])
 def model(request, build_model):
-    """Llama's weights three times as large: distributions that differ from prompt to prompt and token to token."""
+    """A random model; Llama's weights are three times as large, so that its distributions differ between prompts."""
     return build_model(request.param, sharpness=3.0 if request.param == "llama" else 1.0)
 
 
-def requests(count: int, k: int = 4, longest: int = 20) -> list[Request]:
-    draw = np.random.default_rng(5)
-    prompts = [tuple(draw.integers(40, 300, size=draw.integers(1, longest + 1)).tolist()) for _ in range(count)]
+def make_requests(count: int, k: int = 4, longest: int = 20) -> list[Request]:
+    rng = np.random.default_rng(5)
+    prompts = [tuple(rng.integers(40, 300, size=rng.integers(1, longest + 1)).tolist()) for _ in range(count)]
     seeds = [tuple(transformers_engine.row_seed(1, n, sample) for sample in range(k)) for n in range(count)]
     return [Request(f"p{n:03}", prompts[n], seeds[n]) for n in range(count)]
 
 
 def sampled(
-    model, asked: Sequence[Request], limits: Limits, batch_tokens: int = 1200
+    model, requests: Sequence[Request], limits: Limits, batch_tokens: int = 1200
 ) -> dict[tuple[str, int], Completion]:
     with torch.no_grad():
-        work = transformers_engine.batches(asked, limits.max_new_tokens, batch_tokens)
+        work = transformers_engine.batches(requests, limits.max_new_tokens, batch_tokens)
         return {(c.key, c.k): c for batch in work for c in transformers_engine.complete(model, batch, limits, CPU)}
 
 
@@ -42,80 +42,80 @@ def same_tokens(first: dict[tuple[str, int], Completion], second: dict[tuple[str
     return sum(first[key].token_ids == second[key].token_ids for key in first)
 
 
-# --- whose tokens they are -------------------------------------------------------------------------------------------
+# --- rows and batches ------------------------------------------------------------------------------------------------
 
 
 def test_a_row_draws_the_same_tokens_in_any_batch(model):
     """1,000 rows in batches of 1,200 tokens, of 9,000 tokens, and of one prompt each, in reverse order."""
-    limits, asked = Limits(1.0, 8, MANY_ENDS, 0), requests(250)
-    small, large = sampled(model, asked, limits, 1200), sampled(model, asked, limits, 9000)
+    limits, requests = Limits(1.0, 8, MANY_ENDS, 0), make_requests(250)
+    small, large = sampled(model, requests, limits, 1200), sampled(model, requests, limits, 9000)
     assert len(small) == 1000
     assert same_tokens(small, large) >= 999
     single = {}
-    for request in asked[::-5]:
+    for request in requests[::-5]:
         single |= sampled(model, [request], limits)
     assert same_tokens(single, {key: large[key] for key in single}) == len(single) == 200
 
 
 def test_samples_of_a_prompt_differ_and_prompts_differ(model):
-    found = sampled(model, requests(20), Limits(1.0, 8, (1,), 0))
-    assert len({completion.token_ids for completion in found.values()}) == 80
+    completions = sampled(model, make_requests(20), Limits(1.0, 8, (1,), 0))
+    assert len({completion.token_ids for completion in completions.values()}) == 80
 
 
-def test_the_seed_decides(model):
-    limits, asked = Limits(1.0, 8, (1,), 0), requests(20)
-    assert same_tokens(sampled(model, asked, limits), sampled(model, asked, limits)) == 80
-    other = [Request(r.key, r.prompt_ids, tuple(seed + 1 for seed in r.seeds)) for r in asked]
-    assert same_tokens(sampled(model, asked, limits), sampled(model, other, limits)) < 4
+def test_equal_seeds_give_equal_tokens_and_other_seeds_others(model):
+    limits, requests = Limits(1.0, 8, (1,), 0), make_requests(20)
+    assert same_tokens(sampled(model, requests, limits), sampled(model, requests, limits)) == 80
+    other = [Request(r.key, r.prompt_ids, tuple(seed + 1 for seed in r.seeds)) for r in requests]
+    assert same_tokens(sampled(model, requests, limits), sampled(model, other, limits)) < 4
 
 
 @pytest.mark.parametrize("below", [0.0, 1.1])
 def test_dropping_ended_rows_from_the_batch_changes_nothing(below, model, monkeypatch):
-    limits, asked = Limits(1.0, 12, MANY_ENDS, 0), requests(50)
-    usual = sampled(model, asked, limits)
+    limits, requests = Limits(1.0, 12, MANY_ENDS, 0), make_requests(50)
+    usual = sampled(model, requests, limits)
     monkeypatch.setattr(transformers_engine, "COMPACT_BELOW", below)
-    assert same_tokens(usual, sampled(model, asked, limits)) == 200
+    assert same_tokens(usual, sampled(model, requests, limits)) == 200
 
 
 def test_ranks_that_wait_for_each_other_draw_what_each_would_draw_alone(model):
     """Streamed weights: this rank has ended long before the other, and keeps making forward passes."""
-    limits, asked, rounds = Limits(1.0, 12, MANY_ENDS, 0), requests(3, k=2), iter([True] * 12)
+    limits, requests, other_is_unfinished = Limits(1.0, 12, MANY_ENDS, 0), make_requests(3, k=2), iter([True] * 12)
     with torch.no_grad():
-        alone = transformers_engine.complete(model, asked, limits, CPU)
+        alone = transformers_engine.complete(model, requests, limits, CPU)
         together = transformers_engine.complete(
-            model, asked, limits, CPU, lambda is_writing: next(rounds, False) or is_writing
+            model, requests, limits, CPU, lambda is_unfinished: next(other_is_unfinished, False) or is_unfinished
         )
     assert together == alone
-    assert next(rounds, None) is None
+    assert next(other_is_unfinished, None) is None
 
 
-# --- what they are ---------------------------------------------------------------------------------------------------
+# --- tokens and log-probabilities ------------------------------------------------------------------------------------
 
 
-def test_greedy_writes_what_transformers_generates(model):
-    asked = requests(30, k=1)
-    found = sampled(model, asked, Limits(0.0, 10, (1,), 0), 600)
-    for request in asked:
+def test_greedy_decoding_gives_what_transformers_generates(model):
+    requests = make_requests(30, k=1)
+    completions = sampled(model, requests, Limits(0.0, 10, (1,), 0), 600)
+    for request in requests:
         generated = model.generate(
             torch.tensor([request.prompt_ids]), do_sample=False, max_new_tokens=10, eos_token_id=1, pad_token_id=0
         )[0].tolist()
         expected = generated[1:] if model.config.is_encoder_decoder else generated[len(request.prompt_ids) :]
-        assert list(found[request.key, 0].token_ids) == expected
+        assert list(completions[request.key, 0].token_ids) == expected
 
 
 def test_logprobs_are_those_of_one_plain_forward_pass(model):
-    asked = requests(40, k=2)
-    found = sampled(model, asked, Limits(1.0, 8, (1,), 0))
-    for request in asked:
+    requests = make_requests(40, k=2)
+    completions = sampled(model, requests, Limits(1.0, 8, (1,), 0))
+    for request in requests:
         for k in range(2):
-            completion = found[request.key, k]
+            completion = completions[request.key, k]
             with torch.no_grad():
                 expected = plain_logprobs(model, request.prompt_ids, completion.token_ids)
             torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=2e-5)
 
 
 def test_logprobs_are_at_temperature_one_whatever_the_rows_were_drawn_at(model):
-    request = requests(1, k=1)
+    request = make_requests(1, k=1)
     cold = sampled(model, request, Limits(0.0, 4, (1,), 0))["p000", 0]
     with torch.no_grad():
         expected = plain_logprobs(model, request[0].prompt_ids, cold.token_ids)
@@ -123,9 +123,9 @@ def test_logprobs_are_at_temperature_one_whatever_the_rows_were_drawn_at(model):
 
 
 def test_an_output_ends_with_the_first_end_token_or_at_the_limit(model):
-    found = sampled(model, requests(50), Limits(1.0, 6, MANY_ENDS, 0)).values()
-    assert {completion.ended for completion in found} == {True, False}
-    for completion in found:
+    completions = sampled(model, make_requests(50), Limits(1.0, 6, MANY_ENDS, 0)).values()
+    assert {completion.ended for completion in completions} == {True, False}
+    for completion in completions:
         ends = [token in MANY_ENDS for token in completion.token_ids]
         assert len(completion.logprobs) == len(ends) <= 6
         assert not any(ends[:-1])
@@ -138,9 +138,9 @@ def test_an_output_ends_with_the_first_end_token_or_at_the_limit(model):
 
 @pytest.mark.parametrize("batch_tokens", [1, 200, 1000, 10**6])
 def test_a_batch_stays_within_its_tokens_unless_it_is_one_prompt(batch_tokens):
-    asked = requests(100)
-    work = transformers_engine.batches(asked, 8, batch_tokens)
-    assert sorted(request.key for batch in work for request in batch) == [request.key for request in asked]
+    requests = make_requests(100)
+    work = transformers_engine.batches(requests, 8, batch_tokens)
+    assert sorted(request.key for batch in work for request in batch) == [request.key for request in requests]
     for batch in work:
         tokens = sum(len(r.seeds) for r in batch) * (max(len(r.prompt_ids) for r in batch) + 8)
         assert tokens <= batch_tokens or len(batch) == 1
@@ -149,9 +149,11 @@ def test_a_batch_stays_within_its_tokens_unless_it_is_one_prompt(batch_tokens):
 
 
 def test_the_longest_prompts_come_first():
-    """Where memory runs out it does so in the first minute, not in the last hour."""
+    """So that a batch that is too large for the memory fails in the first minute, not in the last hour."""
     lengths = [
-        len(request.prompt_ids) for batch in transformers_engine.batches(requests(100), 8, 500) for request in batch
+        len(request.prompt_ids)
+        for batch in transformers_engine.batches(make_requests(100), 8, 500)
+        for request in batch
     ]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -164,18 +166,18 @@ def test_the_longest_prompts_come_first():
     [(1.0, [0.4, 0.3, 0.2, 0.1, 0.0]), (0.5, [16 / 30, 9 / 30, 4 / 30, 1 / 30, 0.0])],
 )
 def test_tokens_are_drawn_as_often_as_their_probability_says(temperature, expected):
-    """At temperature 1/2 probabilities are squared and shared anew: 16, 9, 4 and 1 of 30.
+    """At temperature 1/2 probabilities are squared and normalised: 16, 9, 4 and 1 of 30.
 
     Chi-square of 20,000 draws with 3 degrees of freedom is below 16.27 in 999 of 1,000 cases; a token of probability 0
-    never comes.
+    is never drawn.
     """
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(20_000, -1)
     uniforms = torch.tensor(np.random.default_rng(7).random(20_000))
     tokens, logprobs = transformers_engine.draw([logits], uniforms, Limits(temperature, 1, (), 0))
     counts = torch.bincount(tokens, minlength=5).numpy()
     assert counts[4] == 0
-    goals = 20_000 * np.array(expected[:4])
-    assert ((counts[:4] - goals) ** 2 / goals).sum() < 16.27
+    expected_counts = 20_000 * np.array(expected[:4])
+    assert ((counts[:4] - expected_counts) ** 2 / expected_counts).sum() < 16.27
     torch.testing.assert_close(logprobs, logits[0, tokens])
 
 
@@ -186,12 +188,15 @@ def test_the_ends_of_the_unit_interval_draw_the_first_and_last_possible_token():
 
 
 def test_guidance_pushes_away_from_the_other_prompt_and_leaves_log_probabilities_alone():
-    """p = (1/2, 1/4, 1/4) pushed by 1 away from (1/2, 3/8, 1/8): p * p / q = (1/2, 1/6, 1/2), shared: 3/7, 1/7, 3/7."""
+    """p = (1/2, 1/4, 1/4) pushed by 1 away from q = (1/2, 3/8, 1/8): p * p / q = (1/2, 1/6, 1/2).
+
+    Normalised, that is 3/7, 1/7, 3/7. Chi-square with 2 degrees of freedom is below 13.82 in 999 of 1,000 cases.
+    """
     own, other = (torch.tensor(p).log().expand(20_000, -1) for p in ([1 / 2, 1 / 4, 1 / 4], [1 / 2, 3 / 8, 1 / 8]))
     uniforms = torch.tensor(np.random.default_rng(7).random(20_000))
     tokens, logprobs = transformers_engine.draw([own + 3, other - 5], uniforms, Limits(1.0, 1, (), 0, guidance=1.0))
-    goals = 20_000 * np.array([3 / 7, 1 / 7, 3 / 7])
-    assert ((torch.bincount(tokens).numpy() - goals) ** 2 / goals).sum() < 13.82
+    expected_counts = 20_000 * np.array([3 / 7, 1 / 7, 3 / 7])
+    assert ((torch.bincount(tokens).numpy() - expected_counts) ** 2 / expected_counts).sum() < 13.82
     torch.testing.assert_close(logprobs, own[0, tokens])
     greedy, _ = transformers_engine.draw(
         [own[:1] + torch.tensor([0, 0, 0.1]), other[:1]], uniforms[:1], Limits(0.0, 1, (), 0, 1.0)
@@ -199,24 +204,25 @@ def test_guidance_pushes_away_from_the_other_prompt_and_leaves_log_probabilities
     assert greedy.tolist() == [2]
 
 
-def guided(asked: Sequence[Request]) -> list[Request]:
-    """Each request pushed away from the prompt of the one before it, whose length is another."""
-    return [replace(one, against_ids=other.prompt_ids) for one, other in zip(asked, [asked[-1], *asked], strict=False)]
+def guided(requests: Sequence[Request]) -> list[Request]:
+    """Each request pushed away from the prompt of the request before it, which has another length."""
+    previous = [requests[-1], *requests[:-1]]
+    return [replace(request, against_ids=other.prompt_ids) for request, other in zip(requests, previous, strict=True)]
 
 
 def test_a_guided_row_draws_the_same_tokens_in_any_batch(model):
-    limits, asked = Limits(1.0, 8, MANY_ENDS, 0, guidance=0.5), guided(requests(100))
-    small, large = sampled(model, asked, limits, 1200), sampled(model, asked, limits, 9000)
+    limits, requests = Limits(1.0, 8, MANY_ENDS, 0, guidance=0.5), guided(make_requests(100))
+    small, large = sampled(model, requests, limits, 1200), sampled(model, requests, limits, 9000)
     assert same_tokens(small, large) >= 399
-    assert same_tokens(small, sampled(model, asked, replace(limits, guidance=0.0))) < 399
+    assert same_tokens(small, sampled(model, requests, replace(limits, guidance=0.0))) < 399
 
 
 def test_guided_outputs_follow_the_formula_token_by_token(model):
     limits = Limits(0.0, 5, (1,), 0, guidance=2.0)
-    asked = guided(requests(12, k=1))
-    found = sampled(model, asked, limits)
-    for request in asked:
-        tokens = found[request.key, 0].token_ids
+    requests = guided(make_requests(12, k=1))
+    completions = sampled(model, requests, limits)
+    for request in requests:
+        tokens = completions[request.key, 0].token_ids
         for place in range(len(tokens)):
             own, other = (
                 next_logprobs(model, ids, tokens[:place]) for ids in (request.prompt_ids, request.against_ids)

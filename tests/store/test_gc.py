@@ -1,6 +1,6 @@
-"""What `hir gc` leaves: what lines use, the best models, what these are made from; and that a kill harms nothing.
+"""Garbage collection: it keeps what branches use, the best models and what these are made from, and survives kills.
 
-The run is that of `looked_at`, two iterations, with weights in its models; a fork of its first iteration lies beside.
+The run is that of `finished_run`, two iterations, with weights in its models and a fork of its first iteration.
 """
 
 import json
@@ -36,7 +36,7 @@ def weighty(store: Store, iteration: int, parents: list[VersionRef], config: dic
 
 @pytest.fixture
 def store(small_run) -> Store:
-    """Its three models have no weights; `weighty` ones take their place where a test asks for them."""
+    """A run whose three models have no weights; tests that need weights add models by `weighty`."""
     return small_run
 
 
@@ -50,80 +50,80 @@ def fork(store) -> list[VersionRef]:
     return [triples, model, answered(store, 1, parents[0], model), samples]
 
 
-def main_line(store: Store, fork: list[VersionRef]) -> list[VersionRef]:
+def on_main(store: Store, fork: list[VersionRef]) -> list[VersionRef]:
     return [ref for ref in store.versions() if ref not in fork]
 
 
 def collect(store: Store, rule: RetentionConfig | None = None):
     with store.lock():
-        found = plan_gc(store, rule)
-        remove(store, found)
-    return found
+        plan = plan_gc(store, rule)
+        remove(store, plan)
+    return plan
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-def test_without_notes_or_without_a_rule_everything_is_kept(store, fork):
+def test_without_branches_or_without_a_rule_everything_is_kept(store, fork):
     assert plan_gc(store, RULE).why_all == NO_BRANCHES
-    note(store, main_line(store, fork), rule=None)
-    found = plan_gc(store)
-    assert found.why_all.startswith("line main: its config has no `retention`")
-    assert (names(one.ref for one in found.kept), found.removed) == (names(store.versions()), ())
+    note(store, on_main(store, fork), rule=None)
+    plan = plan_gc(store)
+    assert plan.why_all.startswith("branch main: its config has no `retention`")
+    assert (names(kept.ref for kept in plan.kept), plan.removed) == (names(store.versions()), ())
 
 
-def test_a_fork_that_no_line_uses_goes_and_nothing_else(store, fork):
-    line = main_line(store, fork)
-    note(store, line)
-    found = collect(store)
-    assert names(one.ref for one in found.removed) == names(fork)
-    assert store.versions() == line
+def test_a_fork_that_no_branch_uses_is_removed_and_nothing_else(store, fork):
+    used = on_main(store, fork)
+    note(store, used)
+    plan = collect(store)
+    assert names(removed.ref for removed in plan.removed) == names(fork)
+    assert store.versions() == used
     assert check_run(store)["problems"] == []
 
 
-def test_children_go_before_what_they_are_made_from(store, fork):
-    note(store, main_line(store, fork))
-    order = [one.ref for one in plan_gc(store).removed]
+def test_children_are_removed_before_what_they_are_made_from(store, fork):
+    note(store, on_main(store, fork))
+    order = [removed.ref for removed in plan_gc(store).removed]
     assert order.index(fork[1]) > max(order.index(fork[2]), order.index(fork[3]))
     assert order.index(fork[0]) > order.index(fork[1])
 
 
-def test_what_a_kept_version_is_made_from_stays_though_no_line_uses_it(store):
+def test_what_a_kept_version_is_made_from_stays_though_no_branch_uses_it(store):
     end = [store.resolve("models@2"), store.resolve("evaluations@2")]
     note(store, end)
-    found = plan_gc(store)
-    assert names(one.ref for one in found.removed) == {str(store.resolve("evaluations@1"))}
-    why = {str(one.ref): one.why for one in found.kept}
+    plan = plan_gc(store)
+    assert names(removed.ref for removed in plan.removed) == {str(store.resolve("evaluations@1"))}
+    why = {str(kept.ref): kept.why for kept in plan.kept}
     assert why[str(store.resolve("triples@2"))] == f"{end[0]} is made from it"
-    assert why[str(end[0])] == "line main ends"
+    assert why[str(end[0])] == "last model of branch main"
 
 
-def test_each_line_keeps_its_own(store, fork):
-    main = main_line(store, fork)
+def test_each_branch_keeps_its_own(store, fork):
+    main = on_main(store, fork)
     note(store, main)
     note(store, [store.resolve("prompts@0"), *fork], name="other")
     assert plan_gc(store).removed == ()
     note(store, [store.resolve("prompts@0"), *fork], name="other", rule=None)
-    assert plan_gc(store).why_all.startswith("line other: ")
+    assert plan_gc(store).why_all.startswith("branch other: ")
 
 
-def test_the_best_model_of_a_fork_outlives_it_with_what_shows_that_it_is(store, fork):
+def test_the_best_model_of_a_fork_is_kept_with_the_evaluation_that_shows_it(store, fork):
     best = weighty(store, 1, [store.resolve("models@0"), fork[0]], {"better": True})
     row = store.table(store.resolve("evaluations@2")).collect().to_dicts()[0] | {"model": str(best)}
     of = [store.resolve("prompts@0"), best]
     facts = {"metrics": {"overall": {"accuracy": 1.5}}}
-    shows = commit(store, "evaluations", 1, of, [row], {"threshold": 1.0}, **facts)
+    evaluation = commit(store, "evaluations", 1, of, [row], {"threshold": 1.0}, **facts)
     other_test = commit(store, "evaluations", 1, of, [row], {"threshold": 0.1}, metrics={"overall": {"accuracy": 9.0}})
-    note(store, main_line(store, [*fork, best, shows, other_test]), rule=RetentionConfig(last=1, best=1))
-    found = plan_gc(store)
-    assert names(one.ref for one in found.removed) == names([*fork[1:], other_test])
-    why = {str(one.ref): (one.why, one.weights) for one in found.kept}
-    assert why[str(best)] == why[str(shows)] == ("accuracy 1.500, number 1 of 4", ())
+    note(store, on_main(store, [*fork, best, evaluation, other_test]), rule=RetentionConfig(last=1, best=1))
+    plan = plan_gc(store)
+    assert names(removed.ref for removed in plan.removed) == names([*fork[1:], other_test])
+    why = {str(kept.ref): (kept.why, kept.weights) for kept in plan.kept}
+    assert why[str(best)] == why[str(evaluation)] == ("accuracy 1.500, number 1 of 4", ())
     assert why[str(fork[0])][0] == f"{best} is made from it"
 
 
-def test_a_damaged_manifest_stops_it(store, fork):
-    note(store, main_line(store, fork))
+def test_a_damaged_manifest_stops_the_collection(store, fork):
+    note(store, on_main(store, fork))
     damage(fork[2].path / "manifest.json")
     before = tree(store.run_dir)
     with pytest.raises(VersionCorrupt, match=r"manifest\.json is damaged"):
@@ -136,7 +136,7 @@ def test_a_damaged_manifest_stops_it(store, fork):
 
 @pytest.fixture
 def models(store) -> list[VersionRef]:
-    """Four models with weights, each made from the one before, and their evaluations: the third is the best."""
+    """Four models with weights, each made from the previous one, and their evaluations: the third is the best."""
     prompts, made = store.resolve("prompts@0"), list[VersionRef]()
     shown = store.table(store.resolve("evaluations@2")).collect().to_dicts()
     for iteration, accuracy in enumerate((0.1, 0.2, 0.9, 0.4)):
@@ -153,12 +153,12 @@ def models(store) -> list[VersionRef]:
     ("last", "best", "without"),
     [(1, 0, [1, 2]), (1, 1, [1]), (2, 0, [1]), (3, 0, []), (1, 2, [1]), (1, 3, [])],
 )
-def test_a_rule_leaves_weights_to_the_last_the_best_and_the_first(store, models, last, best, without):
-    found = collect(store, RetentionConfig(last=last, best=best))
-    assert names(one.ref for one in found.emptied) == names(models[n] for n in without)
+def test_a_rule_keeps_the_weights_of_the_last_the_best_and_the_first_models(store, models, last, best, without):
+    plan = collect(store, RetentionConfig(last=last, best=best))
+    assert names(kept.ref for kept in plan.emptied) == names(models[n] for n in without)
     there = {n: (ref.path / "model.safetensors").exists() for n, ref in enumerate(models)}
     assert there == {n: n not in without for n in range(4)}
-    assert found.bytes == 1000 * len(without) + sum(one.bytes for one in found.removed)
+    assert plan.bytes == 1000 * len(without) + sum(removed.bytes for removed in plan.removed)
 
 
 def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, models):
@@ -174,7 +174,7 @@ def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, model
         store.verify(models[1])
 
 
-def test_nothing_is_let_go_of_twice_and_what_is_gone_counts_for_nothing(store, models):
+def test_weights_are_released_once_and_released_weights_take_no_space(store, models):
     before = check_run(store)["bytes"]
     freed = collect(store).bytes
     assert check_run(store)["bytes"] == before - freed
@@ -186,16 +186,16 @@ def test_an_unfinished_run_keeps_all_weights(store, models):
     assert plan_gc(store, RULE).emptied == ()
 
 
-# --- lines -----------------------------------------------------------------------------------------------------------
+# --- branches --------------------------------------------------------------------------------------------------------
 
 
 def versions_of(store: Store, name: str = "main") -> set[str]:
-    line = read_branches(store.run_dir)[name]
-    return {*line.versions, *line.underway}
+    branch = read_branches(store.run_dir)[name]
+    return {*branch.versions, *branch.underway}
 
 
-def test_a_line_forgets_what_an_earlier_config_used_only_when_the_new_one_is_complete(store, fork):
-    old, new = main_line(store, fork), [store.resolve("prompts@0"), *fork]
+def test_a_branch_drops_what_an_earlier_config_used_only_when_the_new_one_is_complete(store, fork):
+    old, new = on_main(store, fork), [store.resolve("prompts@0"), *fork]
     note(store, old)
     note(store, new, end=False)
     assert versions_of(store) == names([*old, *fork])
@@ -205,24 +205,24 @@ def test_a_line_forgets_what_an_earlier_config_used_only_when_the_new_one_is_com
     assert versions_of(store) == names(new)
 
 
-def test_fewer_iterations_are_the_same_line_and_more_go_on_with_it(store):
-    one, two = ([ref for ref in store.versions() if ref.iteration <= n] for n in (1, 2))
-    note(store, one)
-    note(store, two)
-    assert versions_of(store) == names(two)
-    note(store, one)
-    assert versions_of(store) == names(two)
+def test_a_run_with_more_iterations_extends_its_branch_and_one_with_fewer_leaves_it(store):
+    short, long = ([ref for ref in store.versions() if ref.iteration <= n] for n in (1, 2))
+    note(store, short)
+    note(store, long)
+    assert versions_of(store) == names(long)
+    note(store, short)
+    assert versions_of(store) == names(long)
 
 
-def test_a_version_is_noted_before_it_is_there(store):
-    named = identity("models", 7, {}, [])
-    BranchLog(store.run_dir, "main", None).note(named)
-    assert versions_of(store) == {f"models/{named.id}"}
-    assert store.find(named) is None
+def test_a_branch_records_a_version_before_it_exists(store):
+    model = identity("models", 7, {}, [])
+    BranchLog(store.run_dir, "main", None).note(model)
+    assert versions_of(store) == {f"models/{model.id}"}
+    assert store.find(model) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"main": {"version": []}}', '{"main": 3}'])
-def test_damaged_notes_are_one_clean_error(store, text):
+def test_a_damaged_branches_file_is_one_clean_error(store, text):
     (store.run_dir / BRANCHES).write_text(text)
     with pytest.raises(StoreError, match=r"branches\.json is damaged.*delete it, and run the same config again"):
         plan_gc(store)
@@ -230,16 +230,16 @@ def test_damaged_notes_are_one_clean_error(store, text):
 
 def test_neither_branch_nor_retention_decides_a_result():
     plain = {"run": "r", "iterations": 1, "model": {"type": "scratch"}, "prompts": [{"path": "a.jsonl"}]}
-    one, other = parse_config(plain), parse_config({**plain, "branch": "x", "retention": {"last": 3}})
-    assert one.fingerprint() == other.fingerprint()
+    without, other = parse_config(plain), parse_config({**plain, "branch": "x", "retention": {"last": 3}})
+    assert without.fingerprint() == other.fingerprint()
     assert other.retention == RetentionConfig(last=3, best=1)
 
 
 # --- readers, writers, kills -----------------------------------------------------------------------------------------
 
 
-def test_nothing_is_removed_while_somebody_reads_or_writes(store, fork):
-    note(store, main_line(store, fork))
+def test_nothing_is_removed_while_another_process_reads_or_writes(store, fork):
+    note(store, on_main(store, fork))
     before = tree(store.run_dir)
     reader = Store(store.run_dir)
     rows = reader.table(fork[0])
@@ -251,7 +251,7 @@ def test_nothing_is_removed_while_somebody_reads_or_writes(store, fork):
     with store.lock():
         assert "is being written by another process" in hir("gc", "--yes", code=2)
     assert tree(store.run_dir) == before
-    assert names(one.ref for one in collect(store).removed) == names(fork)
+    assert names(removed.ref for removed in collect(store).removed) == names(fork)
 
 
 def test_a_reader_never_waits_for_a_reader(store):
@@ -264,7 +264,7 @@ def test_a_reader_never_waits_for_a_reader(store):
         pass
 
 
-def test_a_reader_who_was_refused_a_removal_reads_on(store):
+def test_a_reader_whose_removal_was_refused_still_holds_its_shared_lock(store):
     others = [Store(store.run_dir) for _ in range(2)]
     for reader in (store, others[0]):
         reader.table(store.resolve("prompts@0"))
@@ -277,12 +277,12 @@ def test_a_reader_who_was_refused_a_removal_reads_on(store):
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
-# Dies at its n-th change to the file system, in a child for each n that is forked before polars has any thread.
+# For each n, a child process dies at its n-th change to the file system. It is forked before polars starts its threads.
 DIE_AT_EVERY_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
 from fault_points import strike_at
-from hir_core.store.gc import remove, sort_out
+from hir_core.store.gc import plan_gc, remove
 from hir_core.store.store import Store
 
 origin, place = Path(sys.argv[1]), Path(sys.argv[2])
@@ -292,9 +292,9 @@ for step in range(1, 1000):
     if pid == 0:
         store = Store(folder)
         with store.lock():
-            found = sort_out(store)
+            plan = plan_gc(store)
             strike_at(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
-            remove(store, found)
+            remove(store, plan)
             os._exit(0)
     if os.waitpid(pid, 0)[1] == 0:
         break
@@ -303,56 +303,56 @@ print(step)
 
 
 @pytest.mark.slow
-def test_a_removal_killed_at_every_step_leaves_whole_versions_and_the_next_one_ends_it(store, fork, tmp_path):
-    line = main_line(store, fork)
-    note(store, line)
+def test_a_removal_killed_at_any_step_leaves_whole_versions_and_the_next_one_completes_it(store, fork, tmp_path):
+    used = on_main(store, fork)
+    note(store, used)
     extra = weighty(store, 1, [store.resolve("models@0")])  # kept, without its weights
-    note(store, [*line, extra])
+    note(store, [*used, extra])
     environment = os.environ | {"PYTHONPATH": f"{SUPPORT}{os.pathsep}{SUPPORT.parents[1]}"}
-    done = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(store.run_dir), str(tmp_path / "killed")]
-    steps = int(subprocess.run(done, env=environment, capture_output=True, check=True, text=True).stdout)
+    command = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(store.run_dir), str(tmp_path / "killed")]
+    steps = int(subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stdout)
     assert steps > 15
     seen = set()
     for step in range(1, steps + 1):
         killed = Store(tmp_path / "killed" / f"{step:03d}")
-        there = killed.versions()
-        for ref in there:
+        versions = killed.versions()
+        for ref in versions:
             killed.verify(ref)
             for parent in killed.manifest(ref).parents:
                 killed.resolve(parent)
-        seen.add((len(there), bool(leftovers(killed.run_dir))))
+        seen.add((len(versions), bool(leftovers(killed.run_dir))))
         del killed
         last = Store(store.run_dir.parent / ".." / "killed" / f"{step:03d}")
         collect(last)
-        assert names(last.versions()) == names([*line, extra])
+        assert names(last.versions()) == names([*used, extra])
         assert leftovers(last.run_dir) == []
         assert not (last.resolve(str(extra)).path / "model.safetensors").exists()
     assert seen >= {(17, False), (16, True), (13, True), (13, False)}
 
 
-def test_a_version_may_be_made_again_after_it_went(store, fork):
-    facts = store.manifest(fork[2])
-    note(store, main_line(store, fork))
+def test_a_removed_version_can_be_made_again(store, fork):
+    evaluation = store.manifest(fork[2])
+    note(store, on_main(store, fork))
     collect(store)
     again = [commit(store, "triples", 1, [store.resolve(n) for n in ("prompts@0", "samples@1", "rewards@1")],
                     relabeled(1), {"fork": 1})]  # fmt: skip
     again.append(weighty(store, 1, [store.resolve("models@0"), again[0]]))
     again.append(answered(store, 1, store.resolve("prompts@0"), again[1]))
     assert again == fork[:3]
-    assert store.manifest(again[2]).identity == facts.identity
+    assert store.manifest(again[2]).identity == evaluation.identity
     collect(store)
     assert not any(ref.path.exists() for ref in fork)
 
 
-def test_what_a_kill_left_of_an_earlier_removal_is_not_in_the_way(store, fork):
-    note(store, main_line(store, fork))
-    shutil.copytree(fork[2].path, fork[2].path.with_name(f".gone-{fork[2].id}"))  # hidden, killed, and made again
+def test_leftovers_of_a_killed_removal_do_not_block_the_next_one(store, fork):
+    note(store, on_main(store, fork))
+    shutil.copytree(fork[2].path, fork[2].path.with_name(f".gone-{fork[2].id}"))  # removed, killed, and made again
     assert leftovers(store.run_dir) != []
-    assert names(one.ref for one in collect(store).removed) == names(fork)
+    assert names(removed.ref for removed in collect(store).removed) == names(fork)
     assert leftovers(store.run_dir) == []
 
 
-def test_sweeping_touches_no_version_and_no_file_that_no_weights_are(store, models):
+def test_sweeping_deletes_no_version_and_no_file_but_weights(store, models):
     (models[1].path / ".released.json").write_text(json.dumps({"manifest.json": "x", "../x.safetensors": "y"}))
     before = tree(store.run_dir)
     assert sweep(store.run_dir) == []
@@ -363,11 +363,11 @@ def test_sweeping_touches_no_version_and_no_file_that_no_weights_are(store, mode
 
 
 def test_gc_says_what_it_would_free_and_why_it_keeps_the_rest(store, fork):
-    note(store, main_line(store, fork))
+    note(store, on_main(store, fork))
     before = tree(store.run_dir)
     text = hir("gc", "small", "--dry-run")
     assert text.startswith("small · retention of main last: 1, best: 0\nkeeps 12 versions\n")
-    assert f"  {store.resolve('prompts@0')}      line main uses it\n" in text
+    assert f"  {store.resolve('prompts@0')}      branch main uses it\n" in text
     removed = text.partition("removes 4 versions that no branch uses and no kept version is made from\n")[2]
     assert {line.split()[0] for line in removed.splitlines()[:-1]} == names(fork)
     freed = sum(len(data) for name, data in before.items() for ref in fork
@@ -376,25 +376,27 @@ def test_gc_says_what_it_would_free_and_why_it_keeps_the_rest(store, fork):
     assert tree(store.run_dir) == before
 
 
-def test_gc_removes_what_it_said_and_the_next_one_nothing(store, fork):
-    note(store, main_line(store, fork))
+def test_gc_removes_what_a_dry_run_says_and_the_next_one_nothing(store, fork):
+    note(store, on_main(store, fork))
     promised = json.loads(hir("gc", "--dry-run", "--json"))
     done = json.loads(hir("gc", "--yes", "--json"))
     assert {**promised, "is_done": True} == done
-    assert {one["version"] for one in done["removed"]} == names(fork)
+    assert {removed["version"] for removed in done["removed"]} == names(fork)
     assert not any(ref.path.exists() for ref in fork)
     assert hir("gc", "--yes").endswith("\nnothing to remove\n")
     assert hir("verify").endswith(" · sound\n")
 
 
 def test_gc_without_a_rule_removes_nothing_and_says_how_to_give_one(store, fork):
-    note(store, main_line(store, fork), rule=None)
-    assert "nothing to remove: all 16 versions are kept: line main: its config has no `retention`" in hir("gc", "--yes")
+    note(store, on_main(store, fork), rule=None)
+    assert "nothing to remove: all 16 versions are kept: branch main: its config has no `retention`" in hir(
+        "gc", "--yes"
+    )
     assert json.loads(hir("gc", "--dry-run", "--last", "1", "--json"))["rules"] == "main last: 1, best: 1"
 
 
-def test_gc_refuses_where_nobody_can_be_asked(store, fork):
-    note(store, main_line(store, fork))
+def test_gc_without_a_terminal_needs_dry_run_or_yes(store, fork):
+    note(store, on_main(store, fork))
     assert "no terminal to ask at: give --dry-run or --yes" in hir("gc", code=2)
     assert "give one of them" in hir("gc", "--dry-run", "--yes", code=2)
     assert all(ref.path.exists() for ref in fork)
@@ -404,17 +406,17 @@ def test_gc_refuses_where_nobody_can_be_asked(store, fork):
 def test_gc_asks_at_a_terminal(store, fork, reply, stays, monkeypatch):
     monkeypatch.setattr("flows.cli.maintenance._is_terminal", lambda: True)
     monkeypatch.setattr("typer.confirm", lambda _: reply == "y\n")
-    note(store, main_line(store, fork))
+    note(store, on_main(store, fork))
     text = hir("gc")
     assert text.endswith("nothing was removed\n" if stays else " removed\n")
     assert all(ref.path.exists() == stays for ref in fork)
 
 
-def test_models_without_weights_are_told_by_every_command_that_shows_them(store, models):
+def test_every_command_that_shows_a_model_says_that_its_weights_are_released(store, models):
     collect(store)
-    shown = hir("ls", "small")
-    assert [line.endswith("weights released") for line in shown.splitlines() if str(models[1]) in line] == [True]
-    assert [line.endswith("weights released") for line in shown.splitlines() if str(models[3]) in line] == [False]
+    listing = hir("ls", "small").splitlines()
+    assert [line.endswith("weights released") for line in listing if str(models[1]) in line] == [True]
+    assert [line.endswith("weights released") for line in listing if str(models[3]) in line] == [False]
     assert "model.safetensors · 1.0 kB · sha256 " in hir("show", str(models[1]))
     assert " · released: retention of main last: 1, best: 0" in hir("show", str(models[1]))
     assert list(json.loads(hir("show", str(models[1]), "--json"))["released"]) == ["model.safetensors"]

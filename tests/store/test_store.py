@@ -61,8 +61,8 @@ def test_attributes_of_a_score_are_a_list_that_plain_polars_and_duckdb_open(stor
 @pytest.mark.parametrize(
     ("parts", "rule"),
     [
-        (listed(("b", 1.0), ("a", 1.0)), "parts_have_names_of_their_own_in_order"),
-        (listed(("a", 1.0), ("a", 1.0)), "parts_have_names_of_their_own_in_order"),
+        (listed(("b", 1.0), ("a", 1.0)), "part_names_are_unique_and_sorted"),
+        (listed(("a", 1.0), ("a", 1.0)), "part_names_are_unique_and_sorted"),
         (listed(("a", float("nan"))), "parts inner_inner_score_nan"),
     ],
 )

@@ -12,7 +12,7 @@ CHAT = (
 
 
 def build_chat_tokenizer():
-    """Control tokens in the manner of ChatML, and its template."""
+    """A tokenizer with the control tokens and the template of ChatML."""
     tokenizer = fit_tokenizer(["user assistant system Obey Hi"], 400)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHAT
@@ -20,7 +20,7 @@ def build_chat_tokenizer():
 
 
 def unigram_tokenizer():
-    """In the manner of T5: pieces with a blank before each word, `</s>` at the end of every text."""
+    """A tokenizer in the manner of T5: `▁` before each word, `</s>` at the end of every text."""
     pieces = [
         ("<pad>", 0.0),
         ("</s>", 0.0),

@@ -16,6 +16,8 @@ from hir_core.store.store import Store
 
 LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
+HANG_S = 1800
+"""A command that has not ended after so long hangs; how long it takes otherwise depends on the machine and its load."""
 GONE_WITHIN_S = 10
 """What is promised of the processes of a run that has ended, in whatever way."""
 TINY: dict[str, Any] = {
@@ -72,7 +74,7 @@ def environment(prefect_home: Path) -> dict[str, str]:
 def hir(folder: Path, prefect_home: Path, *arguments: str, code: int = 0) -> str:
     """What `hir` prints when it is called in a folder; it must end with this code."""
     done = subprocess.run(
-        command(*arguments), cwd=folder, env=environment(prefect_home), text=True, capture_output=True, timeout=300
+        command(*arguments), cwd=folder, env=environment(prefect_home), text=True, capture_output=True, timeout=HANG_S
     )
     assert done.returncode == code, f"hir {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,4 +1,4 @@
-"""What tests of `hir gc` and `hir doctor` share: noting versions of a branch, and all files of a folder."""
+"""What tests of `hir gc` and `hir doctor` share: recording the versions of a branch, and all files of a folder."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ RULE = RetentionConfig(last=1, best=0)
 def note(
     store: Store, refs: list[VersionRef], name: str = "main", rule: RetentionConfig | None = RULE, end: bool = True
 ):
-    notes = BranchLog(store.run_dir, name, rule)
+    log = BranchLog(store.run_dir, name, rule)
     for ref in refs:
-        notes.note(store.manifest(ref).identity)
+        log.note(store.manifest(ref).identity)
     if end:
-        notes.complete()
+        log.complete()
 
 
 def names(refs) -> set[str]:
@@ -25,6 +25,6 @@ def names(refs) -> set[str]:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, lock files aside."""
+    """The content of every file below a folder by its path, except lock files."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}

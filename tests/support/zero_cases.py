@@ -1,8 +1,8 @@
-"""What the ranks of `test_zero` run: several jobs after each other in one launch, since starting a launch takes longer.
+"""The module that ranks of `test_zero` run: several jobs in one launch, because starting a launch takes longer.
 
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
-tensor bytes that the case still holds, and `logits.pt` of the weights as they are in memory.
+bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ IDS = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14, 15, 16]]
 
 @dataclasses.dataclass(frozen=True)
 class RecordingRank(Rank):
-    """Remembers every reported loss."""
+    """A rank that keeps every reported loss."""
 
     losses: list[float] = dataclasses.field(default_factory=list)
 
@@ -30,7 +30,7 @@ class RecordingRank(Rank):
 
 
 def logits(model: Any) -> Any:
-    """Of fixed inputs; all ranks together where weights are sharded."""
+    """Logits of fixed inputs; all ranks call it together where the weights are partitioned."""
     import torch
 
     ids = torch.tensor(IDS, device=next(model.parameters()).device)
@@ -44,12 +44,12 @@ def alive_tensors() -> list[Any]:
     import torch
 
     gc.collect()
-    tensors = [found for found in gc.get_objects() if type(found) in (torch.Tensor, torch.nn.Parameter)]
-    return tensors + [found.grad for found in tensors if found.is_leaf and found.grad is not None]
+    tensors = [value for value in gc.get_objects() if type(value) in (torch.Tensor, torch.nn.Parameter)]
+    return tensors + [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
 
 
 def new_bytes(held: list[Any]) -> int:
-    """Bytes of all storages that some tensor holds, without those of the given tensors."""
+    """Bytes of the storages of all living tensors, without those of the tensors in `held`."""
     known = {tensor.untyped_storage().data_ptr() for tensor in held}
     storages = [tensor.untyped_storage() for tensor in alive_tensors()]
     sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
@@ -65,12 +65,12 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     spec, held = JobSpec.read(rank.job_dir), alive_tensors()
     job = Job(rank, spec, device)
     facts = [job.do(step) for step in spec.steps]
-    alive, found = new_bytes(held), logits(job.model)
+    alive, case_logits = new_bytes(held), logits(job.model)
     if rank.rank == 0:
         write_json(rank.job_dir / "losses.json", rank.losses)
         write_json(rank.job_dir / "facts.json", facts)
         write_json(rank.job_dir / "alive.json", alive)
-        torch.save(found, rank.job_dir / "logits.pt")
+        torch.save(case_logits, rank.job_dir / "logits.pt")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Jobs for `zero_cases` and the tables that they read: what the tests of ZeRO share, on CPU and on a GPU."""
+"""Jobs for `zero_cases` and the tables that they read, for the tests of ZeRO on the CPU and on a GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ STAGES = {
 
 
 def make_model(folder: Path, architecture: str) -> None:
-    """A random model; `flan` is a T5 with a head of its own."""
+    """Writes a random model; `flan` is a T5 with a separate head."""
     kind = "llama" if architecture == "llama" else "t5"
     spec = ScratchModel(
         type="scratch", architecture=kind, hidden_size=32, layers=2, heads=2, intermediate_size=64, context=64
@@ -53,17 +53,17 @@ def make_model(folder: Path, architecture: str) -> None:
 
 
 def make_requests(path: Path, count: int) -> None:
-    """Writes prompts as a sample step reads them, and in the folder of that name as a train step does."""
+    """Writes prompts as a file for sample steps, and without its suffix as a folder for train steps."""
     fruits = ("figs", "plums", "two figs and three plums")
     queries = [f"{n} {fruits[n % 3]}" for n in range(count)]
-    asked = {"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries, "history": [None] * count}
-    pl.DataFrame(asked).write_parquet(path)
+    prompts = {"prompt_id": [f"p{n:03}" for n in range(count)], "query": queries, "history": [None] * count}
+    pl.DataFrame(prompts).write_parquet(path)
     path.with_suffix("").mkdir()
-    write_part(path.with_suffix(""), "0", pl.DataFrame(asked))
+    write_part(path.with_suffix(""), "0", pl.DataFrame(prompts))
 
 
 def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -> None:
-    """Some of the samples as triples: with a contrast, without, and cut in two."""
+    """Writes some of the samples as triples: with and without a contrast, and some with a prefix."""
     joined = (
         read_parts(samples).sort("sample_id").join(pl.read_parquet(requests), on="prompt_id", maintain_order="left")
     )
@@ -91,7 +91,7 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
 
 
 class Cases:
-    """Cases of one launch, and what they left."""
+    """Cases of one launch, and the files that they wrote."""
 
     def __init__(self, root: Path, ranks: int, data: Path) -> None:
         self.root, self.ranks, self.data = root, ranks, data
@@ -103,12 +103,12 @@ class Cases:
         JobSpec(model=model, seed=3, deepspeed=settings, steps=steps).write(folder)
 
     def train(self, name: str, architecture: str, settings: dict[str, Any], **changes: Any) -> None:
-        """Trains, saves, and answers greedily with the weights in memory."""
+        """Trains, saves, and samples greedily with the weights in memory."""
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
         triples = self.data / f"triples-{architecture}"
-        asked = self.data / "requests-many"
-        steps = [TrainStep(triples=triples, samples=samples, prompts=asked, training=training, iteration=1)]
+        prompts = self.data / "requests-many"
+        steps = [TrainStep(triples=triples, samples=samples, prompts=prompts, training=training, iteration=1)]
         steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
         self.add(name, architecture, settings, *steps)
 
@@ -123,8 +123,8 @@ class Cases:
             "iteration": 1,
             "write_every_s": 5,
         } | values
-        output, asked = self.out(name, "samples"), self.data / f"requests-{requests}.parquet"
-        return SampleStep(name="sample", requests=asked, output=output, instruction=INSTRUCTIONS[0], **values)
+        output, path = self.out(name, "samples"), self.data / f"requests-{requests}.parquet"
+        return SampleStep(name="sample", requests=path, output=output, instruction=INSTRUCTIONS[0], **values)
 
     def out(self, case: str, kind: str) -> Path:
         folder = self.root / "out" / f"{case}-{kind}"
@@ -155,16 +155,16 @@ class Cases:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for shard in folder.glob("*.safetensors"):
-        found |= load_file(shard)
-    return found
+        tensors |= load_file(shard)
+    return tensors
 
 
 def plain_logprobs(model, prompt: tuple[int, ...], output: tuple[int, ...]) -> torch.Tensor:
     if model.config.is_encoder_decoder:
-        given = torch.tensor([[model.config.decoder_start_token_id, *output[:-1]]])
-        logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=given).logits[0]
+        decoder_ids = torch.tensor([[model.config.decoder_start_token_id, *output[:-1]]])
+        logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=decoder_ids).logits[0]
     else:
         logits = model(input_ids=torch.tensor([[*prompt, *output[:-1]]])).logits[0, len(prompt) - 1 :]
     return logits.log_softmax(-1).gather(-1, torch.tensor(output)[:, None])[:, 0]

@@ -8,9 +8,16 @@ import torch
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import Example, collate, deal, make_example, plan_steps, step_totals
+from hir_core.training.batches import (
+    Example,
+    assign_micro_batches,
+    collate,
+    make_example,
+    plan_steps,
+    step_totals,
+)
 from hir_core.training.losses import Coefficients, TripleLoss
-from hir_core.training.trainer import without_weight
+from hir_core.training.trainer import placeholder
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
 
@@ -19,7 +26,7 @@ PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
 
 
 def test_causal_layout_to_the_token():
-    """The own sequence of each triple first, then the contrasts; a target is predicted from the token before it."""
+    """Each triple's own sequence first, then the contrasts; a target is predicted from the token before it."""
     first = Example("a", ((10, 11), (12,)), (20,), (30, 31), 1.0)
     second = Example("b", ((13, 14, 15),), (), (32,), 0.5)
     batch = collate([first, second], pad_id=0, decoder_start_id=None)
@@ -69,7 +76,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_sampled_tokens_are_trained_on_as_they_were_sampled(tokenizer):
-    """Cut off by the length limit, so without an end-of-sequence token; the text is not looked at."""
+    """Cut off by the length limit, so without an end-of-sequence token; the output's text is not used."""
     example = make_example(row(prefix_ids=[4]), Renderer(tokenizer, None), with_contrast=True)
     assert (example.prefix_ids, example.target_ids, example.weight) == ((4,), (7, 8), 2.0)
     assert len(example.prompts) == 2
@@ -83,7 +90,7 @@ def test_a_written_output_is_tokenised_and_ends(tokenizer):
     assert len(example.prompts) == 1
 
 
-# --- steps and shares ------------------------------------------------------------------------------------------------
+# --- steps and ranks -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (8, 8), (3, 64), (65, 64)])
@@ -115,34 +122,37 @@ def test_a_number_of_steps_walks_through_as_many_epochs_as_it_takes(count):
 @pytest.mark.parametrize("rows", [1, 7, 16, 40])
 def test_every_rank_gets_as_many_micro_batches_and_every_row_goes_to_one(world_size, count, rows):
     lengths = [(row * 37) % 11 for row in range(100)]
-    chosen = list(range(50, 50 + rows))
-    dealt = deal(chosen, lengths, world_size, count)
-    assert [len(groups) for groups in dealt] == [count] * world_size
-    assert Counter(row for groups in dealt for group in groups for row in group) == Counter(chosen)
-    sizes = [len(group) for groups in dealt for group in groups]
+    step_rows = list(range(50, 50 + rows))
+    assigned = assign_micro_batches(step_rows, lengths, world_size, count)
+    assert [len(groups) for groups in assigned] == [count] * world_size
+    assert Counter(row for groups in assigned for group in groups for row in group) == Counter(step_rows)
+    sizes = [len(group) for groups in assigned for group in groups]
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_batch_smaller_than_the_ranks_could_take_is_shared_by_them():
-    assert [[len(group) for group in groups] for groups in deal(range(6), [1] * 6, 2, 1)] == [[3], [3]]
+def test_a_batch_smaller_than_the_ranks_could_take_is_divided_over_all_of_them():
+    assert [[len(group) for group in groups] for groups in assign_micro_batches(range(6), [1] * 6, 2, 1)] == [[3], [3]]
 
 
-def test_rows_of_like_length_share_a_micro_batch():
-    assert deal(range(6), [1, 9, 2, 8, 3, 7], world_size=1, count=3) == [[[1, 3], [5, 4], [2, 0]]]
+def test_rows_of_similar_length_share_a_micro_batch():
+    assert assign_micro_batches(range(6), [1, 9, 2, 8, 3, 7], world_size=1, count=3) == [[[1, 3], [5, 4], [2, 0]]]
 
 
-# --- what a step teaches ---------------------------------------------------------------------------------------------
+# --- gradients of a step ---------------------------------------------------------------------------------------------
 
 
 def random_examples(count: int) -> list[Example]:
-    draw = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
 
-    def ids(most: int) -> tuple[int, ...]:
-        size = int(torch.randint(1, most + 1, (), generator=draw))
-        return tuple(torch.randint(2, 300, (size,), generator=draw).tolist())
+    def random_ids(most: int) -> tuple[int, ...]:
+        size = int(torch.randint(1, most + 1, (), generator=generator))
+        return tuple(torch.randint(2, 300, (size,), generator=generator).tolist())
 
-    prompts = [tuple(ids(9) for _ in range(1 + n % 3)) for n in range(count)]
-    return [Example(str(n), prompts[n], ids(2) if n % 4 == 0 else (), ids(6), 0.5 + n % 2) for n in range(count)]
+    prompts = [tuple(random_ids(9) for _ in range(1 + n % 3)) for n in range(count)]
+    return [
+        Example(str(n), prompts[n], random_ids(2) if n % 4 == 0 else (), random_ids(6), 0.5 + n % 2)
+        for n in range(count)
+    ]
 
 
 def step_gradient(model, examples: list[Example], world_size: int, count: int, start: int | None):
@@ -150,21 +160,21 @@ def step_gradient(model, examples: list[Example], world_size: int, count: int, s
     module = TripleLoss(model, PAPER, 8)
     totals, lengths = step_totals(examples), [example.length for example in examples]
     losses = torch.zeros(())
-    for groups in deal(range(len(examples)), lengths, world_size, count):
+    for groups in assign_micro_batches(range(len(examples)), lengths, world_size, count):
         for group in groups:
-            chosen = [examples[n] for n in group] or [without_weight(examples[0])]
-            loss, terms = module(collate(chosen, 0, start), totals, float(world_size * count))
+            group_examples = [examples[n] for n in group] or [placeholder(examples[0])]
+            loss, terms = module(collate(group_examples, 0, start), totals, float(world_size * count))
             (loss / (world_size * count)).backward()
             losses = losses + terms["loss"]
-    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    return losses, found
+    return losses, gradients
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 @pytest.mark.parametrize("rows", [8, 5])
-def test_ranks_and_micro_batches_do_not_change_what_a_step_teaches(architecture, rows, build_model):
-    """The remainder of 5 rows over 8 places leaves three of them to place-holders without weight."""
+def test_ranks_and_micro_batches_do_not_change_the_gradient_of_a_step(architecture, rows, build_model):
+    """With 5 rows for 8 micro-batches, three of these hold a placeholder of weight 0."""
     model, start = build_model(architecture).double(), 0 if architecture == "t5" else None
     examples = random_examples(rows)
     loss, gradients = step_gradient(model, examples, 1, 1, start)
@@ -174,10 +184,10 @@ def test_ranks_and_micro_batches_do_not_change_what_a_step_teaches(architecture,
         torch.testing.assert_close(other_gradients, gradients, rtol=1e-6, atol=1e-9)
 
 
-def test_a_place_holder_adds_exactly_nothing(build_model):
+def test_a_placeholder_adds_exactly_nothing(build_model):
     examples = random_examples(3)
     module = TripleLoss(build_model("llama"), PAPER, 8)
-    loss, terms = module(collate([without_weight(examples[1])], 0, None), step_totals(examples), 2.0)
+    loss, terms = module(collate([placeholder(examples[1])], 0, None), step_totals(examples), 2.0)
     loss.backward()
     assert {name: term.item() for name, term in terms.items()} == dict.fromkeys(terms, 0.0)
     assert all(not parameter.grad.any() for parameter in module.parameters())

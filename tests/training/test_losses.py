@@ -1,4 +1,4 @@
-"""Every term of the loss is what the paper's formula gives by hand, however the logits are computed."""
+"""Every term of the loss has the value that the paper's formula gives by hand, however the logits are computed."""
 
 import math
 from dataclasses import replace
@@ -92,8 +92,8 @@ def test_a_smoothed_contrast_stops_pulling_at_its_odds():
 def test_in_a_batch_every_output_is_contrasted_with_the_other_queries():
     """Four outputs, of which two answer the same prompt: the others' prompts, each once, own first, in blocks of 3."""
     step = [example((n,), prompt) for n, prompt in enumerate([(5,), (6,), (5,), (7,)])]
-    found = [one.prompts for one in contrast_in_batch(step, ways=3)]
-    assert found == [((5,), (6,)), ((6,), (5,)), ((5,), (6,)), ((7,),)]
+    contrasted = [example.prompts for example in contrast_in_batch(step, ways=3)]
+    assert contrasted == [((5,), (6,)), ((6,), (5,)), ((5,), (6,)), ((7,),)]
 
 
 def test_the_in_batch_contrast_is_the_papers_formula():
@@ -181,7 +181,7 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def flan_like(model):
-    """A T5 with a head of its own, which does not scale what enters it."""
+    """A T5 with a separate head, whose input is not scaled."""
     model.config.scale_decoder_outputs = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape))
     return model

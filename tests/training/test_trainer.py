@@ -1,4 +1,4 @@
-"""Training starts only from what was sampled: drifted prompts, moved targets and stale weights are found."""
+"""Checks before training find changed prompts, moved targets and stale weights; learning rates are those by hand."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ RIGHT, WRONG = "Add up.", "Do not add up."
     ],
 )
 def test_learning_rates_by_hand(schedule, expected):
-    """Two steps of warm-up to 4, then the four others at 0, 1/4, 1/2 and 3/4 of the way down."""
+    """Two steps of warm-up to 4, then four steps at 0, 1/4, 1/2 and 3/4 of the decay."""
     training = TrainingConfig(learning_rate=4.0, warmup_steps=2, schedule=schedule)
     assert [learning_rate(training, step, 6) for step in range(6)] == pytest.approx(expected)
 
@@ -110,7 +110,7 @@ def test_good_triples_pass_the_self_test(start, renderer):
 
 @dataclasses.dataclass(frozen=True)
 class Moved(Layout):
-    """Predicts every target from `by` positions too early."""
+    """A layout that predicts every target from `by` positions too early."""
 
     by: int = 1
 
@@ -129,7 +129,7 @@ def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, re
 
 
 class Unpadded(Layout):
-    """Takes padding for targets."""
+    """A layout that has padding among its targets."""
 
     def collate(self, examples) -> Batch:
         batch = super().collate(examples)
@@ -179,7 +179,7 @@ def test_a_triple_longer_than_the_models_context_is_named(build_model):
 # --- log-probabilities -----------------------------------------------------------------------------------------------
 
 
-def drawn(model, renderer: Renderer) -> pl.DataFrame:
+def draw_samples(model, renderer: Renderer) -> pl.DataFrame:
     limits = transformers_engine.Limits(1.0, 6, (END,), 0)
     requests = [
         transformers_engine.Request(f"{n}", tuple(renderer.prompt_ids(RIGHT, f"{n} figs")), (n,)) for n in range(20)
@@ -203,23 +203,23 @@ def drawn(model, renderer: Renderer) -> pl.DataFrame:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 def test_the_weights_that_sampled_are_recognised_and_others_are_not(architecture, build_model, renderer):
-    """The gap of the true weights is rounding only; weights of an iteration before are off by far more."""
+    """The gap of the right weights is rounding only; other weights have a far larger one."""
     model = build_model(architecture, sharpness=3.0 if architecture == "llama" else 1.0)
-    samples, training = drawn(model, renderer), TrainingConfig(micro_batch_size=3)
+    samples, training = draw_samples(model, renderer), TrainingConfig(micro_batch_size=3)
     module = TripleLoss(model, trainer.coefficients(training), 16)
-    place = layout(0 if architecture == "t5" else None)
-    assert preflight.check_logprobs(module, samples, place, training) < 1e-5
+    model_layout = layout(0 if architecture == "t5" else None)
+    assert preflight.check_logprobs(module, samples, model_layout, training) < 1e-5
     generator = torch.Generator().manual_seed(4)
     for parameter in model.parameters():
         parameter.data *= 1 + 0.3 * torch.randn(parameter.shape, generator=generator)
     with pytest.raises(TrainingError, match=r"log-probabilities are \d\.\d+ nats per token off the sampler's"):
-        preflight.check_logprobs(module, samples, place, training)
+        preflight.check_logprobs(module, samples, model_layout, training)
 
 
 @pytest.mark.usefixtures("alone")
 def test_a_prompt_that_drifted_shows_in_the_log_probabilities(build_model, renderer):
     model = build_model("llama", sharpness=3.0)
-    samples, training = drawn(model, renderer), TrainingConfig()
+    samples, training = draw_samples(model, renderer), TrainingConfig()
     drifted = samples.with_columns(prompt_ids=pl.col("prompt_ids").list.slice(1))
     module = TripleLoss(model, trainer.coefficients(training), 16)
     with pytest.raises(TrainingError, match="a drifted prompt"):
@@ -229,7 +229,7 @@ def test_a_prompt_that_drifted_shows_in_the_log_probabilities(build_model, rende
 @pytest.mark.usefixtures("alone")
 def test_log_probabilities_that_are_not_numbers_stop_the_training(build_model, renderer):
     model = build_model("llama")
-    samples = drawn(model, renderer)
+    samples = draw_samples(model, renderer)
     model.get_output_embeddings().weight.data[5] = float("nan")
     module = TripleLoss(model, trainer.coefficients(TrainingConfig()), 16)
     with pytest.raises(TrainingError, match="nan nats per token"):
