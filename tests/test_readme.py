@@ -1,4 +1,4 @@
-"""The READMEs are true: commands, options, links, paths and settings exist, configs load, quoted files are as quoted."""
+"""The READMEs are true: commands, options, links, paths and settings exist, configs load, quotes are literal."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ from reward_tables import prompts, samples
 
 from flows.cli.app import app
 from flows.cli.run import CONFIGS
-from hir_core.config import ExactMatchReward, Instructions, PythonReward, RunConfig, Section, SelectConfig, load_config
+from hir_core.config import ExactMatchReward, PythonReward, RunConfig, Section, SelectConfig, load_config
 from hir_core.config.comparison import load_comparison
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS
 from hir_core.config.load import find_config
@@ -24,6 +24,7 @@ from hir_core.prompts.synthetic.registry import SYNTHETIC
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.schemas import Samples
+from hir_core.stages.prompts import check
 from hir_core.stages.run import Run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -157,7 +158,8 @@ def test_every_setting_in_the_text_is_one(page):
         if top in SelectConfig.model_fields and value is not None:
             top, below = "select", f".{top}"
         if top in RunConfig.model_fields and value is not None:
-            load_config(CONFIGS / "quickstart.yaml", [f"{top}{below}={value}"])
+            changes = [f"{top}{below}={value}"] if ": " in span.partition("=")[0] else shlex.split(span)
+            load_config(CONFIGS / "quickstart.yaml", changes)
         elif top in RunConfig.model_fields and below not in ("", ".py"):
             assert has_setting(RunConfig, [top, *below[1:].split(".")]), f"{page}: {span}"
 
@@ -240,7 +242,7 @@ def example(request, tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("example", ["custom_reward"], indirect=True)
 def test_the_example_of_a_reward_can_run_and_scores(example):
     config = load_config(example / "mine.yaml")
-    table = Run(config).check()
+    table = check(Run(config)).prompts
     assert table.height == len((example / "questions.jsonl").read_text().splitlines())
     assert isinstance(config.reward, PythonReward)
     scored = build_reward(config.reward).score(samples("42", " 42.", "43", "forty"), prompts({"references": ["42"]}))
@@ -250,7 +252,7 @@ def test_the_example_of_a_reward_can_run_and_scores(example):
 @pytest.mark.parametrize("example", ["custom_relabeler"], indirect=True)
 def test_the_example_of_a_relabeler_can_run_and_relabels(example):
     config = load_config(example / "relabeled.yaml")
-    Run(config).check()
+    check(Run(config))
     facts = {"model": "m", "instruction": "i", "k": 0, "prompt_ids": [1], "completion_ids": [2], "logprobs": [-0.1],
              "finish_reason": "eos", "seed": 0}  # fmt: skip
     rows = [facts | row for row in samples("14", "6", "7").to_dicts()]

@@ -54,7 +54,7 @@ class Relabeler:
     def writing_demonstrations(self, prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
         """Triples that show a model how to write instructions, to be trained on beside the others; usually none."""
         del prompts, seed
-        return pl.DataFrame(schema=SHAPE)
+        return pl.DataFrame(schema=TRIPLE_SCHEMA)
 
     def writing_fingerprint(self) -> dict[str, Any]:
         """What decides `writing_demonstrations`, as plain JSON values; empty where there are none."""

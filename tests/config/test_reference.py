@@ -14,7 +14,7 @@ from hir_core.rewards.registry import REWARDS
 
 def rows_below(heading: str) -> dict[str, list[str]]:
     """The cells of the tables below a heading, by their first cell."""
-    text = render().split(f"\n{heading}\n")[1].split("\n#")[0]
+    text = f"\n{render()}".split(f"\n{heading}\n")[1].split("\n#")[0]
     cells = [re.split(r"(?<!\\)\|", line.strip("|")) for line in text.splitlines() if line.startswith("| `")]
     return {first.strip(" `"): [cell.strip() for cell in rest] for first, *rest in cells}
 
