@@ -57,12 +57,12 @@ def gc(
                 plan = plan_gc(store, rule)
                 if not as_json:
                     print_lines(_plan_lines(store, plan))
-                is_done = yes or plan.is_nothing or typer.confirm(f"remove this for good, {size(plan.bytes)}?")
+                is_done = yes or plan.is_empty or typer.confirm(f"remove this for good, {size(plan.bytes)}?")
                 if is_done:
                     remove(store, plan)
         if as_json:
             print_json(_plan_json(store, plan, is_done=is_done))
-        elif not (dry_run or plan.is_nothing):
+        elif not (dry_run or plan.is_empty):
             print(f"{size(plan.bytes)} removed" if is_done else "nothing was removed")
 
 
@@ -91,13 +91,13 @@ def _plan_lines(store: Store, plan: GcPlan) -> Iterator[str]:
     yield f"{name} · retention of {printable(plan.rules)}"
     yield f"keeps {quantity(len(plan.kept), 'version')}"
     yield from columns(("  version", "because"), [(f"  {kept.ref}", printable(kept.why)) for kept in plan.kept])
-    if plan.emptied:
-        yield f"releases the weights of {quantity(len(plan.emptied), 'model')}; evaluations and samples stay"
-        yield from _sizes([(str(model.ref), model.bytes) for model in plan.emptied])
+    if plan.released:
+        yield f"releases the weights of {quantity(len(plan.released), 'model')}; evaluations and samples stay"
+        yield from _sizes([(str(model.ref), model.bytes) for model in plan.released])
     if plan.removed:
         yield f"removes {quantity(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
         yield from _sizes([(str(removed.ref), removed.bytes) for removed in plan.removed])
-    yield "nothing to remove" if plan.is_nothing else f"frees {size(plan.bytes)}"
+    yield "nothing to remove" if plan.is_empty else f"frees {size(plan.bytes)}"
 
 
 def _sizes(rows: list[tuple[str, int]]) -> list[str]:

@@ -24,7 +24,7 @@ BROKEN_PIPE = 141
 """Exit code where the reader of the output has ended, as in `hir ls | head -1`: that of a program ended by SIGPIPE."""
 _ROOM = "make room; nothing that was committed is lost, and the same command continues"
 _PERMISSION = "give this user permission, or choose another folder"
-REFUSED = {
+FILE_ERROR_ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PERMISSION),
 }
@@ -55,10 +55,10 @@ def messages() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         raise typer.Exit(BROKEN_PIPE) from None
     except OSError as error:
-        if error.errno not in REFUSED:
+        if error.errno not in FILE_ERROR_ADVICE:
             raise  # nothing that a user could do about it
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {printable(f'{where}{error.strerror}')}: {REFUSED[error.errno]}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror}')}: {FILE_ERROR_ADVICE[error.errno]}", file=sys.stderr)
         raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)

@@ -21,7 +21,7 @@ import pytest
 from fake_launch import loop, ranks, versions, with_changes
 from store_tables import THIS, commit, commit_model, fork, names, rewards, script
 
-from flows.cli.options import REFUSED
+from flows.cli.options import FILE_ERROR_ADVICE
 from hir_core.config import RunConfig
 from hir_core.errors import SchemaError, StoreError
 from hir_core.inspect.verify import check_run
@@ -233,7 +233,7 @@ def test_the_command_line_reports_an_error_of_the_file_system_in_one_line(code, 
         raise OSError(code, os.strerror(code), "runs/\x1b[31m")
     assert ended.value.exit_code == 1
     message = capsys.readouterr().err
-    assert message == f"error: runs/\\x1b[31m: {os.strerror(code)}: {REFUSED[code]}\n"
+    assert message == f"error: runs/\\x1b[31m: {os.strerror(code)}: {FILE_ERROR_ADVICE[code]}\n"
     with pytest.raises(FileNotFoundError), messages():
         raise FileNotFoundError(errno.ENOENT, "a mistake of ours")
 

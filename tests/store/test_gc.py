@@ -155,7 +155,7 @@ def models(store) -> list[VersionRef]:
 )
 def test_a_rule_keeps_the_weights_of_the_last_the_best_and_the_first_models(store, models, last, best, without):
     plan = collect(store, RetentionConfig(last=last, best=best))
-    assert names(kept.ref for kept in plan.emptied) == names(models[n] for n in without)
+    assert names(kept.ref for kept in plan.released) == names(models[n] for n in without)
     there = {n: (ref.path / "model.safetensors").exists() for n, ref in enumerate(models)}
     assert there == {n: n not in without for n in range(4)}
     assert plan.bytes == 1000 * len(without) + sum(removed.bytes for removed in plan.removed)
@@ -178,12 +178,12 @@ def test_weights_are_released_once_and_released_weights_take_no_space(store, mod
     before = check_run(store)["bytes"]
     freed = collect(store).bytes
     assert check_run(store)["bytes"] == before - freed
-    assert collect(store).is_nothing
+    assert collect(store).is_empty
 
 
 def test_an_unfinished_run_keeps_all_weights(store, models):
     note(store, [store.resolve("samples@2")], end=False)
-    assert plan_gc(store, RULE).emptied == ()
+    assert plan_gc(store, RULE).released == ()
 
 
 # --- branches --------------------------------------------------------------------------------------------------------
