@@ -60,7 +60,7 @@ class Run:
 
     def find(self, identity: Identity) -> VersionRef | None:
         """The version of this identity, or None where it is still to be made; logged as used by this run either way."""
-        self.branch.note(identity)
+        self.branch.record(identity)
         return self.store.find(identity)
 
     def commit(

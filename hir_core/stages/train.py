@@ -85,7 +85,7 @@ def _targets(run: Run, prompts: VersionRef, triples: VersionRef | None, previous
 def _launch(run: Run, plan: Plan) -> None:
     check_launch(run.config.launch)  # before anything is written
     for identity in plan.targets:
-        run.branch.note(identity)  # before the first of them is committed
+        run.branch.record(identity)  # before the first of them is committed
     job_dir = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
     try:
         plan.write(job_dir)

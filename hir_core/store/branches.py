@@ -72,7 +72,7 @@ class BranchLog:
         self._branch: Branch | None = None
         self._used: dict[str, None] = {}
 
-    def note(self, identity: Identity) -> None:
+    def record(self, identity: Identity) -> None:
         """Records a version as used, whether it exists already or not.
 
         Raises:

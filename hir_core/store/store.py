@@ -31,7 +31,7 @@ from hir_core.store.manifest import STAGES, VERSION_ID, Identity, Manifest
 from hir_core.store.version import (
     MANIFEST,
     VersionRef,
-    difference,
+    differences,
     digests,
     problems_of,
     released,
@@ -259,7 +259,7 @@ class Store:
         problems += [f"{name} does not belong to it" for name in sorted(present.keys() - expected.keys())]
         common = sorted(expected.keys() & present.keys())
         for name, digest in zip(common, digests([present[name] for name in common]), strict=True):
-            problems += difference(expected[name], present[name], digest)
+            problems += differences(expected[name], present[name], digest)
         if problems:
             raise VersionCorrupt(f"{ref} differs from its manifest: {'; '.join(problems)}{remedy(folder)}")
         return manifest

@@ -17,15 +17,19 @@ from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import Example, Layout, assign_micro_batches
+from hir_core.training.batches import BatchLayout, Example, assign_micro_batches
 from hir_core.training.losses import TripleLoss
 
 GUARD_ROWS = 64
 """Samples that are compared before training; of the examples, as many of the shortest and of the longest."""
 
 
-def self_test(
-    examples: Sequence[Example], triples: pl.DataFrame, samples: pl.DataFrame | None, renderer: Renderer, layout: Layout
+def check_triples(
+    examples: Sequence[Example],
+    triples: pl.DataFrame,
+    samples: pl.DataFrame | None,
+    renderer: Renderer,
+    layout: BatchLayout,
 ) -> None:
     """Checks on the real data for mistakes that ruin a model without any error.
 
@@ -59,7 +63,7 @@ def self_test(
             )
 
 
-def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
+def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
     """Raises TrainingError where a batch of the examples has other targets, or predicts one from the wrong position."""
     batch = layout.collate(examples)
     inputs = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
@@ -86,7 +90,7 @@ def check_lengths(examples: Sequence[Example], model: Any) -> None:
         raise TrainingError(f"triple {longest.key} has {longest.length} tokens, the model's context {limit}")
 
 
-def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: Layout, training: TrainingConfig) -> float:
+def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, training: TrainingConfig) -> float:
     """The result of `logprob_gap`, where it is at most what the config allows.
 
     Raises:
@@ -101,7 +105,7 @@ def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: Layout, tr
     return gap
 
 
-def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: Layout, micro_batch_size: int) -> float:
+def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, micro_batch_size: int) -> float:
     """Mean absolute difference, in nats per token, between this model's and the sampler's log-probabilities.
 
     Stale weights, a wrong mask and a prompt that changed since sampling all make it large. All ranks call it together.

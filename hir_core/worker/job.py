@@ -37,7 +37,7 @@ from hir_core.sampling import transformers_engine
 from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
 from hir_core.store.files import read_parts
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
@@ -68,7 +68,7 @@ class Job:
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
-        self.layout = Layout(
+        self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
             end_ids=tuple(models.end_ids(self.model, self.tokenizer)),
             decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
@@ -125,7 +125,7 @@ class Job:
             )
         examples = trainer.read_examples(triples, self.renderer, training)
         preflight.check_lengths(examples, self.model)
-        preflight.self_test(examples, triples, samples, self.renderer, self.layout)
+        preflight.check_triples(examples, triples, samples, self.renderer, self.layout)
         if training.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         module = TripleLoss(self.model, trainer.coefficients(training), training.logits_chunk)

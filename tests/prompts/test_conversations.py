@@ -44,7 +44,7 @@ from hir_core.store.files import read_parts, write_part
 from hir_core.store.manifest import identity, table_schema
 from hir_core.store.store import Store
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.worker.job import read_requests, sample_row
 
 END = 1
@@ -389,7 +389,7 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     triples = as_declared(Triples, read_parts(tmp_path))
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
     sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
-    preflight.self_test(examples, triples, sampled, renderer, Layout(0, (END,), None, torch.device("cpu")))
+    preflight.check_triples(examples, triples, sampled, renderer, BatchLayout(0, (END,), None, torch.device("cpu")))
     rendered = {prompt for example in examples for prompt in example.prompts}
     assert {tuple(ids) for ids in drawn["prompt_ids"].to_list()} < rendered
     assert len(rendered) == 4
@@ -403,11 +403,11 @@ def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
     sampled = drawn.join(asked.select("prompt_id", "query", "history"), on="prompt_id")
     scored = build_reward(ExactMatchReward()).score(drawn, asked)
     triples, _ = build_relabeler(HindsightRelabel(), Instructions()).relabel(drawn, scored, asked)
-    layout = Layout(0, (END,), None, torch.device("cpu"))
-    preflight.self_test([], triples, sampled, renderer, layout)
+    layout = BatchLayout(0, (END,), None, torch.device("cpu"))
+    preflight.check_triples([], triples, sampled, renderer, layout)
     lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))
     with pytest.raises(TrainingError, match="prompt of sample p0-0 renders to other tokens"):
-        preflight.self_test([], triples, lost, renderer, layout)
+        preflight.check_triples([], triples, lost, renderer, layout)
 
 
 def test_a_conversation_that_leaves_no_room_names_its_prompt(tmp_path, tokenizer):

@@ -49,7 +49,7 @@ from hir_core.schemas import Logprobs, Samples, Triples, WrittenInstructions, co
 from hir_core.stages import run as run_module
 from hir_core.store.files import list_parts, read_parts, write_part
 from hir_core.store.store import Store
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.worker.job import Job
 from hir_core.worker.logprobs import score_logprobs
 
@@ -227,7 +227,7 @@ def scored(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str,
     step = LogprobStep(requests=place / "requests.parquet", written=place / "written", output=place / "out", **values)
     is_pair = model.config.is_encoder_decoder
     start = model.config.decoder_start_token_id if is_pair else None
-    layout = Layout(tokenizer.pad_token_id, (tokenizer.eos_token_id,), start, CPU)
+    layout = BatchLayout(tokenizer.pad_token_id, (tokenizer.eos_token_id,), start, CPU)
     score_logprobs(step, Rank(place, 0, 1, 0), model, Renderer(tokenizer, None, ends_prompt=is_pair), layout)
     return dict(read_parts(place / "out").iter_rows())
 

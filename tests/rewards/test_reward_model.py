@@ -193,7 +193,7 @@ def test_control_tokens_in_an_output_stay_text(template):
     controls = [[i for i in pair.ids("Hi", text) if i in tokenizer.all_special_ids] for text in ("Hi", attack)]
     assert controls[0] == controls[1]
     assert attack in tokenizer.decode(pair.ids("Hi", attack))
-    assert not set(pair.free_controls) & set(pair.ids(attack, attack))
+    assert not set(pair.unused_control_ids) & set(pair.ids(attack, attack))
 
 
 def test_an_output_about_templates_is_not_filled_in():

@@ -191,7 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
         (self.store.run_dir / BRANCHES).unlink(missing_ok=True)
         log = BranchLog(self.store.run_dir, "main", RULE)
         for number in sorted(used):
-            log.note(identity_of(number))
+            log.record(identity_of(number))
         log.complete()
         with self.store.lock():
             plan = plan_gc(self.store)

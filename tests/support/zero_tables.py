@@ -90,7 +90,7 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
     write_part(folder, "0", pl.DataFrame(rows, schema_overrides=lists))
 
 
-class Cases:
+class LaunchCases:
     """Cases of one launch, and the files that they wrote."""
 
     def __init__(self, root: Path, ranks: int, data: Path) -> None:

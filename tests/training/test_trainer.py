@@ -13,7 +13,7 @@ from hir_core.errors import TrainingError
 from hir_core.modeling.rendering import Renderer
 from hir_core.sampling import transformers_engine
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Batch, Example, Layout
+from hir_core.training.batches import Batch, BatchLayout, Example
 from hir_core.training.losses import TripleLoss
 from hir_core.training.trainer import learning_rate
 
@@ -52,8 +52,8 @@ def renderer(tokenizer) -> Renderer:
     return Renderer(tokenizer, None)
 
 
-def layout(start: int | None = None) -> Layout:
-    return Layout(0, (END,), start, CPU)
+def layout(start: int | None = None) -> BatchLayout:
+    return BatchLayout(0, (END,), start, CPU)
 
 
 def sample(renderer: Renderer, number: int, completion_ids: list[int], **changes: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
 def run_self_test(rows, renderer, layout):
     triples, samples = tables(rows)
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
-    preflight.self_test(examples, triples, samples, renderer, layout)
+    preflight.check_triples(examples, triples, samples, renderer, layout)
     return examples
 
 
@@ -109,7 +109,7 @@ def test_good_triples_pass_the_self_test(start, renderer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Moved(Layout):
+class Moved(BatchLayout):
     """A layout that predicts every target from `by` positions too early."""
 
     by: int = 1
@@ -128,7 +128,7 @@ def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, re
         run_self_test(rows, renderer, Moved(0, (END,), start, CPU, by))
 
 
-class Unpadded(Layout):
+class Unpadded(BatchLayout):
     """A layout that has padding among its targets."""
 
     def collate(self, examples) -> Batch:
@@ -159,7 +159,7 @@ def test_an_end_is_taught_where_and_only_where_the_output_ended(targets, ends, p
 
 
 def test_any_of_a_models_end_tokens_ends_an_output(renderer):
-    run_self_test([sample(renderer, 1, [20, 44], ends=True)], renderer, Layout(0, (END, 44), None, CPU))
+    run_self_test([sample(renderer, 1, [20, 44], ends=True)], renderer, BatchLayout(0, (END, 44), None, CPU))
 
 
 def test_a_prompt_that_renders_differently_than_it_was_sampled_is_found(renderer, tokenizer):
