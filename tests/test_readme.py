@@ -242,7 +242,7 @@ def example(request, tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("example", ["custom_reward"], indirect=True)
 def test_the_example_of_a_reward_can_run_and_scores(example):
     config = load_config(example / "mine.yaml")
-    table = check(Run(config)).prompts
+    table = check(Run(config)).rows
     assert table.height == len((example / "questions.jsonl").read_text().splitlines())
     assert isinstance(config.reward, PythonReward)
     scored = build_reward(config.reward).score(samples("42", " 42.", "43", "forty"), prompts({"references": ["42"]}))
