@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PROBLEM_CHARACTERS = 300
 
 
-def draw(store: Store, last: VersionRef | None = None) -> Path:
+def write_report(store: Store, last: VersionRef | None = None) -> Path:
     """Writes the report up to a model, by default the one committed last, and returns its path.
 
     Raises:
@@ -35,10 +35,10 @@ def draw(store: Store, last: VersionRef | None = None) -> Path:
     return write_text(page_path(store), page(build_report(store, last)))
 
 
-def redraw(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:
+def update_report(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:
     """Writes the report of a run that is still going on; an error becomes a warning and does not stop the run."""
     try:
-        draw(store, last)
+        write_report(store, last)
     except Exception as error:  # noqa: BLE001 - a run must not fail because its report does
         problem = clipped(f"{type(error).__name__}: {error}", PROBLEM_CHARACTERS)
         say(f"warning: {page_path(store)} was not updated ({problem}); `hir report` tries again")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from flows.terminal.formatting import clipped, columns, folded, number, printable
+from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity
 from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
 
 LABEL = 12
@@ -60,8 +60,7 @@ def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
 
 
 def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
-    tokens = len(sample["completion_ids"])
-    facts = (f"k {sample['k']}", sample["finish_reason"], f"{tokens} token{'' if tokens == 1 else 's'}")
+    facts = (f"k {sample['k']}", sample["finish_reason"], quantity(len(sample["completion_ids"]), "token"))
     yield f"  sample {printable(sample['sample_id'])} · {' · '.join(facts)}"
     yield from _labelled("completion", sample["completion"], width)
     for reward in sample["rewards"]:
@@ -73,12 +72,12 @@ def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
         yield from _labelled("written", text, width)
     half = max(20, (width - 7) // 2)
     for triple in sample["triples"]:
-        titles = ("asked", f"became ({triple['version']})")
+        titles = ("instruction", f"relabeled ({triple['version']})")
         texts = (folded(sample["instruction"], half), folded(triple.get("instruction", LEFT_OUT), half))
         for left, right in (titles, *zip_longest(*texts, fillvalue="")):
             yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
-        yield from _labelled("asked", sample["instruction"], width)
+        yield from _labelled("instruction", sample["instruction"], width)
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from flows.terminal.formatting import NOTHING, clipped, columns, folded, number, printable
-from hir_core.inspect.diff import Counts, Difference, RowDifference
+from hir_core.inspect.diff import Difference, RowDifference
 from hir_core.inspect.stats import Scores, TableStats, TaskStats
 
 LENGTHS = ("min", "median", "p95", "max")
@@ -108,18 +108,15 @@ def diff_text(difference: Difference, width: int) -> Iterator[str]:
         shares = f"{number(a_scores['share_correct'], '.1%')} → {number(b_scores['share_correct'], '.1%')}"
         yield f"score       {mean} · share correct {shares} · {number(shift['up'])} up, {number(shift['down'])} down"
     if "instructions" in difference:
-        yield from _instruction_shares(difference["instructions"], width)
+        counts_a, counts_b = difference["instructions"]["a"], difference["instructions"]["b"]
+        total_a, total_b = sum(counts_a.values()) or 1, sum(counts_b.values()) or 1
+        yield "instructions"
+        for text in list(dict.fromkeys([*counts_a, *counts_b]))[:SHARES_SHOWN]:
+            share_a, share_b = counts_a.get(text, 0) / total_a, counts_b.get(text, 0) / total_b
+            yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
     for row in difference.get("of_key", difference["examples"]):
         yield ""
         yield from _row(row, "of_key" in difference, width)
-
-
-def _instruction_shares(counts: Counts, width: int) -> Iterator[str]:
-    total_a, total_b = sum(counts["a"].values()) or 1, sum(counts["b"].values()) or 1
-    yield "instructions"
-    for text in list(dict.fromkeys([*counts["a"], *counts["b"]]))[:SHARES_SHOWN]:
-        share_a, share_b = counts["a"].get(text, 0) / total_a, counts["b"].get(text, 0) / total_b
-        yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
 
 
 def _row(row: RowDifference, is_whole: bool, width: int) -> Iterator[str]:

@@ -43,9 +43,12 @@ def head(
         ConfigError: there is no such column, or `where` is not a valid expression.
     """
     with _explained(where):
-        scans = _scans(store, ref, where)
+        # One scan per file: polars promises no row order for a scan of many files.
+        scans = [pl.scan_parquet(path) for path in store.parts(ref)]
+        if where is not None:
+            scans = [scan.filter(pl.sql_expr(where)) for scan in scans]
         if seed is not None:
-            return _drawn(list(scans), ref.stage, count, columns, seed)
+            return _drawn(scans, ref.stage, count, columns, seed)
         tables: list[pl.DataFrame] = []
         for scan in scans:
             tables.append(scan.select(_existing(columns, scan)).head(count).collect())
@@ -81,13 +84,6 @@ def _drawn(scans: list[pl.LazyFrame], stage: str, count: int, columns: Sequence[
     order = pl.DataFrame({key: drawn}, schema={key: pl.String}).with_row_index("drawn")
     rows = pl.concat([scan.filter(pl.col(key).is_in(drawn)).collect() for scan in scans])
     return rows.join(order, on=key).sort("drawn").select(_existing(columns, scans[0]))
-
-
-def _scans(store: Store, ref: VersionRef, where: str | None) -> Iterator[pl.LazyFrame]:
-    """The matching rows, one scan per file: polars promises no row order for a scan of many files."""
-    for path in store.parts(ref):
-        scan = pl.scan_parquet(path)
-        yield scan if where is None else scan.filter(pl.sql_expr(where))
 
 
 def _existing(columns: Sequence[str], scan: pl.LazyFrame) -> list[str]:

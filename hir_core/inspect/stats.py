@@ -98,7 +98,7 @@ class TableStats(RowStats):
     """By task; empty where all rows are of one task."""
 
 
-def figures(store: Store, ref: VersionRef) -> TableStats:
+def table_stats(store: Store, ref: VersionRef) -> TableStats:
     """The figures of a version's table, as plain JSON values.
 
     Raises:

@@ -75,7 +75,7 @@ class Learned(Hindsight):
         return pl.when(pl.col("verified").is_null()).then(pl.lit(Hindsight.name)).otherwise(pl.lit(self.name))
 
 
-def composed(config: LearnedRelabel, query: str, output: str, is_correct: bool) -> str:
+def writer_query(config: LearnedRelabel, query: str, output: str, is_correct: bool) -> str:
     """The query of the writer, which follows its instruction; braces inside a query or an output are text."""
     values = {"query": query, "output": output, "verdict": verdict_word(is_correct)}
     return re.sub(r"\{(query|output|verdict)\}", lambda field: values[field[1]], config.query)
@@ -109,7 +109,7 @@ def writing_demonstrations(prompts: pl.DataFrame, config: LearnedRelabel, own: I
                     "triple_id": content_key(prompt["prompt_id"], Learned.name, verdict_word(is_correct)),
                     "prompt_id": prompt["prompt_id"],
                     "instruction": config.instruction,
-                    "query": composed(config, query, answer, is_correct),
+                    "query": writer_query(config, query, answer, is_correct),
                     "output": instruction,
                 })  # fmt: skip
     triples = pl.DataFrame(rows).with_columns(

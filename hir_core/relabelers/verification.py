@@ -60,7 +60,7 @@ class Verification(NamedTuple):
     """Why it is not verified; empty where it is."""
 
 
-def find(claim: WrittenInstruction, own: Instructions, margin: float) -> Verification:
+def verify(claim: WrittenInstruction, own: Instructions, margin: float) -> Verification:
     """Whether a written instruction is verified, and by which check.
 
     Args:
@@ -110,7 +110,7 @@ def _by_logprob(claim: WrittenInstruction, written: str, margin: float) -> Verif
     return Verification(LOGPROB, written)
 
 
-def verified(
+def verify_all(
     asked: pl.DataFrame,
     written: pl.DataFrame,
     weights: pl.DataFrame,
@@ -148,7 +148,7 @@ def verified(
             "written": claim.written,
             "asked_logprob": claim.asked_logprob,
             "logprob": claim.logprob,
-            **find(claim, own, margin)._asdict(),
+            **verify(claim, own, margin)._asdict(),
         })  # fmt: skip
     return pl.DataFrame(rows, schema=WrittenInstructions.create_empty().schema)
 
@@ -158,7 +158,7 @@ def verdict_word(is_correct: bool) -> str:
     return "correct" if is_correct else "wrong"
 
 
-def shares(tables: Sequence[pl.DataFrame]) -> dict[str, Any]:
+def verification_metrics(tables: Sequence[pl.DataFrame]) -> dict[str, Any]:
     """The metrics of WrittenInstructions tables: how many, the verified share by check, and the refusals by reason."""
     rows = pl.concat(tables)
     by_check = rows.filter(pl.col("instruction").is_not_null())["check"].value_counts().sort("check")

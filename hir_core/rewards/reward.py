@@ -58,7 +58,7 @@ class Reward(ABC):
     config: Section
     launches = False
     """Whether judging needs a launch, which must not run beside another launch."""
-    compares = True
+    uses_references = True
     """Whether it compares with references, so that always giving the most frequent reference is a baseline."""
 
     def __init__(self, config: Any) -> None:

@@ -48,7 +48,7 @@ def majority_baseline(prompts: pl.DataFrame) -> float | None:
 
 
 def summarise(
-    judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0, *, compares: bool = True
+    judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0, *, uses_references: bool = True
 ) -> dict[str, Any]:
     """Accuracy per task and over the run's own tasks, as plain JSON values.
 
@@ -72,7 +72,7 @@ def summarise(
     answers = answers.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
     tasks = sorted(answers["task"].unique())
     by_task = {task: answers.filter(pl.col("task") == task) for task in tasks}
-    baselines = {task: majority_baseline(rows) if compares else None for task, rows in by_task.items()}
+    baselines = {task: majority_baseline(rows) if uses_references else None for task, rows in by_task.items()}
     trained = set(prompts.filter(pl.col("split") == "train")["task"])
     own = [task for task in tasks if task in trained] or tasks
     pooled_baseline = None

@@ -27,7 +27,7 @@ from report_runs import (
 
 from flows.report.page import page
 from flows.report.svg import Layer, Line, Point, bar_plot, line_plot
-from flows.report.write import redraw
+from flows.report.write import update_report
 from hir_core.inspect.report import build_report
 from hir_core.stages.evaluation import wilson_interval
 from hir_core.store.manifest import identity
@@ -321,7 +321,7 @@ def test_report_of_a_damaged_run_says_what_is_damaged(store):
 def test_a_page_that_cannot_be_drawn_is_a_warning_for_the_flow(store, monkeypatch):
     warnings: list[str] = []
     model = store.resolve("models@2")
-    redraw(store, model, warnings.append)
+    update_report(store, model, warnings.append)
     assert warnings == []
     page_now = (store.run_dir / "report.html").read_bytes()
 
@@ -329,7 +329,7 @@ def test_a_page_that_cannot_be_drawn_is_a_warning_for_the_flow(store, monkeypatc
         raise RuntimeError(NASTY)
 
     monkeypatch.setattr("flows.report.page.page", fail)
-    redraw(store, model, warnings.append)
+    update_report(store, model, warnings.append)
     (line,) = warnings
     assert line.startswith(f"warning: {store.run_dir}/report.html was not updated (RuntimeError: red \\x1b[31m")
     assert "\x1b" not in line

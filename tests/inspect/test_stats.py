@@ -11,7 +11,7 @@ import pytest
 from finished_run import COMPLETIONS, LONG, NASTY, RIGHT, WRONG, commit, damage, hir, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
-from hir_core.inspect.stats import figures, lengths, scores
+from hir_core.inspect.stats import lengths, scores, table_stats
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 
@@ -22,7 +22,7 @@ def store(small_run) -> Store:
 
 
 def of(store: Store, text: str) -> dict:
-    return figures(store, store.resolve(text))
+    return table_stats(store, store.resolve(text))
 
 
 # --- lengths and scores ----------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_demonstrations_have_figures_without_samples(store):
     sample = {"sample_id": "s", "prompt_id": "p1", "completion": "2", "completion_ids": [], "finish_reason": "eos"}
     row = triple(sample, True) | {"sample_id": None, "target_ids": None}
     ref = commit(store, "triples", 0, [store.resolve("prompts@0")], [row])
-    assert figures(store, ref)["columns"]["target_ids"] == {"nulls": 1, "unit": "tokens", "lengths": None}
+    assert table_stats(store, ref)["columns"]["target_ids"] == {"nulls": 1, "unit": "tokens", "lengths": None}
 
 
 def test_figures_need_a_table_and_what_it_is_made_from(store):

@@ -28,7 +28,7 @@ from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models
 from hir_core.modeling.rendering import Renderer
-from hir_core.relabelers.learned import composed, writing_demonstrations
+from hir_core.relabelers.learned import writer_query, writing_demonstrations
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.relabelers.verification import (
     EMPTY,
@@ -41,9 +41,9 @@ from hir_core.relabelers.verification import (
     UNPARSABLE,
     UNSATISFIED,
     WrittenInstruction,
-    find,
-    shares,
-    verified,
+    verification_metrics,
+    verify,
+    verify_all,
 )
 from hir_core.schemas import Logprobs, Samples, Triples, WrittenInstructions, content_key
 from hir_core.stages import run as run_module
@@ -96,12 +96,12 @@ TWO_SMALL = "Write exactly 2 words. Write in small letters only."
     ],
 )
 def test_what_was_written_is_verified_only_where_a_check_confirms_it(written_instruction, expected):
-    assert tuple(find(written_instruction, OWN, 0.0)) == expected
+    assert tuple(verify(written_instruction, OWN, 0.0)) == expected
 
 
 @pytest.mark.parametrize(("margin", "is_verified"), [(0.25, True), (0.5, False), (1.0, False)])
 def test_an_output_must_gain_more_than_the_margin(margin, is_verified):
-    assert (find(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_verified
+    assert (verify(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_verified
 
 
 def samples_to_write_about(*outputs: str, right: bool = True) -> pl.DataFrame:
@@ -124,7 +124,7 @@ def logprob_rows(values: dict[str, float | None]) -> pl.DataFrame:
 
 def test_every_sample_to_write_about_has_its_row():
     about = written({"s0": "Be right.", "s1": "Count.", "s2": "Guess."})
-    rows = verified(
+    rows = verify_all(
         samples_to_write_about("8", "8", "8", "8"), about, logprob_rows({"s1": -1.5, "s2": None, "s0": -9.0}), OWN, 0.0
     )
     WrittenInstructions.validate(rows)
@@ -134,7 +134,7 @@ def test_every_sample_to_write_about_has_its_row():
         ("s2", "Guess.", "logprob", None, None, -2.0, NOT_SCORED),
         ("s3", None, None, None, None, -2.0, NO_ROOM),
     ]
-    assert shares([rows]) == {
+    assert verification_metrics([rows]) == {
         "asked": 4,
         "verified_share": 0.5,
         "verified_by_check": {"logprob": 1, "named": 1},
@@ -152,7 +152,7 @@ def relabeled(fallback: str) -> tuple[pl.DataFrame, dict[str, int]]:
     own = relabeler.judged(samples, rewards, prompts)
     assert own["sample_id"].to_list() == ["s0", "s1", "s2", "s3"]
     texts = {"s0": "Be right.", "s1": "Count.", "s2": "Be wrong.", "s3": "Be wrong."}
-    instructions = verified(own, written(texts), logprob_rows({"s1": 0.0}), OWN, 0.0)
+    instructions = verify_all(own, written(texts), logprob_rows({"s1": 0.0}), OWN, 0.0)
     triples, rejected = relabeler.relabel(samples, rewards, prompts, None, instructions)
     Triples.validate(triples)
     assert triples.height + sum(rejected.values()) == 5
@@ -182,7 +182,7 @@ LEARNED = LearnedRelabel(type="learned", query="{query}|{output}|{verdict}", sho
 
 
 def test_braces_in_a_query_or_an_output_are_text():
-    assert composed(LEARNED, "{output}?", "{verdict}", False) == "{output}?|{verdict}|wrong"
+    assert writer_query(LEARNED, "{output}?", "{verdict}", False) == "{output}?|{verdict}|wrong"
 
 
 def test_the_warm_start_shows_a_right_and_a_wrong_answer_of_each_chosen_prompt():

@@ -19,7 +19,7 @@ from hir_core.config import (
 )
 from hir_core.progress import counted
 from hir_core.relabelers.registry import build_relabeler
-from hir_core.relabelers.verification import verified
+from hir_core.relabelers.verification import verify_all
 from hir_core.rewards.registry import build_reward
 from hir_core.schemas import Logprobs, Samples
 
@@ -85,5 +85,5 @@ def test_relabeling_and_checking_instructions_tell_each_row(reports):
     reports.clear()
     judged = relabeler.judged(*scored)
     nothing = (table.create_empty() for table in (Samples, Logprobs))
-    assert verified(judged, *nothing, INSTRUCTIONS, 0.0, note(reports)).height == 3
+    assert verify_all(judged, *nothing, INSTRUCTIONS, 0.0, note(reports)).height == 3
     assert reports == [(0, 3), (1, 3), (2, 3)]
