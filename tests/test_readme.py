@@ -20,6 +20,7 @@ from hir_core.config import ExactMatchReward, PythonReward, RunConfig, Section, 
 from hir_core.config.comparison import load_comparison
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS
 from hir_core.config.load import find_config
+from hir_core.prompts.constraints.registry import KINDS
 from hir_core.prompts.synthetic.registry import SYNTHETIC
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
@@ -186,6 +187,11 @@ def test_every_synthetic_task_stands_in_its_table_with_its_dials():
     assert {task: set(dials) for task, *dials in rows} == {
         task: set(generator.dials_model.model_fields) for task, generator in SYNTHETIC.items()
     }
+
+
+def test_every_kind_of_constraint_is_named():
+    text = (CHECKOUT / "flows" / "configs" / "README.md").read_text().split("The kinds are ")[1].split(".")[0]
+    assert re.findall(r"`(\w+)`", text) == list(KINDS)
 
 
 def test_every_recipe_stands_in_its_table():
