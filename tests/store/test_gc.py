@@ -216,7 +216,7 @@ def test_a_run_with_more_iterations_extends_its_branch_and_one_with_fewer_leaves
 
 def test_a_branch_records_a_version_before_it_exists(store):
     model = identity("models", 7, {}, [])
-    BranchLog(store.run_dir, "main", None).note(model)
+    BranchLog(store.run_dir, "main", None).record(model)
     assert versions_of(store) == {f"models/{model.id}"}
     assert store.find(model) is None
 
