@@ -190,7 +190,7 @@ def test_each_shape_comes_as_often_as_any_other():
 
 def answer_of(query):
     """The answer, from the words of the query."""
-    text = read_options(query).before
+    text = read_options(query).question
     listed, question = re.fullmatch(r"On the \w+ there are,?(?: from left to right,)? (.*?)\. (.*\?)", text).groups()
     piles = [tuple(phrase.split()) for phrase in re.split(r", | and ", listed)]
     scene = [
@@ -268,9 +268,9 @@ def test_one_scene_asked_about_more_than_once_is_one_group_on_one_side():
 
 def test_articles_fit_their_colors_and_rows_hold_no_two_of_a_kind():
     for row in rows_of(SCENE):
-        assert not re.search(r"\ban [^aeiou]|\ba [aeiou]", read_options(row["query"]).before)
+        assert not re.search(r"\ban [^aeiou]|\ba [aeiou]", read_options(row["query"]).question)
         if "left to right" in row["query"]:
-            things = re.findall(r"\ban? \w+ (\w+)", read_options(row["query"]).before.split(". ")[0])
+            things = re.findall(r"\ban? \w+ (\w+)", read_options(row["query"]).question.split(". ")[0])
             assert len(things) == len(set(things)) >= 3
 
 
@@ -283,7 +283,7 @@ def test_every_number_that_is_offered_is_right_equally_often(kind):
 @pytest.mark.parametrize("kind", ["color", "at_the_end", "next_to", "furthest"])
 def test_a_color_that_is_not_in_the_scene_is_offered_only_once_the_scenes_are(kind):
     for row in rows_of(SCENE, questions=[kind], size=100, options=3):
-        scene = read_options(row["query"]).before
+        scene = read_options(row["query"]).question
         seen = {color for color in row["options"] if f" {color} " in scene.split(". ")[0]}
         assert len(seen) >= min(3, len(set(re.findall(r"\ban? (\w+) ", scene.split(". ")[0]))))
 

@@ -19,7 +19,7 @@ NEIGHBOURS = r"directly|right before|right after|with no other"
 
 def taken_apart(query):
     """The things, the clues and the place asked for, as the text tells them."""
-    opening, *sentences = re.split(r"(?<=[.?])\s", read_options(query).before)
+    opening, *sentences = re.split(r"(?<=[.?])\s", read_options(query).question)
     things = re.split(r", | and ", opening.split(": ")[1].rstrip("."))
     *clues, question = sentences
     return things, [clue_of(clue, things) for clue in clues], place_of(question, len(things))

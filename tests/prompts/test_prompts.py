@@ -131,7 +131,7 @@ def test_the_majority_answer_is_rare():
 
 def followed_by_hand(query):
     """What the asked person has, by following the text."""
-    text = read_options(query).before
+    text = read_options(query).question
     has = dict(re.findall(r"(\w+) (?:holds|wears|uses|carries|rides) (the \w+ \w+)", text))
     for one, other in re.findall(r"(\w+) and (\w+) (?:trade|exchange|swap|change) \w+\.", text):
         has[one], has[other] = has[other], has[one]

@@ -32,7 +32,7 @@ def right_text(row):
 
 
 def before_options(row):
-    return read_options(row["query"]).before
+    return read_options(row["query"]).question
 
 
 def evenly(counts, places):
