@@ -63,10 +63,14 @@ def task_name(path: Path) -> str:
 def _bigbench_item(example: Any, origin: str, task: str, prefix: str, seed: int, canary: dict[str, Any]) -> Item:
     if not isinstance(example, dict) or not isinstance(example.get("input"), str):
         raise _malformed(origin, "a text `input`", example)
-    question = _joined(prefix, example["input"]).strip()
-    scores, targets = _option_scores(example, origin), _targets(example, origin)
+    question, scores = _joined(prefix, example["input"]).strip(), _option_scores(example, origin)
     best = max(scores.values(), default=0)
-    answers = tuple(dict.fromkeys([*(text for text, score in scores.items() if score == best and score > 0), *targets]))
+    target = example.get("target")
+    targets = target if isinstance(target, list) else [] if target is None else [target]
+    if not all(isinstance(value, (str, int, float)) and not isinstance(value, bool) for value in targets):
+        raise _malformed(origin, "`target` as a text, a number or a list of them", target)
+    right_texts = [text for text, score in scores.items() if score == best and score > 0]
+    answers = tuple(dict.fromkeys([*right_texts, *(str(value).strip() for value in targets if str(value).strip())]))
     metadata = {name: value for name, value in example.items() if name not in _KEYS_READ} | canary
     item = Item(task=task, query=question, references=answers, origin=origin, metadata=metadata)
     if not question or not 0 < len(scores) <= MAX_OPTIONS:  # with more options than letters, the answer is free
@@ -92,15 +96,6 @@ def _option_scores(example: dict[str, Any], origin: str) -> dict[str, float]:
         text = " ".join(option.split())
         scores[text] = max(score, scores.get(text, score))
     return scores
-
-
-def _targets(example: dict[str, Any], origin: str) -> tuple[str, ...]:
-    target = example.get("target")
-    targets = target if isinstance(target, list) else [] if target is None else [target]
-    if not all(isinstance(value, (str, int, float)) and not isinstance(value, bool) for value in targets):
-        raise _malformed(origin, "`target` as a text, a number or a list of them", target)
-    texts = (str(value).strip() for value in targets)
-    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _joined(first: str, second: str) -> str:

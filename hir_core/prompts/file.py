@@ -54,24 +54,24 @@ def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # no
 def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                origin = f"{path} line {number}"
-                yield origin, _json_row(line, origin)
-
-
-def _json_row(line: bytes, origin: str) -> Row:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair can be escaped, but not stored
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"prompts: {origin} is not JSON: {error.msg} at column {error.colno}: correct it") from None
-    except (UnicodeDecodeError, UnicodeEncodeError) as error:
-        raise ConfigError(f"prompts: {origin} is not UTF-8 text: {error.reason}: save the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or lists nested too deeply
-        raise ConfigError(f"prompts: {origin} is too much JSON for one row: {error}: correct it") from None
-    if not isinstance(row, dict):
-        raise ConfigError(f"prompts: {origin}: expected a JSON object with a `query`, found {type(row).__name__}")
-    return row
+            origin = f"{path} line {number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+                json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair can be escaped, but not stored
+            except json.JSONDecodeError as error:
+                problem = f"{error.msg} at column {error.colno}"
+                raise ConfigError(f"prompts: {origin} is not JSON: {problem}: correct it") from None
+            except (UnicodeDecodeError, UnicodeEncodeError) as error:
+                message = f"prompts: {origin} is not UTF-8 text: {error.reason}: save the file as UTF-8"
+                raise ConfigError(message) from None
+            except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or lists nested too deeply
+                raise ConfigError(f"prompts: {origin} is too much JSON for one row: {error}: correct it") from None
+            if not isinstance(row, dict):
+                found = type(row).__name__
+                raise ConfigError(f"prompts: {origin}: expected a JSON object with a `query`, found {found}")
+            yield origin, row
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Row]]:

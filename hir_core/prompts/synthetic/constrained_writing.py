@@ -8,14 +8,14 @@ form one group: no set of the test split is asked for in training.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
 from hir_core.config import Section
 from hir_core.errors import ConfigError
-from hir_core.prompts.constraints.constraint import LETTER, NUMBER, ONE_WORD, Constraint, group_of
+from hir_core.prompts.constraints.constraint import LETTER, NUMBER, ONE_WORD, Constraint, Parameter, Value, group_of
 from hir_core.prompts.constraints.registry import KINDS, described, satisfied
 from hir_core.prompts.items import Item
 from hir_core.prompts.rng import SeededRng
@@ -77,17 +77,18 @@ class WritingDials(Section):
 
     def vocabulary(self) -> list[Constraint]:
         """Every constraint that can be asked for."""
-        return [Constraint(name, value) for name in dict.fromkeys(self.kinds) for value in self._values(name)]
-
-    def _values(self, name: str) -> list[int] | list[str] | list[None]:
-        parameter = KINDS[name].parameter
-        if parameter is NUMBER:
-            return list(
-                range(2 if name.endswith("at_least") else 1, self.max_words + 1)
-            )  # every line has at least one word
-        if parameter is ONE_WORD:
-            return list(WORDS[: self.words])
-        return sorted({word[0] for word in WORDS[: self.words]}) if parameter is LETTER else [None]
+        words = WORDS[: self.words]
+        constraints = []
+        for name in dict.fromkeys(self.kinds):
+            fewest = 2 if name.endswith("at_least") else 1  # every line has at least one word
+            values: dict[Parameter | None, Sequence[Value]] = {
+                NUMBER: range(fewest, self.max_words + 1),
+                ONE_WORD: words,
+                LETTER: sorted({word[0] for word in words}),
+                None: [None],
+            }
+            constraints += [Constraint(name, value) for value in values[KINDS[name].parameter]]
+        return constraints
 
 
 class ConstrainedWriting:

@@ -178,20 +178,18 @@ class LogicalDeduction:
         """Clues in random order that only the true order satisfies, none of which the others imply."""
         clues: list[Clue] = []
         while not _have_one_solution(clues, self.dials.objects):
-            clue = self._true_clue(rng)
+            if rng.chance(self.dials.absolute_share):
+                position = rng.below(self.dials.objects)
+                clue = Clue("at", position, position)
+            else:
+                first, second = sorted(rng.sample(range(self.dials.objects), 2))
+                neighbours = second - first == 1 and self.dials.objects > 2  # two objects always are neighbours
+                clue = Clue("just before" if neighbours and rng.chance(0.5) else "before", first, second)
             clues += [clue] if clue not in clues else []
         for clue in rng.shuffled(clues):
             others = [other for other in clues if other != clue]
             clues = others if _have_one_solution(others, self.dials.objects) else clues
         return rng.shuffled(clues)
-
-    def _true_clue(self, rng: SeededRng) -> Clue:
-        if rng.chance(self.dials.absolute_share):
-            position = rng.below(self.dials.objects)
-            return Clue("at", position, position)
-        first, second = sorted(rng.sample(range(self.dials.objects), 2))
-        neighbours = second - first == 1 and self.dials.objects > 2  # with two objects it would say nothing new
-        return Clue("just before" if neighbours and rng.chance(0.5) else "before", first, second)
 
 
 def _have_one_solution(clues: Sequence[Clue], objects: int) -> bool:
