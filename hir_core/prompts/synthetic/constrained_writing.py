@@ -103,8 +103,22 @@ class ConstrainedWriting:
         self.cases = [CASES[name] for name in dials.kinds if name in CASES]
 
     def draw(self, rng: SeededRng, origin: str) -> Item:
-        """One set of constraints, in random order."""
-        line, constraints = self._satisfiable(rng)
+        """One set of constraints that some line satisfies, in random order.
+
+        One constraint is of a kind that is drawn first, so that rare kinds come up.
+        """
+        size, kind = rng.between(self.dials.min_constraints, self.dials.max_constraints), rng.pick(self.dials.kinds)
+        for _ in range(MAX_LINES):
+            line = self._line(rng)
+            constraints = _compatible(rng, satisfied(line, self.vocabulary), kind)[:size]
+            if constraints and constraints[0].kind == kind and len(constraints) == size:
+                break
+        else:
+            raise ConfigError(
+                f"prompts: constrained_writing: {MAX_LINES} lines in a row without {size} constraints that can be "
+                f"asked for together, one of them {kind}: add kinds, raise words or max_words, or lower max_constraints"
+            )
+        constraints = rng.shuffled(constraints)
         return Item(
             task="constrained_writing",
             query=f"Write a short line with some of the words {', '.join(self.words)}. {described(constraints)}",
@@ -112,19 +126,6 @@ class ConstrainedWriting:
             origin=origin,
             group=group_of(constraints),
             metadata={"constraints": [constraint.to_json() for constraint in constraints]},
-        )
-
-    def _satisfiable(self, rng: SeededRng) -> tuple[str, list[Constraint]]:
-        """A line and constraints that it satisfies, one of a kind that is drawn first, so that rare kinds come up."""
-        size, kind = rng.between(self.dials.min_constraints, self.dials.max_constraints), rng.pick(self.dials.kinds)
-        for _ in range(MAX_LINES):
-            line = self._line(rng)
-            constraints = _compatible(rng, satisfied(line, self.vocabulary), kind)[:size]
-            if constraints and constraints[0].kind == kind and len(constraints) == size:
-                return line, rng.shuffled(constraints)
-        raise ConfigError(
-            f"prompts: constrained_writing: {MAX_LINES} lines in a row without {size} constraints that can be asked "
-            f"for together, one of them {kind}: add kinds, raise words or max_words, or lower max_constraints"
         )
 
     def _line(self, rng: SeededRng) -> str:

@@ -236,7 +236,12 @@ class DateUnderstanding:
         verb, shift = OFFSETS[offset]
         query = f"{context.text} Which date {verb} {offset}, as MM/DD/YYYY?"
         answer = _mm_dd_yyyy(shift.of(context.today))
-        options = [_mm_dd_yyyy(day) for day in self._options(rng, context, shift)]
+        # The first shift of the shuffled pattern leads to the right date, and the others to wrong ones.
+        pattern = rng.shuffled(PATTERN)
+        readings = [context.today] if context.distractor is None else [context.today, context.distractor]
+        days = [step.without(pattern[0]).of(shift.of(today)) for step in pattern for today in readings]
+        offered = list(dict.fromkeys(days))[: self.dials.options]  # none for a free answer
+        options = [_mm_dd_yyyy(day) for day in rng.shuffled(offered)]
         return Item(
             task="date_understanding",
             query=with_options(query, options) if options else query,
@@ -246,16 +251,6 @@ class DateUnderstanding:
             group=content_key("date_understanding", context.text),
             metadata={"context": kind, "offset": offset},
         )
-
-    def _options(self, rng: SeededRng, context: Context, shift: Shift) -> list[date]:
-        """The right date among others, in random order; none for a free answer.
-
-        PATTERN is shuffled, and its first shift is the one that leads to the right date.
-        """
-        pattern = rng.shuffled(PATTERN)
-        readings = [context.today] if context.distractor is None else [context.today, context.distractor]
-        candidates = [step.without(pattern[0]).of(shift.of(today)) for step in pattern for today in readings]
-        return rng.shuffled(list(dict.fromkeys(candidates))[: self.dials.options])
 
 
 def _mm_dd_yyyy(day: date) -> str:
