@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from hir_core.prompts.constraints.constraint import Constraint, group_of
-from hir_core.prompts.constraints.registry import KINDS, check, read_constraints, restated, satisfied
+from hir_core.prompts.constraints.registry import KINDS, check, read_constraints, satisfied, with_constraints_replaced
 from hir_core.relabelers.relabeler import EMPTY_COMPLETION, Relabeler
 from hir_core.schemas import content_key
 
@@ -63,11 +63,11 @@ def _restate(
 ) -> tuple[str | None, str | None]:
     """The query that asks for what the completion satisfies, or None and the reason why there is none."""
     met = achieved(sample_id, completion, asked, vocabulary)
-    if not asked or restated(query, asked, asked) is None:
+    if not asked or with_constraints_replaced(query, asked, asked) is None:
         return None, NO_CONSTRAINTS
     if not met:
         return None, SATISFIES_NOTHING
-    return (None, HELD_OUT) if group_of(met) in held_out else (restated(query, asked, met), None)
+    return (None, HELD_OUT) if group_of(met) in held_out else (with_constraints_replaced(query, asked, met), None)
 
 
 def achieved(

@@ -19,7 +19,7 @@ import polars as pl
 from hir_core.config import Instructions
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.prompts.constraints.constraint import Constraint
-from hir_core.prompts.constraints.registry import check, described, parse
+from hir_core.prompts.constraints.registry import check, describe_all, parse
 from hir_core.schemas import WrittenInstructions
 
 NAMED, CONSTRAINTS, LOGPROB = "named", "constraints", "logprob"
@@ -96,7 +96,7 @@ def _by_constraints(written: str, output: str) -> Verification | None:
         return Verification(CONSTRAINTS, None, UNPARSABLE)
     if not all(check(constraint, output) for constraint in known):
         return Verification(CONSTRAINTS, None, UNSATISFIED)
-    return Verification(CONSTRAINTS, described(known))
+    return Verification(CONSTRAINTS, describe_all(known))
 
 
 def _by_logprob(claim: WrittenInstruction, written: str, margin: float) -> Verification:

@@ -127,6 +127,6 @@ def test_a_mix_without_meaning_is_refused(sampling, message):
 
 
 def test_the_mix_decides_what_samples_are_called():
-    one, other = (SamplingConfig(prompts=4, mix={"a": weight, "b": 1}).fingerprint() for weight in (1, 2))
-    assert one != other
-    assert one["mix"] == {"a": 1, "b": 1}
+    light, heavy = (SamplingConfig(prompts=4, mix={"a": weight, "b": 1}).fingerprint() for weight in (1, 2))
+    assert light != heavy
+    assert light["mix"] == {"a": 1, "b": 1}

@@ -361,11 +361,11 @@ def test_instructions_are_a_stage_between_scores_and_triples(learned):
     assert row(run, "triples@1", output="7", query="0 + 2?")["relabeler"] == "hindsight"
     guessed = row(run, "triples@1", instruction="Guess a number.")
     assert (guessed["relabeler"], guessed["contrast"]) == ("learned", [CORRECT])
-    described = describe_versions(run.store.run_dir)
-    assert [facts["stage"] for facts in described if facts["iteration"] == 1][:4] == [
+    describe_all = describe_versions(run.store.run_dir)
+    assert [facts["stage"] for facts in describe_all if facts["iteration"] == 1][:4] == [
         *("samples", "rewards", "instructions", "triples"),
     ]
-    assert any("verified share 0." in line for line in versions_text(described))
+    assert any("verified share 0." in line for line in versions_text(describe_all))
 
 
 def test_every_version_but_the_triples_is_that_of_the_fixed_rule(learned):
