@@ -1,4 +1,4 @@
-"""The sections `prompts` and `instructions`: where prompts come from, and the instructions put before their queries."""
+"""The section `prompts`: where prompts come from."""
 
 from __future__ import annotations
 
@@ -141,21 +141,3 @@ PromptSource = Annotated[
     | Annotated[ReasoningGymPrompts, Tag("reasoning_gym")],
     tagged("file"),
 ]
-
-
-class Instructions(Section):
-    """The two instructions of the paper's rule. Sampling, training and evaluation use exactly these texts."""
-
-    correct: str = "Generate a correct answer to this problem."
-    """Instruction under which the model is sampled and evaluated, and on which correct outputs are trained."""
-    wrong: str = "Generate a wrong answer to this problem."
-    """Instruction on which wrong outputs are trained."""
-
-    @model_validator(mode="after")
-    def _instructions_differ(self) -> Instructions:
-        if self.correct == self.wrong:
-            raise ValueError(
-                "instructions.correct and instructions.wrong are the same text, so relabeling would change nothing: "
-                "give each its own"
-            )
-        return self

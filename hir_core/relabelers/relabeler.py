@@ -2,7 +2,7 @@
 
 Serves the stage `relabel`. A relabeler decides which samples it rejects and which instruction each of the others
 demonstrates; the tables around that are handled here. Which of the kept samples are trained on is decided by
-`selection`. Every sample becomes one triple or one reject. Reads and writes tables in memory only.
+`select`. Every sample becomes one triple or one reject. Reads and writes tables in memory only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import polars as pl
 from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore
-from hir_core.relabelers.selection import select
+from hir_core.relabelers.select import select
 from hir_core.schemas import Triples, content_key
 
 CANNOT_JUDGE = "cannot judge"

@@ -33,7 +33,7 @@ from hir_core.modeling import models, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
-from hir_core.sampling import transformers_engine
+from hir_core.sampling import memory, transformers_engine
 from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
 from hir_core.store.files import read_parts
 from hir_core.training import preflight, trainer
@@ -160,7 +160,7 @@ class Job:
         own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
         requests_by_key = {request.key: request for request in own}
         work = transformers_engine.batches(own, step.max_new_tokens, step.batch_tokens)
-        weights = zero.sampling_weights(self.model, step.zero3_weights, self.device)
+        weights = memory.sampling_weights(self.model, step.zero3_weights, self.device)
         any_rank_is_unfinished = None
         if weights.is_streamed:
             eos = (int(self.tokenizer.eos_token_id),)
