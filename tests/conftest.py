@@ -17,6 +17,8 @@ from hir_core.store.store import Store
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: threads cost several times what they save
 os.environ["COLUMNS"] = "100"  # whatever terminal the tests run in
+# Nothing here is compiled, and DeepSpeed's optimizers import torch's compiler: a quarter of what a rank needs to start.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 TEXT = "how many plums figs and pears do I have in all one two three four five six seven eight nine ten"
 
@@ -83,3 +85,19 @@ def small_run(made_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A copy of that run as `runs/small` of the current folder."""
     monkeypatch.chdir(tmp_path)
     return Store(Path(shutil.copytree(made_run, tmp_path / "runs" / "small")))
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Prefect home whose profile names a server that stands until the tests end.
+
+    For the runs that end by themselves: each one would otherwise start a private server, which takes as long as half a
+    launch. One that is killed leaves a flow run behind that the server shows as running: it gets a home of its own.
+    """
+    from cli_run import end, start_prefect_server
+
+    home = tmp_path_factory.mktemp("prefect")
+    url, server = start_prefect_server(home, "--no-scheduler", "--no-late-runs")
+    (home / "profiles.toml").write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+    yield home
+    end(server)

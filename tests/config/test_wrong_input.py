@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cli_run import PATIENCE_S
 from typer.testing import CliRunner
 
 from flows.cli.app import app
@@ -197,7 +198,9 @@ try:
 finally:
     print(sorted({"prefect", "torch", "transformers", "deepspeed"} & set(sys.modules)))
 """
-    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=folder, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, cwd=folder, timeout=PATIENCE_S
+    )
     assert (ended.returncode, ended.stdout) == (2, "[]\n")
     assert ended.stderr.startswith("error: prompts: no such file mine.jsonl")
     assert ended.stderr.count("\n") == 1
@@ -218,13 +221,13 @@ def test_a_closed_pipe_ends_a_command_without_a_message(folder: Path, reader: st
     for n in range(300):  # more than a pipe holds
         folder.joinpath("runs", f"run-{n:03d}-{'x' * 200}", "prompts").mkdir(parents=True)
     line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls | {reader}; exit ${{PIPESTATUS[0]}}"
-    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=PATIENCE_S)
     assert (ended.returncode, ended.stderr) == (code, "")
 
 
 def test_a_full_disk_is_reported(folder: Path) -> None:
     line = f"{sys.executable} -c 'from flows.cli.app import app; app()' ls > /dev/full"
-    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=60)
+    ended = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=folder, timeout=PATIENCE_S)
     message = "No space left on device: make room; nothing that was committed is lost, and the same command continues"
     assert (ended.returncode, ended.stderr) == (1, f"error: {message}\n")
 
@@ -235,7 +238,7 @@ def test_a_full_disk_is_reported(folder: Path) -> None:
 def hir(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from flows.cli.app import app; app()", *arguments]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PREFECT_HOME": str(folder.parent / "prefect"), **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=PATIENCE_S)
 
 
 def versions(folder: Path) -> list[str]:
@@ -258,9 +261,9 @@ def versions(folder: Path) -> list[str]:
     ids=["a prompt longer than the context", "a model that is not on the hub", "weights that differ"],
 )
 def test_a_mistake_that_a_launch_finds(
-    changes: list[str], code: int, message: str, committed: list[str], folder: Path
+    changes: list[str], code: int, message: str, committed: list[str], folder: Path, prefect_home: Path
 ) -> None:
-    ended = hir(folder, "run", "tiny.yaml", *changes)
+    ended = hir(folder, "run", "tiny.yaml", *changes, PREFECT_HOME=str(prefect_home))
     assert ended.returncode == code, ended.stdout
     assert message in ended.stderr
     assert ended.stderr.startswith("error: ")

@@ -12,7 +12,7 @@ import fake_launch
 import polars as pl
 import pytest
 from chat_tokenizers import specials, unigram_tokenizer
-from cli_run import HANG_S, command, environment, write_config
+from cli_run import PATIENCE_S, command, environment, write_config
 from fake_launch import loop, with_changes
 from store_tables import THIS, commit, rewards
 
@@ -409,9 +409,9 @@ def test_no_secret_of_the_environment_is_printed_or_written_by_a_run(tmp_path, s
     server, folder, home = serve("Score: 1"), tmp_path / "work", tmp_path / "prefect"
     folder.mkdir()
     judge = {"type": "judge", "url": server.url, "model": "m", "api_key_env": "JUDGE_API_KEY"}
-    write_config(folder, reward=judge, launch={"processes": 1}, relabel={"type": "keep_correct"})
+    write_config(folder, reward=judge, relabel={"type": "keep_correct"})
     run = subprocess.run(
-        command("run", "tiny.yaml"), cwd=folder, env=environment(home), capture_output=True, timeout=HANG_S
+        command("run", "tiny.yaml"), cwd=folder, env=environment(home), capture_output=True, timeout=PATIENCE_S
     )
     assert run.returncode == 0, run.stderr
     assert server.headers[0]["Authorization"] == f"Bearer {SECRETS['JUDGE_API_KEY']}"

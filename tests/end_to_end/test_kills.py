@@ -15,13 +15,14 @@ from statistics import median
 from typing import Any
 
 import pytest
-from cli_run import TINY, assert_same_content, write_config
+from cli_run import TINY, TWO_RANKS, assert_same_content, write_config
 from killed_run import ORDER, STAGES, Blow, Duration, KilledRun, stage_of
 
 pytestmark = pytest.mark.slow
 
 SOURCE = TINY["prompts"][0]
 SETTINGS: dict[str, Any] = {
+    "launch": TWO_RANKS,
     "prompts": [SOURCE | {"size": 320, "test_share": 0.75, "dials": SOURCE["dials"] | {"words": 8}}],
     "warm_start": TINY["warm_start"] | {"learning_rate": 0.001},
     "training": TINY["training"] | {"batch_size": 16},

@@ -21,7 +21,19 @@ from typing import Any
 
 import polars as pl
 import pytest
-from cli_run import TINY, assert_same_content, command, digests, environment, hir, left_alive, manifest, write_config
+from cli_run import (
+    PATIENCE_S,
+    TINY,
+    TWO_RANKS,
+    assert_same_content,
+    command,
+    digests,
+    environment,
+    hir,
+    left_alive,
+    manifest,
+    write_config,
+)
 
 from hir_core.inspect.verify import check_run
 from hir_core.store.store import Store
@@ -31,6 +43,7 @@ pytestmark = pytest.mark.slow
 SOURCE = TINY["prompts"][0]
 PROMPTS = SOURCE | {"size": 250, "test_share": 0.2, "dials": SOURCE["dials"] | {"words": 8}}
 SETTINGS: dict[str, Any] = {
+    "launch": TWO_RANKS,
     "prompts": [PROMPTS],
     # Many steps for a kill to fall into, and small ones: Adam makes much of the last bit of a sum.
     "warm_start": TINY["warm_start"] | {"epochs": 40, "learning_rate": 0.001},
@@ -38,8 +51,7 @@ SETTINGS: dict[str, Any] = {
     # Small batches, each written at once: several seconds of sampling, and something to lose at any moment of it.
     "sampling": {"k": 6, "max_new_tokens": 12, "batch_tokens": 400, "write_every_s": 0},
 }
-PATIENCE_S = 150
-RANDOM_KILLS, RANKS = 3, TINY["launch"]["processes"]
+RANDOM_KILLS, RANKS = 3, TWO_RANKS["processes"]
 
 
 @dataclass
@@ -213,9 +225,9 @@ def test_parts_that_were_finished_before_a_kill_are_kept_and_no_sample_is_drawn_
     assert manifest(story.run_dir, "samples@1")["metrics"]["rows"] == len(ids) - kept > 0
 
 
-def test_the_end_is_that_of_a_run_that_nobody_stopped(story, tmp_path):
+def test_the_end_is_that_of_a_run_that_nobody_stopped(story, tmp_path, prefect_home):
     write_config(tmp_path, **SETTINGS)
-    hir(tmp_path, story.home, "run", "tiny.yaml")
+    hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert_same_content(story.run_dir, tmp_path / "runs/tiny")
 
 

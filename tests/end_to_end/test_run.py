@@ -8,21 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli_run import CORES, HANG_S, TINY, assert_same_content, digests, hir, manifest, write_config
+from cli_run import CORES, TINY, TWO_RANKS, assert_same_content, digests, hir, manifest, write_config
 from report_page import Page
 
 from hir_core.inspect.comparison import read_results
 from hir_core.store.store import Store
 
-# Several commands of up to HANG_S each in one test, its fixtures included.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * HANG_S)]
+pytestmark = pytest.mark.slow
 needs_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """One Prefect home for all runs: making its database takes longest."""
-    return tmp_path_factory.mktemp("prefect")
 
 
 @dataclass
@@ -44,12 +37,17 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def calls(folder, home) -> list[Call]:
-    """The same config four times: as it is, again, with more iterations, with another learning rate."""
+def calls(folder, prefect_home, tmp_path_factory) -> list[Call]:
+    """The same config four times: as it is, again, with more iterations, with another learning rate on two ranks.
+
+    The first call starts a Prefect server of its own, as a call does where none is set.
+    """
     write_config(folder)
-    found = []
-    for changes in (["iterations=2"], ["iterations=2"], ["iterations=3"], ["training.learning_rate=0.002"]):
+    fork = ["training.learning_rate=0.002", f"launch.processes={TWO_RANKS['processes']}"]
+    found, home = [], tmp_path_factory.mktemp("prefect")
+    for changes in (["iterations=2"], ["iterations=2"], ["iterations=3"], fork):
         output = hir(folder, home, "run", "tiny.yaml", *changes)
+        home = prefect_home
         found.append(Call(output, digests(folder / "runs/tiny")))
     return found
 
@@ -95,7 +93,7 @@ def test_every_call_leaves_a_report_of_the_model_that_it_ended_with(calls, folde
     assert [row["iteration"] for row in shown.tables["Accuracy on unseen prompts"]] == ["0", "1"]
     software = {row["what"]: row["version"] for row in shown.tables["Software"]}
     assert software["torch"] == version("torch")
-    assert software["ranks"] == str(TINY["launch"]["processes"])
+    assert software["ranks"] == str(TWO_RANKS["processes"])
     peaks = [row[step] for row in shown.tables["Memory"] for step in ("training", "evaluating")]
     assert len(peaks) == 4
     assert all(re.fullmatch(r"\d+\.\d [MG]B", peak) for peak in peaks)
@@ -131,12 +129,12 @@ def test_the_model_loads_with_plain_transformers_and_answers_as_the_table_says(c
 # --- what else runs --------------------------------------------------------------------------------------------------
 
 
-def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, home):
+def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, prefect_home):
     (tmp_path / "my_rewards.py").write_text(
         "def score(completions, prompts):\n    return [float(len(prompt['query']) % 2) for prompt in prompts]\n"
     )
     write_config(tmp_path, reward={"type": "python", "function": "my_rewards:score"}, relabel={"type": "keep_correct"})
-    hir(tmp_path, home, "run", "tiny.yaml")
+    hir(tmp_path, prefect_home, "run", "tiny.yaml")
     facts = manifest(tmp_path / "runs/tiny", "triples@1")
     assert facts["rows"] > 0
     assert facts["rejected"]["below threshold"] + facts["rejected"].get("empty completion", 0) + facts["rows"] == 84
@@ -144,21 +142,21 @@ def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, home):
 
 
 @pytest.fixture(scope="module")
-def writing(tmp_path_factory, home) -> Path:
-    """A run whose prompts carry constraints, its first samples drawn."""
+def writing(tmp_path_factory, prefect_home) -> Path:
+    """A run whose prompts carry constraints, relabeled with `attributes`."""
     folder = tmp_path_factory.mktemp("writing")
     dials = {"words": 4, "max_words": 3, "min_constraints": 2, "max_constraints": 2, "examples": True}
     source = {"type": "synthetic", "task": "constrained_writing", "size": 60, "test_share": 0.3, "dials": dials}
     model = TINY["model"] | {"context": 160}
-    write_config(folder, prompts=[source], model=model, reward={"type": "constraints"}, launch={"processes": 1},
+    write_config(folder, prompts=[source], model=model, reward={"type": "constraints"}, relabel={"type": "attributes"},
                  sampling={"k": 3, "max_new_tokens": 8, "temperature": 1.5})  # fmt: skip
-    hir(folder, home, "run", "tiny.yaml")
+    hir(folder, prefect_home, "run", "tiny.yaml")
     return folder
 
 
 @pytest.mark.parametrize("relabeler", ["attributes", "chain", "constraints"])
-def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, home):
-    hir(writing, home, "run", "tiny.yaml", f"relabel.type={relabeler}")
+def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, prefect_home):
+    hir(writing, prefect_home, "run", "tiny.yaml", f"relabel.type={relabeler}")
     store = Store(writing / "runs/tiny")
     triples, asked = (store.table(store.resolve(ref)).collect() for ref in ("triples@latest", "prompts@0"))
     assert triples["relabeler"].unique().to_list() == [relabeler]
@@ -166,21 +164,21 @@ def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, ho
     assert (compared["query"] == compared["asked"]).all() == (relabeler == "attributes")
 
 
-def test_an_encoder_decoder_learns_to_name_options(tmp_path, home):
+def test_an_encoder_decoder_learns_to_name_options(tmp_path, prefect_home):
     model = TINY["model"] | {"architecture": "t5", "context": 256}
     prompts = [{"type": "synthetic", "task": "tracking_shuffled_objects", "size": 60, "test_share": 0.3}]
     write_config(tmp_path, model=model, prompts=prompts, reward={"type": "option_choice"})
-    output = hir(tmp_path, home, "run", "tiny.yaml")
+    output = hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert list(Call(output, {}).rows) == [0, 1]
     assert manifest(tmp_path / "runs/tiny", "rewards@1")["rows"] == 84
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, home) -> Store:
+def alone(tmp_path_factory, prefect_home) -> Store:
     """The config's run by one process through torchrun, under ZeRO-1."""
     folder = tmp_path_factory.mktemp("alone")
     write_config(folder, launch={"launcher": "torchrun", "processes": 1})
-    hir(folder, home, "run", "tiny.yaml")
+    hir(folder, prefect_home, "run", "tiny.yaml")
     return Store(folder / "runs/tiny")
 
 
@@ -189,10 +187,10 @@ def test_torchrun_runs(alone):
 
 
 @needs_two_cores
-def test_two_ranks_under_zero_3_make_the_versions_that_one_makes_alone(tmp_path, home, alone):
+def test_two_ranks_under_zero_3_make_the_versions_that_one_makes_alone(tmp_path, prefect_home, alone):
     (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}')
     write_config(tmp_path, deepspeed="zero3.json", launch={"processes": 2})
-    output = hir(tmp_path, home, "run", "tiny.yaml")
+    output = hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert "2 processes on CPU · ZeRO-3 fp32" in output
     assert_same_content(alone.run_dir, tmp_path / "runs/tiny")
 
@@ -200,7 +198,7 @@ def test_two_ranks_under_zero_3_make_the_versions_that_one_makes_alone(tmp_path,
 # --- methods compared ------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_path, home):
+def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_path, prefect_home):
     write_config(tmp_path)
     settings = {
         "compare": "both",
@@ -214,7 +212,7 @@ def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_pat
         "reference": "keep_correct",
     }
     (tmp_path / "both.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    output = hir(tmp_path, home, "compare", "both.yaml")
+    output = hir(tmp_path, prefect_home, "compare", "both.yaml")
     assert "| hindsight |" in output
     assert re.search(r"hindsight ends \d+\.\d points (ahead of|behind) keep_correct \[.*\] \(1 task, 2 seeds\)", output)
     folder = tmp_path / "runs/both"
@@ -232,5 +230,5 @@ def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_pat
         stages = [ref.stage for ref in Store(folder / f"counting-{seed}").versions()]
         assert (stages.count("samples"), stages.count("triples"), stages.count("models")) == (1, 3, 3)
     before = digests(folder / "counting-0")
-    assert hir(tmp_path, home, "compare", "both.yaml").count("nothing to do") == 4
+    assert hir(tmp_path, prefect_home, "compare", "both.yaml").count("nothing to do") == 4
     assert digests(folder / "counting-0") == before

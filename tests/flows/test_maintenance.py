@@ -8,21 +8,26 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_run import command, digests, environment, hir, write_config
+from cli_run import PATIENCE_S, command, digests, environment, hir, write_config
 
 from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
 
-CHANGES = {"launch": {"processes": 1}, "retention": {"last": 1, "best": 0}}
-PATIENCE_S = 150
+CHANGES = {"retention": {"last": 1, "best": 0}}
 
 
 class Story:
-    """One run: an iteration, a second branch that it continues, a removal, and a third iteration that is killed."""
+    """One run: an iteration, a second branch that it continues, a removal, and a third iteration that is killed.
 
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.folder, self.home, self.run_dir = folder, home, folder / "runs/tiny"
+    Args:
+        folder: where `tiny.yaml` lies.
+        home: Prefect's, for the run that is killed, and for `hir doctor`, which would find other tests' flow runs.
+        prefect_home: Prefect's, with a server that other tests use as well.
+    """
+
+    def __init__(self, folder: Path, home: Path, prefect_home: Path) -> None:
+        self.folder, self.home, self.prefect_home, self.run_dir = folder, home, prefect_home, folder / "runs/tiny"
         write_config(folder, **CHANGES)
         self.hir("run", "tiny.yaml", "iterations=1")
         self.old = digests(self.run_dir)
@@ -37,7 +42,8 @@ class Story:
         self.ill = json.loads(self.hir("doctor", "--json", code=1))
 
     def hir(self, *arguments: str, code: int = 0) -> str:
-        return hir(self.folder, self.home, *arguments, code=code)
+        home = self.home if arguments[0] == "doctor" else self.prefect_home
+        return hir(self.folder, home, *arguments, code=code)
 
     def kill(self) -> int:
         """Starts a third iteration, kills it as soon as it trains, and returns its process id."""
@@ -54,13 +60,13 @@ class Story:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait()
         return process.pid
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory) -> Story:
-    return Story(tmp_path_factory.mktemp("cleared"), tmp_path_factory.mktemp("prefect"))
+def story(tmp_path_factory, prefect_home) -> Story:
+    return Story(tmp_path_factory.mktemp("cleared"), tmp_path_factory.mktemp("prefect"), prefect_home)
 
 
 def test_the_abandoned_branch_is_removed_and_nothing_of_the_other(story):

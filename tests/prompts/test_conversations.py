@@ -428,7 +428,7 @@ def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):
 
 
 @pytest.mark.slow
-def test_a_run_trains_on_conversations(tmp_path):
+def test_a_run_trains_on_conversations(tmp_path, prefect_home):
     """Through the command line: an untrained model gets the turns, as lines, in every step of a real launch."""
     rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("user", "And plums?")],
              "references": [str(n % 3)]} for n in range(24)]  # fmt: skip
@@ -436,7 +436,7 @@ def test_a_run_trains_on_conversations(tmp_path):
     changes = {"prompts": [{"path": str(source.path), "test_share": 0.25}],
                "warm_start": {"demonstrations": 12, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}}  # fmt: skip
     write_config(tmp_path, "chat", **changes, sampling={"k": 2, "max_new_tokens": 3})
-    hir(tmp_path, tmp_path / "prefect", "run", "chat.yaml")
+    hir(tmp_path, prefect_home, "run", "chat.yaml")
     store = Store(tmp_path / "runs" / "chat")
     from transformers import AutoTokenizer
 
@@ -446,4 +446,4 @@ def test_a_run_trains_on_conversations(tmp_path):
         assert tokenizer.decode(ids).startswith("System: Be brief.\nUser: How many figs?\nAssistant: ")
     triples = pl.read_parquet(store.resolve("triples@1").path / "part-*.parquet")
     assert triples["history"].null_count() == 0
-    assert "history" in hir(tmp_path, tmp_path / "prefect", "show", "chat/triples@1")
+    assert "history" in hir(tmp_path, prefect_home, "show", "chat/triples@1")

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from cli_run import CORES, digests, hir, manifest, write_config
+from cli_run import CORES, PATIENCE_S, digests, hir, manifest, write_config
 from fake_launch import folder_model, loop, ranks, row, versions, with_changes
 from relabel_tables import prompts as some_prompts
 from relabel_tables import tables
@@ -479,12 +479,11 @@ def test_a_tokenizer_that_is_fitted_to_writing_is_another_one_without_a_warm_sta
 
 
 @pytest.mark.slow
-def test_a_run_writes_scores_and_trains_on_what_is_verified(tmp_path, tmp_path_factory):
+def test_a_run_writes_scores_and_trains_on_what_is_verified(tmp_path, prefect_home):
     """The tiny model writes after demonstrations; log-probabilities are those of a plain forward pass of the policy."""
-    home = tmp_path_factory.mktemp("prefect")
     relabel = {"type": "learned", "shown": 32, "temperature": 1.0, "max_new_tokens": 12}
     write_config(tmp_path, relabel=relabel)
-    hir(tmp_path, home, "run", "tiny.yaml")
+    hir(tmp_path, prefect_home, "run", "tiny.yaml")
     store = Store(tmp_path / "runs/tiny")
     instructions = read_parts(store.resolve("instructions@1").path)
     facts = manifest(store.run_dir, "instructions@1")
@@ -494,7 +493,7 @@ def test_a_run_writes_scores_and_trains_on_what_is_verified(tmp_path, tmp_path_f
     assert store.resolve("instructions@1").path.name in json.dumps(manifest(store.run_dir, "triples@1")["parents"])
     _check_logprobs(store, instructions)
     before = digests(store.run_dir)
-    assert "nothing to do" in hir(tmp_path, home, "run", "tiny.yaml")
+    assert "nothing to do" in hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert digests(store.run_dir) == before
 
 
@@ -530,7 +529,7 @@ def test_two_ranks_with_sharded_weights_write_and_score_as_one_rank(architecture
     rows = [job.do(step)["rows"] for step in one_rank.steps]
     assert (rows[0], rows[1] >= 15) == (14, True)
     instruct_job(tmp_path, "two", STAGES["zero3"]).write(tmp_path / "two")
-    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=500))
+    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=PATIENCE_S))
     texts, scores = ({name: read_parts(tmp_path / name / kind).sort("sample_id") for name in ("one", "two")}
                     for kind in ("written", "scored"))  # fmt: skip
     assert texts["one"].drop("logprobs").equals(texts["two"].drop("logprobs"))

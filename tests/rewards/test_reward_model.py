@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 import torch
 import transformers
-from cli_run import command, digests, environment, hir, manifest, write_config
+from cli_run import PATIENCE_S, command, digests, environment, hir, manifest, write_config
 from fake_launch import liking, loop, ranks, steps, versions, with_changes
 from tokenizers import processors
 from zero_tables import STAGES
@@ -40,7 +40,6 @@ from hir_core.store.store import Store
 from hir_core.worker.reward_model import Classifier
 
 CPU = torch.device("cpu")
-PATIENCE_S = 400
 QUERIES = ("How many plums?", "two figs and three pears", "one")
 TEXTS = [(QUERIES[n % 3], "five six seven eight nine ten " * (n % 7) + str(n)) for n in range(40)]
 CHAT = (
@@ -401,7 +400,7 @@ def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, 
     folder, texts = make_classifier(tmp_path / "model", kind), [*TEXTS, ("one", "two " * 100)]
     expected = scores(folder, tmp_path / "one", texts)
     job(folder, tmp_path / "two", texts, STAGES["zero3"]).write(tmp_path / "two")
-    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=280))
+    launch(tmp_path / "two", LaunchConfig(processes=2, timeout_s=PATIENCE_S))
     judged = written(tmp_path / "two")
     assert [reason for _, reason in judged] == [reason for _, reason in expected]
     assert judged[-1][0] is None
@@ -409,7 +408,9 @@ def test_two_ranks_with_sharded_weights_score_what_one_rank_scores(kind, alone, 
 
 
 @pytest.mark.slow
-def test_a_run_is_scored_by_a_classifier_and_a_kill_while_it_scores_costs_little(tmp_path, tmp_path_factory):
+def test_a_run_is_scored_by_a_classifier_and_a_kill_while_it_scores_costs_little(
+    tmp_path, tmp_path_factory, prefect_home
+):
     home = tmp_path_factory.mktemp("prefect")
     folder = make_classifier(tmp_path / "rm", max_position_embeddings=256)
     model = {"type": "reward_model", "source": "rm", "batch_tokens": 1, "write_every_s": 0}
@@ -421,7 +422,7 @@ def test_a_run_is_scored_by_a_classifier_and_a_kill_while_it_scores_costs_little
     assert not any(path.startswith("evaluations") for path in before)
     kept = [path.read_bytes() for path in run_dir.glob("launches/score-*/scores/part-*")]
     assert len(kept) >= 3
-    hir(tmp_path, home, "run", "tiny.yaml")
+    hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert before.items() <= digests(run_dir).items()
     assert not [*(run_dir / "launches/0000").glob("attempt-*")], "nothing was sampled or evaluated again"
     store = Store(run_dir)

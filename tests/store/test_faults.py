@@ -18,6 +18,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from cli_run import PATIENCE_S
 from fake_launch import loop, ranks, versions, with_changes
 from store_tables import THIS, commit, commit_model, fork, names, rewards, script
 
@@ -74,7 +75,7 @@ print(step)
 )
 def test_a_commit_that_breaks_at_any_step_leaves_no_version_or_a_whole_one(tmp_path, kind, code):
     command = script(FAULT_AT_EVERY_STEP, tmp_path, kind, code)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 15
     seen = set()
@@ -168,7 +169,7 @@ run(resource.RLIM_INFINITY)
 def test_a_full_disk_is_reported_and_the_next_attempt_ends_as_if_it_had_not_been(settings, tmp_path):
     there = loop(with_changes(settings, {"runs_dir": "elsewhere"})).store
     Path("settings.json").write_text(json.dumps(settings))
-    done = subprocess.run(script(FULL_DISK, ""), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(script(FULL_DISK, ""), capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4000"]
@@ -215,7 +216,7 @@ def test_a_read_only_run_can_be_read_and_every_writer_gets_an_error(open_folder)
         place.chmod(0o555)
     for path in store.run_dir.rglob(".lock"):
         path.chmod(0o444)
-    done = subprocess.run(script(AS_SOMEBODY_ELSE, store.run_dir), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(script(AS_SOMEBODY_ELSE, store.run_dir), capture_output=True, text=True, timeout=PATIENCE_S)
     for place in places:
         place.chmod(0o755)
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,9 +3,15 @@
 import hashlib
 import json
 import os
+import signal
+import socket
 import subprocess
+import sys
 import sysconfig
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +22,10 @@ from hir_core.store.store import Store
 
 LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
-HANG_S = 1800
-"""A command that has not ended after so long hangs; how long it takes otherwise depends on the machine and its load."""
 GONE_WITHIN_S = 10
 """What is promised of the processes of a run that has ended, in whatever way."""
+PATIENCE_S = 900
+"""How long to wait for what has to come, where the time itself is no claim: within the time limit of a test."""
 TINY: dict[str, Any] = {
     "run": "tiny",
     "iterations": 1,
@@ -51,8 +57,10 @@ TINY: dict[str, Any] = {
     "sampling": {"k": 2, "max_new_tokens": 4},
     "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.001, "label_smoothing": 0.0},
     "deepspeed": "ds_configs/laptop.json",
-    "launch": {"processes": min(2, CORES)},
+    "launch": {"processes": 1},
 }
+TWO_RANKS = {"processes": min(2, CORES)}
+"""The section `launch` of tests about ranks: a second rank adds half to what a launch costs."""
 
 
 def write_config(folder: Path, name: str = "tiny", **changes: Any) -> Path:
@@ -73,11 +81,54 @@ def environment(prefect_home: Path) -> dict[str, str]:
 
 def hir(folder: Path, prefect_home: Path, *arguments: str, code: int = 0) -> str:
     """What `hir` prints when it is called in a folder; it must end with this code."""
-    done = subprocess.run(
-        command(*arguments), cwd=folder, env=environment(prefect_home), text=True, capture_output=True, timeout=HANG_S
-    )
+    call = {"cwd": folder, "env": environment(prefect_home), "timeout": PATIENCE_S}
+    done = subprocess.run(command(*arguments), **call, text=True, capture_output=True)
     assert done.returncode == code, f"hir {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def wait_until(is_true: Callable[[], object], what: str) -> None:
+    """Waits for what has to come, however busy the machine is."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_true():
+        assert time.monotonic() < deadline, f"it never came: {what}"
+        time.sleep(0.05)
+
+
+def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """Starts a Prefect server, and returns the URL of its API once it answers; what it prints is in `server.log`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    arguments = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*arguments, *flags], env=environment(home) | quiet, stdout=log, stderr=log, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_until(lambda: process.poll() is not None or _answers(url), f"Prefect's server of {home}")
+        assert process.poll() is None, (home / "server.log").read_text()
+    except BaseException:
+        end(process)
+        raise
+    return url, process
+
+
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except (urllib.error.URLError, TimeoutError):
+        return False
+    return True
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process that a test started in a session of its own, and its group."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def digests(run_dir: Path) -> dict[str, str]:

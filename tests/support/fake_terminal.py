@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyte
+from cli_run import PATIENCE_S
 
 ROWS = 40
-PATIENCE_S = 120
 
 
 class Terminal:

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import torch
+from cli_run import PATIENCE_S
 from safetensors.torch import load_file
 
 from hir_core.config import HubModel, LaunchConfig, ScratchModel, TrainingConfig
@@ -133,7 +134,7 @@ class LaunchCases:
 
     def launch(self) -> None:
         (self.root / "job.json").write_text('{"steps": [{"type": "cases"}]}')
-        launch(self.root, LaunchConfig(processes=self.ranks, timeout_s=280), module="zero_cases")
+        launch(self.root, LaunchConfig(processes=self.ranks, timeout_s=PATIENCE_S), module="zero_cases")
 
     def losses(self, case: str) -> list[float]:
         return read_json(self.root / "cases" / case / "losses.json")
