@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
     from hir_core.inspect.verify import RunCheck
 
-Key = Annotated[
-    str, typer.Argument(help="[RUN/]KEY, the key being a prompt_id, sample_id or triple_id or its first characters.")
-]
+Key = Annotated[str, typer.Argument(help="[RUN/]KEY: a prompt_id, sample_id or triple_id, or its first characters.")]
 Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL expression is true, as in 'k = 0'.")]
 Columns = Annotated[str | None, typer.Option(help="Only these columns, separated by commas: a,b.")]
 AnyRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; all runs if left out.")]

@@ -35,7 +35,7 @@ def gc(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Remove abandoned branches and the weights of old models, as the config's `retention` says."""
+    """Remove versions that no branch uses and the weights of old models, as the config's `retention` says."""
     from hir_core.config import RetentionConfig
     from hir_core.store.gc import plan_gc, remove
     from hir_core.store.references import select_run
@@ -92,7 +92,7 @@ def _plan_lines(store: Store, plan: GcPlan) -> Iterator[str]:
     yield f"keeps {quantity(len(plan.kept), 'version')}"
     yield from columns(("  version", "because"), [(f"  {kept.ref}", printable(kept.why)) for kept in plan.kept])
     if plan.released:
-        yield f"releases the weights of {quantity(len(plan.released), 'model')}; evaluations and samples stay"
+        yield f"deletes the weights of {quantity(len(plan.released), 'model')}; evaluations and samples stay"
         yield from _sizes([(str(model.ref), model.bytes) for model in plan.released])
     if plan.removed:
         yield f"removes {quantity(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
@@ -164,7 +164,7 @@ def doctor(
 
 
 def _flow_runs() -> list[Finding]:
-    """Flow runs whose process is gone; where prefect cannot be imported, that."""
+    """Flow runs whose process is gone or, where prefect cannot be imported, a finding that says so."""
     from hir_core.inspect.doctor import REINSTALL, Finding
 
     try:

@@ -103,7 +103,11 @@ def schedule(
         if not serve:
             deployments.create(planned, pool)
         print(f"{planned.full_name} · {further} more iterations each time · {cron or interval} · {run_config.run_dir}")
-        start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
+        start = (
+            "waiting for the next start, Ctrl-C ends it"
+            if serve
+            else f"prefect worker start --pool {shlex.quote(pool)}"
+        )
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
         if serve:
             deployments.serve_here(planned)

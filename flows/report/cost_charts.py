@@ -96,7 +96,7 @@ def losses(report: Report) -> Iterator[Figure]:
         for n, model in trained.items()
     ]
     header = ("iteration", "loss", "supervised", "contrastive", "entropy term", "gradient norm",
-              "gap to the sampler, nats", "optimizer steps", "target tokens", "version")  # fmt: skip
+              "log-probability gap, nats", "optimizer steps", "target tokens", "version")  # fmt: skip
     note = "Means over the last pass over the triples; each iteration trains on other triples."
     yield lines_figure("Loss", note, "nats per token", lines, _short, header, rows)
 

@@ -73,7 +73,7 @@ def key_figures(report: Report) -> list[tuple[str, str]]:
         ("of these, trained on", f"{trained / samples:.1%}" if samples else NOTHING),
         ("tokens read in training", number(tokens or None)),
         ("from first to last commit", NOTHING if report.seconds is None else duration(report.seconds)),
-        ("of this, in steps of jobs", duration(job_seconds(report))),
+        ("of this, training, evaluating and sampling", duration(job_seconds(report))),
         ("on disk", size(sum(version.bytes for version in report.versions))),
     ]
 

@@ -48,7 +48,7 @@ def row_text(history: RowHistory, width: int) -> Iterator[str]:
 
 def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
     if prompt is None:
-        yield f"the prompt is gone from {printable(run)}"
+        yield f"the version with the prompt was deleted from {printable(run)}"
         return
     facts = (prompt["prompt_id"], prompt["task"], prompt["split"], prompt["version"], run)
     yield f"prompt {' · '.join(map(printable, facts))}"
@@ -99,7 +99,7 @@ def trace_text(trace: Trace, width: int) -> list[str]:
     key_width = max((len(line.key) for line in lines), default=0)
     room = max(20, width - 15 - version_width - key_width - 6)
     head, *rest = [(*line[:3], clipped(line.text, room)) for line in lines]
-    return [f"of run {printable(trace['run'])}", *columns(head, rest)]
+    return [f"run {printable(trace['run'])}", *columns(head, rest)]
 
 
 def _trace_lines(trace: Trace) -> Iterator[TraceLine]:

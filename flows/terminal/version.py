@@ -103,7 +103,7 @@ def _files(manifest: Manifest, released: Mapping[str, str]) -> Iterator[str]:
     yield f"{'files':<{LABEL}}{len(existing)} · {size(sum(part.bytes for part in existing))}"
     for part in manifest.parts[:FILES_SHOWN]:
         rows = "" if part.rows is None else f" · {number(part.rows)} rows"
-        why = f" · released: {printable(released[part.name])}" if part.name in released else ""
+        why = f" · deleted: {printable(released[part.name])}" if part.name in released else ""
         yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…{why}"
     if len(manifest.parts) > FILES_SHOWN:
         yield f"  … and {len(manifest.parts) - FILES_SHOWN} more"

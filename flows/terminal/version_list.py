@@ -23,7 +23,7 @@ METRIC_NAMES = {
 }
 """The metric to show, by stage; triples and evaluations have more than one number."""
 INSTRUCTIONS_SHOWN = 3
-RELEASED_TEXT = "weights released"
+RELEASED_TEXT = "weights deleted"
 
 
 class RunSummary(TypedDict):

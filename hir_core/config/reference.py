@@ -145,7 +145,7 @@ def _settings_text(section: type[Section], names: Sequence[str]) -> Iterator[str
 def _meaning(field: FieldInfo) -> str:
     text = " ".join((field.description or "").split())
     is_free = any(mark is ExcludedFromId for mark in field.metadata)
-    return f"{text} *In no version's id.*".strip() if is_free else text
+    return f"{text} *Not in version ids.*".strip() if is_free else text
 
 
 def _default(field: FieldInfo) -> str:

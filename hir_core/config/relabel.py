@@ -40,7 +40,7 @@ class BestOfKRelabel(Relabel):
 
 
 class DemonstrationsRelabel(Relabel):
-    """Supervised upper bound: the reference answer of each sampled prompt is trained on instead of the samples."""
+    """Supervised baseline: the reference answer of each sampled prompt is trained on instead of the samples."""
 
     type: Literal["demonstrations"]
     """Selects training on reference answers."""

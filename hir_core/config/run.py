@@ -67,7 +67,7 @@ class RunConfig(Section):
     """How the rank processes are started."""
     branch: Annotated[str, ExcludedFromId] = "main"
     """Name of the branch: the versions that this config uses. When a run with another config ends on the same branch,
-    the branch becomes its versions, and `hir gc` may remove the others."""
+    the branch then holds that run's versions, and `hir gc` may remove the earlier ones."""
     retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
     """Which model weights `hir gc` keeps. Unset: everything is kept."""
 

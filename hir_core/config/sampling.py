@@ -40,7 +40,7 @@ class SamplingConfig(Section):
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:
         if self.mix is not None and self.prompts is None:
-            raise ValueError("a mix is of a number of prompts: set sampling.prompts, or leave sampling.mix out")
+            raise ValueError("sampling.mix shares out sampling.prompts: set sampling.prompts, or remove sampling.mix")
         if self.mix is not None and not any(self.mix.values()):
             raise ValueError("mix leaves every task out: give at least one a weight above 0")
         return self

@@ -37,7 +37,7 @@ class TrainingConfig(Section):
     """Weight of the contrastive term (the paper's alpha). 0 switches it off."""
     contrastive_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the contrastive target that is spread over the other instructions. At 0.2 with two instructions the term
-    stops pulling at odds of 4 to 1."""
+    has its minimum where the own instruction is 4 times as likely as the other."""
     contrastive_per: Literal["output", "token"] = "output"
     """What the contrastive term compares: the log-probability of the whole output, or its mean per token."""
     contrast: Literal["instructions", "batch"] = "instructions"

@@ -165,7 +165,9 @@ def find_row(store: Store, text: str) -> FoundRow:
     if text not in candidates and len(candidates) > 1:
         more = ", …" if len(candidates) > CANDIDATES_SHOWN else ""
         listed = ", ".join(candidates[:CANDIDATES_SHOWN])
-        raise VersionNotFound(f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more of one")
+        raise VersionNotFound(
+            f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more characters of one"
+        )
     key = text if text in candidates else candidates[0]
     stage = next(ref.stage for ref, keys in matches if key in keys)
     last = [ref for ref, keys in matches if ref.stage == stage and key in keys][-1]

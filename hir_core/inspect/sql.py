@@ -77,8 +77,8 @@ def run_query(store: Store, query: str) -> QueryResult:
         allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
         if len(statements) != 1 or statements[0].type not in allowed:
             raise ConfigError(
-                f"hir sql: `{query}` is not one SELECT: a run is only read; give several queries one by one, and give "
-                f"PIVOT its columns: from (pivot … in (…) …)"
+                f"hir sql: `{query}` is not a single SELECT: give several queries one by one; to use PIVOT, name "
+                f"its columns: from (pivot … in (…) …)"
             )
         connection.execute(query)
         columns = [column[0] for column in connection.description]

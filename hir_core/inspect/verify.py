@@ -88,7 +88,7 @@ def check_version(store: Store, ref: VersionRef) -> Iterator[str]:
     if ref.stage in ("samples", "evaluations"):
         models = sorted(store.table(ref).select(pl.col("model").unique()).collect()["model"])
         if strangers := [model for model in models if model not in manifest.parents]:
-            yield f"rows name {', '.join(strangers)} as their model, which it is not made from"
+            yield f"rows name {', '.join(strangers)} as their model, but no such model is a parent"
     for column, stage in PARENT_ROWS.get(ref.stage, {}).items():
         yield from _unknown_keys(store, ref, manifest, column, stage)
 
@@ -134,5 +134,5 @@ def _unknown_keys(store: Store, ref: VersionRef, manifest: Manifest, column: str
     named = store.table(ref).select(pl.col(column).drop_nulls()).collect()[column]
     if unknown := sorted(set(named) - known):
         listed = ", ".join(map(repr, unknown[:KEYS_SHOWN])) + (", …" if len(unknown) > KEYS_SHOWN else "")
-        place = f"no row of {' or '.join(parents)}" if parents else f"rows of {stage}, of which no version is a parent"
+        place = f"no row of {' or '.join(parents)}" if parents else f"rows of {stage}, but it has no such parent"
         yield f"{len(unknown)} key(s) in {column} name {place}: {listed}"

@@ -7,7 +7,7 @@ import polars as pl
 from hir_core.config import ChainRelabel
 from hir_core.relabelers.relabeler import BELOW_THRESHOLD, Relabeler
 
-SHOWN = "shown as the wrong attempt only"
+SHOWN = "wrong: used only inside the query of a correct output"
 
 
 class Chain(Relabeler):

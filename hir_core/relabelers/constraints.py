@@ -13,8 +13,8 @@ from hir_core.relabelers.relabeler import EMPTY_COMPLETION, Relabeler
 from hir_core.schemas import content_key
 
 NO_CONSTRAINTS = "prompt has no constraints in its query"
-SATISFIES_NOTHING = "satisfies nothing that may be asked"
-HELD_OUT = "a held-out set of constraints"
+SATISFIES_NOTHING = "satisfies no constraint that can be asked for"
+HELD_OUT = "satisfies a set of constraints kept for the test"
 
 
 class SatisfiedConstraints(Relabeler):

@@ -14,7 +14,7 @@ from hir_core.relabelers.relabeler import Relabeler
 from hir_core.schemas import content_key
 
 NO_REFERENCE = "prompt has no reference"
-ONE_PER_PROMPT = "one demonstration per prompt"
+ONE_PER_PROMPT = "another sample of the prompt: one demonstration per prompt"
 _REFERENCE = {
     "sample_id": pl.lit(None, dtype=pl.String),
     "completion": pl.col("references").list.first(),
@@ -24,7 +24,7 @@ _REFERENCE = {
 
 
 class Demonstrations(Relabeler):
-    """Supervised training on the sampled prompts: the upper bound that the other relabelers are compared with.
+    """Supervised training on the sampled prompts: what the same training reaches with known answers.
 
     p* = correct, o* = the first reference, once per sampled prompt.
     """

@@ -1,4 +1,4 @@
-"""The relabeler `keep_correct`: the baseline that filters and imitates, with which hindsight is compared."""
+"""The relabeler `keep_correct`: the baseline that trains on correct samples only."""
 
 from __future__ import annotations
 

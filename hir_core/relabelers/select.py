@@ -12,9 +12,9 @@ import polars as pl
 from hir_core.config import SelectConfig
 from hir_core.schemas import content_key
 
-ALL_WRONG, ALL_RIGHT = "prompt all wrong", "prompt all right"
+ALL_WRONG, ALL_RIGHT = "all samples of the prompt wrong", "all samples of the prompt right"
 DUPLICATE = "duplicate of another output"
-TOO_MANY = "too many of its instruction"
+TOO_MANY = "limit of others_per_correct"
 
 
 def select(labeled: pl.DataFrame, selection: SelectConfig, correct: str) -> pl.DataFrame:

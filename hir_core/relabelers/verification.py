@@ -23,15 +23,15 @@ from hir_core.prompts.constraints.registry import check, describe_all, parse
 from hir_core.schemas import WrittenInstructions
 
 NAMED, CONSTRAINTS, LOGPROB = "named", "constraints", "logprob"
-NO_ROOM = "no room to write about it"
+NO_ROOM = "too long for the writer's context"
 EMPTY = "empty"
 UNFINISHED = "too long: it was cut off"
-OTHER_VERDICT = "names the other verdict"
-UNPARSABLE = "constraints, but not all of them known"
+OTHER_VERDICT = "contradicts the reward's verdict"
+UNPARSABLE = "contains an unknown constraint"
 UNSATISFIED = "constraints that the output does not satisfy"
-GIVES_AWAY = "holds the output itself"
-NOT_SCORED = "no room to score the output under it"
-NOT_LIKELIER = "output not likelier under it"
+GIVES_AWAY = "contains the output itself"
+NOT_SCORED = "too long to score the output under it"
+NOT_LIKELIER = "output not more likely under it"
 
 
 class WrittenInstruction(NamedTuple):

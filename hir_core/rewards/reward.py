@@ -80,7 +80,7 @@ class Reward(ABC):
         """
 
     def prepare(self, completions: Sequence[str], prompts: Sequence[PromptRow]) -> None:
-        """Does for all these rows at once what each later call of `verdicts` would otherwise start a launch for."""
+        """Scores all these rows in one launch, so that later calls of `verdicts` need no launch each."""
         del completions, prompts
 
     def unusable(self, prompt: PromptRow) -> str | None:

@@ -59,7 +59,7 @@ def summarise(
         judged: one model's answers, as `Reward.judge` returns them, with their `task`.
         prompts: the whole table: a task is the run's own where it has train prompts; without any, every task is.
         threshold: the score of a right answer.
-        compares: whether the reward judges by references; where it does not, there is no baseline.
+        uses_references: whether the reward judges by references; where it does not, there is no baseline.
 
     Returns:
         `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `mean_score` (of those that

@@ -48,7 +48,7 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     if triples.is_empty():
         raise ConfigError(
             f"relabel.type={run.relabeler.name} kept none of {samples.height} samples of {scored[-1].samples} "
-            f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
+            f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
             "which learns from wrong ones"
         )
     metrics: dict[str, Any] = {"instructions": value_counts(triples["instruction"])}

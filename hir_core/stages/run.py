@@ -4,7 +4,7 @@
 
 Each stage is a function of a `Run` and of versions, in the file of its name: `prompts`, `score`, `instruct`, `relabel`,
 `train`. It looks its version up, and makes it only where the store does not hold it. Reads and writes through the
-store; leaves what decides a version's id to `identity`, and what the stages do to them: imports none of them.
+store. What decides a version's id is in `identity`; the stages import this module, and it imports none of them.
 """
 
 from __future__ import annotations

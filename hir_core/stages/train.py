@@ -1,6 +1,6 @@
 """The stages `train`, `evaluate` and `sample`: steps of one DeepSpeed launch, which share the weights in memory.
 
-Iteration 0 makes the seed model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
+Iteration 0 makes the initial model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
 `evaluations@i` and `samples@(i+1)`. What the launch has to do is up to `plan`, the launch itself to `launch.launcher`.
 """
 

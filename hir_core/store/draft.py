@@ -133,7 +133,9 @@ class Draft:
             try:
                 rows = check_table(self._schema, self.ref, files)
             except SchemaError as error:
-                raise SchemaError(f"{error}; correct its source, delete {self.path}, and run again") from None
+                raise SchemaError(
+                    f"{error}; correct the data or function that it comes from, delete {self.path}, and run again"
+                ) from None
         for path in files:
             sync(path)
         write_json(folder / MANIFEST, self._manifest(files, rows, outcome).sealed())

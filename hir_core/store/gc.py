@@ -34,9 +34,7 @@ WEIGHTS = ".safetensors"
 """
 GONE = ".gone-"
 """Beginning of the name of a version's folder between its removal from the run and its deletion from disk."""
-NO_BRANCHES = (
-    "no run has recorded which versions it uses: run the config again, which finds its work done and records it"
-)
+NO_BRANCHES = "no run has recorded which versions it uses: run the config again, which records them without new work"
 NO_RULE = "its config has no `retention`, so everything is kept"
 
 

@@ -162,7 +162,7 @@ class Manifest(_Frozen):
     @classmethod
     def _digest_is_that_of_the_content(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and raw.get("sha256") is not None and raw["sha256"] != _content_digest(raw):
-            raise ValueError("it was changed after the commit: its sha256 is that of another content")
+            raise ValueError("it was changed after the commit: its sha256 does not match its content")
         return raw
 
     def sealed(self) -> dict[str, Any]:

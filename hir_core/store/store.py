@@ -244,7 +244,7 @@ class Store:
         folder = self._folder(ref)
         if gone := self.released(ref):
             raise StoreError(
-                f"{ref} is needed for its weights, which `hir gc` has released ({next(iter(gone.values()))}); to "
+                f"{ref} is needed for its weights, which `hir gc` has deleted ({next(iter(gone.values()))}); to "
                 f"make them again, delete {folder} and run its config, or start from a model that has its weights"
             )
         return folder

@@ -92,7 +92,7 @@ def _check_keys(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> 
     first = repeated.sort(key).head(1)
     holders = [path.name for path in paths if not _read_columns(ref, path, key).join(first, on=key).is_empty()]
     raise SchemaError(
-        f"{ref}: {repeated.height} key(s) of {schema.__name__} stand in several rows, "
+        f"{ref}: {repeated.height} key(s) of {schema.__name__} occur in several rows, "
         f"the first {_key_text(schema, first)} in {', '.join(holders)}"
     )
 

@@ -51,7 +51,9 @@ def check_triples(
     for example in examples:
         end_positions = [n for n, token in enumerate(example.target_ids) if token in layout.end_ids]
         if end_positions != ([len(example.target_ids) - 1] if ends[example.key] else []):
-            taught = "is taught where the output did not end" if end_positions else "is missing where the output ended"
+            taught = (
+                "is a target, but the output was cut off" if end_positions else "is no target, but the output ended"
+            )
             raise TrainingError(f"triple {example.key}: the end-of-sequence token {taught}")
     if samples is None:
         return
@@ -59,7 +61,7 @@ def check_triples(
     for sample in samples.sort("sample_id").head(GUARD_ROWS).iter_rows(named=True):
         if renderer.prompt_ids(sample["instruction"], sample["query"], sample["history"]) != sample["prompt_ids"]:
             raise TrainingError(
-                f"the prompt of sample {sample['sample_id']} renders to other tokens than were sampled under"
+                f"the prompt of sample {sample['sample_id']} now renders to other tokens than when it was sampled"
             )
 
 
@@ -73,13 +75,13 @@ def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
     counts = [len(example.target_ids) for example, _ in sequences]
     targets = [token for example, _ in sequences for token in example.target_ids]
     if batch.target_mask.sum(-1).tolist() != counts or batch.target_ids.tolist() != targets:
-        raise TrainingError(f"the targets of {names} do not reach the loss as sampled")
+        raise TrainingError(f"the target tokens of {names} in the batch differ from the sampled ones")
     tokens_before_targets = []
     for example, prompt in sequences:
         start = prompt if layout.decoder_start_id is None else (layout.decoder_start_id,)
         tokens_before_targets += [[*start, *example.prefix_ids][-1], *example.target_ids[:-1]]
     if inputs.masked_select(batch.target_mask).tolist() != tokens_before_targets:
-        raise TrainingError(f"a target of {names} is predicted from the wrong place")
+        raise TrainingError(f"a target token of {names} is predicted from the wrong position")
 
 
 def check_lengths(examples: Sequence[Example], model: Any) -> None:
@@ -100,7 +102,7 @@ def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayou
     if not gap <= training.logprob_tolerance:
         raise TrainingError(
             f"the model's log-probabilities are {gap:.3f} nats per token off the sampler's, more than "
-            f"training.logprob_tolerance={training.logprob_tolerance}: stale weights, a broken mask or a drifted prompt"
+            f"training.logprob_tolerance={training.logprob_tolerance}: other weights, attention mask or prompt"
         )
     return gap
 

@@ -97,7 +97,7 @@ def _problem(text: Text, limit: int | None) -> str:
     if not text.ids:
         return "nothing to read"
     is_too_long = limit is not None and len(text.ids) > limit
-    return f"too long for the reward model: {len(text.ids)} tokens, it reads {limit}" if is_too_long else ""
+    return f"too long for the reward model: {len(text.ids)} tokens, at most {limit}" if is_too_long else ""
 
 
 def activated(logits: Tensor, step: ScoreStep) -> Tensor:

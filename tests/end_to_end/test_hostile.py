@@ -318,7 +318,7 @@ def test_python_beside_a_model_is_never_run_and_nobody_is_asked(model, tmp_path,
     if kind == "llama":
         load(model)  # by the code of transformers
     else:
-        with pytest.raises(ConfigError, match="it needs Python code that lies beside it, which is never run"):
+        with pytest.raises(ConfigError, match="it needs Python code from its own folder, which is never run"):
             load(model)
     assert not (tmp_path / "harmed").exists()
 
@@ -327,7 +327,7 @@ def test_python_beside_a_tokenizer_is_never_run(model, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "yes")
     (model / "odd.py").write_text(CODE.format(harmed=str(tmp_path / "harmed")))
     edit(model / "tokenizer_config.json", tokenizer_class="T", auto_map={"AutoTokenizer": ["odd.T", "odd.T"]})
-    with pytest.raises(ConfigError, match="it needs Python code that lies beside it, which is never run"):
+    with pytest.raises(ConfigError, match="it needs Python code from its own folder, which is never run"):
         load(model)
     assert not (tmp_path / "harmed").exists()
 

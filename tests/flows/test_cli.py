@@ -412,7 +412,7 @@ def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
     draft = run.store.draft(identity("models", 2, training, [str(relabeled), str(outputs[0].model)]))
     (draft.path / "config.json").write_text("{}")
     third = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
-    warnings = [line for line in shown(run, [outputs[0], third]) if "two instructions apart" in line]
+    warnings = [line for line in shown(run, [outputs[0], third]) if "hardly distinguishes the two instructions" in line]
     assert len(warnings) == lines
     assert all(len(line) <= 80 for line in warnings)
 

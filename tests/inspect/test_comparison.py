@@ -196,7 +196,7 @@ def written(tmp_path):
 
 def test_the_table_holds_means_with_intervals_and_a_sentence_per_method(written):
     table = (written[1] / "table.md").read_text().splitlines()
-    assert table[0] == "| method | a | b | mean | samples that train |"
+    assert table[0] == "| method | a | b | mean | samples trained on |"
     assert table[2] == "| hindsight | 70.0 ± 127.1 | 40.0 ± 0.0 | 55.0 ± 63.5 | 25 % |"
     assert table[4] == "| plain | 50.0 ± 0.0 | – | – | 25 % |"
     assert table[6] == "10 of 12 arms"
@@ -311,7 +311,7 @@ def test_a_changed_result_changes_the_readme(tmp_path):
 def test_one_task_has_no_column_of_means_and_a_run_alone_has_its_curve():
     arms = results_of(new=[[0.6]], old=[[0.5]])
     assert summary_table(summarize(arms, ["new"], ["a"])) == [
-        "| method | a | samples that train |", "| --- | --- | --- |", "| new | 60.0 | 25 % |"
+        "| method | a | samples trained on |", "| --- | --- | --- |", "| new | 60.0 | 25 % |"
     ]  # fmt: skip
     alone = ArmResult(
         "a", "new", None, (CurvePoint(0, 0.1, 0.05, 0.2, 0.3, further={"time, min": 3}), CurvePoint(1, 0.6))

@@ -148,7 +148,7 @@ def test_no_query_writes_or_reads_a_file(store, tmp_path, query):
         run_query(store, query.format(part=part, folder=tmp_path, manifest=part.parent / "manifest.json"))
     assert snapshot(tmp_path) == before
     assert "\n" not in str(caught.value)
-    assert re.match(r"hir sql: `.*` (is not one SELECT|cannot be answered)", str(caught.value))
+    assert re.match(r"hir sql: `.*` (is not a single SELECT|cannot be answered)", str(caught.value))
 
 
 def test_settings_stay_closed_while_a_query_runs(store):

@@ -94,13 +94,13 @@ def test_a_model_that_rows_name_must_be_a_parent(store):
     other = store.resolve("models@0")
     parents = [store.resolve(text) for text in ("prompts@0", "models@2")]
     samples = commit(store, "samples", 3, parents, drawn(1, other))
-    assert problems(store) == [(str(samples), f"rows name {other} as their model, which it is not made from")]
+    assert problems(store) == [(str(samples), f"rows name {other} as their model, but no such model is a parent")]
 
 
 def test_rows_without_any_parent_of_their_stage_are_reported(store):
     rewards = commit(store, "rewards", 3, [], judged(1)[:1])
     assert problems(store) == [
-        (str(rewards), "1 key(s) in sample_id name rows of samples, of which no version is a parent: 's1p10'")
+        (str(rewards), "1 key(s) in sample_id name rows of samples, but it has no such parent: 's1p10'")
     ]
 
 
@@ -110,7 +110,7 @@ def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
     rewrite(samples, pl.concat([table, table[:1]]))
     ((version, problem),) = problems(store)
     assert version == str(samples)
-    assert "1 key(s) of Samples stand in several rows, the first sample_id 's2p10'" in problem
+    assert "1 key(s) of Samples occur in several rows, the first sample_id 's2p10'" in problem
     rewrite(samples, table.with_columns(k=pl.lit(-1, pl.Int32)))
     assert "breaks rules of Samples" in problems(store)[0][1]
     rewrite(samples, table, rows=7)

@@ -408,7 +408,7 @@ def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
     layout = BatchLayout(0, (END,), None, torch.device("cpu"))
     preflight.check_triples([], triples, sampled, renderer, layout)
     lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))
-    with pytest.raises(TrainingError, match="prompt of sample p0-0 renders to other tokens"):
+    with pytest.raises(TrainingError, match="prompt of sample p0-0 now renders to other tokens"):
         preflight.check_triples([], triples, lost, renderer, layout)
 
 

@@ -161,7 +161,7 @@ def test_a_chain_shows_a_wrong_attempt_before_a_correct_one():
         ("s1", "q0 Not a, but", "b"),
         ("s2", "q1", "c"),  # nothing wrong was sampled here
     ]
-    assert rejected == {"below threshold": 1, "shown as the wrong attempt only": 1}
+    assert rejected == {"below threshold": 1, "wrong: used only inside the query of a correct output": 1}
 
 
 def test_a_chain_keeps_braces_of_the_data_as_they_are():
@@ -175,7 +175,7 @@ def test_demonstrations_replace_what_was_sampled_by_the_reference():
         ("p", None, "8", None, True),
         ("p1", None, "8", None, True),
     ]
-    assert rejected == {"one demonstration per prompt": 1}
+    assert rejected == {"another sample of the prompt: one demonstration per prompt": 1}
 
 
 # --- selection -------------------------------------------------------------------------------------------------------
@@ -188,10 +188,10 @@ def test_prompts_without_a_contrast_can_be_left_out():
         HINDSIGHT, *scores, prompt_ids=prompt_ids, select={"drop_prompts": ["all_wrong", "all_right"]}
     )
     assert ids(triples) == ["s4", "s5"]
-    assert rejected == {"prompt all right": 2, "prompt all wrong": 2}
+    assert rejected == {"all samples of the prompt right": 2, "all samples of the prompt wrong": 2}
     best, rejected = relabeled(BEST_OF_K, *scores, prompt_ids=prompt_ids, select={"drop_prompts": ["all_wrong"]})
     assert ids(best) == ["s2", "s5"]
-    assert rejected == {"not the best of its prompt": 3, "prompt all wrong": 1}
+    assert rejected == {"not the best of its prompt": 3, "all samples of the prompt wrong": 1}
 
 
 def test_equal_outputs_of_a_prompt_can_be_kept_once():
@@ -223,7 +223,7 @@ def test_other_instructions_get_only_so_many_triples_per_correct_one_chosen_by_t
     scores = [1.0] * 4 + [0.0] * 10
     triples, rejected = relabeled(HINDSIGHT, *scores, select={"others_per_correct": ratio})
     assert sorted(triples["instruction"]) == ["Be right."] * 4 + ["Be wrong."] * wrong
-    assert rejected == ({"too many of its instruction": 10 - wrong} if wrong < 10 else {})
+    assert rejected == ({"limit of others_per_correct": 10 - wrong} if wrong < 10 else {})
     samples, rewards, prompts = tables(*scores)
     again, _ = HINDSIGHT.relabel(samples[::-1], rewards, prompts, SelectConfig(others_per_correct=ratio))
     assert again.equals(triples)
@@ -376,8 +376,11 @@ def test_the_query_asks_in_hindsight_for_what_the_output_satisfies():
         assert constraints
         assert all(constraint and check(constraint, output) for constraint in constraints), (query, output)
         assert group_of(constraints) not in held_out
-    assert set(rejected) <= {"satisfies nothing that may be asked", "a held-out set of constraints"}
-    assert rejected["a held-out set of constraints"] > 0
+    assert set(rejected) <= {
+        "satisfies no constraint that can be asked for",
+        "satisfies a set of constraints kept for the test",
+    }
+    assert rejected["satisfies a set of constraints kept for the test"] > 0
     assert set(triples["instruction"]) == {"Be right."}
 
 

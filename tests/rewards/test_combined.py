@@ -138,7 +138,10 @@ def test_the_fingerprint_holds_what_decides_each_part(tmp_path, monkeypatch):
         ({"parts": [EXACT | {"name": "graded"}, GRADED]}, "reward: several parts are named graded"),
         ({"parts": [EXACT | {"name": ""}]}, "reward.parts.0.name: "),
         ({"how": "min", "parts": [EXACT]}, "reward.how: expected 'mean', 'minimum' or 'product' (found 'min')"),
-        ({"how": "minimum", "parts": [EXACT | {"weight": 2}]}, "reward: weights count in a mean only: leave `weight`"),
+        (
+            {"how": "minimum", "parts": [EXACT | {"weight": 2}]},
+            "reward: `weight` needs `how: mean`: remove every `weight`",
+        ),
     ],
 )
 def test_what_is_wrong_inside_a_part_is_named_with_its_place(reward, message):

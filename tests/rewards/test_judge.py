@@ -100,7 +100,7 @@ def test_the_last_score_of_a_reply_counts_whatever_else_it_says(serve, judge):
 def test_a_pattern_without_end_does_not_hang_on_a_reply(serve, judge):
     ((score, reason),) = verdicts(judge(serve("a" * 50 + "!"), score_pattern="(a+)+$"), ["8"], ROW)
     assert score is None
-    assert reason.startswith("the score was not found in time: ")
+    assert reason.startswith("reward.score_pattern took too long on the reply: ")
 
 
 def test_any_completion_reaches_the_judge_unchanged(serve, judge):
@@ -175,7 +175,7 @@ def test_a_judge_that_asks_for_an_hour_ends_the_run_at_once(serve, judge):
 def test_a_judge_that_stays_busy_ends_the_run_with_what_was_answered_kept(serve, judge):
     server = serve(lambda number, request: "Score: 1" if number == 0 else (429, {}, b""))
     config = judge(server, max_concurrency=1)
-    with pytest.raises(RewardError, match=r"asked after 3 attempts: answered 429\. The replies so far are kept"):
+    with pytest.raises(RewardError, match=r"no reply after 3 attempts: answered 429\. The replies so far are kept"):
         verdicts(config, ["8", "9"], ROW)
     assert len(texts_below(config.cache)) == 1
 
@@ -226,7 +226,7 @@ def test_a_judge_that_cannot_be_reached_ends_the_run(serve, judge):
     server = serve("Score: 1")
     server.shutdown()
     server.server_close()
-    with pytest.raises(RewardError, match=r"127\.0\.0\.1.* cannot be asked after 3 attempts: ConnectError"):
+    with pytest.raises(RewardError, match=r"127\.0\.0\.1.* gave no reply after 3 attempts: ConnectError"):
         verdicts(judge(server), ["8"], ROW)
 
 
@@ -277,7 +277,7 @@ def test_no_request_is_made_twice_and_the_cache_needs_no_network(serve, judge, t
     harder = config.model_copy(update={"best": 2.0, "timeout_s": 1.0})
     assert [score for score, _ in verdicts(harder, ["9"], ROW)] == [0.5]
     for change in ({"model": "m-2"}, {"template": "Other: {completion}"}, {"options": {"temperature": 1}}):
-        with pytest.raises(RewardError, match="cannot be asked"):
+        with pytest.raises(RewardError, match="gave no reply after"):
             verdicts(config.model_copy(update=change), ["9"], ROW)
 
 

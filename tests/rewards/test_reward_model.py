@@ -151,7 +151,7 @@ def test_what_is_too_long_cannot_be_judged_and_is_never_cut(alone, tmp_path):
         text += " one"
     tokens = len(tokenizer(f"one\n{text} one")["input_ids"])
     judged = scores(folder, tmp_path / "job", [("one", text), ("one", f"{text} one"), ("one", "two")])
-    assert judged[1] == (None, f"too long for the reward model: {tokens} tokens, it reads 96")
+    assert judged[1] == (None, f"too long for the reward model: {tokens} tokens, at most 96")
     assert None not in (judged[0][0], judged[2][0])
     assert scores(folder, tmp_path / "empty", [("one", "")], template="{completion}") == [(None, "nothing to read")]
 

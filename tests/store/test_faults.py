@@ -348,7 +348,7 @@ def write_twice(draft: Path) -> None:
     ("spoil", "error", "message"),
     [
         (leave_out_a_prompt, StoreError, r"24 rows in, 21 rows out, rejected none: 3 rows are unaccounted for"),
-        (write_twice, SchemaError, r"3 key\(s\) of Samples stand in several rows, .* part-8.parquet, part-twice.parq"),
+        (write_twice, SchemaError, r"3 key\(s\) of Samples occur in several rows, .* part-8.parquet, part-twice.parq"),
     ],
 )
 def test_a_rank_that_is_short_of_rows_or_writes_twice_fails_its_step(settings, monkeypatch, spoil, error, message):

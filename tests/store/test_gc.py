@@ -166,7 +166,7 @@ def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, model
     assert check_run(store)["problems"] == []
     assert store.manifest(models[1]).parts[1].bytes == 1000
     assert store.find(store.manifest(models[1]).identity) == models[1]
-    with pytest.raises(StoreError, match=r"released \(retention of main last: 1, best: 0, 2.*delete .* and run"):
+    with pytest.raises(StoreError, match=r"deleted \(retention of main last: 1, best: 0, 2.*delete .* and run"):
         store.folder(models[1])
     assert store.folder(models[3]) == models[3].path
     damage(models[1].path / "config.json")
@@ -415,8 +415,8 @@ def test_gc_asks_at_a_terminal(store, fork, reply, stays, monkeypatch):
 def test_every_command_that_shows_a_model_says_that_its_weights_are_released(store, models):
     collect(store)
     listing = hir("ls", "small").splitlines()
-    assert [line.endswith("weights released") for line in listing if str(models[1]) in line] == [True]
-    assert [line.endswith("weights released") for line in listing if str(models[3]) in line] == [False]
+    assert [line.endswith("weights deleted") for line in listing if str(models[1]) in line] == [True]
+    assert [line.endswith("weights deleted") for line in listing if str(models[3]) in line] == [False]
     assert "model.safetensors · 1.0 kB · sha256 " in hir("show", str(models[1]))
-    assert " · released: retention of main last: 1, best: 0" in hir("show", str(models[1]))
+    assert " · deleted: retention of main last: 1, best: 0" in hir("show", str(models[1]))
     assert list(json.loads(hir("show", str(models[1]), "--json"))["released"]) == ["model.safetensors"]

@@ -124,7 +124,7 @@ class Moved(BatchLayout):
 @pytest.mark.parametrize("by", [1, -1])
 def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, renderer):
     rows = [sample(renderer, 1, targets), sample(renderer, 2, [20, 21, 22, 23, END])]
-    with pytest.raises(TrainingError, match="triple ts01 or its neighbours is predicted from the wrong place"):
+    with pytest.raises(TrainingError, match="triple ts01 or its neighbours is predicted from the wrong position"):
         run_self_test(rows, renderer, Moved(0, (END,), start, CPU, by))
 
 
@@ -137,7 +137,7 @@ class Unpadded(BatchLayout):
 
 
 def test_padding_in_the_loss_is_found(renderer):
-    with pytest.raises(TrainingError, match="do not reach the loss as sampled"):
+    with pytest.raises(TrainingError, match="in the batch differ from the sampled ones"):
         run_self_test(
             [sample(renderer, 1, [20]), sample(renderer, 2, [20, 21])], renderer, Unpadded(0, (END,), None, CPU)
         )
@@ -146,10 +146,10 @@ def test_padding_in_the_loss_is_found(renderer):
 @pytest.mark.parametrize(
     ("targets", "ends", "problem"),
     [
-        ([20, 21, END], False, "is taught where the output did not end"),
-        ([20, END, 21], False, "is taught where the output did not end"),
-        ([END, 20, END], True, "is taught where the output did not end"),
-        ([20, 21], True, "is missing where the output ended"),
+        ([20, 21, END], False, "is a target, but the output was cut off"),
+        ([20, END, 21], False, "is a target, but the output was cut off"),
+        ([END, 20, END], True, "is a target, but the output was cut off"),
+        ([20, 21], True, "is no target, but the output ended"),
     ],
 )
 def test_an_end_is_taught_where_and_only_where_the_output_ended(targets, ends, problem, renderer):
@@ -164,7 +164,7 @@ def test_any_of_a_models_end_tokens_ends_an_output(renderer):
 
 def test_a_prompt_that_renders_differently_than_it_was_sampled_is_found(renderer, tokenizer):
     rows = [sample(renderer, n, [20, END]) for n in range(3)]
-    with pytest.raises(TrainingError, match="prompt of sample s00 renders to other tokens"):
+    with pytest.raises(TrainingError, match="prompt of sample s00 now renders to other tokens"):
         run_self_test(rows, Renderer(tokenizer, "{query}\n{instruction}\n"), layout())
 
 
@@ -222,7 +222,7 @@ def test_a_prompt_that_drifted_shows_in_the_log_probabilities(build_model, rende
     samples, training = draw_samples(model, renderer), TrainingConfig()
     drifted = samples.with_columns(prompt_ids=pl.col("prompt_ids").list.slice(1))
     module = TripleLoss(model, trainer.coefficients(training), 16)
-    with pytest.raises(TrainingError, match="a drifted prompt"):
+    with pytest.raises(TrainingError, match="other weights, attention mask or prompt"):
         preflight.check_logprobs(module, drifted, layout(), training)
 
 
