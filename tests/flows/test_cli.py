@@ -30,7 +30,7 @@ from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
 from hir_core.stages.train import Outputs
-from hir_core.store.manifest import Identity, identity
+from hir_core.store.manifest import Identity, Manifest, identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -81,8 +81,14 @@ def launched(run: Run, iteration: int, triples: VersionRef | None, previous: Ver
     (draft.path / "config.json").write_text("{}")
     model = draft.commit(metrics=trained)
     tasks = {"counting": SUMMARY, "counting (bbh)": {**SUMMARY, "accuracy": 0.1 + iteration / 10}}
-    metrics = {"overall": SUMMARY, "tasks": tasks, "weights": "every rank holds the whole weights"}
-    evaluation = commit(run.store, identity("evaluations", iteration, {}, [str(model)]), answers(), metrics)
+    metrics = {
+        "overall": {**SUMMARY, "tasks": list(tasks)},
+        "tasks": tasks,
+        "weights": "every rank holds the whole weights",
+    }
+    evaluation = commit(
+        run.store, identity("evaluations", iteration, {"threshold": 1.0}, [str(model)]), answers(), metrics
+    )
     samples = None
     if previous is None:
         facts = {"tokens_per_s": 5218.4, "weights": "weights gathered once (0.3 of 80 GB)"}
@@ -272,18 +278,15 @@ def test_show_prints_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
         assert text in shown
 
 
-def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Outputs]) -> None:
-    assert "history" not in hir("show", "prompts@0")
-    turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
-    with Path("rows.jsonl").open("a") as file:
-        file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
-    prompts = prompts_of(make_run("tiny"))
+def test_show_lists_every_column_also_where_all_of_it_is_null(run: Run, outputs: list[Outputs]) -> None:
+    prompts = run.store.resolve("prompts@0")
+    assert pl.concat(map(pl.read_parquet, run.store.parts(prompts)))["history"].null_count() > 0
     (line,) = (line for line in hir("show", str(prompts), "--rows", "0").splitlines() if line.startswith("  history "))
     assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
-    assert list(json.loads(hir("show", str(prompts), "--json"))["optional_columns"]) == ["history"]
-    for part in prompts.path.glob("part-*.parquet"):
-        part.write_text("damaged")
-    assert "history" not in hir("show", str(prompts), "--rows", "0")
+    assert (
+        "history list[struct[role string|content string]]"
+        in json.loads(hir("show", str(prompts), "--json"))["table_schema"]
+    )
 
 
 def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs]) -> None:
@@ -340,8 +343,8 @@ def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path)
         version = identity("samples", iteration, {}, [])
         folder = tmp_path / "samples" / version.id
         folder.mkdir(parents=True)
-        facts = {"id": version.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": [], "rows": 0}
-        (folder / "manifest.json").write_text(json.dumps(version.model_dump() | facts))
+        facts = {"id": version.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": (), "rows": 0}
+        (folder / "manifest.json").write_text(json.dumps(Manifest.sealed(**version.model_dump(), **facts).model_dump()))
     started = time.process_time()
     assert len(versions_text(describe_versions(tmp_path))) == 1001
     assert time.process_time() - started < 0.5

@@ -105,7 +105,7 @@ def test_what_the_work_raises_is_raised_here(work, row, message):
 def test_work_that_cannot_be_made_says_why(work):
     with pytest.raises(ConfigError, match="it cannot be made"):
         process_rows(Work(work.maker, {"broken": True}), ["a"], 20)
-    with pytest.raises(RewardError, match="for odd_work:make did not start .ended its process."):
+    with pytest.raises(RewardError, match=r"for odd_work:make did not start \(ended its process\)"):
         process_rows(Work(work.maker, {"crashing": True}), ["a"], 20)
 
 

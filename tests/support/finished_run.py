@@ -3,6 +3,8 @@
 Every table is spelled out, so that the expected output of a command can be derived from this file.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,6 @@ def commit(
     """Commits rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
     table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
-    table = table.drop("history") if "history" in table.columns else table
     for part in range(parts):
         draft.write(str(part), table[part * len(rows) // parts : (part + 1) * len(rows) // parts])
     return draft.commit(**details)
@@ -86,7 +87,7 @@ def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: 
 def answered(store: Store, iteration: int, prompts: VersionRef, model: VersionRef) -> VersionRef:
     row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
     rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
-    overall = {"accuracy": iteration / 2, "low": 0.0, "high": 1.0}
+    overall = {"tasks": ["sums"], "accuracy": iteration / 2, "low": 0.0, "high": 1.0}
     return commit(
         store, "evaluations", iteration, [prompts, model], rows, {"threshold": 1.0}, metrics={"overall": overall}
     )
@@ -148,6 +149,14 @@ def hir(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result.stderr if result.stderr else result.stdout
+
+
+def write_manifest(folder: Path, facts: Row) -> None:
+    """Writes a version's manifest with the digest that fits it, as if it had been committed so."""
+    content = {name: value for name, value in facts.items() if name != "sha256"}
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content | {"sha256": digest}))
 
 
 def damage(path: Path) -> None:
