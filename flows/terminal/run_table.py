@@ -49,7 +49,7 @@ STEP_TEXTS = {
     "relabel": "relabeling samples for model {}",
 }
 """What the status line shows for a step of a launch, or of the driver between launches."""
-HARDLY_DISTINGUISHED = "this model hardly distinguishes the two instructions: set or lower select.others_per_correct"
+HARDLY_DISTINGUISHED = "hardly distinguishes the two instructions: set select.others_per_correct"
 
 
 class RunTable:

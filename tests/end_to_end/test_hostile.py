@@ -215,7 +215,7 @@ def test_a_link_where_launches_write_and_delete_is_refused(settings, tmp_path, p
 
 
 def test_half_a_character_in_a_setting_is_named(settings):
-    with pytest.raises(ConfigError, match=r"prompts\.0\.task, instructions\.correct: half a character") as caught:
+    with pytest.raises(ConfigError, match=r"prompts\.0\.task, instructions\.correct: contains a lone surrogate") as caught:
         with_changes(
             settings | {"prompts": [{"path": "p.jsonl", "task": "a\ud800"}]}, {"instructions.correct": "\udfff"}
         )
