@@ -136,7 +136,7 @@ class Draft:
                 raise SchemaError(f"{error}; correct its source, delete {self.path}, and run again") from None
         for path in files:
             sync(path)
-        write_json(folder / MANIFEST, self._manifest(files, rows, outcome).sealed())
+        write_json(folder / MANIFEST, self._manifest(files, rows, outcome).model_dump())
         sync(folder)
 
     def _manifest(self, files: Sequence[Path], rows: Sequence[int | None], outcome: _Outcome) -> Manifest:
@@ -145,7 +145,7 @@ class Draft:
             for path, count, digest in zip(files, rows, digests(files), strict=True)
         )
         try:
-            return Manifest(
+            return Manifest.sealed(
                 **self.identity.model_dump(),
                 id=self.ref.id,
                 code_version=code_version(),

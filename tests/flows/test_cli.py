@@ -30,7 +30,7 @@ from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
 from hir_core.stages.train import Outputs
-from hir_core.store.manifest import Identity, identity
+from hir_core.store.manifest import Identity, Manifest, identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -340,8 +340,8 @@ def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path)
         version = identity("samples", iteration, {}, [])
         folder = tmp_path / "samples" / version.id
         folder.mkdir(parents=True)
-        facts = {"id": version.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": [], "rows": 0}
-        (folder / "manifest.json").write_text(json.dumps(version.model_dump() | facts))
+        facts = {"id": version.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": (), "rows": 0}
+        (folder / "manifest.json").write_text(json.dumps(Manifest.sealed(**version.model_dump(), **facts).model_dump()))
     started = time.process_time()
     assert len(versions_text(describe_versions(tmp_path))) == 1001
     assert time.process_time() - started < 0.5

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from finished_run import COMPLETIONS, NASTY, SCORES, commit, damage, drawn, hir, prompt
+from finished_run import COMPLETIONS, NASTY, SCORES, commit, damage, drawn, hir, prompt, write_manifest
 
 from hir_core.errors import ConfigError, HirError, VersionCorrupt
 from hir_core.inspect.sql import run_query
@@ -179,11 +179,11 @@ def test_without_the_extra_the_message_names_it(store, monkeypatch):
 def test_versions_with_columns_of_different_types_are_an_error(store):
     model = store.resolve("models@0")
     ref = commit(store, "samples", 3, [model], drawn(1, model))
-    part, manifest = store.parts(ref)[0], ref.path / "manifest.json"
+    (part,) = store.parts(ref)
     pl.read_parquet(part).with_columns(pl.col("k").cast(pl.String)).write_parquet(part)
-    facts = json.loads(manifest.read_text()) | {"sha256": None}
+    facts = json.loads((ref.path / "manifest.json").read_text())
     facts["parts"][0] |= {"bytes": part.stat().st_size, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
-    manifest.write_text(json.dumps(facts))
+    write_manifest(ref.path, facts)
     with pytest.raises(ConfigError, match="columns of different types"):
         run_query(store, "from samples")
 

@@ -105,12 +105,25 @@ def test_an_edited_manifest_is_found_whatever_was_edited(small_run, field):
 
 
 def test_a_manifest_that_was_only_reformatted_does_not_count_as_changed(small_run):
-    """A manifest without a digest is read as well."""
     path = small_run.resolve("triples@1").path / "manifest.json"
     facts = json.loads(path.read_text())
-    for text in (json.dumps(facts, sort_keys=True), json.dumps(facts | {"sha256": None}, indent=8)):
+    for text in (json.dumps(facts, sort_keys=True), json.dumps(facts, indent=8)):
         path.write_text(text)
         small_run.verify(version_of(small_run, path))
+
+
+@pytest.mark.parametrize(
+    ("digest", "problem"),
+    [({}, "sha256: Field required"), ({"sha256": None}, "sha256: Input should be a valid string")],
+)
+def test_a_manifest_without_its_digest_is_found(small_run, digest, problem):
+    path = small_run.resolve("triples@1").path / "manifest.json"
+    facts = json.loads(path.read_text())
+    del facts["sha256"]
+    write_json(path, facts | digest)
+    message = find(small_run, path)
+    assert "manifest.json is damaged" in message
+    assert problem in message
 
 
 def test_values_and_keys_that_json_converts_do_not_count_as_a_change(tmp_path):

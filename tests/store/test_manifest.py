@@ -20,7 +20,7 @@ def manifest(identity: Identity, **changes) -> Manifest:
         "parts": (Part(name="part-a.parquet", rows=8, bytes=100, sha256="0" * 64),),
         "rows": 8,
     }
-    return Manifest.model_validate({**facts, **changes})
+    return Manifest.sealed(**{**facts, **changes})
 
 
 def test_an_id_is_the_iteration_and_eight_digits_of_a_digest():

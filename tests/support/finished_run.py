@@ -3,6 +3,8 @@
 Every table is spelled out, so that the expected output of a command can be derived from this file.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,14 @@ def hir(*arguments: str, code: int = 0) -> str:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result.stderr if result.stderr else result.stdout
+
+
+def write_manifest(folder: Path, facts: Row) -> None:
+    """Writes a version's manifest with the digest that fits it, as if it had been committed so."""
+    content = {name: value for name, value in facts.items() if name != "sha256"}
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content | {"sha256": digest}))
 
 
 def damage(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
+from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained, write_manifest
 
 from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
@@ -122,13 +122,12 @@ def attacked_run(folder: Path) -> Store:
 def without_columns(store: Store, text: str, names: Sequence[str]) -> None:
     """Removes columns from a version's files, and updates its manifest."""
     ref = store.resolve(text)
-    manifest_path = ref.path / "manifest.json"
-    manifest = json.loads(manifest_path.read_text()) | {"sha256": None}
+    manifest = json.loads((ref.path / "manifest.json").read_text())
     for part in manifest["parts"]:
         path = ref.path / part["name"]
         pl.read_parquet(path).drop(names).write_parquet(path)
         part |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    manifest_path.write_text(json.dumps(manifest))
+    write_manifest(ref.path, manifest)
 
 
 def with_more_iterations(report: Report, last: int) -> Report:
