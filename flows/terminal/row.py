@@ -52,7 +52,7 @@ def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
         return
     facts = (prompt["prompt_id"], prompt["task"], prompt["split"], prompt["version"], run)
     yield f"prompt {' · '.join(map(printable, facts))}"
-    for turn in prompt.get("history") or []:
+    for turn in prompt["history"] or []:
         yield from _labelled(turn["role"], turn["content"], width)
     yield from _labelled("query", prompt["query"], width)
     yield from _labelled("options", " | ".join(prompt["options"] or []), width)

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import polars as pl
-
 from flows.terminal.formatting import NOTHING, age, folded, number, printable, size
 from hir_core.inspect.rows import head
 from hir_core.schemas import SCHEMAS
-from hir_core.store.manifest import Manifest, type_name
+from hir_core.store.manifest import Manifest
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -24,14 +22,13 @@ DIGEST_DIGITS = 12
 
 
 def describe(store: Store, ref: VersionRef) -> dict[str, Any]:
-    """The manifest of a version as JSON values, with its run and folder, released files and optional columns."""
+    """The manifest of a version as JSON values, with its run and folder, and its released files."""
     manifest = store.manifest(ref)
     return {
         "run": store.run_dir.name,
         "path": str(ref.path),
         **manifest.model_dump(mode="json"),
         "released": store.released(ref),
-        "optional_columns": dict(_optional_columns(ref, manifest)),
     }
 
 
@@ -56,7 +53,7 @@ def version_text(store: Store, ref: VersionRef, width: int) -> Iterator[str]:
     yield from _block("config", flat(manifest.config), width)
     yield from _block("metrics", flat(manifest.metrics), width)
     yield from _files(manifest, store.released(ref))
-    yield from _block("columns", [*_columns(manifest), *_optional_columns(ref, manifest)], width)
+    yield from _block("columns", _columns(manifest), width)
 
 
 def rows_text(rows: list[dict[str, Any]], width: int) -> Iterator[str]:
@@ -83,18 +80,6 @@ def _columns(manifest: Manifest) -> list[tuple[str, str]]:
     """Name and type of each column that the manifest lists."""
     pairs = (column.split(" ", 1) for column in manifest.table_schema.split(", ") if column)
     return [(name, dtype) for name, dtype in pairs]
-
-
-def _optional_columns(ref: VersionRef, manifest: Manifest) -> list[tuple[str, str]]:
-    """The columns that not every table of the stage has: a manifest does not list them, a Parquet file does."""
-    if not manifest.table_schema or not manifest.parts:
-        return []
-    try:
-        schema = pl.read_parquet_schema(ref.path / manifest.parts[0].name)
-    except (OSError, pl.exceptions.PolarsError):  # damaged: reading the rows says how
-        return []
-    listed = {name for name, _ in _columns(manifest)}
-    return [(name, type_name(dtype)) for name, dtype in schema.items() if name not in listed]
 
 
 def _files(manifest: Manifest, released: Mapping[str, str]) -> Iterator[str]:

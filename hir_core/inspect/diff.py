@@ -13,7 +13,7 @@ import polars as pl
 
 from hir_core.errors import ConfigError, VersionNotFound
 from hir_core.inspect.stats import Scores, scores, with_task
-from hir_core.schemas import SCHEMAS, as_declared
+from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -146,8 +146,7 @@ def difference(a: Side, b: Side, key: str | None = None) -> Difference:
 
 def _table(side: Side) -> pl.DataFrame:
     """A side's rows; `place` numbers those about one sample, the newest first, so that each has its partner."""
-    rows = with_task(side.store, side.ref)  # raises where the stage has no table, and so no schema
-    table = as_declared(SCHEMAS[side.ref.stage], rows)
+    table = with_task(side.store, side.ref)
     if "k" not in table.columns:
         return table
     newest = table.sort("order", *SCHEMAS[side.ref.stage].primary_key(), descending=[True, False], nulls_last=True)

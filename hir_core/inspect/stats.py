@@ -111,7 +111,7 @@ def table_stats(store: Store, ref: VersionRef) -> TableStats:
     return {
         "version": str(ref),
         "rows": table.height,
-        "columns": {name: _column(table[name]) for name in SCHEMAS[ref.stage].column_names() if name in table.columns},
+        "columns": {name: _column(table[name]) for name in SCHEMAS[ref.stage].column_names()},
         **_row_stats(table, ref.stage, threshold),
         "tasks": {
             task: {"rows": rows.height, **_row_stats(rows, ref.stage, threshold)} for (task,), rows in by_task.items()
@@ -183,8 +183,7 @@ def histogram(values: Iterable[float], bars: Sequence[Bin]) -> list[HistogramBar
 def _row_stats(rows: pl.DataFrame, stage: str, threshold: float | None) -> RowStats:
     stats: RowStats = {}
     if stage in DUPLICATE_KEYS:
-        keys = [name for name in DUPLICATE_KEYS[stage] if name in rows.columns]
-        stats["duplicates"] = rows.height - rows.unique(keys).height
+        stats["duplicates"] = rows.height - rows.unique(DUPLICATE_KEYS[stage]).height
     if "split" in rows.columns:
         stats["splits"] = value_counts(rows["split"])
     if "finish_reason" in rows.columns:

@@ -67,8 +67,7 @@ class Draft:
         """
         schema = SCHEMAS[self.ref.stage]
         check_columns(schema, frame.schema, f"{self.ref} part-{name}.parquet")
-        columns = [column for column in schema.column_names() if column in frame.columns]
-        return write_part(self.path, name, frame.select(columns))
+        return write_part(self.path, name, frame.select(schema.column_names()))
 
     def discard(self) -> None:
         """Deletes the draft with everything in it."""

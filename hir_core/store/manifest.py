@@ -118,7 +118,7 @@ class Manifest(_Frozen):
     parents: tuple[str, ...]
     config: dict[str, Any]
     table_schema: str
-    """Names and types of the columns that every table of the stage has; empty for models."""
+    """Names and types of the table's columns; empty for models."""
     code_version: str
     """Version of hir that wrote it."""
     created: str
@@ -208,14 +208,12 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
 
 
 def table_schema(stage: str) -> str:
-    """Names and types of the columns that every table of a stage has, as one line of text; empty for models."""
-    from hir_core.schemas import SCHEMAS, optional_columns
+    """Names and types of the columns of a stage's table, as one line of text; empty for models."""
+    from hir_core.schemas import SCHEMAS
 
     if stage not in SCHEMAS:
         return ""
-    schema = SCHEMAS[stage]
-    always = {name: column for name, column in schema.columns().items() if name not in optional_columns(schema)}
-    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in always.items())
+    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in SCHEMAS[stage].columns().items())
 
 
 def code_version() -> str:

@@ -34,7 +34,7 @@ from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pa
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling import transformers_engine
-from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
+from hir_core.schemas import Samples, content_key
 from hir_core.store.files import read_parts
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
@@ -116,10 +116,10 @@ class Job:
     def train(self, step: TrainStep) -> TrainResult:
         """Trains on the step's triples, after the checks of `preflight`."""
         training = step.training
-        triples = as_declared(Triples, read_parts(step.triples))
+        triples = read_parts(step.triples)
         samples = None
         if step.samples is not None:
-            queries = as_declared(Prompts, read_parts(step.prompts)).select("prompt_id", "query", "history")
+            queries = read_parts(step.prompts).select("prompt_id", "query", "history")
             samples = read_parts(step.samples).join(
                 queries, on="prompt_id", how="left", validate="m:1", maintain_order="left"
             )

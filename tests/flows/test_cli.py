@@ -272,18 +272,15 @@ def test_show_prints_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
         assert text in shown
 
 
-def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Outputs]) -> None:
-    assert "history" not in hir("show", "prompts@0")
-    turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
-    with Path("rows.jsonl").open("a") as file:
-        file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
-    prompts = prompts_of(make_run("tiny"))
+def test_show_lists_every_column_also_where_all_of_it_is_null(run: Run, outputs: list[Outputs]) -> None:
+    prompts = run.store.resolve("prompts@0")
+    assert pl.concat(map(pl.read_parquet, run.store.parts(prompts)))["history"].null_count() > 0
     (line,) = (line for line in hir("show", str(prompts), "--rows", "0").splitlines() if line.startswith("  history "))
     assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
-    assert list(json.loads(hir("show", str(prompts), "--json"))["optional_columns"]) == ["history"]
-    for part in prompts.path.glob("part-*.parquet"):
-        part.write_text("damaged")
-    assert "history" not in hir("show", str(prompts), "--rows", "0")
+    assert (
+        "history list[struct[role string|content string]]"
+        in json.loads(hir("show", str(prompts), "--json"))["table_schema"]
+    )
 
 
 def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs]) -> None:

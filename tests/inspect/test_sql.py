@@ -45,7 +45,7 @@ def test_texts_and_lists_come_as_they_are(store):
     assert [text for (text,) in found.rows] == [text for pair in COMPLETIONS[1].values() for text in pair]
 
 
-def test_an_optional_column_is_null_where_a_version_does_not_have_it(store):
+def test_history_is_null_where_a_prompt_has_no_earlier_turns(store):
     turns = [{"role": "user", "content": "before"}]
     table = pl.DataFrame(
         [prompt("p9", ("sums", "9?"))], schema=store.table(store.resolve("prompts@0")).collect_schema()

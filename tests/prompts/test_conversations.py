@@ -35,7 +35,7 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.sampling import transformers_engine
-from hir_core.schemas import Prompts, Samples, Triples, as_declared, as_lines, as_text, as_written, content_key
+from hir_core.schemas import Prompts, Samples, Triples, as_lines, as_text, content_key
 from hir_core.stages import plan
 from hir_core.stages.identity import table_digest
 from hir_core.stages.prompts import load, make_demonstrations, save_prompts
@@ -222,28 +222,30 @@ def test_a_conversation_leaks_where_its_user_and_assistant_said_the_same(tmp_pat
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
-PROMPTS_ALWAYS = (
-    "prompt_id string, task string, group string, split enum[train|test], query string, options list[string], "
-    "references list[string], metadata string"
+PROMPTS_COLUMNS = (
+    "prompt_id string, task string, group string, split enum[train|test], query string, "
+    "history list[struct[role string|content string]], options list[string], references list[string], metadata string"
 )
 
 
-def test_plain_prompts_are_the_versions_that_they_were():
-    """The digest and the id were computed before there was a history."""
+def test_plain_prompts_have_the_id_that_was_worked_out_by_hand():
+    """Digest and id were taken with sha256sum from JSON texts typed by hand, without the code under test."""
     rows = prompt_rows(PLAIN)
-    assert table_schema("prompts") == PROMPTS_ALWAYS
-    assert "history" not in table_schema("triples")
-    assert "history" not in as_written(Prompts, rows).columns
-    assert table_digest(as_written(Prompts, rows)) == "abc31d033367cbe3"
-    assert identity("prompts", 0, {"rows": "abc31d033367cbe3"}, ()).id == "0000-38fca796"
+    assert table_schema("prompts") == PROMPTS_COLUMNS
+    assert "history list[struct[role string|content string]]" in table_schema("triples")
+    assert table_digest(rows) == "6e7fa2d6e3fada77"
+    assert identity("prompts", 0, {"rows": "6e7fa2d6e3fada77"}, ()).id == "0000-22825b4d"
 
 
-def test_a_table_is_whole_again_when_it_is_read():
+def test_a_table_is_read_as_it_was_written(tmp_path):
     rows = prompt_rows(PLAIN, {**PLAIN, "history": BEFORE})
-    for part in (rows, rows.head(1), rows.head(0)):
-        written = as_written(Prompts, part)
-        assert ("history" in written.columns) == (part.height == 2)
-        assert as_declared(Prompts, written).select(part.columns).equals(part)
+    for number, part in enumerate((rows, rows.head(1), rows.head(0))):
+        store = Store(tmp_path / str(number))
+        draft = store.draft(identity("prompts", 0, {}, ()))
+        draft.write("a", part)
+        ref = draft.commit()
+        assert pl.read_parquet_schema(ref.path / "part-a.parquet")["history"] == part["history"].dtype
+        assert store.table(ref).collect().equals(part)
 
 
 @pytest.fixture
@@ -275,19 +277,22 @@ def test_triples_carry_the_turns_before_their_query(run):
     assert histories == {"And plums?": BEFORE, "How many pears?": None}
 
 
-def test_a_run_without_conversations_writes_no_history(tmp_path, run):
+def test_history_is_null_in_a_run_without_conversations(tmp_path, run):
     jsonl(tmp_path, *({"query": f"{n}", "references": ["4"], "split": ("train", "test")[n % 2]} for n in range(4)))
     ref = save_prompts(run, load(run))
-    assert "history" not in pl.read_parquet_schema(ref.path / "part-0.parquet")
+    assert pl.read_parquet(ref.path / "part-0.parquet")["history"].to_list() == [None] * 4
+    assert run.table(make_demonstrations(run, ref))["history"].to_list() == [None] * 2
     assert "conversations" not in run.metrics(ref)
 
 
-def test_parts_that_disagree_about_the_history_make_no_version(tmp_path):
+def test_a_part_without_the_history_makes_no_version(tmp_path):
     draft = Store(tmp_path).draft(identity("prompts", 0, {}, ()))
     first, second = prompt_rows(PLAIN, {**PLAIN, "history": BEFORE}).partition_by("prompt_id")
-    draft.write("a", as_written(Prompts, first))
+    with pytest.raises(SchemaError, match=r"part-a\.parquet does not fit Prompts: column `history` is missing"):
+        draft.write("a", first.drop("history"))
+    write_part(draft.path, "a", first.drop("history"))
     draft.write("b", second)
-    with pytest.raises(SchemaError, match=r"part-a\.parquet and part-b\.parquet do not have the same columns"):
+    with pytest.raises(SchemaError, match=r"part-a\.parquet does not fit Prompts: column `history` is missing"):
         draft.commit()
 
 
@@ -387,8 +392,8 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     }
     scored = build_reward(ExactMatchReward()).score(drawn, prompts)
     triples, _ = build_relabeler(HindsightRelabel(), instructions).relabel(drawn, scored, prompts)
-    write_part(tmp_path, "triples", as_written(Triples, triples))
-    triples = as_declared(Triples, read_parts(tmp_path))
+    write_part(tmp_path, "triples", triples)
+    triples = read_parts(tmp_path)
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
     sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
     preflight.check_triples(examples, triples, sampled, renderer, BatchLayout(0, (END,), None, torch.device("cpu")))

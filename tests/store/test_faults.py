@@ -143,7 +143,7 @@ def test_eight_processes_that_commit_the_same_version_make_one_and_no_reader_see
 
 # --- a disk that is full, a folder that may not be written -----------------------------------------------------------
 
-# A file that cannot grow is what a full disk is to a writer; 4,000 bytes let prompts through, and no triples.
+# A file that cannot grow is what a full disk is to a writer; 4,800 bytes let prompts through, and no triples.
 FULL_DISK = """
 import json, resource
 from hir_core.errors import HirError
@@ -156,7 +156,7 @@ def run(limit):
     with t.Run(config).store.lock():
         t.loop(config)
 
-for limit in (0, 50, 1500, 4000):
+for limit in (0, 50, 1500, 4800):
     try:
         run(limit)
     except HirError as error:
@@ -171,7 +171,7 @@ def test_a_full_disk_is_reported_and_the_next_attempt_ends_as_if_it_had_not_been
     done = subprocess.run(script(FULL_DISK, ""), capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4000"]
+    assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4800"]
     assert lines[0] == "0 cannot write to runs/sums/.lock: File too large"
     assert "cannot write runs/sums/branches.json" in lines[1]
     assert "cannot write runs/sums/triples/.draft-" in lines[3]

@@ -43,7 +43,6 @@ def commit(
     """Commits rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
     table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
-    table = table.drop("history") if "history" in table.columns else table
     for part in range(parts):
         draft.write(str(part), table[part * len(rows) // parts : (part + 1) * len(rows) // parts])
     return draft.commit(**details)
