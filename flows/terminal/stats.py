@@ -98,9 +98,6 @@ def diff_text(difference: Difference, width: int) -> Iterator[str]:
     yield f"rows        {number(a)} → {number(b)}: {' · '.join(counts)}"
     if difference["columns"]:
         yield f"changed in  {' · '.join(f'{name} {number(count)}' for name, count in difference['columns'].items())}"
-    for side, names in (("a", difference["missing"]["a"]), ("b", difference["missing"]["b"])):
-        if names:
-            yield f"not in {side}    {', '.join(names)}"
     if "score" in difference:
         shift = difference["score"]
         a_scores, b_scores = shift["a"], shift["b"]

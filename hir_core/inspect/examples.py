@@ -66,8 +66,8 @@ class SampleExample:
     reason: Excerpt
     logprob: float | None
     """Mean log-probability per token, in nats."""
-    tokens: int | None
-    finish_reason: str | None
+    tokens: int
+    finish_reason: str
     completion: Excerpt
     asked: AskedPrompt
     became: tuple[HindsightPrompt, ...]
@@ -192,7 +192,7 @@ def _sample_examples_by_id(graph: VersionGraph, iteration: Iteration, ids: Seque
             score=rewards[sample["sample_id"]]["score"],
             reason=Excerpt.of(rewards[sample["sample_id"]]["reason"]),
             logprob=sum(sample["logprobs"]) / len(sample["logprobs"]) if sample["logprobs"] else None,
-            tokens=None if sample["completion_ids"] is None else len(sample["completion_ids"]),
+            tokens=len(sample["completion_ids"]),
             finish_reason=sample["finish_reason"],
             completion=Excerpt.of(sample["completion"]),
             asked=AskedPrompt(Excerpt.of(sample["instruction"]), *_query_and_references(prompts, sample["prompt_id"])),

@@ -53,7 +53,7 @@ class PromptsReport:
         table = columns_of(store, ref, ["prompt_id", "task", "split"])
         tasks: dict[str, dict[str, int]] = {}
         for task, split, rows in table.group_by("task", "split").len().sort("task", "split").iter_rows():
-            tasks.setdefault(clip(task or "?"), {})[split] = rows
+            tasks.setdefault(clip(task), {})[split] = rows
         return cls(version=str(ref), rows=table.height, tasks=tasks)
 
 
@@ -134,10 +134,8 @@ class AnswerChanges:
         for ref in (first, last):
             manifest = graph.manifests[str(ref)]
             table = columns_of(graph.store, ref, ["prompt_id", "task", "score"])
-            own_tasks = manifest.metrics.get("overall", {}).get("tasks")
-            if own_tasks is not None:
-                table = table.filter(pl.col("task").is_in(own_tasks))
-            is_right = (pl.col("score") >= manifest.config.get("threshold", 1.0)).fill_null(value=False)
+            table = table.filter(pl.col("task").is_in(manifest.metrics["overall"]["tasks"]))
+            is_right = (pl.col("score") >= manifest.config["threshold"]).fill_null(value=False)
             tables.append(table.select("prompt_id", right=is_right))
         both = tables[0].join(tables[1], on="prompt_id", suffix="_last")
         counts = Counter(both.select("right", "right_last").iter_rows())

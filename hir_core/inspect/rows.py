@@ -61,18 +61,12 @@ def head(
 def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
     """Some columns of a version's table, sorted by key, of all rows or of those for which `where` is true.
 
-    A column that the table does not have is null.
-
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
         VersionCorrupt: its files are not what its manifest says.
     """
-    schema = SCHEMAS[ref.stage]
-    (key,) = schema.primary_key()
-    scan, types = store.table(ref), schema.create_empty().schema
-    existing = scan.collect_schema().names()
-    missing = [pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in existing]
-    rows = scan.with_columns(missing).filter(pl.lit(value=True) if where is None else where)
+    (key,) = SCHEMAS[ref.stage].primary_key()
+    rows = store.table(ref).filter(pl.lit(value=True) if where is None else where)
     return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
 
 

@@ -104,8 +104,8 @@ def _add_view(store: Store, stage: str, connection: Any) -> None:
         schema = pa.unify_schemas([parquet.read_schema(file) for file in files])
     except pa.ArrowException as error:
         raise ConfigError(
-            f"hir sql: versions of {stage} have columns of different types, as different releases write them: "
-            f"{error}; read one of them with `hir head --where`"
+            f"hir sql: versions of {stage} have columns of different types: {error}; "
+            f"read one of them with `hir head --where`"
         ) from None
     folder = pa.field("version", pa.string())  # the name of the folder that a file lies in
     scan = dataset.dataset(

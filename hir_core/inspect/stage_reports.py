@@ -1,7 +1,7 @@
 """What `hir report` says of one version of each stage, as typed values: samples, rewards, triples, model, evaluation.
 
-Each class reads itself from a version's manifest and from the columns that it needs, their digests checked. A column
-that a table does not have counts as null; a measurement that a manifest does not have is None.
+Each class reads itself from a version's manifest and from the columns that it needs, their digests checked. A
+measurement that was not taken is None: a model that was not trained has no loss.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RewardsReport:
     """Rows whose score reaches the threshold."""
     not_judged: int
     mean: float | None
-    threshold: float | None
+    threshold: float
     share_correct: float | None
     """The share of all rows whose score reaches the threshold."""
     histogram: tuple[int, ...]
@@ -124,14 +124,15 @@ class RewardsReport:
     ) -> RewardsReport:
         """The report of a rewards version, from what `scored_samples` says of its samples."""
         manifest = graph.manifests[str(ref)]
-        stats = scores(scored["score"], manifest.config.get("threshold", 1.0))
+        threshold = float(manifest.config["threshold"])
+        stats = scores(scored["score"], threshold)
         return cls(
             version=str(ref),
             rows=scored.height,
             right=int(scored["right"].sum()),
             not_judged=stats["not_judged"],
             mean=stats["mean"],
-            threshold=stats["threshold"],
+            threshold=threshold,
             share_correct=stats["share_correct"],
             histogram=tuple(bar["rows"] for bar in histogram(scored["score"].drop_nulls(), score_bins)),
             not_judged_reasons=manifest.metrics.get("not_judged_reasons", {}),
@@ -141,7 +142,7 @@ class RewardsReport:
 
 def scored_samples(store: Store, rewards: VersionRef, samples: VersionRef | None) -> pl.DataFrame:
     """The `score` of each sample of a rewards version, its `prompt_id`, and whether it is `right`."""
-    threshold = store.manifest(rewards).config.get("threshold", 1.0)
+    threshold = store.manifest(rewards).config["threshold"]
     scored = columns_of(store, rewards, ["sample_id", "score"])
     scored = scored.with_columns(right=(pl.col("score") >= threshold).fill_null(value=False))
     if samples is None:
@@ -185,7 +186,7 @@ class TriplesReport:
             graph.manifests[str(ref)],
             columns_of(graph.store, ref, ["sample_id", "instruction", "weight"]),
         )
-        trained = table.filter(pl.col("weight").fill_null(1.0) > 0)["sample_id"].drop_nulls().unique()
+        trained = table.filter(pl.col("weight") > 0)["sample_id"].drop_nulls().unique()
         sample_ids = None if samples is None else columns_of(graph.store, samples, ["sample_id"])["sample_id"]
         return cls(
             version=str(ref),

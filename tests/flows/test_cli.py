@@ -81,8 +81,14 @@ def launched(run: Run, iteration: int, triples: VersionRef | None, previous: Ver
     (draft.path / "config.json").write_text("{}")
     model = draft.commit(metrics=trained)
     tasks = {"counting": SUMMARY, "counting (bbh)": {**SUMMARY, "accuracy": 0.1 + iteration / 10}}
-    metrics = {"overall": SUMMARY, "tasks": tasks, "weights": "every rank holds the whole weights"}
-    evaluation = commit(run.store, identity("evaluations", iteration, {}, [str(model)]), answers(), metrics)
+    metrics = {
+        "overall": {**SUMMARY, "tasks": list(tasks)},
+        "tasks": tasks,
+        "weights": "every rank holds the whole weights",
+    }
+    evaluation = commit(
+        run.store, identity("evaluations", iteration, {"threshold": 1.0}, [str(model)]), answers(), metrics
+    )
     samples = None
     if previous is None:
         facts = {"tokens_per_s": 5218.4, "weights": "weights gathered once (0.3 of 80 GB)"}

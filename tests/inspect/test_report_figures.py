@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 from finished_run import RIGHT, WRONG, commit, damage, drawn, prompt, trained
-from report_runs import TESTED, evaluated, judged, make_run, triple, without_columns
+from report_runs import TESTED, evaluated, judged, make_run, triple
 
 from hir_core.errors import VersionCorrupt
 from hir_core.inspect.history import history
@@ -180,21 +180,12 @@ def test_where_nothing_was_judged_there_is_no_score(tmp_path):
     rows = [
         {"sample_id": s["sample_id"], "reward": "r", "score": None, "reason": "?", "parts": []} for s in drawn(1, model)
     ]
-    commit(store, "rewards", 1, [prompts, samples], rows)
+    commit(store, "rewards", 1, [prompts, samples], rows, {"threshold": 1.0})
     report = build_report(store)
     assert report.score_bins == ()
     assert report.iterations[-1].rewards.mean is None
     examples = report.picks.iterations[0]
     assert (examples.best, examples.worst, len(examples.not_judged)) == ((), (), 3)
-
-
-def test_a_column_that_a_table_does_not_have_counts_as_null(store, tmp_path):
-    here = copy_of(store, tmp_path)
-    without_columns(here, "samples@1", ["logprobs", "completion_ids", "finish_reason"])
-    report = build_report(here)
-    samples = report.samples[1]
-    assert (samples.rows, samples.tokens_each, samples.finish_reasons) == (6, None, {})
-    assert report.picks.iterations[0].worst[0].logprob is None
 
 
 def test_a_sample_without_tokens_has_no_log_probability(tmp_path):
@@ -203,7 +194,7 @@ def test_a_sample_without_tokens_has_no_log_probability(tmp_path):
     model = trained(store, 0, [prompts])
     rows = [row | {"completion": "", "completion_ids": [], "logprobs": []} for row in drawn(1, model)]
     samples = commit(store, "samples", 1, [prompts, model], rows)
-    commit(store, "rewards", 1, [prompts, samples], judged(rows, [1.0] * 6))
+    commit(store, "rewards", 1, [prompts, samples], judged(rows, [1.0] * 6), {"threshold": 1.0})
     assert [sample.logprob for sample in build_report(store).picks.iterations[0].best] == [None] * 3
 
 
@@ -237,7 +228,7 @@ def test_many_different_scores_are_put_into_ten_bars(tmp_path):
         samples = commit(store, "samples", iteration, [prompts, model], drawn(iteration, model))
         values = [numbers.gauss(0, 1) for _ in range(6)]
         rows = drawn(iteration, model)
-        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(rows, values))
+        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(rows, values), {"threshold": 1.0})
         triples = commit(store, "triples", iteration, [prompts, samples, rewards], [triple(rows[0], 1.0)])
         model = trained(store, iteration, [model, triples])
         scores.append(values)

@@ -87,7 +87,7 @@ def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: 
 def answered(store: Store, iteration: int, prompts: VersionRef, model: VersionRef) -> VersionRef:
     row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
     rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
-    overall = {"accuracy": iteration / 2, "low": 0.0, "high": 1.0}
+    overall = {"tasks": ["sums"], "accuracy": iteration / 2, "low": 0.0, "high": 1.0}
     return commit(
         store, "evaluations", iteration, [prompts, model], rows, {"threshold": 1.0}, metrics={"overall": overall}
     )

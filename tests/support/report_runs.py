@@ -1,14 +1,12 @@
 """Runs for tests of reports, written by hand: two iterations with fractions and nulls among their scores."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained, write_manifest
+from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
 
 from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
@@ -117,17 +115,6 @@ def attacked_run(folder: Path) -> Store:
     settings = {"relabel": {"instructions": {ATTACK: ATTACK}}}
     commit(store, "triples", 1, [prompts, samples, rewards], kept, settings, rows_in=6, rejected={ATTACK: 3})
     return store
-
-
-def without_columns(store: Store, text: str, names: Sequence[str]) -> None:
-    """Removes columns from a version's files, and updates its manifest."""
-    ref = store.resolve(text)
-    manifest = json.loads((ref.path / "manifest.json").read_text())
-    for part in manifest["parts"]:
-        path = ref.path / part["name"]
-        pl.read_parquet(path).drop(names).write_parquet(path)
-        part |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    write_manifest(ref.path, manifest)
 
 
 def with_more_iterations(report: Report, last: int) -> Report:
