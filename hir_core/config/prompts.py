@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from hir_core.config.section import OmittedIfDefault, Section, tagged
+from hir_core.config.section import Section, tagged
 
 
 class SyntheticPrompts(Section):
@@ -26,7 +26,7 @@ class SyntheticPrompts(Section):
     """Seed of the generator and of the division into train and test prompts."""
     dials: dict[str, Any] = Field(default_factory=dict)
     """Difficulty settings of the generator, by name. Empty: the generator's defaults."""
-    shown: Annotated[Literal["letter", "text"], OmittedIfDefault] = "letter"
+    shown: Literal["letter", "text"] = "letter"
     """How reference answers name the right option in demonstrations, for tasks with options: by its letter or by its
     text. Both are accepted as answers."""
 

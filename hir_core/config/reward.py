@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from hir_core.config.section import ExcludedFromId, OmittedIfDefault, Section, function_name, tagged
+from hir_core.config.section import ExcludedFromId, Section, function_name, tagged
 
 
 class ExactMatchReward(Section):
@@ -247,7 +247,7 @@ class RewardModelReward(Section):
 class WeightedReward(Section):
     """One part of a `combined` reward: a reward with its name and weight."""
 
-    name: Annotated[str | None, OmittedIfDefault] = Field(None, min_length=1)
+    name: str | None = Field(None, min_length=1)
     """Name of the attribute that this part scores. Unset: the reward's type, or the function's name for `python`."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Weight of this part in the weighted mean. Must stay 1 if `how` is not `mean`."""

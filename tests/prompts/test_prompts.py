@@ -181,8 +181,8 @@ def test_demonstrations_can_name_an_option_by_its_text():
     assert rows_of(synthetic(shown="text")) == rows_of(synthetic()), "no options to name"
 
 
-def test_naming_options_by_letter_is_what_it_always_was():
-    assert "shown" not in synthetic("geometric_shapes").fingerprint()
+def test_how_options_are_named_is_part_of_the_fingerprint_and_by_letter_unless_set():
+    assert synthetic("geometric_shapes").fingerprint()["shown"] == "letter"
     assert synthetic("geometric_shapes", shown="text").fingerprint()["shown"] == "text"
 
 

@@ -100,11 +100,11 @@ def test_the_fingerprint_holds_what_decides_each_part(tmp_path, monkeypatch):
     python = {"reward": {"type": "python", "function": "halves:score"}}
     fingerprints = [build_reward(combined(EXACT, part, how="minimum")).fingerprint() for part in (python, GRADED)]
     assert fingerprints[0]["parts"][1]["reward"]["source_sha256"]
-    assert fingerprints[0]["parts"][0] == {"weight": 1.0, "reward": {"type": "exact_match"}}
+    assert fingerprints[0]["parts"][0] == {"name": None, "weight": 1.0, "reward": {"type": "exact_match"}}
     assert fingerprints[0] != fingerprints[1]
     assert fingerprints[0] != build_reward(combined(EXACT, python)).fingerprint()
     with_name = build_reward(combined(EXACT | {"name": "right"}, GRADED)).fingerprint()["parts"]
-    assert with_name == [{"name": "right", **fingerprints[0]["parts"][0]}, fingerprints[1]["parts"][1]]
+    assert with_name == [fingerprints[0]["parts"][0] | {"name": "right"}, fingerprints[1]["parts"][1]]
 
 
 @pytest.mark.parametrize(
