@@ -169,7 +169,7 @@ def test_what_a_function_of_ones_own_may_return_is_kept_or_refused(settings, cha
     (tmp_path / "mine.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
     if message is None:
-        assert set(loop(with_changes(settings, changes)).facts(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
+        assert set(loop(with_changes(settings, changes)).metrics(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
         return
     with pytest.raises(RewardError, match=message):
         loop(with_changes(settings, changes))
