@@ -169,7 +169,7 @@ def test_what_a_function_of_ones_own_may_return_is_kept_or_refused(settings, cha
     (tmp_path / "mine.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
     if message is None:
-        assert set(loop(with_changes(settings, changes)).facts(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
+        assert set(loop(with_changes(settings, changes)).metrics(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
         return
     with pytest.raises(RewardError, match=message):
         loop(with_changes(settings, changes))
@@ -215,7 +215,10 @@ def test_a_link_where_launches_write_and_delete_is_refused(settings, tmp_path, p
 
 
 def test_half_a_character_in_a_setting_is_named(settings):
-    with pytest.raises(ConfigError, match=r"prompts\.0\.task, instructions\.correct: contains a lone surrogate") as caught:
+    pattern = r"prompts\.0\.task, instructions\.correct: contains a lone surrogate"
+    with pytest.raises(ConfigError, match=pattern) as caught:
+        ConfigError, match=r"prompts\.0\.task, instructions\.correct: contains a lone surrogate"
+    ) as caught:
         with_changes(
             settings | {"prompts": [{"path": "p.jsonl", "task": "a\ud800"}]}, {"instructions.correct": "\udfff"}
         )

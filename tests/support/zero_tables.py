@@ -79,6 +79,7 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
                 "instruction": INSTRUCTIONS[n % 2],
                 "contrast": [INSTRUCTIONS[1 - n % 2]] if n % 3 else [],
                 "query": row["query"],
+                "history": None,
                 "output": row["completion"],
                 "prefix_ids": ids[:cut],
                 "target_ids": ids[cut:],
