@@ -18,7 +18,7 @@ from prefect.states import Cancelled
 from flows.orchestration.artifacts import PrefectArtifacts
 from flows.orchestration.cancellation import cancellable
 from flows.orchestration.flow_runs import sign
-from flows.report.write import redraw
+from flows.report.write import update_report
 from flows.terminal.run_table import RunTable
 from hir_core.config import RunConfig
 from hir_core.config.load import parse_config
@@ -115,13 +115,13 @@ def iterate(run: Run, loaded: LoadedPrompts, table: RunTable) -> list[train.Outp
             rewards = score(run, prompts, samples)
             scored.append(Scored(samples, rewards, instruct(run, prompts, samples, rewards)))
             table.add_row(previous, rewards)
-            redraw(run.store, previous.model, table.status_line.print_above)
+            update_report(run.store, previous.model, table.status_line.print_above)
             triples = relabel(run, prompts, scored)
             models.append(train_iteration(run, prompts, triples, samples, previous.model))
             artifacts.iteration(models[-1], *scored[-1], triples)
         table.add_row(models[-1])
         run.branch.complete()
-        redraw(run.store, models[-1].model, table.status_line.print_above)
+        update_report(run.store, models[-1].model, table.status_line.print_above)
     return models
 
 

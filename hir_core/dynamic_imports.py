@@ -1,7 +1,8 @@
-"""Functions of the user's, named `module:function`: found, called with lists, and told apart by their source.
+"""Imports by name at run time: functions of the user's, named `module:function`, and packages of hir's extras.
 
-Whatever goes wrong in one ends in a ConfigError where it is found and in a RewardError where it is called, with the
-place in the user's code. Leaves what the lists mean to the rewards and relabelers.
+Serves the types `python` of rewards and relabelers, and every part that needs an extra. An error in a user's function
+is a ConfigError where it is imported and a RewardError where it is called, with its place in the user's code. Reads the
+source of a function's module, whose digest is part of version ids. What the values mean is left to the callers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hir_core.errors import ConfigError, RewardError, did_you_mean
 
 
 class UserFunction:
-    """A function of the user's.
+    """A function of the user's, imported.
 
     Args:
         spec: `module:function`, importable from the working directory.
@@ -35,68 +36,70 @@ class UserFunction:
         module_name, _, function_name = spec.partition(":")
         module = self._import(module_name)
         self._function = self._find(module, function_name)
-        self.source_sha256 = _fingerprint(module, self._function)
+        self.source_sha256 = _source_digest(module, self._function)
 
     def fingerprint(self) -> dict[str, str]:
-        """What decides its answers."""
+        """What decides the values that it returns."""
         return {"function": self.spec, "source_sha256": self.source_sha256}
 
     def __call__(self, *columns: list[Any], what: str, where: str = "") -> list[Any]:
-        """Its answers, one for each row of the columns.
+        """The values that it returns, one for each row of the columns.
 
         Args:
-            what: what an answer is, for messages, as in `number`.
+            what: what a value is, for messages, as in `number`.
             where: which rows these are, for messages.
 
         Raises:
-            RewardError: it raised, or returned something other than a list of one answer per row.
+            RewardError: it raised, or returned something other than a list of one value per row.
         """
         name = f"{self.setting.partition('.')[0]} {self.spec}"
         count = len(columns[0])
-        where = where or f"on {count} rows"
         try:
-            found: Any = self._function(*columns)
-        except (Exception, SystemExit) as error:  # code of the user's: anything may come
+            values: Any = self._function(*columns)
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f"at {frames[-1].filename} line {frames[-1].lineno}" if frames else "at an unknown place"
             raise RewardError(
-                f"{name} raised {type(error).__name__}: {error}, {_where(error)}, {where}: correct the function"
+                f"{name} raised {type(error).__name__}: {error}, {place}, {where or f'on {count} rows'}: "
+                "correct the function"
             ) from error
-        if not isinstance(found, (list, tuple)):
+        if not isinstance(values, (list, tuple)):
             raise RewardError(
-                f"{name}: expected a list of {count} {what}s, found {type(found).__name__}: "
+                f"{name}: expected a list of {count} {what}s, found {type(values).__name__}: "
                 f"return one {what} or None per row, in a list"
             )
-        if len(found) != count:
+        if len(values) != count:
             raise RewardError(
-                f"{name}: expected {count} {what}s, one per row, found {len(found)}; "
-                f"the first row without its own is {min(len(found), count)}"
+                f"{name}: expected {count} {what}s, one per row, found {len(values)}; "
+                f"the first row without its own is {min(len(values), count)}"
             )
-        return list(found)
+        return list(values)
 
-    def _import(self, name: str) -> ModuleType:
-        here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
+    def _import(self, module_name: str) -> ModuleType:
+        folder = str(Path.cwd())
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
         importlib.invalidate_caches()
         try:
-            return importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # importing runs code of the user's
+            return importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:  # importing runs the user's code
             raise ConfigError(
-                f"{self.setting} {self.spec}: `{name}` cannot be imported: {type(error).__name__}: {error}; "
-                f"expected {name.replace('.', '/')}.py in {here} or an installed package"
+                f"{self.setting} {self.spec}: `{module_name}` cannot be imported: {type(error).__name__}: {error}; "
+                f"expected {module_name.replace('.', '/')}.py in {folder} or an installed package"
             ) from error
 
-    def _find(self, module: ModuleType, name: str) -> Callable[..., Any]:
-        found = getattr(module, name, None)
-        if callable(found):
-            function: Callable[..., Any] = found
+    def _find(self, module: ModuleType, function_name: str) -> Callable[..., Any]:
+        value = getattr(module, function_name, None)
+        if callable(value):
+            function: Callable[..., Any] = value
             return function
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        hint = did_you_mean(name, functions) or f"; it has {', '.join(functions) or 'no function'}"
-        raise ConfigError(f"{self.setting} {self.spec}: `{module.__name__}` has no function `{name}`{hint}")
+        functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        hint = did_you_mean(function_name, functions) or f"; it has {', '.join(functions) or 'no function'}"
+        raise ConfigError(f"{self.setting} {self.spec}: `{module.__name__}` has no function `{function_name}`{hint}")
 
 
-def _fingerprint(module: ModuleType, function: Callable[..., Any]) -> str:
-    """A digest of the whole module, because a function is also decided by what stands beside it."""
+def _source_digest(module: ModuleType, function: Callable[..., Any]) -> str:
+    """A digest of the whole module, because the function may use anything in it."""
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError):  # compiled code has no source
@@ -105,26 +108,21 @@ def _fingerprint(module: ModuleType, function: Callable[..., Any]) -> str:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value that a function of the user's gave is a text that a file can hold: no half characters."""
+    """Whether a value from a user's function is a text that can be written to a file: one without lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
         return False
 
 
-def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"at {frames[-1].filename} line {frames[-1].lineno}" if frames else "at an unknown place"
-
-
 def import_extra(module: str, package: str, needed_by: str, extra: str | None = None) -> Any:
-    """The module, imported.
+    """An imported module of one of hir's extras.
 
     Args:
         module: its name in Python.
         package: its name for pip.
-        needed_by: the setting that needs it, for the message.
-        extra: hir's extra that brings it; None where it is named as the package is.
+        needed_by: the setting that needs it, for messages.
+        extra: hir's extra that installs it; None where it has the name of the package.
 
     Raises:
         ConfigError: it is not installed, or cannot be imported.
@@ -138,7 +136,7 @@ def import_extra(module: str, package: str, needed_by: str, extra: str | None = 
             ) from None
         raise ConfigError(
             f"{needed_by} needs the package `{package}`, which is not installed: pip install {package} (hir's extra "
-            f"`{extra or package}` brings the release that was tried)"
+            f"`{extra or package}` installs the release that hir was tested with)"
         ) from None
     except ImportError as error:
         raise ConfigError(f"{needed_by}: `{module}` cannot be imported: {error}: reinstall {package}") from error

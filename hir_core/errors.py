@@ -10,7 +10,7 @@ HirError
 ├── RewardError          a reward function failed or returned something invalid
 ├── TrainingError        the triples or the weights are not valid input of training
 ├── JobFailed            a launch ended without its outputs
-├── RunCancelled         the run was cancelled, by a signal or in Prefect
+├── RunCancelled         the run was cancelled in Prefect
 └── ServerLost           Prefect's server stopped answering during a run
 """
 
@@ -110,7 +110,7 @@ class JobFailed(HirError):
 
 
 class RunCancelled(HirError):
-    """The run was cancelled while it worked, by a signal or in Prefect."""
+    """The run was cancelled in Prefect while it worked."""
 
     exit_code = 130
 

@@ -33,7 +33,6 @@ def as_text(history: History | None, query: str) -> str:
     return as_lines([*history, last_turn]).removesuffix("\n") if history else query
 
 
-_OPTIONAL = {"optional": True}
 _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content": dy.String()})
 
 
@@ -56,7 +55,7 @@ class Prompts(dy.Schema):
     """`train`: sampled and trained on; `test`: used for evaluation only."""
     query = dy.String()
     """The question; in a conversation, the last turn of the user."""
-    history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
+    history = dy.List(_TURN, min_length=1, nullable=True)
     """The turns before the query; null if the prompt is the query alone."""
     options = dy.List(dy.String(), nullable=True)
     """The answer options in the order shown; null for free answers."""
@@ -162,7 +161,7 @@ class Triples(dy.Schema):
     """The other instructions, under which the output should be unlikely."""
     query = dy.String()
     """The query that the output is trained on."""
-    history = dy.List(_TURN, min_length=1, nullable=True, metadata=_OPTIONAL)
+    history = dy.List(_TURN, min_length=1, nullable=True)
     """The turns before the query, as in the prompt; null if there are none."""
     output = dy.String()
     """The output as text."""
@@ -225,22 +224,3 @@ SCHEMAS: dict[str, type[dy.Schema]] = {
     "evaluations": Evaluations,
 }
 """The schema of each stage's table; the stage `models` has none."""
-
-
-def optional_columns(schema: type[dy.Schema]) -> dict[str, pl.DataType]:
-    """The types, by name, of the columns that are left out of a table in which they are null in every row.
-
-    Whether they are present follows from what the table is made from, so they do not enter version ids.
-    """
-    return {name: column.dtype for name, column in schema.columns().items() if column.metadata == _OPTIONAL}
-
-
-def as_written(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
-    """The table as it is written to parts: without optional columns that are null in every row."""
-    return table.drop(name for name in optional_columns(schema) if table[name].null_count() == table.height)
-
-
-def as_declared(schema: type[dy.Schema], table: pl.DataFrame) -> pl.DataFrame:
-    """The table with all columns of its schema: optional columns that its parts do not contain are null."""
-    missing = {name: dtype for name, dtype in optional_columns(schema).items() if name not in table.columns}
-    return table.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in missing.items())

@@ -12,8 +12,13 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from hir_core.config import RunConfig, Section
+from hir_core.relabelers.registry import RELABELERS
+from hir_core.rewards.registry import REWARDS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(path for package in ("hir_core", "flows") for path in (CHECKOUT / package).rglob("*.py"))
@@ -117,6 +122,23 @@ def test_only_the_config_package_hands_names_on():
     for path in SOURCES:
         if path.name == "__init__.py" and path.parent != CHECKOUT / "hir_core" / "config":
             assert [type(node) for node in tree_of(path).body] == [ast.Expr], path
+
+
+def test_a_section_of_the_config_stands_in_the_file_of_its_key_and_a_type_in_the_file_of_its_name():
+    for key, field in RunConfig.model_fields.items():
+        for section in sections_of(field.annotation):
+            assert section.__module__ == f"hir_core.config.{key}", section
+    for package, types in (("rewards", REWARDS), ("relabelers", RELABELERS)):
+        for name, plugin in types.items():
+            assert plugin.__module__ == f"hir_core.{package}.{name}"
+
+
+def sections_of(annotation: object) -> Iterator[type[Section]]:
+    """The sections in the type of a field."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_of(part)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The command line `hir`: registers every command of `run`, `inspect` and `maintenance`.
 
-Exit codes: 0 done; 1 a launch or the store failed, or what a command looks for, a difference or damage, was found; 2
-wrong input; 130 interrupted; 141 the reader of the output closed its pipe.
+Exit codes: 0 done; 1 a launch or the store failed, or the command found the differences, damage or faults that it looks
+for; 2 wrong input; 130 interrupted; 141 the reader of the output closed its pipe.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import typer
 from flows.cli import inspect, maintenance, run
 
 
-def tell_version(is_asked: bool) -> None:
-    """Prints the installed version, and ends."""
+def print_version(is_asked: bool) -> None:
+    """Prints the installed version and ends the program."""
     if is_asked:
         from hir_core.store.manifest import code_version
 
@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.callback()
 def main(
     _: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=tell_version, help="Say which hir this is.")
+        bool, typer.Option("--version", is_eager=True, callback=print_version, help="Print the version of hir.")
     ] = False,
 ) -> None:
     """Post-training by hindsight instruction relabeling."""

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
     from hir_core.inspect.verify import RunCheck
 
-Key = Annotated[
-    str, typer.Argument(help="A prompt_id, sample_id or triple_id, or its first characters; [RUN/] in front.")
-]
+Key = Annotated[str, typer.Argument(help="[RUN/]KEY: a prompt_id, sample_id or triple_id, or its first characters.")]
 Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL expression is true, as in 'k = 0'.")]
 Columns = Annotated[str | None, typer.Option(help="Only these columns, separated by commas: a,b.")]
 AnyRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; all runs if left out.")]
@@ -143,11 +141,11 @@ def head(
 def stats(ref: Ref, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Show the statistics of a version's table: lengths, nulls, scores, duplicates, instructions, by task."""
     from flows.terminal.stats import stats_text
-    from hir_core.inspect.stats import figures
+    from hir_core.inspect.stats import table_stats
     from hir_core.store.references import find_version
 
     with messages():
-        answer(figures(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
+        answer(table_stats(*find_version(ref, runs_dir)), as_json, lambda facts: stats_text(facts, terminal_width()))
 
 
 def diff(
@@ -165,9 +163,9 @@ def diff(
     from hir_core.store.references import find_version
 
     with messages():
-        found = difference(Side(*find_version(a, runs_dir)), Side(*find_version(b, runs_dir)), key)
-        answer(found, as_json, lambda _: diff_text(found, terminal_width()))
-        if found["differs"]:
+        result = difference(Side(*find_version(a, runs_dir)), Side(*find_version(b, runs_dir)), key)
+        answer(result, as_json, lambda _: diff_text(result, terminal_width()))
+        if result["differs"]:
             raise typer.Exit(FOUND)
 
 
@@ -178,7 +176,7 @@ def sql(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Run an SQL query over all versions of a run, which it can only read (needs the extra `sql`)."""
+    """Query all versions of a run with SQL, read-only; needs the extra `sql`."""
     from hir_core.inspect.sql import run_query
     from hir_core.store.references import select_run
 
@@ -211,7 +209,7 @@ def _result_lines(result: QueryResult, most: int, width: int) -> Iterator[str]:
 def export(
     ref: Ref,
     out: Annotated[Path, typer.Argument(help="The file to write; for hf the folder.")],
-    to: Annotated[str, typer.Option(help="jsonl, csv, parquet, or hf: a folder that `datasets` loads.")],
+    to: Annotated[str, typer.Option(help="The format: jsonl, csv, parquet, or hf (a folder that `datasets` loads).")],
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -229,11 +227,13 @@ def export(
 
 def row(
     key: Key,
-    iteration: Annotated[int | None, typer.Option(min=0, help="Only samples and evaluations of it.")] = None,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="Only samples and evaluations of this iteration.")
+    ] = None,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Show a prompt with its samples, their scores, and the instruction before and after relabeling."""
+    """Show a prompt with its samples, their scores, and each instruction before and after relabeling."""
     from flows.terminal.row import row_text
     from hir_core.inspect.lineage import row_history
     from hir_core.store.references import find_key
@@ -266,7 +266,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write an HTML page about a run and print its path; with --json print the numbers behind it."""
-    from flows.report.write import draw
+    from flows.report.write import write_report
     from hir_core.store.references import select_run
 
     with messages():
@@ -277,11 +277,13 @@ def report(
             last = store.resolve(model)
             store.manifest(last)  # raises where the version is damaged
         if as_json:
-            from hir_core.inspect.report import report as figures
+            from dataclasses import asdict
 
-            print_json(figures(store, last))
+            from hir_core.inspect.report import build_report
+
+            print_json(asdict(build_report(store, last)))
             return
-        page = draw(store, last)
+        page = write_report(store, last)
         print(printable(str(page)))
         if is_opened and not webbrowser.open(page.resolve().as_uri()):
             print("no browser could be opened: open this file in one", file=sys.stderr)

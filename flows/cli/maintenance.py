@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 import typer
 
 from flows.cli.options import FOUND, RUNS, AsJson, OneRun, RunsDir, answer, messages, print_json, print_lines
-from flows.terminal.formatting import columns, number, printable, size
+from flows.terminal.formatting import columns, number, printable, quantity, size
 from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def gc(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Remove abandoned branches and the weights of old models, by the config's `retention`."""
+    """Remove versions that no branch uses and the weights of old models, as the config's `retention` says."""
     from hir_core.config import RetentionConfig
     from hir_core.store.gc import plan_gc, remove
     from hir_core.store.references import select_run
@@ -57,12 +57,12 @@ def gc(
                 plan = plan_gc(store, rule)
                 if not as_json:
                     print_lines(_plan_lines(store, plan))
-                is_done = yes or plan.is_nothing or typer.confirm(f"remove this for good, {size(plan.bytes)}?")
+                is_done = yes or plan.is_empty or typer.confirm(f"remove this for good, {size(plan.bytes)}?")
                 if is_done:
                     remove(store, plan)
         if as_json:
             print_json(_plan_json(store, plan, is_done=is_done))
-        elif not (dry_run or plan.is_nothing):
+        elif not (dry_run or plan.is_empty):
             print(f"{size(plan.bytes)} removed" if is_done else "nothing was removed")
 
 
@@ -89,24 +89,20 @@ def _plan_lines(store: Store, plan: GcPlan) -> Iterator[str]:
         yield f"{name} · nothing to remove: all {number(len(plan.kept))} versions are kept: {printable(plan.why_all)}"
         return
     yield f"{name} · retention of {printable(plan.rules)}"
-    yield f"keeps {_count(len(plan.kept), 'version')}"
+    yield f"keeps {quantity(len(plan.kept), 'version')}"
     yield from columns(("  version", "because"), [(f"  {kept.ref}", printable(kept.why)) for kept in plan.kept])
-    if plan.emptied:
-        yield f"releases the weights of {_count(len(plan.emptied), 'model')}; evaluations and samples stay"
-        yield from _sizes([(str(model.ref), model.bytes) for model in plan.emptied])
+    if plan.released:
+        yield f"deletes the weights of {quantity(len(plan.released), 'model')}; evaluations and samples stay"
+        yield from _sizes([(str(model.ref), model.bytes) for model in plan.released])
     if plan.removed:
-        yield f"removes {_count(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
+        yield f"removes {quantity(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
         yield from _sizes([(str(removed.ref), removed.bytes) for removed in plan.removed])
-    yield "nothing to remove" if plan.is_nothing else f"frees {size(plan.bytes)}"
+    yield "nothing to remove" if plan.is_empty else f"frees {size(plan.bytes)}"
 
 
 def _sizes(rows: list[tuple[str, int]]) -> list[str]:
     head, *rest = [(f"  {name}", size(count)) for name, count in rows]
     return columns(head, rest, right=(1,))
-
-
-def _count(count: int, word: str) -> str:
-    return f"{number(count)} {word}{'' if count == 1 else 's'}"
 
 
 # --- hir doctor ------------------------------------------------------------------------------------------------------
@@ -168,7 +164,7 @@ def doctor(
 
 
 def _flow_runs() -> list[Finding]:
-    """Flow runs whose process is gone; where prefect cannot be imported, that."""
+    """Flow runs whose process is gone or, where prefect cannot be imported, a finding that says so."""
     from hir_core.inspect.doctor import REINSTALL, Finding
 
     try:
@@ -188,7 +184,7 @@ def _diagnosis_lines(diagnosis: Diagnosis) -> Iterator[str]:
     left = [finding for finding in findings if not finding["fixed"]]
     fixable = sum(finding["fixable"] for finding in left)
     hint = f"; `hir doctor --fix` repairs {number(fixable)}" if fixable else ""
-    yield f"{_count(diagnosis['runs'], 'run')} · {_count(len(left), 'finding') if left else 'sound'}{hint}"
+    yield f"{quantity(diagnosis['runs'], 'run')} · {quantity(len(left), 'finding') if left else 'sound'}{hint}"
 
 
 COMMANDS = (gc, doctor)

@@ -1,4 +1,4 @@
-"""What every command shares: options that several have, one message for an error, text or JSON as the answer."""
+"""What all commands share: common options, errors as one message with an exit code, and output as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
@@ -18,29 +18,30 @@ from flows.terminal.formatting import printable
 from hir_core.errors import HirError, ServerLost
 
 FOUND = 1
-"""Exit code of a command that looks for differences or damage, and found some."""
+"""Exit code of a command that looks for differences, damage or faults, where it found some."""
 INTERRUPTED = 130
-UNREAD = 141
-"""Exit code where nobody reads on, as in `hir ls | head -1`: that of a program that SIGPIPE ended."""
+BROKEN_PIPE = 141
+"""Exit code where the reader of the output has ended, as in `hir ls | head -1`: that of a program ended by SIGPIPE."""
 _ROOM = "make room; nothing that was committed is lost, and the same command continues"
-_RIGHTS = "give this user the right to, or choose another place"
-REFUSED = {
+_PERMISSION = "give this user permission, or choose another folder"
+FILE_ERROR_ADVICE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PERMISSION),
 }
-"""What a file system answers to people, and what they can do about it."""
+"""What a user can do about an error of the file system, by its number."""
 RUNS = Path("runs")
+T = TypeVar("T")
 RunsDir = Annotated[Path, typer.Option(help="The folder that holds the runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for other programs.")]
-OneRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; needed where there are several.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+OneRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; may be left out if there is only one.")]
 Ref = Annotated[
-    str, typer.Argument(help="samples@3, samples@latest, samples/<id> or a version's folder; [RUN/] in front.")
+    str, typer.Argument(help="A version: [RUN/]samples@3, [RUN/]samples@latest, [RUN/]samples/<id>, or its folder.")
 ]
 
 
 @contextmanager
 def messages() -> Iterator[None]:
-    """Ends the program with a message and an exit code where a HirError, an interrupt or a full disk comes up."""
+    """Ends the program with a message and an exit code on a HirError, an interrupt, or an error of the file system."""
     try:
         yield
         sys.stdout.flush()  # in here, where it may fail
@@ -52,12 +53,12 @@ def messages() -> Iterator[None]:
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
-        raise typer.Exit(UNREAD) from None
+        raise typer.Exit(BROKEN_PIPE) from None
     except OSError as error:
-        if error.errno not in REFUSED:
-            raise  # nothing that a person could mend
+        if error.errno not in FILE_ERROR_ADVICE:
+            raise  # nothing that a user could do about it
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {printable(f'{where}{error.strerror}')}: {REFUSED[error.errno]}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror}')}: {FILE_ERROR_ADVICE[error.errno]}", file=sys.stderr)
         raise typer.Exit(HirError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
@@ -65,27 +66,27 @@ def messages() -> Iterator[None]:
 
 
 def _leave_now(code: int) -> NoReturn:
-    """Ends this process: on its way out Prefect would try for ten seconds to send each event that is left."""
+    """Ends this process at once; in a normal exit Prefect would try for ten seconds to send each remaining event."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def answer(facts: Any, as_json: bool, text: Callable[[Any], Iterable[str]]) -> None:
-    """Prints facts, as JSON or as the lines that `text` makes of them."""
+def answer(value: T, as_json: bool, text: Callable[[T], Iterable[str]]) -> None:
+    """Prints a value, as JSON or as the lines that `text` makes of it."""
     if as_json:
-        print_json(facts)
+        print_json(value)
     else:
-        print_lines(text(facts))
+        print_lines(text(value))
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON, in ASCII only: a control character in a text stays an escape."""
+def print_json(value: object) -> None:
+    """Prints a value as JSON, in ASCII only, so that control characters in texts stay escaped."""
     print(json.dumps(value, indent=2))
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Prints lines, which escape whatever could act on the terminal."""
+    """Prints lines, in which everything that could act on the terminal must be escaped already."""
     for line in lines:
         print(line)
 

@@ -1,6 +1,7 @@
 """The commands that run flows: `hir run`, `hir compare` and `hir schedule`.
 
-Imports what a command needs when it runs: prefect takes seconds, and wrong input should not wait for it.
+Prefect is imported only after the input was checked: the import takes seconds, and an error in a config should not wait
+for it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 def run(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "quickstart",
-    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example iterations=12.")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, key=value, for example iterations=12.")
+    ] = None,
 ) -> None:
-    """Run every iteration that a config asks for; the same command again continues."""
+    """Run all iterations of a config; the same command again continues where the run ended."""
     with messages():
         run_config = read_config(config, changes or [])
         check([run_config])
@@ -44,10 +47,12 @@ def run(
 
 
 def compare(
-    config: Annotated[str, typer.Argument(help="A YAML file that names methods, tasks and seeds.")],
-    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example seeds=[0].")] = None,
+    config: Annotated[str, typer.Argument(help="A YAML file that lists methods, tasks and seeds.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, key=value, for example seeds=[0].")
+    ] = None,
 ) -> None:
-    """Run methods by tasks by seeds, and say who won; the same command again continues."""
+    """Compare methods over tasks and seeds; the same command again continues where it ended."""
     from hir_core.config.comparison import load_comparison
     from hir_core.config.load import find_config
 
@@ -63,17 +68,23 @@ def compare(
 
 def schedule(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
-    changes: Annotated[list[str] | None, typer.Argument(help="key=value, for example seed=1.")] = None,
-    cron: Annotated[str | None, typer.Option(help='When to start a run, as in "0 2 * * *".')] = None,
-    interval: Annotated[str | None, typer.Option(help="How often to start one, as in 90s, 30m, 6h or 1d.")] = None,
-    further: Annotated[int, typer.Option(min=1, help="Iterations that each scheduled run adds.")] = 1,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, key=value, for example seed=1.")
+    ] = None,
+    cron: Annotated[str | None, typer.Option(help='Start times as a cron expression, as in "0 2 * * *".')] = None,
+    interval: Annotated[str | None, typer.Option(help="Time between two starts, as in 90s, 30m, 6h or 1d.")] = None,
+    further: Annotated[int, typer.Option(min=1, help="Iterations that each start adds to the run.")] = 1,
     when_busy: Annotated[
-        Literal["skip", "wait"], typer.Option(help="While another process writes to the run.")
+        Literal["skip", "wait"], typer.Option(help="What to do while another process writes to the run.")
     ] = "skip",
-    pool: Annotated[str, typer.Option(help="A work pool of type process, made where there is none.")] = "hir",
-    serve: Annotated[bool, typer.Option("--serve", help="Start the runs from this process, without a pool.")] = False,
+    pool: Annotated[
+        str, typer.Option(help="A Prefect work pool of type process; created if it does not exist.")
+    ] = "hir",
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Start the runs from this process, without a work pool.")
+    ] = False,
 ) -> None:
-    """Continue a run by further iterations again and again, from a Prefect server that stays."""
+    """Add iterations to a run on a schedule; needs a Prefect server that keeps running."""
     with messages():
         run_config, every = read_config(config, changes or []), _period(interval)
         if (cron is None) == (every is None):
@@ -91,15 +102,23 @@ def schedule(
         name = shlex.quote(planned.full_name)
         if not serve:
             deployments.create(planned, pool)
-        print(f"{planned.full_name} · {further} further each time · {cron or interval} · {run_config.run_dir}")
-        start = "serving, Ctrl-C ends it" if serve else f"prefect worker start --pool {shlex.quote(pool)}"
+        print(f"{planned.full_name} · {further} more iterations each time · {cron or interval} · {run_config.run_dir}")
+        start = (
+            "waiting for the next start, Ctrl-C ends it"
+            if serve
+            else f"prefect worker start --pool {shlex.quote(pool)}"
+        )
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
         if serve:
             deployments.serve_here(planned)
 
 
 def read_config(config: str, changes: list[str]) -> RunConfig:
-    """The config at a path or of a shipped name, with changes applied; a change in its place means the quickstart.
+    """The config at a path or of a shipped recipe, with changes applied.
+
+    Args:
+        config: a path, the name of a recipe, or a change `key=value`, which then is one of the quickstart.
+        changes: settings to change, each `key=value`.
 
     Raises:
         ConfigError: there is no such config, or it is wrong.
@@ -113,10 +132,11 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
 
 
 def check(configs: Sequence[RunConfig]) -> None:
-    """Returns if these runs can start, having written nothing.
+    """Checks that these runs can start; writes nothing.
 
     Raises:
-        HirError: the prompts, the model's folder, the reward or the launch settings are wrong, or a run has a writer.
+        HirError: the prompts, the model's folder, the reward or the launch settings are wrong.
+        RunLocked: another process writes to a run.
     """
     from flows.terminal.progress_bar import StatusLine
     from hir_core.stages.prompts import check as check_run
@@ -130,11 +150,11 @@ def check(configs: Sequence[RunConfig]) -> None:
             check_run(run)
             if config.run_dir.exists():
                 with run.store.lock():
-                    pass  # the flow takes it for good; this tells a second writer before it has waited for prefect
+                    pass  # the flow takes it later; a second process should not have to wait for prefect first
 
 
 def connect() -> None:
-    """Connects to Prefect, which takes seconds, and longer when its database is made."""
+    """Connects to Prefect; takes seconds, and longer the first time, when its database is created."""
     from flows.orchestration import server
     from flows.terminal.progress_bar import StatusLine
 
@@ -144,7 +164,11 @@ def connect() -> None:
 
 
 def _period(text: str | None) -> timedelta | None:
-    """How long 90s, 30m, 6h or 1d is."""
+    """The time that a text like 90s, 30m, 6h or 1d stands for.
+
+    Raises:
+        ConfigError: the text is of another form.
+    """
     if text is None:
         return None
     match = re.fullmatch(r"0*([1-9]\d{0,5})([smhd])", text)
@@ -154,7 +178,7 @@ def _period(text: str | None) -> timedelta | None:
 
 
 def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
-    """What to type once a run is done."""
+    """The commands to try after a run: list its versions, show its last table, run more iterations."""
     if "=" in name:
         name, changes = "quickstart", [name, *changes]
     kept = [change for change in changes if not change.startswith("iterations=")]

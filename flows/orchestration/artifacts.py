@@ -79,7 +79,7 @@ class PrefectArtifacts:
             create(**content)
         except (httpx.HTTPError, PrefectException) as error:  # the store is the record; each try would wait a minute
             self._is_lost = True
-            logger.warning("Prefect's server takes no artifacts (%r); the run goes on without", error)
+            logger.warning("Prefect's server accepts no artifacts (%r); the run goes on without them", error)
 
 
 def artifact_key(run: Run, name: str) -> str:

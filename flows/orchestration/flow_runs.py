@@ -46,7 +46,7 @@ def sign() -> None:
 
 
 def signature(pid: int) -> str:
-    """What a living process signs with; its start tells it from a later one of the same number."""
+    """The tag that names a process: pid, host and start time, since a pid can be used again."""
     return f"process {pid} of {socket.gethostname()} since {psutil.Process(pid).create_time():.0f}"
 
 
@@ -72,8 +72,8 @@ def flow_runs_of_dead_processes(url: str) -> list[Finding]:
     for run in runs:
         owner = next(filter(None, map(_SIGNED.fullmatch, run.tags)), None)
         if owner is not None and owner["host"] == socket.gethostname() and not _is_alive(owner[0], int(owner["pid"])):
-            what = f"flow run {run.name} ({run.id}) is said to be running, but its process {owner['pid']} is gone"
-            findings.append(Finding(what, url, f"prefect flow-run delete {run.id}; the store does not depend on it"))
+            what = f"flow run {run.name} ({run.id}) is `Running` in Prefect, but its process {owner['pid']} is gone"
+            findings.append(Finding(what, url, f"prefect flow-run delete {run.id}; no version is lost"))
     return findings
 
 

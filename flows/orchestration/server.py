@@ -65,7 +65,7 @@ def connect_to_standing() -> str:
     url = _configured_server()
     if url is None:
         raise ConfigError(
-            "a schedule needs a Prefect server that stays, and PREFECT_API_URL is not set: start one with "
+            "a schedule needs a Prefect server that keeps running, and PREFECT_API_URL is not set: start one with "
             "`prefect server start`, `export PREFECT_API_URL=http://127.0.0.1:4200/api`, and run this again"
         )
     _check_server(url, "start it with `prefect server start`, or set the URL of one that runs; a schedule needs one")
@@ -86,7 +86,7 @@ def call(flow: Any, *arguments: Any) -> Any:
         raise ServerLost(
             f"{_earlier_error(error)}Prefect's server at {url} was lost "
             f"({error}): everything that was committed is kept; start it again or unset PREFECT_API_URL, and the same "
-            "command continues, or says that all is there"
+            "command continues, or says that there is nothing to do"
         ) from None
     if state.is_cancelled():
         raise RunCancelled(state.message)

@@ -1,27 +1,35 @@
-"""The figures of a report: what a run learned and from what. Each is a plot and the table behind it.
+"""The figures of a report on accuracy, scores and training data, each a plot with the table behind it.
 
-Reads what `hir_core.reporting` found, writes nothing. What a run costs stands in `costs`.
+Every public function that takes a `Report` yields its figures where the run has the data for them, and nothing where
+it has not. Reads a report's values, writes nothing. The figures on costs are in `flows.report.cost_charts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flows.report.svg import Layer, Line, Point, bar_plot, line_plot, swatch
+from flows.report.svg import Form, Layer, Line, Point, bar_plot, line_plot, swatch
 from flows.terminal.formatting import NOTHING, accuracy, clipped, number
-from hir_core.inspect.report import each
+from hir_core.inspect.report import Report
+from hir_core.inspect.stage_reports import (
+    Accuracy,
+    EvaluationReport,
+    InstructionCount,
+    SamplesReport,
+    TriplesReport,
+)
 from hir_core.store.manifest import OTHER
 
-Facts = dict[str, Any]
 NARROW, WIDE = (420, 250), (1000, 330)
+"""Width and height of plots, in pixels."""
 SERIES = 6
 """Lines or layers that have a colour of their own."""
 GREYS = 4
-NAME = 48
+NAME_CHARACTERS = 48
 RAMP = 10
-"""Steps of the ramp from the lowest to the highest score."""
+"""Steps of the ramp of colours from the lowest to the highest score."""
 
 
 @dataclass(frozen=True)
@@ -31,57 +39,244 @@ class Figure:
     title: str
     note: str
     legend: Sequence[tuple[str, str]]
-    """Picture and label."""
+    """Picture and label of each series."""
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     plot: str
     wide_plot: str = ""
-    """The same for a wide screen, where the figure has one."""
+    """The same plot for a wide screen, where the figure has one."""
 
 
-def learning(facts: Facts) -> Iterator[Figure]:
-    """What the model is worth, iteration by iteration."""
-    rounds = facts["rounds"]
-    tested = list(each(rounds, "evaluation"))
-    if tested:
-        yield _accuracy("Accuracy on unseen prompts", tested)
-    tasks = list(dict.fromkeys(task for _, one in tested for task in one["tasks"]))
-    if len(tasks) > 1:
-        yield _by_task(tested, tasks)
-    for number_of, other in enumerate(facts["further"], 1):
-        points = [(point["iteration"], point) for point in other["points"]]
-        yield _accuracy(f"Further evaluation {number_of}", points, _settings(other["config"]))
+# --- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def learned_from(facts: Facts) -> Iterator[Figure]:
-    """What the model drew, how it was scored, and what it was trained on."""
-    rounds = facts["rounds"]
-    scored = list(each(rounds, "rewards"))
-    if scored:
-        yield _scores(scored, facts["score_bins"])
-    attributes = list(dict.fromkeys(name for _, one in scored for name in one["attributes"]))
-    if attributes:
-        yield _attributes(scored, attributes)
-    relabeled = [(n, one) for n, one in each(rounds, "triples") if n > 0]
-    if relabeled:
-        yield _mix(relabeled)
-    drawn = [(one["iteration"], one["samples"], one["triples"]) for one in rounds if one["samples"]]
-    if drawn:
-        yield _gradient(drawn)
+def unseen_accuracy(report: Report) -> Iterator[Figure]:
+    """The learning curve: accuracy on test prompts, iteration by iteration."""
+    if report.evaluations:
+        note = "Greedy answers to prompts that are never trained on; bars are 95 % Wilson intervals."
+        yield _accuracy_figure("Accuracy on unseen prompts", list(report.evaluations.items()), note)
 
 
-def share(value: float | None) -> str:
-    """A share in percent."""
-    return number(value, ".1%")
+def task_accuracy(report: Report) -> Iterator[Figure]:
+    """Accuracy on each task, where there are several."""
+    evaluations = report.evaluations
+    tasks = list(dict.fromkeys(task for evaluation in evaluations.values() for task in evaluation.tasks))
+    if len(tasks) < 2:
+        return
+    lines = [
+        Line(
+            clipped(task, NAME_CHARACTERS),
+            [_accuracy_point(n, evaluation.tasks.get(task, {})) for n, evaluation in evaluations.items()],
+            f"k{place}",
+        )
+        for place, task in enumerate(tasks[:SERIES])
+    ]
+    trained_on = {task for evaluation in evaluations.values() for task in evaluation.overall.get("tasks", [])}
+    rows = [
+        [
+            str(n),
+            clipped(task, NAME_CHARACTERS),
+            "yes" if task in trained_on else "no",
+            accuracy(evaluation.tasks[task]),
+            number(evaluation.tasks[task].get("majority_baseline"), ".3f"),
+            number(evaluation.tasks[task].get("items")),
+            number(evaluation.tasks[task].get("not_judged")),
+        ]
+        for task in tasks
+        for n, evaluation in evaluations.items()
+        if task in evaluation.tasks
+    ]
+    header = ("iteration", "task", "trained on", "accuracy [95 %]", "majority baseline", "items", "not judged")
+    note = f"The first {SERIES} of {len(tasks)} tasks." if len(tasks) > SERIES else "Each with its 95 % interval."
+    yield lines_figure("Accuracy by task", note, "accuracy", lines, _decimal, header, rows, top=1.0)
 
 
-def percent(value: float) -> str:
-    """A share in whole percent, for an axis."""
-    return f"{value:.0%}"
+def further_accuracy(report: Report) -> Iterator[Figure]:
+    """Accuracy in evaluations of other kinds than the main one, a figure for each kind."""
+    for place, further in enumerate(report.further, 1):
+        simple = [f"{name} {value}" for name, value in further.config.items() if not isinstance(value, (dict, list))]
+        note = clipped("Under other settings: " + " · ".join(simple), 4 * NAME_CHARACTERS)
+        yield _accuracy_figure(f"Further evaluation {place}", [(p.iteration, p) for p in further.points], note)
+
+
+def _accuracy_figure(title: str, evaluations: Sequence[tuple[int, EvaluationReport]], note: str) -> Figure:
+    lines = [Line("accuracy", [_accuracy_point(n, evaluation.overall) for n, evaluation in evaluations], "k0")]
+    baseline = [Point(n, evaluation.overall.get("majority_baseline")) for n, evaluation in evaluations]
+    if any(point.y is not None for point in baseline):
+        lines.append(Line("always the most frequent answer", baseline, "reference"))
+    rows = [
+        [
+            str(n),
+            accuracy(evaluation.overall),
+            number(evaluation.overall.get("majority_baseline"), ".3f"),
+            number(evaluation.overall.get("items")),
+            number(evaluation.overall.get("not_judged")),
+            number(evaluation.overall.get("mean_score"), ".3f"),
+            evaluation.version,
+        ]
+        for n, evaluation in evaluations
+    ]
+    header = ("iteration", "accuracy [95 %]", "majority baseline", "items", "not judged", "mean score", "version")
+    plots = [line_plot(lines, title, "accuracy", _decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
+    return Figure(title, note, _legend(lines), header, rows, *plots)
+
+
+def _accuracy_point(iteration: int, summary: Accuracy) -> Point:
+    return Point(iteration, summary.get("accuracy"), summary.get("low"), summary.get("high"))
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def sample_scores(report: Report) -> Iterator[Figure]:
+    """How many samples have each score."""
+    rewards = report.rewards
+    if not rewards:
+        return
+
+    def shares(counts: Iterable[int]) -> dict[int, float]:
+        of_iteration = zip(rewards.items(), counts, strict=True)
+        return {n: count / scored.rows if scored.rows else 0.0 for (n, scored), count in of_iteration}
+
+    names = [f"score {low:.4g}" if low == high else f"score {low:.4g} to {high:.4g}" for low, high in report.score_bins]
+    layers = []
+    for place, name in enumerate(names):
+        colour = round(RAMP * place / max(1, len(names) - 1))
+        layers.append(Layer(name, shares(scored.histogram[place] for scored in rewards.values()), f"s{colour}"))
+    layers.append(Layer("cannot be judged", shares(scored.not_judged for scored in rewards.values()), "g1"))
+    layers = [layer for layer in layers if any(layer.values.values())] or layers[:1]
+    rows = []
+    for n, scored in rewards.items():
+        reasons = [
+            f"{clipped(why, NAME_CHARACTERS)} {number(count)}" for why, count in scored.not_judged_reasons.items()
+        ]
+        rows.append(
+            [str(n), number(scored.rows), share(scored.share_correct), number(scored.mean, ".3f"),
+             *map(number, scored.histogram), number(scored.not_judged), " · ".join(reasons) or NOTHING, scored.version]
+        )  # fmt: skip
+    header = ("iteration", "samples", "right", "mean score", *names, "cannot be judged", "why not", "version")
+    note = "The scores of each iteration's samples, which the model of the previous iteration generated."
+    yield bars_figure("Scores of the samples", note, "share of samples", layers, percent, header, rows, top=1.0)
+
+
+def attribute_scores(report: Report) -> Iterator[Figure]:
+    """The mean score of each attribute, where the reward scores several."""
+    rewards = report.rewards
+    names = list(dict.fromkeys(name for scored in rewards.values() for name in scored.attributes))
+    if not names:
+        return
+    means = {name: [(n, scored.attributes.get(name, {})) for n, scored in rewards.items()] for name in names}
+    lines = [
+        Line(clipped(name, NAME_CHARACTERS), [Point(n, mean.get("mean")) for n, mean in means[name]], f"k{place}")
+        for place, name in enumerate(names[:SERIES])
+    ]
+    rows = [
+        [str(n), clipped(name, NAME_CHARACTERS), number(mean.get("mean"), ".3f"), number(mean.get("judged"))]
+        for name in names
+        for n, mean in means[name]
+    ]
+    note = f"The first {SERIES} of {len(names)}; the table has all." if len(names) > SERIES else ""
+    header = ("iteration", "attribute", "mean score", "judged samples")
+    yield lines_figure("Scores by attribute", note, "mean score", lines, _decimal, header, rows)
+
+
+# --- training data ---------------------------------------------------------------------------------------------------
+
+
+def sample_outcomes(report: Report) -> Iterator[Figure]:
+    """With which instruction samples became triples, and why others became none."""
+    relabeled = {n: triples for n, triples in report.triples.items() if n > 0}
+    if not relabeled:
+        return
+    totals = {n: triples.rows_in or triples.rows for n, triples in relabeled.items()}
+    instructions: dict[int, Counter[str]] = {n: Counter() for n in relabeled}
+    rows = []
+    for n, triples in relabeled.items():
+        cells = []
+        for counted in triples.instructions:
+            instructions[n][_instruction(counted)] += counted.rows
+            cells.append((_instruction(counted), counted.rows, number(counted.right)))
+        cells += [(f"left out: {reason}", count, NOTHING) for reason, count in triples.rejected.items()]
+        for name, count, right in cells:
+            part = share(count / totals[n] if totals[n] else None)
+            rows.append([str(n), clipped(name, 2 * NAME_CHARACTERS), number(count), part, right, triples.version])
+    rejected = {n: triples.rejected for n, triples in relabeled.items()}
+    layers = [
+        *_layers_of_names(instructions, totals, SERIES, "", "k"),
+        *_layers_of_names(rejected, totals, GREYS, "left out: ", "g"),
+    ]
+    note = "The instruction of the triple that each sample became, and why some became none."
+    header = ("iteration", "instruction, or why left out", "rows", "share", "right outputs", "version")
+    yield bars_figure("What the samples became", note, "share of samples", layers, percent, header, rows)
+
+
+def _instruction(counted: InstructionCount) -> str:
+    return f"{counted.name}: {counted.instruction}" if counted.name else counted.instruction
+
+
+def _layers_of_names(
+    counts: Mapping[int, Mapping[str, int]], totals: Mapping[int, int], most: int, prefix: str, style: str
+) -> Iterator[Layer]:
+    """A layer for each of the most frequent names, with its share of the total; the last one has all other names."""
+    sums: Counter[str] = Counter()
+    for by_name in counts.values():
+        sums.update(by_name)
+    names = sorted(sums, key=lambda name: (name == OTHER, -sums[name], name))
+    groups = {name: {name} for name in names}
+    if len(names) > most:
+        groups = {name: {name} for name in names[: most - 1]} | {OTHER: {OTHER, *names[most - 1 :]}}
+    for place, (name, group) in enumerate(groups.items()):
+        values = {
+            n: sum(by_name.get(member, 0) for member in group) / max(1, totals[n]) for n, by_name in counts.items()
+        }
+        yield Layer(prefix + clipped(name, NAME_CHARACTERS), values, f"{style}{place}")
+
+
+def trained_samples(report: Report) -> Iterator[Figure]:
+    """How many samples are trained on, and how many prompts have both right and wrong samples."""
+    if not report.samples:
+        return
+
+    def trained_share(samples: SamplesReport, triples: TriplesReport | None) -> float | None:
+        if triples is None or triples.samples_trained is None or not samples.rows:
+            return None
+        return triples.samples_trained / samples.rows
+
+    def mixed_share(samples: SamplesReport) -> float | None:
+        return None if samples.mixed_prompts is None or not samples.prompts else samples.mixed_prompts / samples.prompts
+
+    triples_of = report.triples
+    iterations = [(n, samples, triples_of.get(n)) for n, samples in report.samples.items()]
+    lines = [
+        Line("samples trained on", [Point(n, trained_share(s, triples)) for n, s, triples in iterations], "k0"),
+        Line("prompts with right and wrong samples", [Point(n, mixed_share(s)) for n, s, _ in iterations], "k1"),
+        Line("different outputs", [Point(n, s.distinct / max(1, s.rows)) for n, s, _ in iterations], "k2"),
+    ]
+    lines = [line for line in lines if any(point.y is not None for point in line.points)] or lines[:1]
+    rows = [
+        [
+            str(n),
+            number(samples.rows),
+            number(triples.samples_trained if triples else None),
+            share(trained_share(samples, triples)),
+            number(samples.prompts),
+            number(samples.mixed_prompts),
+            share(mixed_share(samples)),
+            number(samples.distinct),
+        ]
+        for n, samples, triples in iterations
+    ]
+    header = ("iteration", "samples", "trained on", "share", "prompts", "with right and wrong samples", "share",
+              "different outputs")  # fmt: skip
+    note = "Samples that are part of the loss. Only where a prompt has right and wrong samples can the two be compared."
+    yield lines_figure("Samples that are trained on", note, "share", lines, percent, header, rows, top=1.0)
+
+
+# --- parts of figures ------------------------------------------------------------------------------------------------
 
 
 def lines_figure(
-    title: str, note: str, unit: str, lines: Sequence[Line], form: Any, header: Sequence[str],
+    title: str, note: str, unit: str, lines: Sequence[Line], form: Form, header: Sequence[str],
     rows: Sequence[Sequence[str]], *, top: float | None = None,
 ) -> Figure:  # fmt: skip
     """A figure of lines in the narrow size."""
@@ -90,229 +285,26 @@ def lines_figure(
 
 
 def bars_figure(
-    title: str, note: str, unit: str, layers: Sequence[Layer], form: Any, header: Sequence[str],
+    title: str, note: str, unit: str, layers: Sequence[Layer], form: Form, header: Sequence[str],
     rows: Sequence[Sequence[str]], *, top: float | None = None,
 ) -> Figure:  # fmt: skip
     """A figure of stacked bars in the narrow size; the legend begins with the layer on top."""
     plot = bar_plot(layers, title, unit, form, top=top, size=NARROW)
-    return Figure(title, note, _legend(list(reversed(layers))), header, rows, plot)
+    return Figure(title, note, _legend(reversed(layers)), header, rows, plot)
 
 
-def style(place: int) -> str:
-    """The style of the series at this place."""
-    return f"k{min(place, SERIES - 1)}"
+def share(value: float | None) -> str:
+    """A share in percent, for a table."""
+    return number(value, ".1%")
 
 
-# --- accuracy --------------------------------------------------------------------------------------------------------
-
-
-def _accuracy(title: str, tested: Sequence[tuple[int, Facts]], about: str = "") -> Figure:
-    overall = [(n, one["overall"]) for n, one in tested]
-    points = [Point(n, one.get("accuracy"), one.get("low"), one.get("high")) for n, one in overall]
-    lines = [Line("accuracy", points, "k0")]
-    baseline = [Point(n, one.get("majority_baseline")) for n, one in overall]
-    if any(point.y is not None for point in baseline):
-        lines.append(Line("always the most frequent answer", baseline, "reference"))
-    rows = [
-        [
-            str(n),
-            accuracy(one["overall"]),
-            number(one["overall"].get("majority_baseline"), ".3f"),
-            number(one["overall"].get("items")),
-            number(one["overall"].get("not_judged")),
-            number(one["overall"].get("mean_score"), ".3f"),
-            one["version"],
-        ]
-        for n, one in tested
-    ]
-    header = ("iteration", "accuracy [95 %]", "majority baseline", "items", "not judged", "mean score", "version")
-    note = about or "Greedy answers to prompts that are never trained on; bars are 95 % Wilson intervals."
-    plots = [line_plot(lines, title, "accuracy", _decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
-    return Figure(title, note, _legend(lines), header, rows, *plots)
-
-
-def _by_task(tested: Sequence[tuple[int, Facts]], tasks: Sequence[str]) -> Figure:
-    def points(task: str) -> list[Point]:
-        found = [(n, one["tasks"].get(task, {})) for n, one in tested]
-        return [Point(n, one.get("accuracy"), one.get("low"), one.get("high")) for n, one in found]
-
-    lines = [Line(clipped(task, NAME), points(task), style(n)) for n, task in enumerate(tasks[:SERIES])]
-    own = {task for _, one in tested for task in one["overall"].get("tasks", [])}
-    rows = [
-        [
-            str(n),
-            clipped(task, NAME),
-            "yes" if task in own else "no",
-            accuracy(found),
-            number(found.get("majority_baseline"), ".3f"),
-            number(found.get("items")),
-            number(found.get("not_judged")),
-        ]
-        for task in tasks
-        for n, one in tested
-        if (found := one["tasks"].get(task))
-    ]
-    header = ("iteration", "task", "trained on", "accuracy [95 %]", "majority baseline", "items", "not judged")
-    note = f"The first {SERIES} of {len(tasks)} tasks." if len(tasks) > SERIES else "Each with its 95 % interval."
-    return lines_figure("Accuracy by task", note, "accuracy", lines, _decimal, header, rows, top=1.0)
-
-
-# --- scores ----------------------------------------------------------------------------------------------------------
-
-
-def _scores(scored: Sequence[tuple[int, Facts]], bars: Sequence[Sequence[float]]) -> Figure:
-    names = [f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}" for low, high in bars]
-    layers = [
-        Layer(f"score {name}", _shares(scored, lambda one, bar=place: one["histogram"][bar]), _ramp(place, names))
-        for place, name in enumerate(names)
-    ]
-    layers.append(Layer("cannot be judged", _shares(scored, lambda one: one["not_judged"]), "g1"))
-    rows = [
-        [str(n), number(one["rows"]), share(one["share_correct"]), number(one["mean"], ".3f"),
-         *map(number, one["histogram"]), number(one["not_judged"]), _counted(one["not_judged_reasons"]), one["version"]]
-        for n, one in scored
-    ]  # fmt: skip
-    header = ("iteration", "samples", "right", "mean score", *(f"score {name}" for name in names),
-              "cannot be judged", "why not", "version")  # fmt: skip
-    note = "What the samples of each iteration scored, drawn by the model of the iteration before."
-    return bars_figure("Scores of the samples", note, "share of samples", _used(layers), percent, header, rows, top=1.0)
-
-
-def _ramp(place: int, names: Sequence[str]) -> str:
-    return f"s{round(RAMP * place / max(1, len(names) - 1))}"
-
-
-def _attributes(scored: Sequence[tuple[int, Facts]], names: Sequence[str]) -> Figure:
-    means = {name: [(n, one["attributes"].get(name, {})) for n, one in scored] for name in names}
-    lines = [
-        Line(clipped(name, NAME), [Point(n, one.get("mean")) for n, one in means[name]], style(place))
-        for place, name in enumerate(names[:SERIES])
-    ]
-    rows = [
-        [str(n), clipped(name, NAME), number(one.get("mean"), ".3f"), number(one.get("judged"))]
-        for name in names
-        for n, one in means[name]
-    ]
-    note = f"The first {SERIES} of {len(names)}; the table has all." if len(names) > SERIES else ""
-    header = ("iteration", "attribute", "mean score", "judged samples")
-    return lines_figure("Scores by attribute", note, "mean score", lines, _decimal, header, rows)
-
-
-# --- what is trained on ----------------------------------------------------------------------------------------------
-
-
-def _mix(relabeled: Sequence[tuple[int, Facts]]) -> Figure:
-    instructions = _most((_key(told), told["rows"]) for _, one in relabeled for told in one["instructions"])
-    reasons = _most((reason, count) for _, one in relabeled for reason, count in one["rejected"].items())
-    kept = {n: {_key(told): told["rows"] for told in one["instructions"]} for n, one in relabeled}
-    left = {n: one["rejected"] for n, one in relabeled}
-    totals = {n: one["rows_in"] or one["rows"] for n, one in relabeled}
-    layers = [
-        Layer(clipped(name, NAME), _part(kept, name, instructions, SERIES, totals), style(place))
-        for place, name in enumerate(_shown(instructions, SERIES))
-    ]
-    layers += [
-        Layer(f"left out: {clipped(name, NAME)}", _part(left, name, reasons, GREYS, totals), f"g{place}")
-        for place, name in enumerate(_shown(reasons, GREYS))
-    ]
-    rows = [[str(n), *cells] for n, one in relabeled for cells in _mix_rows(one, totals[n])]
-    note = "What each sample became a demonstration of, and why some became none."
-    header = ("iteration", "instruction, or why left out", "rows", "share", "right outputs", "version")
-    return bars_figure("What the samples became", note, "share of samples", layers, percent, header, rows)
-
-
-def _mix_rows(one: Facts, total: int) -> Iterator[list[str]]:
-    for told in one["instructions"]:
-        part = share(told["rows"] / total if total else None)
-        yield [clipped(_key(told), 2 * NAME), number(told["rows"]), part, number(told["right"]), one["version"]]
-    for reason, count in one["rejected"].items():
-        part = share(count / total if total else None)
-        yield [f"left out: {clipped(reason, 2 * NAME)}", number(count), part, NOTHING, one["version"]]
-
-
-def _key(told: Facts) -> str:
-    return f"{told['name']}: {told['instruction']}" if told["name"] else str(told["instruction"])
-
-
-def _gradient(drawn: Sequence[tuple[int, Facts, Facts | None]]) -> Figure:
-    def trained(samples: Facts, triples: Facts | None) -> float | None:
-        return triples["samples_trained"] / samples["rows"] if triples and samples["rows"] else None
-
-    def mixed(samples: Facts) -> float | None:
-        there = samples["mixed_prompts"]
-        return None if there is None or not samples["prompts"] else there / samples["prompts"]
-
-    lines = [
-        Line("samples that train", [Point(n, trained(samples, triples)) for n, samples, triples in drawn], "k0"),
-        Line("prompts with right and wrong samples", [Point(n, mixed(samples)) for n, samples, _ in drawn], "k1"),
-        Line("different outputs", [Point(n, s["distinct"] / max(1, s["rows"])) for n, s, _ in drawn], "k2"),
-    ]
-    rows = [
-        [
-            str(n),
-            number(samples["rows"]),
-            number(triples["samples_trained"] if triples else None),
-            share(trained(samples, triples)),
-            number(samples["prompts"]),
-            number(samples["mixed_prompts"]),
-            share(mixed(samples)),
-            number(samples["distinct"]),
-        ]
-        for n, samples, triples in drawn
-    ]
-    header = ("iteration", "samples", "that train", "share", "prompts", "with right and wrong samples", "share",
-              "different outputs")  # fmt: skip
-    note = "Samples that are part of the loss. Only prompts whose samples differ tell right from wrong by comparison."
-    return lines_figure(
-        "Samples that carry a gradient", note, "share", _measured(lines), percent, header, rows, top=1.0
-    )
-
-
-# --- parts -----------------------------------------------------------------------------------------------------------
+def percent(value: float) -> str:
+    """A share in whole percent, for an axis."""
+    return f"{value:.0%}"
 
 
 def _legend(series: Iterable[Line | Layer]) -> list[tuple[str, str]]:
-    return [(swatch(one), one.label) for one in series]
-
-
-def _measured(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if any(point.y is not None for point in line.points)] or list(lines[:1])
-
-
-def _used(layers: Sequence[Layer]) -> list[Layer]:
-    return [layer for layer in layers if any(layer.values.values())] or list(layers[:1])
-
-
-def _shares(found: Sequence[tuple[int, Facts]], count: Callable[[Facts], int]) -> dict[int, float]:
-    return {n: count(one) / one["rows"] if one["rows"] else 0.0 for n, one in found}
-
-
-def _most(counts: Iterable[tuple[str, int]]) -> list[str]:
-    """Names, the most frequent first."""
-    totals: dict[str, int] = {}
-    for name, count in counts:
-        totals[name] = totals.get(name, 0) + count
-    return sorted(totals, key=lambda name: (name == OTHER, -totals[name], name))
-
-
-def _shown(names: Sequence[str], most: int) -> list[str]:
-    return list(names) if len(names) <= most else [*names[: most - 1], OTHER]
-
-
-def _part(counts: dict[int, dict[str, int]], name: str, names: Sequence[str], most: int,
-          totals: dict[int, int]) -> dict[int, float]:  # fmt: skip
-    """The share that one name has at each iteration; `other` has all that are not shown."""
-    meant = {name, *(names[most - 1 :] if name == OTHER and len(names) > most else ())}
-    return {n: sum(c for key, c in found.items() if key in meant) / max(1, totals[n]) for n, found in counts.items()}
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return " · ".join(f"{clipped(name, NAME)} {number(count)}" for name, count in counts.items()) or NOTHING
-
-
-def _settings(config: Facts) -> str:
-    named = [f"{name} {value}" for name, value in config.items() if not isinstance(value, (dict, list))]
-    return clipped("Under other settings: " + " · ".join(named), 4 * NAME)
+    return [(swatch(drawn), drawn.label) for drawn in series]
 
 
 def _decimal(value: float) -> str:

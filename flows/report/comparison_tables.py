@@ -67,7 +67,7 @@ def summary_table(summaries: Sequence[MethodSummary], tasks: Sequence[str] = ())
         ]
         for summary in summaries
     ]
-    return _table(["method", *tasks, *([] if len(tasks) == 1 else ["mean"]), "samples that train"], rows)
+    return _table(["method", *tasks, *([] if len(tasks) == 1 else ["mean"]), "samples trained on"], rows)
 
 
 def curve_table(arms: Sequence[ArmResult]) -> list[str]:

@@ -1,8 +1,8 @@
-"""The page of a report: sentences, figures with their tables, examples, versions and settings, as one HTML text.
+"""The page of a report, as one HTML text: summary, figures with their tables, examples, versions and settings.
 
-It needs no network, no script and no other file, and says so to the browser by a content security policy. Whatever
-comes from data is escaped: by the template's autoescape, after control characters and direction marks were made
-visible. The same run makes the same page. Reads what `hir_core.reporting` found and the templates beside this module.
+The page needs no network, no script and no other file, and its content security policy has the browser enforce this.
+All text from data is escaped: control characters and direction marks are made visible, and the template escapes HTML.
+The same report always gives the same page. Reads a report's values and the templates beside this module.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -22,136 +22,146 @@ from flows.report.charts import Figure
 from flows.report.svg import Node, graph
 from flows.terminal.formatting import NOTHING, number, printable, size
 from flows.terminal.version import flat
+from hir_core.inspect.examples import Answer
+from hir_core.inspect.report import Report
+from hir_core.store.manifest import STAGES
 
-Facts = dict[str, Any]
-STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
 SETTING_CHARACTERS = 400
-OPEN_ROUNDS = 8
-"""A graph of more rounds is folded away at first."""
+OPEN_ITERATIONS = 8
+"""The graph of versions of a longer run is folded at first."""
+SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]], ...] = (
+    ("accuracy", "Accuracy", (charts.unseen_accuracy, charts.task_accuracy, charts.further_accuracy)),
+    (
+        "samples",
+        "What it learned from",
+        (
+            charts.sample_scores,
+            charts.attribute_scores,
+            charts.sample_outcomes,
+            charts.trained_samples,
+            cost_charts.output_lengths,
+            cost_charts.cut_off,
+        ),
+    ),
+    (
+        "costs",
+        "Training, time and memory",
+        (cost_charts.losses, cost_charts.times, cost_charts.speeds, cost_charts.memory),
+    ),
+)
+"""Each section of figures: its name in links, its heading, and its figures."""
 
 
-def page(facts: Facts) -> str:
-    """A report's HTML.
-
-    Args:
-        facts: what `hir_core.reporting.report` returns.
-    """
-    places = Environment(
+def page(report: Report) -> str:
+    """The HTML of a report."""
+    templates = Environment(
         loader=PackageLoader("flows.report"),
-        autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True,
+        autoescape=True,
+        finalize=_made_visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
-    css = places.get_template("report.css").render()
+    )
+    css = templates.get_template("report.css").render()
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return places.get_template("report.html").render(
-        facts=facts,
+    sections = [
+        (name, title, [figure for figures in sources for figure in figures(report)])
+        for name, title, sources in SECTIONS
+    ]
+    versions = [
+        (
+            str(version.iteration),
+            version.version,
+            number(version.rows),
+            number(version.rejected or None),
+            size(version.bytes),
+            version.created[:19].replace("T", " "),
+            " · ".join(version.parents) or NOTHING,
+        )
+        for version in report.versions
+    ]
+    return templates.get_template("report.html").render(
+        report=report,
         css=Markup(css),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        lead=summary.lead(facts),
-        remarks=summary.remarks(facts),
-        key_figures=summary.key_figures(facts),
-        sections=list(_sections(facts)),
-        graph=_picture(_graph(facts)),
-        graph_is_open=len(facts["rounds"]) <= OPEN_ROUNDS,
-        versions=_versions(facts),
-        settings=list(_settings(facts)),
-        software=_software(facts),
+        lead=summary.lead(report),
+        remarks=summary.remarks(report),
+        key_figures=summary.key_figures(report),
+        sections=[section for section in sections if section[2]],
+        graph=Markup(_version_graph(report)),
+        graph_is_open=len(report.iterations) <= OPEN_ITERATIONS,
+        versions=versions,
+        settings=list(_settings(report)),
+        software=_software(report),
         score=lambda score: "cannot be judged" if score is None else number(score, ".4g"),
         probability=lambda logprob: NOTHING if logprob is None else f"{math.exp(logprob):.3f}",
-        merged=_merged,
-        picture=_picture,
+        merged=_merge_equal,
+        picture=Markup,
     )
 
 
-def _shown(value: Any) -> Any:
-    """What the page writes for a value: texts with everything that could act on it escaped, but for line ends."""
+def _made_visible(value: Any) -> Any:
+    """A value as the page shows it: in text, control characters other than line ends are written as escapes."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return "\n".join(map(printable, value.split("\n")))
     return value
 
 
-def _picture(svg: str) -> Markup:
-    return Markup(svg)
+def _merge_equal(answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
+    """Answers in order, with equal ones in a row merged: the iterations that gave the answer, and the answer."""
+    for _, group in groupby(answers, key=lambda answer: (answer.completion, answer.score)):
+        equal = list(group)
+        first, last = equal[0].iteration, equal[-1].iteration
+        yield (str(first) if first == last else f"{first} to {last}"), equal[0]
 
 
-def _sections(facts: Facts) -> Iterator[tuple[str, str, list[Figure]]]:
-    """Headings with their figures; those that have nothing to show stay out."""
-    found = (
-        ("accuracy", "Accuracy", list(charts.learning(facts))),
-        ("samples", "What it learned from", [*charts.learned_from(facts), *cost_charts.outputs(facts)]),
-        ("costs", "Training, time and memory", [*cost_charts.training(facts), *cost_charts.resources(facts)]),
-    )
-    return (section for section in found if section[2])
-
-
-def _merged(answers: Sequence[Facts]) -> Iterator[tuple[str, Facts]]:
-    """Answers in order, equal ones after each other together: the iterations that gave them, and one of them."""
-    for _, group in groupby(answers, key=lambda answer: (answer["completion"], answer["score"])):
-        same = list(group)
-        first, last = same[0]["iteration"], same[-1]["iteration"]
-        yield (str(first) if first == last else f"{first} to {last}"), same[0]
-
-
-# --- versions --------------------------------------------------------------------------------------------------------
-
-
-def _graph(facts: Facts) -> str:
-    rounds = {one["iteration"]: row for row, one in enumerate(facts["rounds"])}
-    main = {one["evaluation"]["version"] for one in facts["rounds"] if one["evaluation"]}
-    drawn = [one for one in facts["versions"] if one["stage"] != "evaluations" or one["version"] in main]
-    stages = [stage for stage in STAGES if any(one["stage"] == stage for one in drawn)]
-    nodes = [
-        Node(one["version"], stages.index(one["stage"]), rounds.get(one["iteration"], 0), one["version"].split("/")[1],
-             f"{one['version']} · {_rows(one)} · {size(one['bytes'])}")
-        for one in drawn
-    ]  # fmt: skip
-    edges = [
-        (parent, one["version"])
-        for one in drawn
-        for parent in one["parents"]
-        if not parent.startswith("prompts/") or rounds.get(one["iteration"], 0) == 0
+def _version_graph(report: Report) -> str:
+    """The picture of all versions but further evaluations: a column for each stage, a row for each iteration."""
+    row_of = {iteration.iteration: row for row, iteration in enumerate(report.iterations)}
+    main_evaluations = {evaluation.version for evaluation in report.evaluations.values()}
+    shown = [
+        version for version in report.versions if version.stage != "evaluations" or version.version in main_evaluations
     ]
-    return graph(nodes, edges, stages, f"Versions of {facts['run']} and what each is made from")
-
-
-def _versions(facts: Facts) -> list[tuple[str, ...]]:
-    return [
-        (
-            str(one["iteration"]),
-            one["version"],
-            number(one["rows"]),
-            number(one["rejected"] or None),
-            size(one["bytes"]),
-            one["created"][:19].replace("T", " "),
-            " · ".join(one["parents"]) or NOTHING,
+    stages = [stage for stage in STAGES if any(version.stage == stage for version in shown)]
+    nodes, edges = [], []
+    for version in shown:
+        row = row_of.get(version.iteration, 0)
+        rows = "no table" if version.rows is None else f"{number(version.rows)} rows"
+        nodes.append(
+            Node(
+                version.version,
+                column=stages.index(version.stage),
+                row=row,
+                text=version.version.split("/")[1],
+                title=f"{version.version} · {rows} · {size(version.bytes)}",
+            )
         )
-        for one in facts["versions"]
-    ]
+        # Everything is made from the prompts, so these arrows are drawn in the first row only.
+        parents = [parent for parent in version.parents if row == 0 or not parent.startswith("prompts/")]
+        edges += [(parent, version.version) for parent in parents]
+    return graph(nodes, edges, stages, f"Versions of {report.run} and what each is made from")
 
 
-def _rows(one: Facts) -> str:
-    return "no table" if one["rows"] is None else f"{number(one['rows'])} rows"
-
-
-def _settings(facts: Facts) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
-    """Of each stage its last version and the settings that decide it, and for models how the first one was made."""
+def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """The last version of each stage with its settings; of models and triples also the first version."""
     for stage in STAGES:
-        of_stage = [one for one in facts["versions"] if one["stage"] == stage]
-        for one in dict.fromkeys([0, -1]) if stage in ("models", "triples") and len(of_stage) > 1 else [-1]:
-            if of_stage:
-                yield (
-                    stage,
-                    of_stage[one]["version"],
-                    [(name, _cut(text)) for name, text in flat(of_stage[one]["config"])],
-                )
+        versions = [version for version in report.versions if version.stage == stage]
+        shown = (
+            versions[-1:] if stage not in ("models", "triples") or len(versions) < 2 else [versions[0], versions[-1]]
+        )
+        for version in shown:
+            yield stage, version.version, _pairs(version.config)
 
 
-def _software(facts: Facts) -> list[tuple[str, str]]:
-    made = [one["model"]["made_with"] for one in facts["rounds"] if one["model"] and one["model"]["made_with"]]
-    codes = sorted({one["code_version"] for one in facts["versions"]})
-    told = [(name, _cut(text)) for name, text in flat(made[-1])] if made else []
-    return [("hir", ", ".join(codes) or NOTHING), *told]
+def _software(report: Report) -> list[tuple[str, str]]:
+    releases = sorted({version.code_version for version in report.versions})
+    made_with = [model.made_with for model in report.models.values() if model.made_with]
+    return [("hir", ", ".join(releases) or NOTHING), *(_pairs(made_with[-1]) if made_with else [])]
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= SETTING_CHARACTERS else f"{text[:SETTING_CHARACTERS]}… ({len(text):,} characters)"
+def _pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Settings as `a.b` and value; long values are clipped."""
+    return [
+        (name, text if len(text) <= SETTING_CHARACTERS else f"{text[:SETTING_CHARACTERS]}… ({len(text):,} characters)")
+        for name, text in flat(settings)
+    ]

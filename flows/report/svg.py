@@ -1,7 +1,8 @@
-"""Plots as small SVG pictures: lines with intervals, stacked bars, and a graph of versions.
+"""SVG pictures of a report: plots of lines with intervals, plots of stacked bars, and a graph of versions.
 
-Built as element trees, which escape every text; colours are classes that the page's style sheet fills in, so that one
-picture serves light and dark. Points and bars carry their values as tooltips. Reads and writes nothing.
+Pictures are built as element trees, which escape every text. Colours are classes that the page's style sheet defines,
+so that the same picture serves light and dark pages. Points and bars have their values as tooltips. Reads and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from xml.etree import ElementTree as Tree
 from flows.terminal.formatting import printable
 
 Form = Callable[[float], str]
+"""How a plot writes a value."""
 LEFT, RIGHT, TOP, BOTTOM = 68, 12, 26, 34
 TICKS = 5
 DASHES = ("", "7 4", "2 3", "9 3 2 3", "1 3", "12 3")
@@ -31,7 +33,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """A series of points, drawn in colour and dashes of its own, or in the plain ones of a reference."""
+    """A series of points, in the colour and dashes of its style: `k0`, `k1`, ... or `reference`."""
 
     label: str
     points: Sequence[Point]
@@ -39,13 +41,13 @@ class Line:
 
     @property
     def dashes(self) -> str:
-        """How its stroke is broken, so that colour is not needed to tell it."""
+        """The dashes of its stroke, by which lines differ where colours cannot be told apart."""
         return "5 4" if self.style == "reference" else DASHES[int(self.style[1:]) % len(DASHES)]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One kind of a stacked bar: how much of it there is at each iteration, and its style."""
+    """One layer of stacked bars: its value at each iteration, and the style that colours it."""
 
     label: str
     values: dict[int, float]
@@ -54,7 +56,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Area:
-    """Where a plot draws: its size in pixels, and the ranges of its axes."""
+    """The area of a plot: its size in pixels, and the ranges of its axes."""
 
     width: int
     height: int
@@ -62,23 +64,24 @@ class Area:
     top: float
 
     def x(self, value: float) -> float:
-        """From an iteration to pixels."""
+        """The horizontal position of an iteration, in pixels."""
         low, high = self.xs
         return round(LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT), 1)
 
     def y(self, value: float) -> float:
-        """From a value to pixels."""
+        """The vertical position of a value, in pixels."""
         return round(self.height - BOTTOM - value / self.top * (self.height - TOP - BOTTOM), 1)
 
 
 def line_plot(
     lines: Sequence[Line], label: str, unit: str, form: Form, *, top: float | None = None, size: tuple[int, int]
 ) -> str:
-    """Lines over iterations, from 0 up.
+    """A plot of lines over iterations, its axis from 0 up.
 
     Args:
-        label: what the picture shows, for those who do not see it.
-        unit: of the values, above the axis.
+        lines: the series, in the order of the legend.
+        label: what the picture shows, for readers who cannot see it.
+        unit: the unit of the values, written above the axis.
         form: how a value is written.
         top: upper end of the axis; None means a round number above all values.
         size: width and height in pixels.
@@ -96,7 +99,7 @@ def line_plot(
 def bar_plot(
     layers: Sequence[Layer], label: str, unit: str, form: Form, *, top: float | None = None, size: tuple[int, int]
 ) -> str:
-    """Stacked bars over iterations, the first layer at the bottom; see `line_plot`."""
+    """A plot of stacked bars over iterations, the first layer at the bottom; the arguments are those of `line_plot`."""
     xs = sorted({x for layer in layers for x in layer.values}) or [0]
     sums = [sum(layer.values.get(x, 0.0) for layer in layers) for x in xs]
     area = Area(*size, (xs[0] - 0.6, xs[-1] + 0.6), top or _round_up(max(sums)))
@@ -107,26 +110,29 @@ def bar_plot(
         for layer in layers:
             value = layer.values.get(x, 0.0)
             if value > 0:
-                _bar(svg, area, layer, (x, below, value), wide, form)
+                upper, lower = area.y(below + value), area.y(below)
+                box = {"class": layer.style, "x": f"{area.x(x) - wide / 2:.1f}", "y": f"{upper}", "width": f"{wide}"}
+                bar = Tree.SubElement(svg, "rect", {**box, "height": f"{max(0.5, lower - upper):.1f}"})
+                Tree.SubElement(bar, "title").text = printable(f"{layer.label}, iteration {x}: {form(value)}")
             below += value
     return Tree.tostring(svg, encoding="unicode")
 
 
-def swatch(one: Line | Layer) -> str:
+def swatch(series: Line | Layer) -> str:
     """A piece of a line or a bar as it looks in the plot, for a legend."""
-    svg = Tree.Element("svg", {"class": f"swatch {one.style}", "viewBox": "0 0 26 12", "aria-hidden": "true"})
-    if isinstance(one, Layer):
+    svg = Tree.Element("svg", {"class": f"swatch {series.style}", "viewBox": "0 0 26 12", "aria-hidden": "true"})
+    if isinstance(series, Layer):
         Tree.SubElement(svg, "rect", x="6", y="1", width="14", height="11", rx="2")
         return Tree.tostring(svg, encoding="unicode")
-    line = {"class": "line", "points": "0,6 26,6", "stroke-dasharray": one.dashes or "none"}
+    line = {"class": "line", "points": "0,6 26,6", "stroke-dasharray": series.dashes or "none"}
     Tree.SubElement(svg, "polyline", line)
-    if one.style != "reference":
+    if series.style != "reference":
         Tree.SubElement(svg, "circle", {"class": "dot", "cx": "13", "cy": "6", "r": "3.5"})
     return Tree.tostring(svg, encoding="unicode")
 
 
 class Node(NamedTuple):
-    """A version in a graph: in which column and row it stands."""
+    """A version in a graph, with its column and row, the text in its box, and its tooltip."""
 
     name: str
     column: int
@@ -136,11 +142,13 @@ class Node(NamedTuple):
 
 
 def graph(nodes: Sequence[Node], edges: Iterable[tuple[str, str]], columns: Sequence[str], label: str) -> str:
-    """Versions as boxes, rows of the loop below each other, and arrows from what each is made from.
+    """A graph of versions: a box for each, and an arrow from every parent to what is made from it.
 
     Args:
-        edges: names of two nodes, from the parent to what is made from it.
+        nodes: the versions.
+        edges: names of two nodes, the parent first; an edge of a version that is not drawn is left out.
         columns: the heading of each column.
+        label: what the picture shows, for readers who cannot see it.
     """
     wide, high, step, gap = 116, 30, 150, 58
     rows = max((node.row for node in nodes), default=0)
@@ -168,7 +176,7 @@ def graph(nodes: Sequence[Node], edges: Iterable[tuple[str, str]], columns: Sequ
 
 
 def _edge(parent: tuple[float, float], child: tuple[float, float], wide: float, high: float) -> str:
-    """A curve from a box to one on its right, below it, or in a column before it."""
+    """The path of an arrow to a box in the same column, in a later column, or in an earlier one."""
     (x, y), (to_x, to_y) = parent, child
     if x == to_x:
         return f"M{x + wide / 2} {y + high}V{to_y}"
@@ -190,7 +198,8 @@ def _canvas(area: Area, label: str, unit: str, form: Form, xs: Sequence[int]) ->
     svg = Tree.Element("svg", viewBox=f"0 0 {area.width} {area.height}", role="img")
     svg.set("aria-label", printable(label))
     _text(svg, unit, x=4, y=12)
-    for value in _ticks(area.top):
+    step = _step(area.top)
+    for value in (step * place for place in range(math.floor(area.top / step + 1e-9) + 1)):
         y = area.y(value)
         _stroke(svg, "grid", x1=LEFT, x2=area.width - RIGHT, y1=y, y2=y)
         _text(svg, form(value), x=LEFT - 6, y=y + 4, anchor="end")
@@ -202,31 +211,23 @@ def _canvas(area: Area, label: str, unit: str, form: Form, xs: Sequence[int]) ->
 
 
 def _draw_line(svg: Tree.Element, area: Area, line: Line, form: Form) -> None:
-    there = [(point, point.y) for point in line.points if point.y is not None]
+    measured = [(point, point.y) for point in line.points if point.y is not None]
     group = Tree.SubElement(svg, "g", {"class": line.style})
-    path = {"class": "line", "points": " ".join(f"{area.x(point.x)},{area.y(y)}" for point, y in there)}
+    path = {"class": "line", "points": " ".join(f"{area.x(point.x)},{area.y(y)}" for point, y in measured)}
     if line.dashes:
         path["stroke-dasharray"] = line.dashes
     Tree.SubElement(group, "polyline", path)
-    for point, y in there:
-        x, told = area.x(point.x), f"{line.label}, iteration {point.x}: {form(y)}"
+    for point, y in measured:
+        x, tooltip = area.x(point.x), f"{line.label}, iteration {point.x}: {form(y)}"
         if point.low is not None and point.high is not None:
-            told += f" [{form(point.low)}, {form(point.high)}]"
+            tooltip += f" [{form(point.low)}, {form(point.high)}]"
             _stroke(group, "whisker", x1=x, x2=x, y1=area.y(point.low), y2=area.y(point.high))
             for end in (point.low, point.high):
                 _stroke(group, "whisker", x1=x - 4, x2=x + 4, y1=area.y(end), y2=area.y(end))
         marks = [("dot", "3.5"), ("touch", "12")] if line.style != "reference" else [("touch", "8")]
         for style, radius in marks:
             dot = Tree.SubElement(group, "circle", {"class": style, "cx": f"{x}", "cy": f"{area.y(y)}", "r": radius})
-        Tree.SubElement(dot, "title").text = printable(told)
-
-
-def _bar(svg: Tree.Element, area: Area, layer: Layer, place: tuple[int, float, float], wide: float, form: Form) -> None:
-    x, below, value = place
-    upper, lower = area.y(below + value), area.y(below)
-    box = {"class": layer.style, "x": f"{area.x(x) - wide / 2:.1f}", "y": f"{upper}", "width": f"{wide}"}
-    bar = Tree.SubElement(svg, "rect", {**box, "height": f"{max(0.5, lower - upper):.1f}"})
-    Tree.SubElement(bar, "title").text = printable(f"{layer.label}, iteration {x}: {form(value)}")
+        Tree.SubElement(dot, "title").text = printable(tooltip)
 
 
 def _stroke(parent: Tree.Element, style: str, **ends: float) -> None:
@@ -238,13 +239,8 @@ def _text(parent: Tree.Element, text: str, *, x: float, y: float, anchor: str = 
     Tree.SubElement(parent, "text", place).text = printable(text)
 
 
-def _ticks(top: float) -> list[float]:
-    step = _step(top)
-    return [step * place for place in range(math.floor(top / step + 1e-9) + 1)]
-
-
 def _step(top: float) -> float:
-    """A round distance of which about `TICKS` fit below the top."""
+    """A round distance between ticks, so that an axis up to `top` has about `TICKS` of them."""
     rough = top / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

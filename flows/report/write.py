@@ -1,7 +1,7 @@
-"""`hir report`: a run as one page, `report.html` in its folder, drawn on demand and by the flow after every iteration.
+"""Writing the report of a run into its folder, for `hir report` and for the flow after every iteration.
 
-What stands in it is up to `hir_core.reporting`, how it looks to `page`; both are imported when something is drawn. The
-page appears whole or not at all. Exit codes: 0 drawn; 1 a version is damaged; 2 what was typed is wrong.
+`hir_core.inspect.report` reads what the report says, `flows.report.page` draws it; both are imported only when a report
+is written, as commands must start fast. The file is written as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from hir_core.store.version import VersionRef
 
 
-PROBLEM = 300
+PROBLEM_CHARACTERS = 300
 
 
-def draw(store: Store, last: VersionRef | None = None) -> Path:
-    """Draws the course of a model, the newest one's where none is named, and returns the page.
+def write_report(store: Store, last: VersionRef | None = None) -> Path:
+    """Writes the report up to a model, by default the one committed last, and returns its path.
 
     Raises:
         VersionCorrupt: a version is damaged.
-        StoreError: the page cannot be written.
+        StoreError: the file cannot be written.
     """
     from flows.report.page import page
-    from hir_core.inspect.report import report as figures
+    from hir_core.inspect.report import build_report
     from hir_core.store.files import write_text
 
-    return write_text(page_path(store), page(figures(store, last)))
+    return write_text(page_path(store), page(build_report(store, last)))
 
 
-def redraw(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:
-    """Draws the page while a run goes on; what stops the drawing becomes a warning and does not stop the run."""
+def update_report(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:
+    """Writes the report of a run that is still going on; an error becomes a warning and does not stop the run."""
     try:
-        draw(store, last)
-    except Exception as error:  # noqa: BLE001 - the run is worth more than its picture, whatever is wrong with that
-        problem = clipped(f"{type(error).__name__}: {error}", PROBLEM)
-        say(f"warning: {page_path(store)} was not drawn anew ({problem}); `hir report` tries again")
+        write_report(store, last)
+    except Exception as error:  # noqa: BLE001 - a run must not fail because its report does
+        problem = clipped(f"{type(error).__name__}: {error}", PROBLEM_CHARACTERS)
+        say(f"warning: {page_path(store)} was not updated ({problem}); `hir report` tries again")

@@ -1,4 +1,4 @@
-"""How numbers, times and texts are written for a person at a terminal. Reads and writes nothing."""
+"""Numbers, sizes, times, long texts and tables as text for the terminal. Reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ def number(value: float | None, form: str = ",") -> str:
     return NOTHING if value is None else format(value, form)
 
 
-def accuracy(facts: Mapping[str, Any]) -> str:
-    """An accuracy with its interval, from an evaluation's summary."""
-    if facts.get("accuracy") is None:
+def quantity(count: int, word: str, plural_ending: str = "s") -> str:
+    """A number of things, as in `1 version` or `2 versions`."""
+    return f"{count:,} {word}{'' if count == 1 else plural_ending}"
+
+
+def accuracy(evaluation: Mapping[str, Any]) -> str:
+    """An accuracy with its confidence interval, from the summary of an evaluation."""
+    if evaluation.get("accuracy") is None:
         return NOTHING
-    return f"{facts['accuracy']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}]"
+    return f"{evaluation['accuracy']:.3f} [{evaluation['low']:.3f}, {evaluation['high']:.3f}]"
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that suits them."""
+    """A number of bytes in the largest unit that keeps it at 1 or more."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -39,19 +44,18 @@ def duration(seconds: float) -> str:
 
 
 def age(created: str) -> str:
-    """How long ago a manifest's time is."""
+    """How long ago a time of a manifest was."""
     return duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()))
 
 
 def printable(text: str) -> str:
-    """The text with every control character, direction mark and the like escaped, so that none acts on the terminal."""
+    """The text with control characters, direction marks and the like escaped, so that none acts on the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def folded(text: str, width: int, lines: int = 4) -> list[str]:
-    """A long text on a few lines; says how much is left out."""
-    shown = printable(text)
-    wrapped = textwrap.wrap(shown, width, drop_whitespace=False, replace_whitespace=False) or [""]
+    """A long text on at most so many lines, escaped; another line says how many characters are left out."""
+    wrapped = textwrap.wrap(printable(text), width, drop_whitespace=False, replace_whitespace=False) or [""]
     if len(wrapped) <= lines:
         return wrapped
     rest = sum(map(len, wrapped[lines:]))
@@ -60,13 +64,13 @@ def folded(text: str, width: int, lines: int = 4) -> list[str]:
 
 def clipped(text: str, room: int) -> str:
     """A text on one line of at most so many characters, escaped."""
-    shown = printable(text)
-    return shown if len(shown) <= room else f"{shown[: max(0, room - 1)]}…"
+    escaped = printable(text)
+    return escaped if len(escaped) <= room else f"{escaped[: max(0, room - 1)]}…"
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Lines of an aligned table; `right` are the columns whose ends stand below each other."""
-    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    """The lines of a table with aligned columns; `right` are the places of the columns aligned to the right."""
+    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
         cells = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from flows.terminal.formatting import clipped, columns, folded, number, printable
+from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity
 from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
 
 LABEL = 12
@@ -48,11 +48,11 @@ def row_text(history: RowHistory, width: int) -> Iterator[str]:
 
 def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
     if prompt is None:
-        yield f"the prompt is gone from {printable(run)}"
+        yield f"the version with the prompt was deleted from {printable(run)}"
         return
     facts = (prompt["prompt_id"], prompt["task"], prompt["split"], prompt["version"], run)
     yield f"prompt {' · '.join(map(printable, facts))}"
-    for turn in prompt.get("history") or []:
+    for turn in prompt["history"] or []:
         yield from _labelled(turn["role"], turn["content"], width)
     yield from _labelled("query", prompt["query"], width)
     yield from _labelled("options", " | ".join(prompt["options"] or []), width)
@@ -60,8 +60,7 @@ def _prompt(prompt: Row | None, run: str, width: int) -> Iterator[str]:
 
 
 def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
-    tokens = len(sample["completion_ids"])
-    facts = (f"k {sample['k']}", sample["finish_reason"], f"{tokens} token{'' if tokens == 1 else 's'}")
+    facts = (f"k {sample['k']}", sample["finish_reason"], quantity(len(sample["completion_ids"]), "token"))
     yield f"  sample {printable(sample['sample_id'])} · {' · '.join(facts)}"
     yield from _labelled("completion", sample["completion"], width)
     for reward in sample["rewards"]:
@@ -73,12 +72,12 @@ def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
         yield from _labelled("written", text, width)
     half = max(20, (width - 7) // 2)
     for triple in sample["triples"]:
-        titles = ("asked", f"became ({triple['version']})")
+        titles = ("instruction", f"relabeled ({triple['version']})")
         texts = (folded(sample["instruction"], half), folded(triple.get("instruction", LEFT_OUT), half))
         for left, right in (titles, *zip_longest(*texts, fillvalue="")):
             yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
-        yield from _labelled("asked", sample["instruction"], width)
+        yield from _labelled("instruction", sample["instruction"], width)
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:
@@ -100,7 +99,7 @@ def trace_text(trace: Trace, width: int) -> list[str]:
     key_width = max((len(line.key) for line in lines), default=0)
     room = max(20, width - 15 - version_width - key_width - 6)
     head, *rest = [(*line[:3], clipped(line.text, room)) for line in lines]
-    return [f"of run {printable(trace['run'])}", *columns(head, rest)]
+    return [f"run {printable(trace['run'])}", *columns(head, rest)]
 
 
 def _trace_lines(trace: Trace) -> Iterator[TraceLine]:

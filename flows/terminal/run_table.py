@@ -10,7 +10,7 @@ from types import TracebackType
 
 from rich.console import Console
 
-from flows.terminal.formatting import NOTHING, accuracy, duration, number
+from flows.terminal.formatting import NOTHING, accuracy, duration, number, quantity
 from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
 from hir_core.inspect.diagnostics import distinguishes_instructions
@@ -49,7 +49,7 @@ STEP_TEXTS = {
     "relabel": "relabeling samples for model {}",
 }
 """What the status line shows for a step of a launch, or of the driver between launches."""
-HARDLY_DISTINGUISHED = "it hardly tells the two instructions apart: fewer wrong outputs may help"
+HARDLY_DISTINGUISHED = "hardly distinguishes the two instructions: set select.others_per_correct"
 
 
 class RunTable:
@@ -132,13 +132,13 @@ def headline(config: RunConfig) -> str:
     """One line that says what runs where; printed before anything slow is imported."""
     place, settings = find_place(config.launch), config.deepspeed_settings()
     device = "GPU" if place.devices.gpus else "CPU"
-    machines = _count(len(place.hosts), "host") if place.is_remote else device
+    machines = quantity(len(place.hosts), "host") if place.is_remote else device
     stage = settings.get("zero_optimization", {}).get("stage", 0)
     dtype = "bf16" if settings.get("bf16", {}).get("enabled") else "fp32"
     facts = [
         config.run,
-        _count(config.iterations, "iteration"),
-        f"{_count(place.ranks, 'process', 'es')} on {machines}",
+        quantity(config.iterations, "iteration"),
+        f"{quantity(place.ranks, 'process', 'es')} on {machines}",
         f"ZeRO-{stage} {dtype}" if stage else f"no ZeRO, {dtype}",
         str(config.run_dir),
     ]
@@ -173,7 +173,3 @@ def task_lines(store: Store, first: VersionRef, last: VersionRef) -> list[str]:
         items = f"majority {number(facts['majority_baseline'], '.3f')}, {number(facts['items'])} items"
         lines.append(f"{'' if place else 'tasks':<8}{task:<{width}}  {rise}   {items}")
     return lines
-
-
-def _count(count: int, word: str, plural: str = "s") -> str:
-    return f"{count} {word}{'' if count == 1 else plural}"

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any
 
 from flows.terminal.formatting import NOTHING, clipped, columns, folded, number, printable
-from hir_core.inspect.diff import Counts, Difference, RowDifference
+from hir_core.inspect.diff import Difference, RowDifference
+from hir_core.inspect.stats import Scores, TableStats, TaskStats
 
-Figures = dict[str, Any]
-"""What `hir_core.inspect.stats.figures` returns, or a part of it."""
 LENGTHS = ("min", "median", "p95", "max")
 BAR = 24
 SHARES_SHOWN = 8
@@ -19,23 +17,29 @@ SHARES_SHOWN = 8
 # --- hir stats -------------------------------------------------------------------------------------------------------
 
 
-def stats_text(figures: Figures, width: int) -> Iterator[str]:
+def stats_text(figures: TableStats, width: int) -> Iterator[str]:
     """The figures of a table: first by column, then of all rows together, then by task."""
     yield f"{figures['version']} · {number(figures['rows'])} rows"
     yield ""
     rows = []
     for name, column in figures["columns"].items():
         lengths = column.get("lengths")
-        cells = [""] * len(LENGTHS) if lengths is None else [number(lengths[place], ",.10g") for place in LENGTHS]
+        counts = lengths and (lengths["min"], lengths["median"], lengths["p95"], lengths["max"])
+        cells = [number(count, ",.10g") for count in counts] if counts else [""] * len(LENGTHS)
         rows.append([name, number(column["nulls"]), column.get("unit", ""), *cells])
     yield from columns(("column", "nulls", "length in", *LENGTHS), rows, right=(1, 3, 4, 5, 6))
     if "duplicates" in figures:
         yield ""
         yield f"duplicates  {number(figures['duplicates'])}"
-    for name in ("splits", "finish_reasons", "instructions"):
-        if figures.get(name):
+    counted = {
+        "splits": figures.get("splits"),
+        "finish reasons": figures.get("finish_reasons"),
+        "instructions": figures.get("instructions"),
+    }
+    for label, value_counts in counted.items():
+        if value_counts:
             yield ""
-            yield from _shares(name.replace("_", " "), figures[name], width)
+            yield from _shares(label, value_counts, width)
     if "score" in figures:
         yield ""
         yield from _scores(figures["score"])
@@ -54,7 +58,7 @@ def _shares(label: str, counts: dict[str, int], width: int) -> Iterator[str]:
         yield f"  {number(sum(list(counts.values())[SHARES_SHOWN:])):>9}        in {len(counts) - SHARES_SHOWN} more"
 
 
-def _scores(score: Figures) -> Iterator[str]:
+def _scores(score: Scores) -> Iterator[str]:
     """The mean score, the share that reaches the threshold, and a histogram."""
     share = "" if score["share_correct"] is None else f" · {score['share_correct']:.1%} reach {score['threshold']:g}"
     yield f"score       mean {number(score['mean'], '.3f')}{share} · {number(score['not_judged'])} not judged"
@@ -64,15 +68,15 @@ def _scores(score: Figures) -> Iterator[str]:
         yield f"  {scores:>18}  {number(bar['rows']):>9}  {'█' * round(BAR * bar['rows'] / most)}".rstrip()
 
 
-def _tasks(tasks: dict[str, Figures]) -> list[str]:
+def _tasks(tasks: dict[str, TaskStats]) -> list[str]:
     """A table with a row for each task; columns that no task has a value for are left out."""
     header = ("task", "rows", "duplicates", "cut off", "mean score", "correct")
     rows = []
     for task, figures in tasks.items():
-        finish_reasons, score = figures.get("finish_reasons"), figures.get("score", {})
+        finish_reasons, score = figures.get("finish_reasons"), figures.get("score")
         cut_off = None if finish_reasons is None else finish_reasons.get("length", 0) / figures["rows"]
         counts = number(figures["rows"]), number(figures.get("duplicates")), number(cut_off, ".1%")
-        scores = number(score.get("mean"), ".3f"), number(score.get("share_correct"), ".1%")
+        scores = (number(score["mean"], ".3f"), number(score["share_correct"], ".1%")) if score else (NOTHING, NOTHING)
         rows.append((printable(task), *counts, *scores))
     kept = [place for place in range(len(header)) if any(row[place] != NOTHING for row in rows)]
     return columns([header[n] for n in kept], [[row[n] for n in kept] for row in rows], right=range(1, len(kept)))
@@ -94,29 +98,22 @@ def diff_text(difference: Difference, width: int) -> Iterator[str]:
     yield f"rows        {number(a)} → {number(b)}: {' · '.join(counts)}"
     if difference["columns"]:
         yield f"changed in  {' · '.join(f'{name} {number(count)}' for name, count in difference['columns'].items())}"
-    for side, names in (("a", difference["missing"]["a"]), ("b", difference["missing"]["b"])):
-        if names:
-            yield f"not in {side}    {', '.join(names)}"
     if "score" in difference:
-        score = difference["score"]
-        shifts = [
-            f"{name.replace('_', ' ')} {number(score['a'][name], form)} → {number(score['b'][name], form)}"
-            for name, form in (("mean", ".3f"), ("share_correct", ".1%"))
-        ]
-        yield f"score       {' · '.join(shifts)} · {number(score['up'])} up, {number(score['down'])} down"
+        shift = difference["score"]
+        a_scores, b_scores = shift["a"], shift["b"]
+        mean = f"mean {number(a_scores['mean'], '.3f')} → {number(b_scores['mean'], '.3f')}"
+        shares = f"{number(a_scores['share_correct'], '.1%')} → {number(b_scores['share_correct'], '.1%')}"
+        yield f"score       {mean} · share correct {shares} · {number(shift['up'])} up, {number(shift['down'])} down"
     if "instructions" in difference:
-        yield from _instruction_shares(difference["instructions"], width)
+        counts_a, counts_b = difference["instructions"]["a"], difference["instructions"]["b"]
+        total_a, total_b = sum(counts_a.values()) or 1, sum(counts_b.values()) or 1
+        yield "instructions"
+        for text in list(dict.fromkeys([*counts_a, *counts_b]))[:SHARES_SHOWN]:
+            share_a, share_b = counts_a.get(text, 0) / total_a, counts_b.get(text, 0) / total_b
+            yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
     for row in difference.get("of_key", difference["examples"]):
         yield ""
         yield from _row(row, "of_key" in difference, width)
-
-
-def _instruction_shares(counts: Counts, width: int) -> Iterator[str]:
-    total_a, total_b = sum(counts["a"].values()) or 1, sum(counts["b"].values()) or 1
-    yield "instructions"
-    for text in list(dict.fromkeys([*counts["a"], *counts["b"]]))[:SHARES_SHOWN]:
-        share_a, share_b = counts["a"].get(text, 0) / total_a, counts["b"].get(text, 0) / total_b
-        yield f"  {share_a:>4.0%} → {share_b:>4.0%}  {clipped(text, width - 15)}"
 
 
 def _row(row: RowDifference, is_whole: bool, width: int) -> Iterator[str]:

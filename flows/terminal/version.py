@@ -1,16 +1,17 @@
-"""`hir show`: one version, as its manifest and its first rows tell it. Reads the manifest and, verified, the table."""
+"""The lines of `hir show`: a version's manifest, files and columns, and rows of a table as `hir head` shows them too.
+
+Reads the manifest and, its digests checked, the table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import polars as pl
-
 from flows.terminal.formatting import NOTHING, age, folded, number, printable, size
 from hir_core.inspect.rows import head
 from hir_core.schemas import SCHEMAS
-from hir_core.store.manifest import Manifest, type_name
+from hir_core.store.manifest import Manifest
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -21,14 +22,18 @@ DIGEST_DIGITS = 12
 
 
 def describe(store: Store, ref: VersionRef) -> dict[str, Any]:
-    """A version's manifest with its run and folder, the files that were released, and its optional columns."""
+    """The manifest of a version as JSON values, with its run and folder, and its released files."""
     manifest = store.manifest(ref)
-    facts = {"run": store.run_dir.name, "path": str(ref.path), **manifest.model_dump(mode="json")}
-    return {**facts, "released": store.released(ref), "optional_columns": dict(_optional(ref, manifest))}
+    return {
+        "run": store.run_dir.name,
+        "path": str(ref.path),
+        **manifest.model_dump(mode="json"),
+        "released": store.released(ref),
+    }
 
 
 def first_rows(store: Store, ref: VersionRef, count: int) -> list[dict[str, Any]]:
-    """The first rows of a version's table, its files checked against their digests; none of a model's.
+    """The first rows of a version's table; none of a model, which holds no table.
 
     Raises:
         VersionCorrupt: a file is not what the manifest says.
@@ -37,29 +42,30 @@ def first_rows(store: Store, ref: VersionRef, count: int) -> list[dict[str, Any]
 
 
 def version_text(store: Store, ref: VersionRef, width: int) -> Iterator[str]:
-    """The lines that describe a version, but for its rows."""
+    """The lines about a version but for its rows: manifest, config, metrics, files and columns."""
     manifest = store.manifest(ref)
     yield f"{ref} of {store.run_dir.name} · iteration {ref.iteration}"
     yield from _labelled("folder", str(ref.path), width)
     yield from _labelled("committed", f"{manifest.created} ({age(manifest.created)} ago)", width)
     yield from _labelled("code", f"hir {manifest.code_version}", width)
     yield from _labelled("parents", " · ".join(manifest.parents) or "none", width)
-    yield from _labelled("rows", _rows(manifest), width)
+    yield from _labelled("rows", _row_counts(manifest), width)
     yield from _block("config", flat(manifest.config), width)
     yield from _block("metrics", flat(manifest.metrics), width)
     yield from _files(manifest, store.released(ref))
-    yield from _block("columns", [*_schema(manifest), *_optional(ref, manifest)], width)
+    yield from _block("columns", _columns(manifest), width)
 
 
 def rows_text(rows: list[dict[str, Any]], width: int) -> Iterator[str]:
-    """The lines that show a table's rows, each value beside its column's name."""
-    for place, row in enumerate(rows, 1):
+    """The rows of a table one below another, each value beside the name of its column."""
+    for number_of_row, row in enumerate(rows, 1):
         yield ""
-        yield f"row {place}"
+        yield f"row {number_of_row}"
         yield from _pairs([(name, _value(value)) for name, value in row.items()], width)
 
 
-def _rows(manifest: Manifest) -> str:
+def _row_counts(manifest: Manifest) -> str:
+    """How many rows came in, were kept and were rejected, and why."""
     if manifest.rows is None:
         return NOTHING
     if manifest.rows_in is None:
@@ -70,29 +76,19 @@ def _rows(manifest: Manifest) -> str:
     return f"{text} ({reasons})" if reasons else text
 
 
-def _schema(manifest: Manifest) -> list[tuple[str, str]]:
-    named = (column.split(" ", 1) for column in manifest.table_schema.split(", ") if column)
-    return [(name, kind) for name, kind in named]
+def _columns(manifest: Manifest) -> list[tuple[str, str]]:
+    """Name and type of each column that the manifest lists."""
+    pairs = (column.split(" ", 1) for column in manifest.table_schema.split(", ") if column)
+    return [(name, dtype) for name, dtype in pairs]
 
 
-def _optional(ref: VersionRef, manifest: Manifest) -> list[tuple[str, str]]:
-    """Columns of the table that not every table of its stage has, which the manifest therefore does not list."""
-    if not manifest.table_schema or not manifest.parts:
-        return []
-    try:
-        held = pl.read_parquet_schema(ref.path / manifest.parts[0].name)
-    except (OSError, pl.exceptions.PolarsError):  # damaged: reading the rows says how
-        return []
-    listed = {name for name, _ in _schema(manifest)}
-    return [(name, type_name(dtype)) for name, dtype in held.items() if name not in listed]
-
-
-def _files(manifest: Manifest, gone: Mapping[str, str]) -> Iterator[str]:
-    there = [part for part in manifest.parts if part.name not in gone]
-    yield f"{'files':<{LABEL}}{len(there)} · {size(sum(part.bytes for part in there))}"
+def _files(manifest: Manifest, released: Mapping[str, str]) -> Iterator[str]:
+    """The files of a version; a released file has the reason for which `hir gc` deleted it."""
+    existing = [part for part in manifest.parts if part.name not in released]
+    yield f"{'files':<{LABEL}}{len(existing)} · {size(sum(part.bytes for part in existing))}"
     for part in manifest.parts[:FILES_SHOWN]:
         rows = "" if part.rows is None else f" · {number(part.rows)} rows"
-        why = f" · released: {printable(gone[part.name])}" if part.name in gone else ""
+        why = f" · deleted: {printable(released[part.name])}" if part.name in released else ""
         yield f"  {part.name} · {size(part.bytes)}{rows} · sha256 {part.sha256[:DIGEST_DIGITS]}…{why}"
     if len(manifest.parts) > FILES_SHOWN:
         yield f"  … and {len(manifest.parts) - FILES_SHOWN} more"
@@ -110,7 +106,7 @@ def _block(label: str, pairs: list[tuple[str, str]], width: int) -> Iterator[str
 
 
 def _pairs(pairs: list[tuple[str, str]], width: int) -> Iterator[str]:
-    """Names in one column, values folded in another."""
+    """Names in one column, long values folded in another."""
     indent = max((len(name) for name, _ in pairs), default=0) + 4
     for name, value in pairs:
         for place, line in enumerate(folded(value, max(20, width - indent))):
@@ -118,7 +114,7 @@ def _pairs(pairs: list[tuple[str, str]], width: int) -> Iterator[str]:
 
 
 def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested settings as `a.b` and value."""
+    """Nested settings as pairs of a dotted name, `a.b`, and its value as text."""
     if isinstance(value, dict) and value:
         return [pair for key, item in value.items() for pair in flat(item, f"{name}.{key}" if name else key)]
     return [(name, _value(value))] if name else []
@@ -130,7 +126,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        shown = ", ".join(_value(item) for item in value[:ITEMS_SHOWN])
+        items = ", ".join(_value(item) for item in value[:ITEMS_SHOWN])
         more = f", … ({len(value)} in all)" if len(value) > ITEMS_SHOWN else ""
-        return f"[{shown}{more}]"
+        return f"[{items}{more}]"
     return str(value)

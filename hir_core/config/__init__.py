@@ -4,6 +4,8 @@ Here the types and ranges of settings are checked; other packages implement what
 whose `__init__` re-exports names.
 """
 
+from hir_core.config.evaluation import EvaluationConfig
+from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.load import load_config
 from hir_core.config.model import GgufModel, HubModel, ModelConfig, ScratchModel
@@ -12,7 +14,6 @@ from hir_core.config.prompts import (
     BigBenchPrompts,
     DatasetsPrompts,
     FilePrompts,
-    Instructions,
     PromptSource,
     ReasoningGymPrompts,
     SyntheticPrompts,
@@ -30,7 +31,6 @@ from hir_core.config.relabel import (
     QuantilesRelabel,
     Relabel,
     RelabelConfig,
-    SelectConfig,
 )
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import (
@@ -51,9 +51,11 @@ from hir_core.config.reward import (
     has_reward_model,
 )
 from hir_core.config.run import RunConfig
-from hir_core.config.sampling import EvaluationConfig, SamplingConfig
+from hir_core.config.sampling import SamplingConfig
 from hir_core.config.section import ExcludedFromId, Section, folder_name
-from hir_core.config.training import TrainingConfig, WarmStartConfig
+from hir_core.config.select import SelectConfig
+from hir_core.config.training import TrainingConfig
+from hir_core.config.warm_start import WarmStartConfig
 
 __all__ = [
     "WITH_ATTRIBUTES",

@@ -84,7 +84,7 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
         if key in settings:
             raise ConfigError(f"deepspeed: {path} sets `{key}`, which {owner} decides: remove it from the file")
     if '"auto"' in json.dumps(settings):
-        raise ConfigError(f'deepspeed: {path} holds "auto", which nothing would fill in: write the value')
+        raise ConfigError(f'deepspeed: {path} contains "auto", which hir does not replace: write the value')
     for key in ("zero_optimization", "bf16", "fp16"):
         if not isinstance(settings.get(key, {}), dict):
             raise ConfigError(f"deepspeed: {path}: `{key}` must be an object, found {settings[key]!r}")

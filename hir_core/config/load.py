@@ -97,7 +97,7 @@ def parse_section(section: type[S], raw: dict[str, Any], where: str) -> S:
         ConfigError: lists every problem at once.
     """
     if places := list(_lone_surrogates(raw)):
-        raise ConfigError(f"{where}: {', '.join(places)}: half a character (a lone surrogate): write the whole one")
+        raise ConfigError(f"{where}: {', '.join(places)}: contains a lone surrogate: write a whole character")
     try:
         return section.model_validate(raw)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The sections `prompts` and `instructions`: where prompts come from, and the instructions put before their queries."""
+"""The section `prompts`: where prompts come from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from hir_core.config.section import OmittedIfDefault, Section, tagged
+from hir_core.config.section import Section, tagged
 
 
 class SyntheticPrompts(Section):
@@ -26,7 +26,7 @@ class SyntheticPrompts(Section):
     """Seed of the generator and of the division into train and test prompts."""
     dials: dict[str, Any] = Field(default_factory=dict)
     """Difficulty settings of the generator, by name. Empty: the generator's defaults."""
-    shown: Annotated[Literal["letter", "text"], OmittedIfDefault] = "letter"
+    shown: Literal["letter", "text"] = "letter"
     """How reference answers name the right option in demonstrations, for tasks with options: by its letter or by its
     text. Both are accepted as answers."""
 
@@ -141,21 +141,3 @@ PromptSource = Annotated[
     | Annotated[ReasoningGymPrompts, Tag("reasoning_gym")],
     tagged("file"),
 ]
-
-
-class Instructions(Section):
-    """The two instructions of the paper's rule. Sampling, training and evaluation use exactly these texts."""
-
-    correct: str = "Generate a correct answer to this problem."
-    """Instruction under which the model is sampled and evaluated, and on which correct outputs are trained."""
-    wrong: str = "Generate a wrong answer to this problem."
-    """Instruction on which wrong outputs are trained."""
-
-    @model_validator(mode="after")
-    def _instructions_differ(self) -> Instructions:
-        if self.correct == self.wrong:
-            raise ValueError(
-                "instructions.correct and instructions.wrong are the same text, so relabeling would change nothing: "
-                "give each its own"
-            )
-        return self

@@ -18,6 +18,7 @@ from pydantic import Discriminator
 from pydantic.fields import FieldInfo
 
 from hir_core.config.comparison import CompareConfig
+from hir_core.config.deepspeed import DeepSpeedFile
 from hir_core.config.run import RunConfig
 from hir_core.config.section import ExcludedFromId, Section
 from hir_core.config.training import TrainingConfig
@@ -29,7 +30,8 @@ BEGIN = (
 END = "<!-- The end of the part that is made. -->"
 LONG = 100
 """Characters of a default that a cell of a table takes; a longer one stands below the table."""
-WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Path: "path", Any: "any value"}
+WORDS = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "any value"}
+WORDS |= {Path: "path", DeepSpeedFile: "path"}
 BOUNDS: tuple[tuple[type[Any], str, str], ...] = (
     (Ge, "ge", "at least"),
     (Gt, "gt", "more than"),
@@ -143,7 +145,7 @@ def _settings_text(section: type[Section], names: Sequence[str]) -> Iterator[str
 def _meaning(field: FieldInfo) -> str:
     text = " ".join((field.description or "").split())
     is_free = any(mark is ExcludedFromId for mark in field.metadata)
-    return f"{text} *In no version's id.*".strip() if is_free else text
+    return f"{text} *Not in version ids.*".strip() if is_free else text
 
 
 def _default(field: FieldInfo) -> str:

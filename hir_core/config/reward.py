@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from hir_core.config.section import ExcludedFromId, OmittedIfDefault, Section, function_name, tagged
+from hir_core.config.section import ExcludedFromId, Section, function_name, tagged
 
 
 class ExactMatchReward(Section):
@@ -64,7 +64,7 @@ class RegexReward(Section):
     pattern: str
     """Regular expression in the syntax of Python's `re`. Flags are written inside it, as in `(?is)`."""
     match: Literal["search", "last", "fullmatch"] = "search"
-    """Where the pattern must match: anywhere, where the first (`search`) or the last match (`last`) counts, or the
+    """What must match: any part of the completion, taking the first (`search`) or the last match (`last`), or the
     whole completion (`fullmatch`)."""
     group: int | str | None = None
     """Number or name of the group that is compared with the reference answers, as in `exact_match`. Unset: a match is
@@ -197,7 +197,7 @@ class JudgeReward(Section):
         if self.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_env):
             raise ValueError("api_key_env must be the name of a variable in capitals, as in JUDGE_API_KEY, not a key")
         if secret := sorted(name for name in self.options if re.sub(r"[-_]", "", name).lower() in _SECRETS):
-            raise ValueError(f"options must hold no key, found {', '.join(secret)}: it would stand in every manifest")
+            raise ValueError(f"options must hold no key, found {', '.join(secret)}: every manifest would show it")
         return self
 
     @model_validator(mode="after")
@@ -247,7 +247,7 @@ class RewardModelReward(Section):
 class WeightedReward(Section):
     """One part of a `combined` reward: a reward with its name and weight."""
 
-    name: Annotated[str | None, OmittedIfDefault] = Field(None, min_length=1)
+    name: str | None = Field(None, min_length=1)
     """Name of the attribute that this part scores. Unset: the reward's type, or the function's name for `python`."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Weight of this part in the weighted mean. Must stay 1 if `how` is not `mean`."""
@@ -275,7 +275,7 @@ class CombinedReward(Section):
     @model_validator(mode="after")
     def _only_a_mean_has_weights(self) -> CombinedReward:
         if self.how != "mean" and any(part.weight != 1 for part in self.parts):
-            raise ValueError(f"weights count in a mean only: leave `weight` out, or set how to mean, found {self.how}")
+            raise ValueError(f"`weight` needs `how: mean`: remove every `weight`, or set how=mean, found {self.how}")
         return self
 
     @model_validator(mode="after")

@@ -12,15 +12,19 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from hir_core.config.deepspeed import DeepSpeedSetting
+from hir_core.config.evaluation import EvaluationConfig
+from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.model import ModelConfig
-from hir_core.config.prompts import Instructions, PromptSource
-from hir_core.config.relabel import AttributesRelabel, HindsightRelabel, RelabelConfig, SelectConfig
+from hir_core.config.prompts import PromptSource
+from hir_core.config.relabel import AttributesRelabel, HindsightRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import WITH_ATTRIBUTES, ExactMatchReward, RewardConfig, has_reward_model
-from hir_core.config.sampling import EvaluationConfig, SamplingConfig
+from hir_core.config.sampling import SamplingConfig
 from hir_core.config.section import ExcludedFromId, Section, folder_name
-from hir_core.config.training import TrainingConfig, WarmStartConfig
+from hir_core.config.select import SelectConfig
+from hir_core.config.training import TrainingConfig
+from hir_core.config.warm_start import WarmStartConfig
 
 
 class RunConfig(Section):
@@ -63,7 +67,7 @@ class RunConfig(Section):
     """How the rank processes are started."""
     branch: Annotated[str, ExcludedFromId] = "main"
     """Name of the branch: the versions that this config uses. When a run with another config ends on the same branch,
-    the branch becomes its versions, and `hir gc` may remove the others."""
+    the branch then holds that run's versions, and `hir gc` may remove the earlier ones."""
     retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
     """Which model weights `hir gc` keeps. Unset: everything is kept."""
 

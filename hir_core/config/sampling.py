@@ -1,4 +1,4 @@
-"""The sections `sampling` and `evaluation`: how completions are sampled for training, and what is evaluated."""
+"""The section `sampling`: how outputs are drawn from the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hir_core.config.prompts import PromptSource
 from hir_core.config.section import ExcludedFromId, Section
 
 
@@ -41,19 +40,7 @@ class SamplingConfig(Section):
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:
         if self.mix is not None and self.prompts is None:
-            raise ValueError("a mix is of a number of prompts: set sampling.prompts, or leave sampling.mix out")
+            raise ValueError("sampling.mix shares out sampling.prompts: set sampling.prompts, or remove sampling.mix")
         if self.mix is not None and not any(self.mix.values()):
             raise ValueError("mix leaves every task out: give at least one a weight above 0")
         return self
-
-
-class EvaluationConfig(Section):
-    """How every model version is evaluated: by greedy completions of the test prompts."""
-
-    max_new_tokens: int | None = Field(None, ge=1)
-    """Longest completion in tokens. Unset: as in `sampling`."""
-    guidance: float | None = Field(None, ge=0)
-    """Weight of classifier-free guidance away from the wrong instruction. Unset: as in `sampling`."""
-    also: tuple[PromptSource, ...] = ()
-    """Further prompt sources that are used for evaluation only: all of their prompts are test prompts, whatever their
-    `test_share`. Empty: the test prompts of `prompts` only."""

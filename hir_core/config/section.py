@@ -1,11 +1,7 @@
-"""`Section`, the base class of every section of a configuration, and the markers of its fields.
+"""`Section`, the base class of every section of a configuration, and the marker of fields that change no result.
 
 Every section is frozen and refuses unknown keys. `Section.fingerprint` returns the settings that enter version ids. It
-leaves out two kinds of field:
-
-- `ExcludedFromId`: fields that change speed, memory or bookkeeping, but no result.
-- `OmittedIfDefault`: fields that their section got later. They are left out while they have their default, which does
-  what the section did before, so versions made earlier keep their ids.
+leaves out fields marked with `ExcludedFromId`: they change speed, memory or bookkeeping, but no result.
 """
 
 from __future__ import annotations
@@ -15,19 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator
-from pydantic.fields import FieldInfo
 
 
 class _ExcludedFromId:
     """Marks a field that cannot change a result."""
 
 
-class _OmittedIfDefault:
-    """Marks a field whose default is what its section did before it had the field."""
-
-
 ExcludedFromId = _ExcludedFromId()
-OmittedIfDefault = _OmittedIfDefault()
 
 
 class Section(BaseModel):
@@ -40,13 +30,8 @@ class Section(BaseModel):
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
-            if not _is_marked(field, _ExcludedFromId)
-            and not (_is_marked(field, _OmittedIfDefault) and getattr(self, name) == field.default)
+            if not any(isinstance(item, _ExcludedFromId) for item in field.metadata)
         }
-
-
-def _is_marked(field: FieldInfo, marker: type) -> bool:
-    return any(isinstance(item, marker) for item in field.metadata)
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The sections `training` and `warm_start`: how a model is trained on triples."""
+"""The section `training`: how a model is trained on triples."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainingConfig(Section):
     """Weight of the contrastive term (the paper's alpha). 0 switches it off."""
     contrastive_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the contrastive target that is spread over the other instructions. At 0.2 with two instructions the term
-    stops pulling at odds of 4 to 1."""
+    has its minimum where the own instruction is 4 times as likely as the other."""
     contrastive_per: Literal["output", "token"] = "output"
     """What the contrastive term compares: the log-probability of the whole output, or its mean per token."""
     contrast: Literal["instructions", "batch"] = "instructions"
@@ -55,17 +55,3 @@ class TrainingConfig(Section):
     logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
     """Largest allowed mean difference, in nats per token, between the log-probabilities that the trainer computes for
     one batch and those recorded when it was sampled. A larger one stops the run."""
-
-
-class WarmStartConfig(TrainingConfig):
-    """Supervised training of the initial model on reference answers, before the first iteration. Takes the settings of
-    `training`; where the defaults differ, they are those of plain supervised training."""
-
-    demonstrations: int = Field(ge=1)
-    """Number of train prompts whose reference answers are trained on."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of each target token's probability that is spread over the whole vocabulary."""
-    contrastive: float = Field(0.0, ge=0, le=0)
-    """Always 0: a demonstration has one instruction only, so there is nothing to contrast it with."""
-    entropy: float = Field(0.0, ge=0)
-    """Weight of the entropy bonus. 0 switches it off."""

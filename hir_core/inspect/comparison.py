@@ -121,7 +121,7 @@ class Results:
     machine: str | None
     """In words; None where a source does not say."""
     seconds: float | None
-    """Sum over the arms."""
+    """Sum over the arms; a warm start that several arms share is counted for each of them."""
     config: Mapping[str, Any] | None
     """The comparison's settings."""
     arms_planned: int | None

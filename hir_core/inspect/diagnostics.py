@@ -1,7 +1,7 @@
-"""Whether a model tells the correct and the wrong instruction apart, which is what learning from wrong outputs needs.
+"""Diagnosis of a trained model: whether it distinguishes the instruction of correct outputs from that of wrong ones.
 
-Where it does not, an output that is taught under one instruction becomes as likely under the other. Reads the manifests
-of a model and of the triples that it was trained on.
+Learning from wrong outputs needs this: where a model does not distinguish them, an output that it is trained on under
+one instruction becomes as likely under the other. Reads the manifests of a model and of its triples.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from hir_core.store.manifest import Manifest
 
 NEARLY = 0.95
 FROM_ITERATION = 2
-"""In the first one a model only begins to learn what the instructions mean."""
+"""In the first iteration a model only begins to learn what the instructions mean."""
 
 
 def distinguishes_instructions(model: Manifest, triples: Manifest) -> bool | None:
-    """Whether the contrast of a model's last pass is well below log 2; None where that says nothing.
+    """Whether the contrastive loss of a model's last pass over its triples is well below log 2.
 
-    It says something where two instructions were contrasted, from the second iteration on.
+    None where the loss does not tell: in the first iteration, and where not exactly two instructions were contrasted.
 
-    The contrastive term of an output is log 2 where its probability under both instructions is the same, summed or per
-    token, smoothed or not: logsumexp(P, P) - P, see `losses.contrastive`.
+    The contrastive term of an output is log 2 where the output is equally likely under both instructions, whether
+    log-probabilities P are summed or averaged per token, and with or without smoothing: logsumexp(P, P) - P, see
+    `hir_core.training.losses.contrastive`.
 
     Args:
         model: the manifest of a model.
-        triples: that of the triples it was trained on.
+        triples: the manifest of the triples that it was trained on.
     """
     training, contrast = model.config.get("training", {}), model.metrics.get("contrastive")
     are_contrasted = training.get("contrastive", 0) > 0 and training.get("contrast") == "instructions"

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 import polars as pl
 
 from hir_core.errors import ConfigError, VersionNotFound
-from hir_core.inspect.stats import scores, with_task
-from hir_core.schemas import SCHEMAS, as_declared
+from hir_core.inspect.stats import Scores, scores, with_task
+from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -55,18 +55,11 @@ class Counts(TypedDict):
     b: dict[str, int]
 
 
-class MissingColumns(TypedDict):
-    """The columns that one side lacks and the other has."""
-
-    a: list[str]
-    b: list[str]
-
-
 class ScoreShift(TypedDict):
-    """The figures of `hir_core.inspect.stats.scores` on either side, and how many matched scores went up and down."""
+    """The scores on either side, and how many matched scores went up and down."""
 
-    a: dict[str, Any]
-    b: dict[str, Any]
+    a: Scores
+    b: Scores
     up: int
     down: int
 
@@ -88,7 +81,6 @@ class Difference(TypedDict):
     added: int
     removed: int
     columns: dict[str, int]
-    missing: MissingColumns
     examples: list[RowDifference]
     instructions: NotRequired[Counts]
     score: NotRequired[ScoreShift]
@@ -111,23 +103,19 @@ def difference(a: Side, b: Side, key: str | None = None) -> Difference:
     if a.ref.stage != b.ref.stage:
         raise ConfigError(f"{a.ref} and {b.ref} are of different stages: give two versions of one stage")
     in_a, in_b = _table(a), _table(b)
-    columns = [name for name in SCHEMAS[a.ref.stage].column_names() if name not in {*NOT_COMPARED, "prompt_id", "k"}]
-    only_a = [name for name in columns if name in in_a.columns and name not in in_b.columns]
-    only_b = [name for name in columns if name in in_b.columns and name not in in_a.columns]
-    compared = [name for name in columns if name in in_a.columns and name in in_b.columns]
+    compared = [name for name in SCHEMAS[a.ref.stage].column_names() if name not in {*NOT_COMPARED, "prompt_id", "k"}]
     rows = _matched(in_a, in_b, compared)
     both, changed = rows.filter(pl.col("side") == "both"), rows.filter(pl.col("changed").list.len() > 0)
     found: Difference = {
         "a": str(a.ref),
         "b": str(b.ref),
-        "differs": bool(rows.height > both.height or changed.height or only_a or only_b),
+        "differs": bool(rows.height > both.height or changed.height),
         "rows": [in_a.height, in_b.height],
         "same": both.height - changed.height,
         "changed": changed.height,
         "added": rows.filter(pl.col("side") == "b").height,
         "removed": rows.filter(pl.col("side") == "a").height,
         "columns": value_counts(changed["changed"].explode(), len(compared)),
-        "missing": {"a": only_b, "b": only_a},
         "examples": [_row_difference(row, row["changed"]) for row in changed.head(EXAMPLES).to_dicts()],
     }
     if "instruction" in compared:
@@ -146,8 +134,7 @@ def difference(a: Side, b: Side, key: str | None = None) -> Difference:
 
 def _table(side: Side) -> pl.DataFrame:
     """A side's rows; `place` numbers those about one sample, the newest first, so that each has its partner."""
-    rows = with_task(side.store, side.ref)  # raises where the stage has no table, and so no schema
-    table = as_declared(SCHEMAS[side.ref.stage], rows)
+    table = with_task(side.store, side.ref)
     if "k" not in table.columns:
         return table
     newest = table.sort("order", *SCHEMAS[side.ref.stage].primary_key(), descending=[True, False], nulls_last=True)

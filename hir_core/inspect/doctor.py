@@ -210,9 +210,9 @@ def _stale_locks(run_dir: Path) -> Iterator[Finding]:
     for lock in [run_dir / LOCK, *(stage / LOCK for stage in _stages(run_dir))]:
         signed = signature(lock)
         if signed is not None and not is_held(lock):
-            what = f"a lock that no process holds is still signed ({signed})"
+            what = f"a lock file names a process that no longer holds it ({signed})"
             unsign = _under_lock(lock, lambda: None)  # a lock that was held for a moment is left unsigned
-            yield Finding(what, str(lock), "nothing: the next process that writes signs it anew", unsign)
+            yield Finding(what, str(lock), "nothing: the next process that writes to the run takes the lock", unsign)
 
 
 def _drafts(run_dir: Path) -> Iterator[Finding]:
@@ -240,7 +240,7 @@ def _leftovers(run_dir: Path) -> Iterator[Finding]:
     """What a killed removal did not delete, and temporary files of killed processes."""
     lock = run_dir / LOCK
     for path in leftovers(run_dir):
-        removed = "a removed version" if path.name.startswith(GONE) else "released weights"
+        removed = "a removed version" if path.name.startswith(GONE) else "removed weights"
         what = f"{removed} whose files are still there: a removal was killed"
         yield Finding(what, str(path), "delete it", _under_lock(lock, partial(sweep, run_dir)))
     for folder in [run_dir, *_stages(run_dir)]:

@@ -1,12 +1,13 @@
-"""Rows of a run that are worth reading: its best and worst outputs, and the answers that changed most.
+"""Rows of a run that are worth reading, for `hir report`: best and worst samples, and answers that changed most.
 
-Chosen by rules without chance, so that the same run shows the same rows. Reads a run's tables, verified; texts are cut,
-and say by how much, for an output can be of any length.
+Rows are chosen by fixed rules, without chance, so that the same run always gives the same rows. Reads a run's tables,
+their digests checked. An output can be of any length, so texts are cut, with the number of characters left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -17,148 +18,204 @@ from hir_core.schemas import SCHEMAS
 from hir_core.store.graph import VersionGraph
 from hir_core.store.version import VersionRef
 
-Facts = dict[str, Any]
-PICKED = 3
-"""Of each kind."""
+EXAMPLES = 3
+"""Rows of each kind, and references of each prompt."""
 CHARACTERS = 600
 NAME_CHARACTERS = 160
+Row = dict[str, Any]
 
 
-def examples(graph: VersionGraph, rounds: Sequence[Iteration], tested: Sequence[VersionRef]) -> Facts:
-    """Rows of a run, as plain JSON values.
+@dataclass(frozen=True)
+class Excerpt:
+    """The beginning of a text."""
+
+    text: str
+    more: int
+    """How many characters follow."""
+
+    @classmethod
+    def of(cls, text: str | None) -> Excerpt:
+        """The first characters of a text; null counts as empty."""
+        text = text or ""
+        return cls(text[:CHARACTERS], max(0, len(text) - CHARACTERS))
+
+
+@dataclass(frozen=True)
+class AskedPrompt:
+    """What a sample was asked."""
+
+    instruction: Excerpt
+    query: Excerpt
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class HindsightPrompt:
+    """What a triple pairs a sample with."""
+
+    instruction: Excerpt
+    query: Excerpt
+
+
+@dataclass(frozen=True)
+class SampleExample:
+    """A sample with its score, its prompt, and the triples that it became."""
+
+    sample_id: str
+    score: float | None
+    reason: Excerpt
+    logprob: float | None
+    """Mean log-probability per token, in nats."""
+    tokens: int
+    finish_reason: str
+    completion: Excerpt
+    asked: AskedPrompt
+    became: tuple[HindsightPrompt, ...]
+    relabeled: bool
+    """Whether its iteration has triples yet."""
+
+
+@dataclass(frozen=True)
+class IterationExamples:
+    """Samples of one iteration, at most one of each prompt in a list; of equal scores the most likely samples."""
+
+    iteration: int
+    best: tuple[SampleExample, ...]
+    worst: tuple[SampleExample, ...]
+    """Empty where all scores are equal."""
+    not_judged: tuple[SampleExample, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of one iteration's model to a test prompt."""
+
+    iteration: int
+    completion: Excerpt
+    score: float | None
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A test prompt whose score changed, with its answers in every evaluation."""
+
+    prompt_id: str
+    query: Excerpt
+    references: tuple[str, ...]
+    answers: tuple[Answer, ...]
+
+
+def clip(text: str, kept: int = NAME_CHARACTERS) -> str:
+    """The beginning of a text that has to fit on one line."""
+    return text if len(text) <= kept else f"{text[: kept - 1]}…"
+
+
+def sample_examples(graph: VersionGraph, iteration: Iteration) -> IterationExamples:
+    """The best and worst samples of an iteration, and some that could not be judged.
 
     Args:
-        rounds: the run's.
-        tested: its evaluations, which ask the same prompts, the first one first.
-
-    Returns:
-        `rounds`: of the first and the last round that was scored the `iteration`, and of its samples the `best`, the
-        `worst` (of equal scores those that the model was surest of; one of each prompt) and some `not_judged`;
-        `changed`: test prompts with their `answers` in every evaluation whose score rose or fell most from the first
-        to the last one.
+        graph: the run's versions.
+        iteration: one that has samples and rewards.
 
     Raises:
         VersionCorrupt: a version is damaged.
     """
-    scored = [one for one in rounds if one.samples is not None and one.rewards is not None]
-    shown = scored if len(scored) < 2 else [scored[0], scored[-1]]
-    return {"rounds": [_of_round(graph, one) for one in shown], "changed": _changed(graph, tested)}
+    assert iteration.samples is not None
+    assert iteration.rewards is not None
+    samples = columns_of(graph.store, iteration.samples, ["sample_id", "prompt_id", "logprobs"])
+    samples = samples.select("sample_id", "prompt_id", logprob=pl.col("logprobs").list.mean())
+    rewards = columns_of(graph.store, iteration.rewards, ["sample_id", "score"])
+    rows = samples.join(rewards, on="sample_id", how="inner")
 
+    def first_ids(rows: pl.DataFrame, *, descending: bool) -> list[str]:
+        """Samples by score, then the most likely first, one of each prompt."""
+        ordered = rows.sort("score", "logprob", "sample_id", descending=[descending, True, False], nulls_last=True)
+        return list(ordered.unique("prompt_id", keep="first", maintain_order=True).head(EXAMPLES)["sample_id"])
 
-def clip(text: str, kept: int = NAME_CHARACTERS) -> str:
-    """The beginning of a text that is to stand on one line."""
-    return text if len(text) <= kept else f"{text[: kept - 1]}…"
-
-
-def excerpt(text: str | None) -> Facts:
-    """The beginning of a text, and how many characters follow."""
-    text = text or ""
-    return {"text": text[:CHARACTERS], "more": max(0, len(text) - CHARACTERS)}
-
-
-# --- outputs ---------------------------------------------------------------------------------------------------------
-
-
-def _of_round(graph: VersionGraph, one: Iteration) -> Facts:
-    assert one.samples is not None
-    assert one.rewards is not None
-    drawn = columns_of(graph.store, one.samples, ["sample_id", "prompt_id", "logprobs"])
-    drawn = drawn.select("sample_id", "prompt_id", logprob=pl.col("logprobs").list.mean())
-    rows = drawn.join(columns_of(graph.store, one.rewards, ["sample_id", "score"]), on="sample_id", how="inner")
     judged = rows.drop_nulls("score")
-    apart = judged["score"].n_unique() > 1
-    chosen = {
-        "best": _first(judged, by="score", descending=True),
-        "worst": _first(judged, by="score", descending=False) if apart else [],
-        "not_judged": _first(rows.filter(pl.col("score").is_null()), by="score", descending=True),
-    }
-    told = {row["sample_id"]: row for row in _told(graph, one, [key for keys in chosen.values() for key in keys])}
-    return {"iteration": one.iteration, **{kind: [told[key] for key in keys] for kind, keys in chosen.items()}}
+    best = first_ids(judged, descending=True)
+    worst = first_ids(judged, descending=False) if judged["score"].n_unique() > 1 else []
+    not_judged = first_ids(rows.filter(pl.col("score").is_null()), descending=True)
+    by_id = _sample_examples_by_id(graph, iteration, [*best, *worst, *not_judged])
+    best_worst_not_judged = (tuple(by_id[sample_id] for sample_id in ids) for ids in (best, worst, not_judged))
+    return IterationExamples(iteration.iteration, *best_worst_not_judged)
 
 
-def _first(rows: pl.DataFrame, by: str, *, descending: bool) -> list[str]:
-    """Samples by score, then by how sure the model was, one of each prompt."""
-    ordered = rows.sort(by, "logprob", "sample_id", descending=[descending, True, False], nulls_last=True)
-    found: list[str] = (
-        ordered.unique("prompt_id", keep="first", maintain_order=True).head(PICKED)["sample_id"].to_list()
+def changed_answers(graph: VersionGraph, evaluations: Sequence[VersionRef]) -> tuple[ChangedAnswer, ...]:
+    """The test prompts whose score rose most, then those whose score fell most, from first to last evaluation.
+
+    Args:
+        graph: the run's versions.
+        evaluations: evaluations of the same prompts, the first one first; fewer than two show no change.
+
+    Raises:
+        VersionCorrupt: a version is damaged.
+    """
+    if len(evaluations) < 2:
+        return ()
+    tables = [columns_of(graph.store, ref, ["prompt_id", "completion", "score"]) for ref in evaluations]
+    ends = tables[0].join(tables[-1], on="prompt_id", suffix="_last")
+    changes = ends.select("prompt_id", change=pl.col("score_last").fill_null(0) - pl.col("score").fill_null(0))
+    distinct = pl.concat(tables).group_by("prompt_id").agg(distinct_answers=pl.col("completion").n_unique())
+    changes = changes.join(distinct, on="prompt_id")
+    risen, fallen = changes.filter(pl.col("change") > 0), changes.filter(pl.col("change") < 0)
+    most_changed: list[str] = []
+    for rows, descending in ((risen, True), (fallen, False)):
+        ordered = rows.sort("change", "distinct_answers", "prompt_id", descending=[descending, True, False])
+        most_changed += ordered.head(EXAMPLES)["prompt_id"].to_list()
+    prompts = _prompts_by_id(graph, evaluations[0], most_changed)
+    answers: dict[str, list[Answer]] = {}
+    for ref in evaluations:
+        for row in _rows(graph, ref, "prompt_id", most_changed):
+            answer = Answer(ref.iteration, Excerpt.of(row["completion"]), row["score"])
+            answers.setdefault(row["prompt_id"], []).append(answer)
+    return tuple(
+        ChangedAnswer(prompt_id, *_query_and_references(prompts, prompt_id), tuple(answers[prompt_id]))
+        for prompt_id in most_changed
     )
-    return found
 
 
-def _told(graph: VersionGraph, one: Iteration, keys: Sequence[str]) -> list[Facts]:
-    """Samples with their prompts and scores, and the instruction that each was asked and became an example of."""
-    assert one.samples is not None
-    assert one.rewards is not None
-    samples = _rows(graph, one.samples, "sample_id", keys)
-    scores = {row["sample_id"]: row for row in _rows(graph, one.rewards, "sample_id", keys)}
-    became: dict[str, list[Facts]] = {}
-    for triple in [] if one.triples is None else _rows(graph, one.triples, "sample_id", keys):
-        became.setdefault(triple["sample_id"], []).append(triple)
-    asked = _prompts(graph, one.samples, [row["prompt_id"] for row in samples])
-    return [
-        {
-            "sample_id": row["sample_id"],
-            "score": scores[row["sample_id"]]["score"],
-            "reason": excerpt(scores[row["sample_id"]]["reason"]),
-            "logprob": row["logprobs"] and sum(row["logprobs"]) / len(row["logprobs"]),
-            "tokens": None if row["completion_ids"] is None else len(row["completion_ids"]),
-            "finish_reason": row["finish_reason"],
-            "completion": excerpt(row["completion"]),
-            "asked": {"instruction": excerpt(row["instruction"]), **_asked(asked, row["prompt_id"])},
-            "became": [
-                {"instruction": excerpt(triple["instruction"]), "query": excerpt(triple["query"])}
-                for triple in became.get(row["sample_id"], [])
-            ],
-            "relabeled": one.triples is not None,
-        }
-        for row in samples
-    ]
+def _sample_examples_by_id(graph: VersionGraph, iteration: Iteration, ids: Sequence[str]) -> dict[str, SampleExample]:
+    """Samples with their prompts and scores, the instruction that each was asked, and the triples that it became."""
+    assert iteration.samples is not None
+    assert iteration.rewards is not None
+    samples = _rows(graph, iteration.samples, "sample_id", ids)
+    prompts = _prompts_by_id(graph, iteration.samples, [sample["prompt_id"] for sample in samples])
+    rewards = {reward["sample_id"]: reward for reward in _rows(graph, iteration.rewards, "sample_id", ids)}
+    became: dict[str, list[HindsightPrompt]] = {}
+    for triple in [] if iteration.triples is None else _rows(graph, iteration.triples, "sample_id", ids):
+        prompt = HindsightPrompt(Excerpt.of(triple["instruction"]), Excerpt.of(triple["query"]))
+        became.setdefault(triple["sample_id"], []).append(prompt)
+    return {
+        sample["sample_id"]: SampleExample(
+            sample_id=sample["sample_id"],
+            score=rewards[sample["sample_id"]]["score"],
+            reason=Excerpt.of(rewards[sample["sample_id"]]["reason"]),
+            logprob=sum(sample["logprobs"]) / len(sample["logprobs"]) if sample["logprobs"] else None,
+            tokens=len(sample["completion_ids"]),
+            finish_reason=sample["finish_reason"],
+            completion=Excerpt.of(sample["completion"]),
+            asked=AskedPrompt(Excerpt.of(sample["instruction"]), *_query_and_references(prompts, sample["prompt_id"])),
+            became=tuple(became.get(sample["sample_id"], ())),
+            relabeled=iteration.triples is not None,
+        )
+        for sample in samples
+    }
 
 
-# --- answers ---------------------------------------------------------------------------------------------------------
+def _prompts_by_id(graph: VersionGraph, ref: VersionRef, ids: Sequence[str]) -> dict[str, Row]:
+    """Prompts by id, from the prompt versions that a version is made from."""
+    parents = graph.parents(ref, "prompts")
+    return {prompt["prompt_id"]: prompt for parent in parents for prompt in _rows(graph, parent, "prompt_id", ids)}
 
 
-def _changed(graph: VersionGraph, tested: Sequence[VersionRef]) -> list[Facts]:
-    if len(tested) < 2:
-        return []
-    tables = [columns_of(graph.store, ref, ["prompt_id", "completion", "score"]) for ref in tested]
-    ends = tables[0].join(tables[-1], on="prompt_id", suffix="_now")
-    moved = ends.select("prompt_id", by=pl.col("score_now").fill_null(0) - pl.col("score").fill_null(0))
-    answers = pl.concat(tables).group_by("prompt_id").agg(different=pl.col("completion").n_unique())
-    moved = moved.join(answers, on="prompt_id").filter(pl.col("by") != 0)
-    keys = []
-    for falls, side in ((False, pl.col("by") > 0), (True, pl.col("by") < 0)):
-        ordered = moved.filter(side).sort("by", "different", "prompt_id", descending=[not falls, True, False])
-        keys += ordered.head(PICKED)["prompt_id"].to_list()
-    asked = _prompts(graph, tested[0], keys)
-    told = [(ref.iteration, {row["prompt_id"]: row for row in _rows(graph, ref, "prompt_id", keys)}) for ref in tested]
-    return [
-        {
-            "prompt_id": key,
-            **_asked(asked, key),
-            "answers": [
-                {"iteration": n, "completion": excerpt(rows[key]["completion"]), "score": rows[key]["score"]}
-                for n, rows in told
-                if key in rows
-            ],
-        }
-        for key in keys
-    ]
+def _query_and_references(prompts: dict[str, Row], prompt_id: str) -> tuple[Excerpt, tuple[str, ...]]:
+    prompt = prompts.get(prompt_id, {})
+    references = prompt.get("references") or []
+    return Excerpt.of(prompt.get("query")), tuple(clip(text) for text in references[:EXAMPLES])
 
 
-def _prompts(graph: VersionGraph, ref: VersionRef, keys: Sequence[str]) -> dict[str, Facts]:
-    """The prompts of these keys, from the versions that a version is made from."""
-    rows = [row for prompts in graph.parents(ref, "prompts") for row in _rows(graph, prompts, "prompt_id", keys)]
-    return {row["prompt_id"]: row for row in rows}
-
-
-def _asked(prompts: dict[str, Facts], key: str) -> Facts:
-    row = prompts.get(key, {})
-    references = row.get("references") or []
-    return {"query": excerpt(row.get("query")), "references": [clip(text) for text in references[:PICKED]]}
-
-
-def _rows(graph: VersionGraph, ref: VersionRef, key: str, keys: Sequence[str]) -> list[Facts]:
-    """The rows of these keys, with all columns of their schema."""
+def _rows(graph: VersionGraph, ref: VersionRef, key: str, ids: Sequence[str]) -> list[Row]:
+    """The rows with these ids in the column `key`, with all columns of their schema."""
     names = SCHEMAS[ref.stage].column_names()
-    return columns_of(graph.store, ref, names, pl.col(key).is_in(list(keys))).to_dicts()
+    return columns_of(graph.store, ref, names, pl.col(key).is_in(list(ids))).to_dicts()

@@ -165,7 +165,9 @@ def find_row(store: Store, text: str) -> FoundRow:
     if text not in candidates and len(candidates) > 1:
         more = ", …" if len(candidates) > CANDIDATES_SHOWN else ""
         listed = ", ".join(candidates[:CANDIDATES_SHOWN])
-        raise VersionNotFound(f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more of one")
+        raise VersionNotFound(
+            f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more characters of one"
+        )
     key = text if text in candidates else candidates[0]
     stage = next(ref.stage for ref, keys in matches if key in keys)
     last = [ref for ref, keys in matches if ref.stage == stage and key in keys][-1]
@@ -195,11 +197,13 @@ def _row_history(found: FoundRow, graph: VersionGraph, iteration: int | None = N
     stage, row = found.version.stage, found.row
     of_samples, of_demonstrations, of_evaluations = _filters(stage, row)
     refs = [ref for ref in graph.refs.values() if iteration in (None, ref.iteration)]
+    is_prompt = pl.col("prompt_id") == row["prompt_id"]
+    prompts = (graph.rows(ref, is_prompt) for ref in reversed(_of(list(graph.refs.values()), "prompts")))
     return {
         "run": graph.store.run_dir.resolve().name,
         "stage": stage,
         "key": row[KEYS[stage]],
-        "prompt": _prompt(graph, row["prompt_id"]),
+        "prompt": next((rows[0] for rows in prompts if rows), None),
         "samples": [sample for ref in _of(refs, "samples") for sample in _samples(graph, ref, of_samples)],
         "demonstrations": [triple for ref in _of(refs, "triples") for triple in graph.rows(ref, of_demonstrations)],
         "evaluations": [answer for ref in _of(refs, "evaluations") for answer in graph.rows(ref, of_evaluations)],
@@ -216,14 +220,6 @@ def _filters(stage: str, row: Row) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     of_samples = none if row["sample_id"] is None else pl.col("sample_id") == row["sample_id"]
     of_demonstrations = none if stage == "samples" else (pl.col("triple_id") == row["triple_id"]) & without_sample
     return of_samples, of_demonstrations, none
-
-
-def _prompt(graph: VersionGraph, prompt_id: str) -> Row | None:
-    """A prompt's row in the last version that holds it; None where that version is gone."""
-    for ref in reversed(_of(list(graph.refs.values()), "prompts")):
-        if rows := graph.rows(ref, pl.col("prompt_id") == prompt_id):
-            return rows[0]
-    return None
 
 
 def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[SampleHistory]:

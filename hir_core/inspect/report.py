@@ -1,311 +1,311 @@
-"""What a report says of a run, in figures: one round after the other, from manifests and tables alone.
+"""`hir report`: what the report of a run says, as typed values, iteration by iteration.
 
-Reads the versions that led to one model (see `history`), tables verified and only the columns that it needs. A column
-that a table does not have counts as null, a measurement that a manifest does not have as None. Leaves drawing to
-`flows`, rows worth reading to `picking`.
+Reads manifests, and of the tables only the columns that it needs, their digests checked. `flows.report` draws the page
+from these values; `hir report --json` prints them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from hir_core.inspect.diagnostics import distinguishes_instructions
-from hir_core.inspect.examples import clip, examples
+from hir_core.inspect.examples import ChangedAnswer, IterationExamples, changed_answers, clip, sample_examples
 from hir_core.inspect.history import Iteration, history, prompts_of
 from hir_core.inspect.rows import columns_of
-from hir_core.inspect.stats import Bin, bins, histogram, lengths, scores
+from hir_core.inspect.stage_reports import (
+    EvaluationReport,
+    ModelReport,
+    RewardsReport,
+    SamplesReport,
+    TriplesReport,
+    scored_samples,
+)
+from hir_core.inspect.stats import Bin, bins
 from hir_core.store.graph import VersionGraph
-from hir_core.store.manifest import OTHER, Manifest, evaluation_key, value_counts
+from hir_core.store.manifest import Manifest, evaluation_key
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-if TYPE_CHECKING:
-    from hir_core.store.store import Store
-    from hir_core.store.version import VersionRef
-
 
 def page_path(store: Store) -> Path:
-    """Where the page of a run lies."""
+    """The file of a run's report."""
     return store.run_dir / "report.html"
 
 
-Facts = dict[str, Any]
-INSTRUCTIONS_KEPT = 5
-TIMES = ("seconds", "step_seconds", "tokens", "tokens_per_s", "peak_bytes")
-LOSSES = ("loss", "supervised", "contrastive", "entropy", "grad_norm", "logprob_gap", "steps", "target_tokens")
+@dataclass(frozen=True, kw_only=True)
+class PromptsReport:
+    """The prompts of a run."""
+
+    version: str
+    rows: int
+    tasks: dict[str, dict[str, int]]
+    """By task, how many prompts each split has."""
+
+    @classmethod
+    def read(cls, store: Store, ref: VersionRef) -> PromptsReport:
+        """The report of a prompts version."""
+        table = columns_of(store, ref, ["prompt_id", "task", "split"])
+        tasks: dict[str, dict[str, int]] = {}
+        for task, split, rows in table.group_by("task", "split").len().sort("task", "split").iter_rows():
+            tasks.setdefault(clip(task), {})[split] = rows
+        return cls(version=str(ref), rows=table.height, tasks=tasks)
 
 
-def report(store: Store, last: VersionRef | None = None) -> Facts:
-    """The figures of a run up to one model, as plain JSON values.
+@dataclass(frozen=True, kw_only=True)
+class IterationReport:
+    """One iteration; each stage is None where it has no version, or not yet."""
+
+    iteration: int
+    versions: tuple[str, ...]
+    samples: SamplesReport | None
+    rewards: RewardsReport | None
+    triples: TriplesReport | None
+    model: ModelReport | None
+    evaluation: EvaluationReport | None
+    """The main evaluation of the model: of the kind that most models have."""
+
+    @classmethod
+    def read(
+        cls,
+        graph: VersionGraph,
+        iteration: Iteration,
+        scored: pl.DataFrame | None,
+        score_bins: Sequence[Bin],
+        main_evaluations: Sequence[VersionRef],
+    ) -> IterationReport:
+        """The report of an iteration, with the scores of its samples where they are scored."""
+        samples, rewards, triples, model = iteration.samples, iteration.rewards, iteration.triples, iteration.model
+        evaluations = [ref for ref in iteration.evaluations if ref in main_evaluations]
+        return cls(
+            iteration=iteration.iteration,
+            versions=tuple(map(str, iteration.versions)),
+            samples=None if samples is None else SamplesReport.read(graph, samples, scored),
+            rewards=None
+            if rewards is None or scored is None
+            else RewardsReport.read(graph, rewards, scored, score_bins),
+            triples=None if triples is None else TriplesReport.read(graph, triples, samples),
+            model=None if model is None else ModelReport.read(graph, model),
+            evaluation=EvaluationReport.read(graph, evaluations[-1]) if evaluations else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPoint(EvaluationReport):
+    """An evaluation, and the iteration of its model."""
+
+    iteration: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherEvaluations:
+    """Evaluations of another kind than the main one: under other settings, or of other prompts."""
+
+    config: dict[str, Any]
+    points: tuple[EvaluationPoint, ...]
+
+    @classmethod
+    def read(cls, graph: VersionGraph, evaluations: Sequence[VersionRef]) -> FurtherEvaluations:
+        """The report of evaluations of one kind."""
+        points = (
+            EvaluationPoint(iteration=ref.iteration, **vars(EvaluationReport.read(graph, ref))) for ref in evaluations
+        )
+        return cls(config=graph.manifests[str(evaluations[0])].config, points=tuple(points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerChanges:
+    """How many answers to the run's own tasks changed from the first to the last main evaluation."""
+
+    became_right: int
+    became_wrong: int
+    stayed_right: int
+    stayed_wrong: int
+
+    @classmethod
+    def read(cls, graph: VersionGraph, first: VersionRef, last: VersionRef) -> AnswerChanges:
+        """The changes between two evaluations of the same prompts."""
+        tables = []
+        for ref in (first, last):
+            manifest = graph.manifests[str(ref)]
+            table = columns_of(graph.store, ref, ["prompt_id", "task", "score"])
+            table = table.filter(pl.col("task").is_in(manifest.metrics["overall"]["tasks"]))
+            is_right = (pl.col("score") >= manifest.config["threshold"]).fill_null(value=False)
+            tables.append(table.select("prompt_id", right=is_right))
+        both = tables[0].join(tables[1], on="prompt_id", suffix="_last")
+        counts = Counter(both.select("right", "right_last").iter_rows())
+        return cls(
+            became_right=counts[False, True],
+            became_wrong=counts[True, False],
+            stayed_right=counts[True, True],
+            stayed_wrong=counts[False, False],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """Rows worth reading."""
+
+    iterations: tuple[IterationExamples, ...]
+    """Samples of the first and the last iteration that was scored."""
+    changed: tuple[ChangedAnswer, ...]
+
+    @classmethod
+    def read(
+        cls, graph: VersionGraph, iterations: Iterable[Iteration], main_evaluations: Sequence[VersionRef]
+    ) -> Examples:
+        """The examples of a run, from its samples and its main evaluations."""
+        scored = [each for each in iterations if each.samples is not None and each.rewards is not None]
+        first_and_last = scored if len(scored) < 2 else [scored[0], scored[-1]]
+        samples = tuple(sample_examples(graph, iteration) for iteration in first_and_last)
+        return cls(iterations=samples, changed=changed_answers(graph, main_evaluations))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionReport:
+    """A version, from its manifest."""
+
+    version: str
+    stage: str
+    iteration: int
+    rows: int | None
+    rejected: int
+    bytes: int
+    created: str
+    code_version: str
+    parents: tuple[str, ...]
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> VersionReport:
+        """The report of a version."""
+        # The config of prompts is a digest of them; what people set, such as their source, is in the metrics.
+        sources = manifest.metrics if manifest.stage == "prompts" else {}
+        return cls(
+            version=f"{manifest.stage}/{manifest.id}",
+            stage=manifest.stage,
+            iteration=manifest.iteration,
+            rows=manifest.rows,
+            rejected=sum(manifest.rejected.values()),
+            bytes=sum(part.bytes for part in manifest.parts),
+            created=manifest.created,
+            code_version=manifest.code_version,
+            parents=manifest.parents,
+            config={**manifest.config, **sources},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The report of a run up to one model."""
+
+    run: str
+    model: str | None
+    began: str | None
+    """When the first version was committed: UTC, ISO 8601."""
+    ended: str | None
+    """When the last version was committed."""
+    prompts: PromptsReport | None
+    score_bins: tuple[Bin, ...]
+    """The bars of the histograms of scores, the same in every iteration."""
+    iterations: tuple[IterationReport, ...]
+    further: tuple[FurtherEvaluations, ...]
+    answers: AnswerChanges | None
+    """None where there are fewer than two main evaluations."""
+    picks: Examples
+    versions: tuple[VersionReport, ...]
+    """All versions that led to the model, in the order of the loop."""
+    forks: tuple[str, ...]
+    """Models that did not lead to this one."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds from the first to the last commit; None where nothing was committed."""
+        if self.began is None or self.ended is None:
+            return None
+        return (datetime.fromisoformat(self.ended) - datetime.fromisoformat(self.began)).total_seconds()
+
+    @property
+    def samples(self) -> dict[int, SamplesReport]:
+        """Samples by iteration, where there are any."""
+        return {each.iteration: each.samples for each in self.iterations if each.samples}
+
+    @property
+    def rewards(self) -> dict[int, RewardsReport]:
+        """Rewards by iteration, where there are any."""
+        return {each.iteration: each.rewards for each in self.iterations if each.rewards}
+
+    @property
+    def triples(self) -> dict[int, TriplesReport]:
+        """Triples by iteration, where there are any."""
+        return {each.iteration: each.triples for each in self.iterations if each.triples}
+
+    @property
+    def models(self) -> dict[int, ModelReport]:
+        """Models by iteration."""
+        return {each.iteration: each.model for each in self.iterations if each.model}
+
+    @property
+    def evaluations(self) -> dict[int, EvaluationReport]:
+        """Main evaluations by iteration, where there are any."""
+        return {each.iteration: each.evaluation for each in self.iterations if each.evaluation}
+
+
+def build_report(store: Store, last: VersionRef | None = None) -> Report:
+    """The report of a run up to one model.
 
     Args:
         store: the run.
         last: the model; None means the one committed last.
 
-    Returns:
-        `run`, `model`: what the report is of; `began`, `ended`: when the first and the last version was committed;
-        `prompts`: how many train and test prompts each task has; `rounds`: of each iteration its `versions`, and what
-        is known of its `samples`, `rewards`, `triples`, `model` and `evaluation`, each None where there is none;
-        `score_bins`: what the bars of every round's scores mean; `further`: evaluations of other kinds;
-        `answers`: how many answers to the run's own tasks changed from the first to the last evaluation;
-        `examples`: rows worth reading; `versions`: all, in the order of the loop; `forks`:
-        models beside this history.
-
     Raises:
         VersionCorrupt: a version is damaged.
     """
     graph = VersionGraph(store)
-    rounds = history(graph, last)
-    prompts = prompts_of(graph, rounds)
-    usual = _usual(graph, rounds)
-    scored = {one.iteration: _scores(store, one) for one in rounds if one.rewards is not None}
-    bars = bins(value for table in scored.values() for value in table["score"].drop_nulls().to_list())
-    tested = [ref for one in rounds for ref in one.evaluations if evaluation_key(graph.manifests[str(ref)]) == usual]
-    refs = [*([] if prompts is None else [prompts]), *(ref for one in rounds for ref in one.versions)]
-    times = sorted(graph.manifests[str(ref)].created for ref in refs)
-    models = [one.model for one in rounds if one.model is not None]
-    return {
-        "run": store.run_dir.resolve().name,
-        "model": str(models[-1]) if models else None,
-        "began": times[0] if times else None,
-        "ended": times[-1] if times else None,
-        "prompts": None if prompts is None else _prompts(store, prompts),
-        "score_bins": [list(bar) for bar in bars],
-        "rounds": [_round(graph, one, scored.get(one.iteration), bars, usual) for one in rounds],
-        "further": _further(graph, rounds, usual),
-        "answers": _answers(graph, tested),
-        "picks": examples(graph, rounds, tested),
-        "versions": [_version(ref, graph.manifests[str(ref)]) for ref in refs],
-        "forks": [name for name, ref in graph.refs.items() if ref.stage == "models" and ref not in models],
+    iterations = history(graph, last)
+    prompts = prompts_of(graph, iterations)
+    refs = [*([] if prompts is None else [prompts]), *(ref for iteration in iterations for ref in iteration.versions)]
+    versions = tuple(VersionReport.of(graph.manifests[str(ref)]) for ref in refs)
+    times = sorted(version.created for version in versions)
+    models = [str(iteration.model) for iteration in iterations if iteration.model is not None]
+    main, *further = _evaluations_by_kind(graph, iterations) or [[]]
+    scored = {
+        iteration.iteration: scored_samples(store, iteration.rewards, iteration.samples)
+        for iteration in iterations
+        if iteration.rewards is not None
     }
-
-
-def seconds_between(a: str, b: str) -> float:
-    """Seconds from one manifest's time to another's."""
-    return (datetime.fromisoformat(b) - datetime.fromisoformat(a)).total_seconds()
-
-
-# --- rounds ----------------------------------------------------------------------------------------------------------
-
-
-def _round(
-    graph: VersionGraph, one: Iteration, scored: pl.DataFrame | None, bars: Sequence[Bin], usual: str | None
-) -> Facts:
-    evaluation = _last([ref for ref in one.evaluations if evaluation_key(graph.manifests[str(ref)]) == usual])
-    return {
-        "iteration": one.iteration,
-        "versions": [str(ref) for ref in one.versions],
-        "samples": None if one.samples is None else _samples(graph, one.samples, scored),
-        "rewards": None if one.rewards is None or scored is None else _rewards(graph, one.rewards, scored, bars),
-        "triples": None if one.triples is None else _triples(graph, one.triples, one.samples),
-        "model": None if one.model is None else _model(graph, one.model),
-        "evaluation": None if evaluation is None else _evaluation(graph, evaluation),
-    }
-
-
-def _samples(graph: VersionGraph, ref: VersionRef, scored: pl.DataFrame | None) -> Facts:
-    table = columns_of(graph.store, ref, ["prompt_id", "completion", "completion_ids", "finish_reason"])
-    distinct = table.select("prompt_id", pl.col("completion").hash()).unique().height
-    return {
-        "version": str(ref),
-        "rows": table.height,
-        "prompts": table["prompt_id"].n_unique(),
-        "mixed_prompts": None if scored is None else _mixed(scored),
-        "distinct": distinct,
-        "finish_reasons": value_counts(table["finish_reason"]),
-        "tokens_each": lengths(table["completion_ids"]),
-        **_measured(graph.manifests[str(ref)].metrics),
-    }
-
-
-def _mixed(scored: pl.DataFrame) -> int:
-    """Prompts of which some samples are right and some are not: only these tell outputs of one prompt apart."""
-    right = scored.group_by("prompt_id").agg(some=pl.col("right").any(), every=pl.col("right").all())
-    return int((right["some"] & ~right["every"]).sum())
-
-
-def _scores(store: Store, one: Iteration) -> pl.DataFrame:
-    """What each sample of a round scores, of which prompt it is, and whether it is right."""
-    assert one.rewards is not None
-    judged = columns_of(store, one.rewards, ["sample_id", "score"])
-    threshold = store.manifest(one.rewards).config.get("threshold", 1.0)
-    judged = judged.with_columns(right=(pl.col("score") >= threshold).fill_null(value=False))
-    if one.samples is None:
-        return judged.with_columns(prompt_id=pl.lit(None, dtype=pl.String))
-    return judged.join(columns_of(store, one.samples, ["sample_id", "prompt_id"]), on="sample_id", how="left")
-
-
-def _rewards(graph: VersionGraph, ref: VersionRef, scored: pl.DataFrame, bars: Sequence[Bin]) -> Facts:
-    manifest = graph.manifests[str(ref)]
-    found = scores(scored["score"], manifest.config.get("threshold", 1.0))
-    counted = histogram(scored["score"].drop_nulls().to_list(), bars)
-    return {
-        "version": str(ref),
-        "rows": scored.height,
-        "right": int(scored["right"].sum()),
-        **found,
-        "histogram": [bar["rows"] for bar in counted],
-        "not_judged_reasons": manifest.metrics.get("not_judged_reasons", {}),
-        "attributes": manifest.metrics.get("attributes", {}),
-    }
-
-
-def _triples(graph: VersionGraph, ref: VersionRef, samples: VersionRef | None) -> Facts:
-    manifest, table = graph.manifests[str(ref)], columns_of(graph.store, ref, ["sample_id", "instruction", "weight"])
-    trained = table.filter(pl.col("weight").fill_null(1.0) > 0)["sample_id"].drop_nulls().unique()
-    own = None if samples is None else columns_of(graph.store, samples, ["sample_id"])["sample_id"]
-    return {
-        "version": str(ref),
-        "rows": table.height,
-        "rows_in": manifest.rows_in,
-        "rejected": dict(manifest.rejected),
-        "instructions": _instructions(graph, ref, table),
-        "samples": None if own is None else own.len(),
-        "samples_trained": None if own is None else int(own.is_in(trained.implode()).sum()),
-    }
-
-
-def _instructions(graph: VersionGraph, made: VersionRef, table: pl.DataFrame) -> list[Facts]:
-    """The most frequent instructions, others together, and how many of each one's outputs are right."""
-    right: set[str] = set()
-    for ref in graph.parents(made, "rewards"):
-        threshold = graph.manifests[str(ref)].config.get("threshold", 1.0)
-        judged = columns_of(graph.store, ref, ["sample_id", "score"])
-        right |= set(judged.filter(pl.col("score") >= threshold)["sample_id"])
-    config = graph.manifests[str(made)].config
-    names = {text: name for name, text in config.get("relabel", {}).get("instructions", {}).items()}
-    kept = value_counts(table["instruction"], INSTRUCTIONS_KEPT)
-    told = pl.col("instruction").is_in([text for text in kept if text in set(table["instruction"])])
-    group = pl.when(told).then("instruction").otherwise(pl.lit(OTHER)).alias("instruction")
-    rows = table.select(group, right=pl.col("sample_id").is_in(list(right)).fill_null(value=False))
-    counts = rows.group_by("instruction").agg(rows=pl.len(), right=pl.col("right").sum())
-    counts = counts.sort("rows", "instruction", descending=[True, False])
-    return [{**facts, "instruction": clip(facts["instruction"]), "name": names.get(facts["instruction"])}
-            for facts in counts.to_dicts()]  # fmt: skip
-
-
-def _model(graph: VersionGraph, ref: VersionRef) -> Facts:
-    metrics, triples = graph.manifests[str(ref)].metrics, graph.parents(ref, "triples")
-    return {
-        "version": str(ref),
-        **{name: metrics.get(name) for name in LOSSES},
-        **_measured(metrics),
-        "save": metrics.get("save", {}),
-        "made_with": metrics.get("save", {}).get("made_with", {}),
-        "tells_apart": next(
-            (distinguishes_instructions(graph.manifests[str(ref)], graph.manifests[str(one)]) for one in triples), None
+    score_bins = tuple(bins(score for table in scored.values() for score in table["score"].drop_nulls()))
+    return Report(
+        run=store.run_dir.resolve().name,
+        model=models[-1] if models else None,
+        began=times[0] if times else None,
+        ended=times[-1] if times else None,
+        prompts=None if prompts is None else PromptsReport.read(store, prompts),
+        score_bins=score_bins,
+        iterations=tuple(
+            IterationReport.read(graph, iteration, scored.get(iteration.iteration), score_bins, main)
+            for iteration in iterations
         ),
-    }
-
-
-def _evaluation(graph: VersionGraph, ref: VersionRef) -> Facts:
-    metrics = graph.manifests[str(ref)].metrics
-    table = columns_of(graph.store, ref, ["prompt_id", "finish_reason"])
-    return {
-        "version": str(ref),
-        "rows": table.height,
-        "overall": metrics.get("overall", {}),
-        "tasks": metrics.get("tasks", {}),
-        "finish_reasons": value_counts(table["finish_reason"]),
-        **_measured(metrics),
-    }
-
-
-def _measured(metrics: Facts) -> Facts:
-    return {name: metrics.get(name) for name in TIMES}
-
-
-# --- evaluations -----------------------------------------------------------------------------------------------------
-
-
-def _usual(graph: VersionGraph, rounds: Iterable[Iteration]) -> str | None:
-    """The kind of evaluation that most models have; of several, the one that was committed first."""
-    kinds = Counter(
-        kind
-        for one in rounds
-        for kind in dict.fromkeys(evaluation_key(graph.manifests[str(ref)]) for ref in one.evaluations)
+        further=tuple(FurtherEvaluations.read(graph, evaluations) for evaluations in further),
+        answers=AnswerChanges.read(graph, main[0], main[-1]) if len(main) > 1 else None,
+        picks=Examples.read(graph, iterations, main),
+        versions=versions,
+        forks=tuple(name for name, ref in graph.refs.items() if ref.stage == "models" and name not in models),
     )
-    return max(kinds, key=lambda kind: kinds[kind], default=None)
 
 
-def _further(graph: VersionGraph, rounds: Sequence[Iteration], usual: str | None) -> list[Facts]:
-    """The other kinds, with a point for each model that has one."""
-    found = [(one.iteration, ref) for one in rounds for ref in one.evaluations]
-    kinds = dict.fromkeys(evaluation_key(graph.manifests[str(ref)]) for _, ref in found)
-    return [
-        {
-            "config": graph.manifests[
-                str(next(ref for _, ref in found if evaluation_key(graph.manifests[str(ref)]) == kind))
-            ].config,
-            "points": [
-                {"iteration": n, **_evaluation(graph, ref)}
-                for n, ref in found
-                if evaluation_key(graph.manifests[str(ref)]) == kind
-            ],
-        }
-        for kind in kinds
-        if kind != usual
-    ]
+def _evaluations_by_kind(graph: VersionGraph, iterations: Iterable[Iteration]) -> list[list[VersionRef]]:
+    """Evaluations, grouped by what makes their accuracies comparable; the first group is the main one.
 
-
-def _answers(graph: VersionGraph, tested: Sequence[VersionRef]) -> Facts | None:
-    """How the answers to the run's own test prompts changed from the first to the last evaluation."""
-    if len(tested) < 2:
-        return None
-    first, last = (_right(graph, ref) for ref in (tested[0], tested[-1]))
-    both = first.join(last, on="prompt_id", suffix="_now")
-    counts = Counter(both.select("right", "right_now").iter_rows())
-    names = {(False, True): "became_right", (True, False): "became_wrong", (True, True): "stayed_right"}
-    return {name: counts[key] for key, name in names.items()} | {"stayed_wrong": counts[False, False]}
-
-
-def _right(graph: VersionGraph, ref: VersionRef) -> pl.DataFrame:
-    manifest = graph.manifests[str(ref)]
-    own = manifest.metrics.get("overall", {}).get("tasks")
-    table = columns_of(graph.store, ref, ["prompt_id", "task", "score"])
-    table = table if own is None else table.filter(pl.col("task").is_in(own))
-    right = pl.col("score") >= manifest.config.get("threshold", 1.0)
-    return table.select("prompt_id", right=right.fill_null(value=False))
-
-
-# --- versions --------------------------------------------------------------------------------------------------------
-
-
-def _prompts(store: Store, ref: VersionRef) -> Facts:
-    table = columns_of(store, ref, ["prompt_id", "task", "split"])
-    counts = table.group_by("task", "split").len().sort("task", "split")
-    tasks: dict[str, Facts] = {}
-    for task, split, rows in counts.iter_rows():
-        tasks.setdefault(clip(task or "?"), {})[split] = rows
-    return {"version": str(ref), "rows": table.height, "tasks": tasks}
-
-
-def _version(ref: VersionRef, manifest: Manifest) -> Facts:
-    return {
-        "version": str(ref),
-        "stage": ref.stage,
-        "iteration": ref.iteration,
-        "rows": manifest.rows,
-        "rejected": sum(manifest.rejected.values()),
-        "bytes": sum(part.bytes for part in manifest.parts),
-        "created": manifest.created,
-        "code_version": manifest.code_version,
-        "parents": list(manifest.parents),
-        # What decides prompts is their digest; where they came from is what a person calls their settings.
-        "config": {**manifest.config, **(manifest.metrics if ref.stage == "prompts" else {})},
-    }
-
-
-def _last(refs: Sequence[VersionRef]) -> VersionRef | None:
-    return refs[-1] if refs else None
-
-
-def each(rounds: Sequence[Facts], stage: str) -> Iterator[tuple[int, Facts]]:
-    """The rounds that have this stage, by iteration."""
-    return ((one["iteration"], one[stage]) for one in rounds if one[stage])
+    The main kind is the one that most models have; of several, the one that was evaluated first.
+    """
+    by_key: dict[str, list[VersionRef]] = {}
+    for ref in (ref for iteration in iterations for ref in iteration.evaluations):
+        by_key.setdefault(evaluation_key(graph.manifests[str(ref)]), []).append(ref)
+    main = max(by_key, key=lambda key: len({ref.iteration for ref in by_key[key]}), default=None)
+    return [by_key[key] for key in sorted(by_key, key=lambda key: key != main)]

@@ -43,9 +43,12 @@ def head(
         ConfigError: there is no such column, or `where` is not a valid expression.
     """
     with _explained(where):
-        scans = _scans(store, ref, where)
+        # One scan per file: polars promises no row order for a scan of many files.
+        scans = [pl.scan_parquet(path) for path in store.parts(ref)]
+        if where is not None:
+            scans = [scan.filter(pl.sql_expr(where)) for scan in scans]
         if seed is not None:
-            return _drawn(list(scans), ref.stage, count, columns, seed)
+            return _drawn(scans, ref.stage, count, columns, seed)
         tables: list[pl.DataFrame] = []
         for scan in scans:
             tables.append(scan.select(_existing(columns, scan)).head(count).collect())
@@ -58,18 +61,12 @@ def head(
 def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
     """Some columns of a version's table, sorted by key, of all rows or of those for which `where` is true.
 
-    A column that the table does not have is null.
-
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
         VersionCorrupt: its files are not what its manifest says.
     """
-    schema = SCHEMAS[ref.stage]
-    (key,) = schema.primary_key()
-    scan, types = store.table(ref), schema.create_empty().schema
-    existing = scan.collect_schema().names()
-    missing = [pl.lit(None, dtype=types[name]).alias(name) for name in names if name not in existing]
-    rows = scan.with_columns(missing).filter(pl.lit(value=True) if where is None else where)
+    (key,) = SCHEMAS[ref.stage].primary_key()
+    rows = store.table(ref).filter(pl.lit(value=True) if where is None else where)
     return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
 
 
@@ -81,13 +78,6 @@ def _drawn(scans: list[pl.LazyFrame], stage: str, count: int, columns: Sequence[
     order = pl.DataFrame({key: drawn}, schema={key: pl.String}).with_row_index("drawn")
     rows = pl.concat([scan.filter(pl.col(key).is_in(drawn)).collect() for scan in scans])
     return rows.join(order, on=key).sort("drawn").select(_existing(columns, scans[0]))
-
-
-def _scans(store: Store, ref: VersionRef, where: str | None) -> Iterator[pl.LazyFrame]:
-    """The matching rows, one scan per file: polars promises no row order for a scan of many files."""
-    for path in store.parts(ref):
-        scan = pl.scan_parquet(path)
-        yield scan if where is None else scan.filter(pl.sql_expr(where))
 
 
 def _existing(columns: Sequence[str], scan: pl.LazyFrame) -> list[str]:

@@ -77,8 +77,8 @@ def run_query(store: Store, query: str) -> QueryResult:
         allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
         if len(statements) != 1 or statements[0].type not in allowed:
             raise ConfigError(
-                f"hir sql: `{query}` is not one SELECT: a run is only read; give several queries one by one, and give "
-                f"PIVOT its columns: from (pivot … in (…) …)"
+                f"hir sql: `{query}` is not a single SELECT: give several queries one by one; to use PIVOT, name "
+                f"its columns: from (pivot … in (…) …)"
             )
         connection.execute(query)
         columns = [column[0] for column in connection.description]
@@ -104,8 +104,8 @@ def _add_view(store: Store, stage: str, connection: Any) -> None:
         schema = pa.unify_schemas([parquet.read_schema(file) for file in files])
     except pa.ArrowException as error:
         raise ConfigError(
-            f"hir sql: versions of {stage} have columns of different types, as different releases write them: "
-            f"{error}; read one of them with `hir head --where`"
+            f"hir sql: versions of {stage} have columns of different types: {error}; "
+            f"read one of them with `hir head --where`"
         ) from None
     folder = pa.field("version", pa.string())  # the name of the folder that a file lies in
     scan = dataset.dataset(

@@ -1,7 +1,7 @@
-"""What a table looks like in figures: lengths, nulls, scores, duplicates, instructions, all together and by task.
+"""`hir stats`: the figures of a table: lengths, nulls, scores, duplicates and instructions, overall and by task.
 
-Reads a version's table, verified, and those it is made from where a row's task stands there. What stages measured
-themselves stands in manifests.
+Reads a version's table, its digests checked, and the tables of its parents where these hold the task of a row. What a
+stage measured itself is in its manifest. Reports and `hir diff` use the same lengths, scores and histogram bins.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import polars as pl
 
@@ -21,71 +21,128 @@ from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-Facts = dict[str, Any]
 Bin = tuple[float, float]
+"""The first and the last score of a bar in a histogram."""
 BINS = 10
-SAME = {
+DUPLICATE_KEYS = {
     "prompts": ("query", "history"),
     "samples": ("prompt_id", "completion"),
     "triples": ("instruction", "query", "history", "output"),
 }
-"""The columns in which a duplicate equals a row before it."""
+"""By stage, the columns in which a duplicate equals an earlier row."""
 _NAMES = ("model", "reward", "relabeler", "task", "group", "split")
-"""Strings that name something, whose lengths say nothing; so do keys."""
+"""Columns of names. The lengths of names and of keys tell nothing, so they are left out."""
 
 
-def figures(store: Store, ref: VersionRef) -> Facts:
+class Lengths(TypedDict):
+    """Lengths of texts, in characters, or of lists, in items."""
+
+    min: int
+    median: float
+    p95: int
+    """The least length that 95 % of the values do not exceed."""
+    max: int
+
+
+HistogramBar = TypedDict("HistogramBar", {"from": float, "to": float, "rows": int})
+"""One bar of a histogram: its first and last score, and how many rows have such a score."""
+
+
+class Scores(TypedDict):
+    """The scores of a table."""
+
+    not_judged: int
+    """Rows without a score."""
+    mean: float | None
+    threshold: float | None
+    """The score of a correct output; None where the version's config has none."""
+    share_correct: float | None
+    """The share of all rows, those not judged included, whose score reaches the threshold, as the loop counts it."""
+    histogram: list[HistogramBar]
+
+
+class ColumnStats(TypedDict):
+    """The figures of one column."""
+
+    nulls: int
+    unit: NotRequired[str]
+    """What lengths count: `characters` of texts, `tokens` of token ids, `items` of other lists."""
+    lengths: NotRequired[Lengths | None]
+    """Lengths of the values that are not null; None where all are."""
+
+
+class RowStats(TypedDict):
+    """The figures of some rows; each key is there where the table has such columns."""
+
+    duplicates: NotRequired[int]
+    splits: NotRequired[dict[str, int]]
+    finish_reasons: NotRequired[dict[str, int]]
+    instructions: NotRequired[dict[str, int]]
+    """Rows by instruction: the most frequent ones, and all others together."""
+    score: NotRequired[Scores]
+
+
+class TaskStats(RowStats):
+    """The figures of the rows of one task."""
+
+    rows: int
+
+
+class TableStats(RowStats):
+    """The figures of a version's table."""
+
+    version: str
+    rows: int
+    columns: dict[str, ColumnStats]
+    tasks: dict[str, TaskStats]
+    """By task; empty where all rows are of one task."""
+
+
+def table_stats(store: Store, ref: VersionRef) -> TableStats:
     """The figures of a version's table, as plain JSON values.
-
-    Returns:
-        `rows`; `columns`: of each its `nulls`, and the `lengths` of texts in `characters`, of token ids in `tokens`
-        and of other lists in `items`, nulls aside: `min`, `median`, `p95` (the least length that 95 % do not exceed)
-        and `max`; and, where the table has such columns: `duplicates`, `splits`, `finish_reasons`, `instructions`
-        (the most frequent, others together), `score` (see `scores`), and `tasks`: these figures of each
-        task where there are several.
 
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
-        VersionCorrupt: it, or a version that says what tasks its rows have, is damaged.
+        VersionCorrupt: the version is damaged, or a parent that holds the tasks of its rows.
     """
     table = with_task(store, ref)
     threshold = store.manifest(ref).config.get("threshold")
-    of_task = table.sort("task").partition_by("task", as_dict=True, maintain_order=True)
+    by_task = table.sort("task").partition_by("task", as_dict=True, maintain_order=True)
     return {
         "version": str(ref),
         "rows": table.height,
-        "columns": {name: _column(table[name]) for name in SCHEMAS[ref.stage].column_names() if name in table.columns},
-        **_together(table, ref.stage, threshold),
+        "columns": {name: _column(table[name]) for name in SCHEMAS[ref.stage].column_names()},
+        **_row_stats(table, ref.stage, threshold),
         "tasks": {
-            task: {"rows": rows.height, **_together(rows, ref.stage, threshold)} for (task,), rows in of_task.items()
+            task: {"rows": rows.height, **_row_stats(rows, ref.stage, threshold)} for (task,), rows in by_task.items()
         }
-        if len(of_task) > 1
+        if len(by_task) > 1
         else {},
     }
 
 
 def with_task(store: Store, ref: VersionRef) -> pl.DataFrame:
-    """A version's rows with the `task` and, where a sample is their origin, the `prompt_id` and `k` that it has.
+    """A version's rows with their `task` and, where they are made from samples, the sample's `prompt_id` and `k`.
 
-    Of those, `order` is larger the newer the sample is.
+    Such rows also have an `order`, which is larger the newer their sample is.
 
     Raises:
-        VersionNotFound: there is no such version, it holds no table, or what it is made from is gone.
-        VersionCorrupt: it, or what it is made from, is damaged.
+        VersionNotFound: there is no such version, it holds no table, or a parent is gone.
+        VersionCorrupt: the version or a parent is damaged.
     """
     table = store.table(ref).collect()
     if ref.stage == "samples":
         table = table.with_columns(order=pl.lit(0))
     elif "sample_id" in table.columns:
-        origin = _of_parents(store, ref, "samples", ["sample_id", "prompt_id", "k"]).with_row_index("order")
-        table = table.join(origin.select(pl.exclude(set(table.columns) - {"sample_id"})), on="sample_id", how="left")
+        samples = _parent_columns(store, ref, "samples", ["sample_id", "prompt_id", "k"]).with_row_index("order")
+        table = table.join(samples.select(pl.exclude(set(table.columns) - {"sample_id"})), on="sample_id", how="left")
     if "task" not in table.columns:
-        table = table.join(_of_parents(store, ref, "prompts", ["prompt_id", "task"]), on="prompt_id", how="left")
+        table = table.join(_parent_columns(store, ref, "prompts", ["prompt_id", "task"]), on="prompt_id", how="left")
     return table
 
 
-def lengths(column: pl.Series) -> Facts | None:
-    """How long texts, in characters, or lists are: `min`, `median`, `p95`, `max`; None where all are null."""
+def lengths(column: pl.Series) -> Lengths | None:
+    """The lengths of texts or lists, nulls left out; None where all are null."""
     counts = column.str.len_chars() if column.dtype == pl.String else column.list.len()
     ordered = sorted(counts.drop_nulls())
     if not ordered:
@@ -94,67 +151,60 @@ def lengths(column: pl.Series) -> Facts | None:
     return {"min": ordered[0], "median": statistics.median(ordered), "p95": p95, "max": ordered[-1]}
 
 
-def scores(score: pl.Series, threshold: float | None = None) -> Facts:
-    """What scores there are: how many are null, mean, share that reaches the threshold, and a histogram.
-
-    The share counts what was not judged as not right, as the loop does. The histogram is that of `bins`.
-    """
+def scores(score: pl.Series, threshold: float | None = None) -> Scores:
+    """The mean and histogram of scores, and the share that reaches the threshold where there is one."""
     judged = score.drop_nulls()
-    right = None if threshold is None or not len(score) else int((judged >= threshold).sum()) / len(score)
+    mean = judged.mean()
     return {
         "not_judged": score.null_count(),
-        "mean": judged.mean(),
+        "mean": mean if isinstance(mean, float) else None,
         "threshold": threshold,
-        "share_correct": right,
+        "share_correct": None if threshold is None or not len(score) else int((judged >= threshold).sum()) / len(score),
         "histogram": histogram(judged.to_list(), bins(judged.to_list())),
     }
 
 
 def bins(values: Iterable[float]) -> list[Bin]:
-    """The first and last value of each bar: one bar per value where there are few, else ten of one width."""
-    found = sorted(set(values))
-    if len(found) <= BINS:
-        return [(value, value) for value in found]
-    low, high = found[0], found[-1]
+    """The bars of a histogram: one for each value where there are at most ten, else ten of equal width."""
+    ordered = sorted(set(values))
+    if len(ordered) <= BINS:
+        return [(value, value) for value in ordered]
+    low, high = ordered[0], ordered[-1]
     edges = [low, *(low + (high - low) * place / BINS for place in range(1, BINS)), high]
     return list(pairwise(edges))
 
 
-def histogram(values: Iterable[float], bars: Sequence[Bin]) -> list[Facts]:
-    """How many rows each bar has; of two bars that share an edge the upper one has what lies on it."""
+def histogram(values: Iterable[float], bars: Sequence[Bin]) -> list[HistogramBar]:
+    """How many values are in each bar; a value on the edge of two bars counts in the upper one."""
     rows = Counter(bisect_right(bars, value, key=lambda bar: bar[0]) - 1 for value in values)
     return [{"from": low, "to": high, "rows": rows[place]} for place, (low, high) in enumerate(bars)]
 
 
-def _together(rows: pl.DataFrame, stage: str, threshold: float | None) -> Facts:
-    facts: Facts = {}
-    if stage in SAME:
-        facts["duplicates"] = rows.height - rows.unique([name for name in SAME[stage] if name in rows.columns]).height
+def _row_stats(rows: pl.DataFrame, stage: str, threshold: float | None) -> RowStats:
+    stats: RowStats = {}
+    if stage in DUPLICATE_KEYS:
+        stats["duplicates"] = rows.height - rows.unique(DUPLICATE_KEYS[stage]).height
     if "split" in rows.columns:
-        facts["splits"] = value_counts(rows["split"])
+        stats["splits"] = value_counts(rows["split"])
     if "finish_reason" in rows.columns:
-        facts["finish_reasons"] = value_counts(rows["finish_reason"])
+        stats["finish_reasons"] = value_counts(rows["finish_reason"])
     if "instruction" in rows.columns:
-        facts["instructions"] = value_counts(rows["instruction"])
+        stats["instructions"] = value_counts(rows["instruction"])
     if "score" in rows.columns:
-        facts["score"] = scores(rows["score"], threshold)
-    return facts
+        stats["score"] = scores(rows["score"], threshold)
+    return stats
 
 
-def _column(column: pl.Series) -> Facts:
-    nulls = {"nulls": column.null_count()}
-    if column.name.endswith("_id") or column.name in _NAMES:
-        return nulls
-    if column.dtype == pl.String:
-        return {**nulls, "unit": "characters", "lengths": lengths(column)}
-    if isinstance(column.dtype, pl.List):
-        unit = "tokens" if column.name.endswith("_ids") else "items"
-        return {**nulls, "unit": unit, "lengths": lengths(column)}
-    return nulls
+def _column(column: pl.Series) -> ColumnStats:
+    is_text, is_list = column.dtype == pl.String, isinstance(column.dtype, pl.List)
+    if not (is_text or is_list) or column.name.endswith("_id") or column.name in _NAMES:
+        return {"nulls": column.null_count()}
+    unit = "characters" if is_text else "tokens" if column.name.endswith("_ids") else "items"
+    return {"nulls": column.null_count(), "unit": unit, "lengths": lengths(column)}
 
 
-def _of_parents(store: Store, ref: VersionRef, stage: str, columns: list[str]) -> pl.DataFrame:
-    """Some columns of all parents of a stage; without rows where it has none, as demonstrations have no samples."""
-    named = store.manifest(ref).parents_of(stage)
-    tables = [store.table(store.resolve(name)).select(columns).collect() for name in named]
+def _parent_columns(store: Store, ref: VersionRef, stage: str, columns: list[str]) -> pl.DataFrame:
+    """Some columns of all parents of a stage; no rows where there is no such parent: demonstrations have no samples."""
+    parents = store.manifest(ref).parents_of(stage)
+    tables = [store.table(store.resolve(name)).select(columns).collect() for name in parents]
     return pl.concat([SCHEMAS[stage].create_empty().select(columns), *tables])

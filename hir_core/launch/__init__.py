@@ -1,1 +1,1 @@
-"""Launches: starting ranks under a supervisor, watching them, and the files through which they report."""
+"""Launches: ranks started under a supervisor and monitored, and the files in which they report."""

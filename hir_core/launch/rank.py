@@ -6,7 +6,7 @@ another name and then renamed, so that a reader never sees half of one:
 
     logs/rank-N.log      output of rank N, file descriptors 1 and 2, that of C++ code included
     logs/rank-N.stack    its stack, at a signal: see `stack_traces`
-    rank-N.started.json  a `RankReport` of rank N: who it is; later one of
+    rank-N.started.json  a `RankReport` of rank N at its start; at its end one of these two:
     rank-N.ended.json
     rank-N.failed.json   with the exception
     progress.json        `Progress`, by rank 0

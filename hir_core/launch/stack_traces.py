@@ -1,4 +1,4 @@
-"""Where each rank of a launch is: every rank writes its stack when a signal comes, even inside a collective.
+"""Stack traces of the ranks, written when a signal comes, to find the rank that the others wait for.
 
     logs/rank-N.stack    the stacks of rank N's threads; empty until the first signal
 

@@ -89,7 +89,7 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
     if missing:
         raise ConfigError(
             f"model.source: cannot load `{source}` whole: its weights lack {', '.join(missing[:4])}, which would be "
-            "made at random: copy its files again, or save it anew with save_pretrained"
+            "initialised at random: copy its files again, or save it anew with save_pretrained"
         )
     model.config.use_cache = True
     return model
@@ -204,7 +204,7 @@ def _load_errors(source: str, setting: str) -> Iterator[None]:
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
         if "trust_remote_code" in str(error):
-            reason = "it needs Python code that lies beside it, which is never run: "
+            reason = "it needs Python code from its own folder, which is never run: "
             reason += "choose a model that transformers knows"
         raise ConfigError(f"{setting}.source: cannot load `{source}` as a folder or a hub name: {reason}") from None
 

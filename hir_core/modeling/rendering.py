@@ -146,7 +146,7 @@ class Renderer:
         return self._frames[roles]
 
 
-class Pair:
+class PairRenderer:
     """Turns a query and its completion into the tokens of one text, for a classifier.
 
     Args:
@@ -164,7 +164,7 @@ class Pair:
         self._before, self._between, self._after = self._frame()
 
     @property
-    def free_controls(self) -> list[int]:
+    def unused_control_ids(self) -> list[int]:
         """Ids of control tokens that occur in no rendered text, in ascending order: any of them can pad a row."""
         return sorted(self._safe.control_ids - {*self._before, *self._between, *self._after})
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import deepspeed
 import torch
@@ -194,7 +194,7 @@ def peak_bytes(device: torch.device) -> int:
     else:
         for line in Path("/proc/self/status").read_text().splitlines():
             peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
-    return -_min_over_ranks(-peak, device)
+    return -min_over_ranks(-peak, device)
 
 
 def software_and_devices(device: torch.device) -> dict[str, Any]:
@@ -204,32 +204,7 @@ def software_and_devices(device: torch.device) -> dict[str, Any]:
     return {"python": platform.python_version(), **versions, "device": kind, "ranks": dist.get_world_size()}
 
 
-class SamplingWeights(NamedTuple):
-    """The model to sample from."""
-
-    model: Any
-    is_streamed: bool
-    """Whether each forward pass gathers the weights layer by layer: then all ranks must make the same number."""
-    reason: str
-    """How the weights are held and why, as one line for a person."""
-
-
-def sampling_weights(model: Any, choice: str, device: torch.device) -> SamplingWeights:
-    """The model to sample from: the loaded one, or under ZeRO-3 perhaps a whole copy of it.
-
-    Args:
-        choice: `gather`, `stream`, or `auto`: gather where the whole weights take at most half of the free memory.
-    """
-    if not is_partitioned(model):
-        return SamplingWeights(model.eval(), False, "every rank holds the whole weights")
-    size, free = parameter_bytes(model), _min_over_ranks(free_bytes(device), device)
-    sizes = f"{size / 1e9:.2f} of {free / 1e9:.1f} GB free"
-    if choice == "stream" or (choice == "auto" and size > free / 2):
-        return SamplingWeights(model.eval(), True, f"weights streamed layer by layer ({sizes})")
-    return SamplingWeights(gathered_copy(model, device), False, f"weights gathered once ({sizes})")
-
-
-def _min_over_ranks(value: int, device: torch.device) -> int:
+def min_over_ranks(value: int, device: torch.device) -> int:
     """The smallest of the ranks' values, the same on all of them."""
     minimum = torch.tensor([value], dtype=torch.float64, device=device)
     dist.all_reduce(minimum, op=dist.ReduceOp.MIN)

@@ -1,1 +1,1 @@
-"""Prompts: files, benchmarks, hub datasets and synthetic tasks, read into one Prompts table by `load`."""
+"""Prompts: files, benchmarks, datasets of the hub and synthetic tasks, read into one Prompts table by `load`."""

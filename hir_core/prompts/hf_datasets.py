@@ -1,13 +1,13 @@
-"""Sources of Hugging Face's `datasets`: a dataset of the hub, one saved to disk, or a folder of data files.
+"""Prompts from Hugging Face's `datasets`: of the hub, saved to disk, or in a folder of data files (type `datasets`).
 
-The library, an extra, is asked for rows only. It has run no code of a dataset's since its release 4, and nothing here
-would allow it. What the columns mean once they are mapped is in `rows`.
+The library, an optional dependency, only supplies rows. It runs no code that comes with a dataset since its release 4,
+and nothing here would allow it to. `rows` defines what the columns mean once they have hir's names.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ from hir_core.errors import ConfigError, did_you_mean
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import Row, item_from_row
 
-SAVED = ("state.json", "dataset_dict.json")  # what save_to_disk leaves in the folder of one split, and of several
+SAVED = ("state.json", "dataset_dict.json")  # `save_to_disk` writes the first for one split, the second for several
 PLAIN = (str, int, float, bool, datetime.date, datetime.time, type(None))
 
 
 def read_datasets(source: DatasetsPrompts, taken: AbstractSet[str]) -> list[Item]:  # noqa: ARG001 - the readers' signature
-    """Reads a dataset's rows as items, in order.
+    """Every row of a dataset as an item, in order.
 
     Raises:
         ConfigError: the extra is missing, the dataset cannot be loaded, or a row is malformed; names the row.
@@ -32,7 +32,7 @@ def read_datasets(source: DatasetsPrompts, taken: AbstractSet[str]) -> list[Item
     library.disable_progress_bars()
     try:
         dataset = _load(library, source)
-    except Exception as error:  # files, caches and the network: anything may come
+    except Exception as error:  # files, caches and the network can fail in any way
         raise ConfigError(
             f"prompts: the dataset {source.source} ({source.split}) cannot be loaded: {type(error).__name__}: {error}; "
             f"expected a dataset of the hub, a folder saved by `datasets`, or a folder of data files"
@@ -40,7 +40,13 @@ def read_datasets(source: DatasetsPrompts, taken: AbstractSet[str]) -> list[Item
     if source.limit is not None:
         dataset = dataset.select(range(min(source.limit, len(dataset))))
     task = source.task or "_".join(filter(None, [Path(source.source).name, source.name]))
-    return [item_from_row(row, place, task, source.seed) for place, row in _rows(dataset, source)]
+    labels = {name: feature for name, feature in dataset.features.items() if hasattr(feature, "int2str")}
+    items = []
+    for number, row in enumerate(dataset, start=1):
+        origin = f"{source.source} ({source.split}) row {number}"
+        label_names = {name: feature.int2str(row[name]) for name, feature in labels.items() if row[name] is not None}
+        items.append(item_from_row(_renamed(row | label_names, source.columns, origin), origin, task, source.seed))
+    return items
 
 
 def _load(library: Any, source: DatasetsPrompts) -> Any:
@@ -55,37 +61,33 @@ def _load(library: Any, source: DatasetsPrompts) -> Any:
     return saved[source.split]
 
 
-def _rows(dataset: Any, source: DatasetsPrompts) -> Iterator[tuple[str, Row]]:
-    labels = {name: feature for name, feature in dataset.features.items() if hasattr(feature, "int2str")}
-    for number, row in enumerate(dataset, start=1):
-        place = f"{source.source} ({source.split}) row {number}"
-        named = {name: feature.int2str(row[name]) for name, feature in labels.items() if row[name] is not None}
-        yield place, _mapped(row | named, source.columns, place)
+def _renamed(row: Row, columns: Mapping[Any, str], origin: str) -> Row:
+    """The row under hir's names, with the columns that are not mapped as metadata; unchanged without a mapping.
 
-
-def _mapped(row: Row, columns: Mapping[Any, str], place: str) -> Row:
-    """The row under hir's names, what is not mapped in its metadata; as it is where nothing is mapped."""
+    A mapping to `choices.text` means the field `text` of the column `choices`.
+    """
     if not columns:
         return {name: value for name, value in row.items() if _is_plain(value)}
-    used = {column if column in row else column.partition(".")[0] for column in columns.values()}
-    rest = {name: value for name, value in row.items() if name not in used and _is_plain(value)}
-    return {"metadata": rest} | {name: _value(row, column, place) for name, column in columns.items()}
-
-
-def _value(row: Row, column: str, place: str) -> Any:
-    """A column's value; `choices.text` is the field `text` of the column `choices`."""
-    if column in row:
-        return row[column]
-    outer, _, field = column.partition(".")
-    fields = row.get(outer)
-    if field and isinstance(fields, dict) and field in fields:
-        return fields[field]
-    hint = did_you_mean(column, row) or f"; there are {', '.join(row)}"
-    raise ConfigError(f"prompts: {place}: no column `{column}`{hint}")
+    renamed: Row = {}
+    mapped = set()
+    for name, column in columns.items():
+        outer, _, field = column.partition(".")
+        fields = row.get(outer)
+        if column in row:
+            mapped.add(column)
+            renamed[name] = row[column]
+        elif field and isinstance(fields, dict) and field in fields:
+            mapped.add(outer)
+            renamed[name] = fields[field]
+        else:
+            hint = did_you_mean(column, row) or f"; there are {', '.join(row)}"
+            raise ConfigError(f"prompts: {origin}: no column `{column}`{hint}")
+    rest = {name: value for name, value in row.items() if name not in mapped and _is_plain(value)}
+    return {"metadata": rest} | renamed
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether metadata can hold a value: pictures and sounds are left out."""
+    """Whether metadata can hold a value; images and sounds, for example, are left out."""
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
     return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, PLAIN)

@@ -1,4 +1,4 @@
-"""`Item`: one prompt as a source gives it, before it has a key and a side of the split."""
+"""`Item`: one prompt as its source gives it, before `load` adds the prompt_id and the split."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class Item:
 
     task: str
     query: str
-    """The whole text, options included where there are any."""
+    """The whole text, including its options where it has any."""
     references: tuple[str, ...]
-    """Accepted answers, the one to show in demonstrations first."""
-    place: str
-    """Where it came from, for messages: a file and line, or a generator and number."""
+    """Accepted answers; demonstrations use the first."""
+    origin: str
+    """Where the item comes from, for messages: a file and line, or a generator and number."""
     history: tuple[Mapping[str, str], ...] = ()
-    """The turns before the query, where it is the last of a conversation."""
+    """The turns before the query, where the query is the last turn of a conversation."""
     options: tuple[str, ...] | None = None
     group: str | None = None
-    """None: the item stands for itself."""
+    """Items of one group stay on one side of the split; None: the item is a group of its own."""
     split: Split | None = None
-    """None: decided by group and seed."""
+    """The split that the source states; None: it follows from group and seed."""
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,7 @@
-"""From sources to one Prompts table: reads each source, then keys, checks, splits and sorts its items.
+"""All prompt sources of a run, read into one Prompts table: the content of the stage `prompts`.
 
-`READERS` maps a source's type to the function that reads it. Rows are dropped only for a counted reason.
+`READERS` maps the type of a source to the function that reads it. Each item gets its prompt_id and its split; items
+that cannot be used are left out and counted by reason.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ READERS: dict[str, Callable[[Any, AbstractSet[str]], list[Item]]] = {
     "datasets": read_datasets,
     "reasoning_gym": draw_reasoning_gym,
 }
+"""Each reader takes its source and the groups of earlier sources, which a generator must not draw again."""
 BENCHMARKS = ("bbh", "bigbench")
 BLANK_QUERY = "blank query"
 NO_ANSWER = "no accepted answer"
@@ -44,12 +46,12 @@ def load_prompts(
 ) -> tuple[pl.DataFrame, dict[str, int]]:
     """Reads all sources into one table, train and test, sorted by split, task and prompt_id.
 
-    A source that is only evaluated is all test. Where its task has the name of an earlier source's, it is told apart
-    by its type, for example `object_counting (bbh)`, because accuracy is reported per task.
+    Where a task of a source that is only evaluated has the name of a task of an earlier source, its source's type is
+    added to it, for example `object_counting (bbh)`, because accuracy is reported per task.
 
     Args:
-        sources: read with their own `test_share`.
-        evaluated_only: read as test, whatever they say.
+        sources: split by their own `test_share`.
+        evaluated_only: all of their prompts are test, whatever their `test_share` says.
 
     Returns:
         The Prompts table, and how many rows were rejected for which reason.
@@ -58,100 +60,91 @@ def load_prompts(
         ConfigError: a source is wrong, two rows are the same prompt, or there is no prompt at all.
     """
     rows: dict[str, dict[str, Any]] = {}
-    places: dict[str, str] = {}
+    origins: dict[str, str] = {}
     rejected: Counter[str] = Counter()
     for number, source in enumerate([*sources, *evaluated_only]):
-        only_tested = number >= len(sources)
+        is_evaluated_only = number >= len(sources)
         items = READERS[source.type](source, {row["group"] for row in rows.values()})
-        kept = _screened(items, source.type in BENCHMARKS, rejected)
-        if only_tested:
-            kept = _told_apart(kept, {row["task"] for row in rows.values()}, source.type)
-        keyed = _keyed(kept, places)
-        sides = _sides(keyed, source, only_tested)
-        rows |= {key: _row(key, item, sides[key]) for key, item in keyed.items()}
+        items = _usable(items, source.type in BENCHMARKS, rejected)
+        if is_evaluated_only:
+            items = _with_distinct_tasks(items, {row["task"] for row in rows.values()}, source.type)
+        items_by_id: dict[str, Item] = {}
+        for item in items:
+            prompt_id = _prompt_id(item)
+            if prompt_id in origins:
+                raise ConfigError(
+                    f"prompts: {item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id}): "
+                    f"remove one of them"
+                )
+            origins[prompt_id], items_by_id[prompt_id] = item.origin, item
+        splits: dict[str, Split] = (
+            dict.fromkeys(items_by_id, "test") if is_evaluated_only else _splits(items_by_id, source)
+        )
+        rows |= {prompt_id: _row(prompt_id, item, splits[prompt_id]) for prompt_id, item in items_by_id.items()}
     if not rows:
-        raise ConfigError(f"prompts: no prompts in {len(sources) + len(evaluated_only)} source(s){_reasons(rejected)}")
+        counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()) if count)
+        hint = f"; rejected: {counts}" if counts else ": add rows or another source"
+        raise ConfigError(f"prompts: no prompts in {len(sources) + len(evaluated_only)} source(s){hint}")
     table = pl.DataFrame(list(rows.values()), schema=Prompts.create_empty().schema)
     return table.sort("split", "task", "prompt_id"), dict(+rejected)
 
 
-def _screened(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -> list[Item]:
-    """The items that can be asked; counts the others by reason.
+def _usable(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -> list[Item]:
+    """The items that can be used; counts the others by reason.
 
-    A benchmark's files are nobody's to correct, so what it repeats or leaves unanswered is counted; in files of the
-    user's it is an error.
+    Users cannot correct the files of a benchmark, so items that these repeat or leave without an answer are counted. In
+    the user's own files, a repeated prompt is an error, and a prompt without references is allowed.
     """
-    kept, seen = [], set()
+    usable: list[Item] = []
+    seen: set[str] = set()
     for item in items:
-        key = _key(item)
+        prompt_id = _prompt_id(item)
         if not item.query.strip():
             rejected[BLANK_QUERY] += 1
         elif is_benchmark and not item.references:
             rejected[NO_ANSWER] += 1
-        elif is_benchmark and key in seen:
+        elif is_benchmark and prompt_id in seen:
             rejected[REPEATED] += 1
         else:
-            kept.append(item)
-            seen.add(key)
-    return kept
+            usable.append(item)
+            seen.add(prompt_id)
+    return usable
 
 
-def _key(item: Item) -> str:
+def _prompt_id(item: Item) -> str:
     return content_key(item.task, item.query, item.options, item.references, *([item.history] if item.history else []))
 
 
-def _told_apart(items: list[Item], tasks: AbstractSet[str], kind: str) -> list[Item]:
-    names = {task: _free_name(task, tasks, kind) for task in {item.task for item in items}}
+def _with_distinct_tasks(items: list[Item], tasks: AbstractSet[str], source_type: str) -> list[Item]:
+    """The items, with the source's type added to each task that has the name of an earlier source's task."""
+    names = {}
+    for task in {item.task for item in items}:
+        name, number = task, 1
+        while name in tasks:
+            name = f"{task} ({source_type})" if number == 1 else f"{task} ({source_type} {number})"
+            number += 1
+        names[task] = name
     return [replace(item, task=names[item.task]) for item in items]
 
 
-def _free_name(task: str, tasks: AbstractSet[str], kind: str) -> str:
-    name, number = task, 1
-    while name in tasks:
-        name = f"{task} ({kind})" if number == 1 else f"{task} ({kind} {number})"
-        number += 1
-    return name
+def _splits(items_by_id: Mapping[str, Item], source: PromptSource) -> dict[str, Split]:
+    """The split of each item: the one that it states, else the one that its group states, else by group and seed."""
+    groups = {prompt_id: item.group or prompt_id for prompt_id, item in items_by_id.items()}
+    stated = {groups[prompt_id]: item.split for prompt_id, item in items_by_id.items() if item.split}
+    by_group = stated | assign_splits(set(groups.values()) - set(stated), source.test_share, source.seed)
+    return {prompt_id: item.split or by_group[groups[prompt_id]] for prompt_id, item in items_by_id.items()}
 
 
-def _keyed(items: Iterable[Item], places: dict[str, str]) -> dict[str, Item]:
-    """The items by prompt_id; remembers each one's place among those of all sources."""
-    keyed = {}
-    for item in items:
-        key = _key(item)
-        if key in places:
-            raise ConfigError(
-                f"prompts: {item.place} is the same prompt as {places[key]} (prompt_id {key}): remove one of them"
-            )
-        places[key], keyed[key] = item.place, item
-    return keyed
-
-
-def _sides(keyed: Mapping[str, Item], source: PromptSource, only_tested: bool) -> dict[str, Split]:
-    """Each item's side: as stated, else as its group's stated one, else by group and seed."""
-    if only_tested:
-        return dict.fromkeys(keyed, "test")
-    groups = {key: item.group or key for key, item in keyed.items()}
-    stated = {groups[key]: item.split for key, item in keyed.items() if item.split}
-    sides = stated | assign_splits(set(groups.values()) - set(stated), source.test_share, source.seed)
-    return {key: item.split or sides[groups[key]] for key, item in keyed.items()}
-
-
-def _row(key: str, item: Item, split: Split) -> dict[str, Any]:
+def _row(prompt_id: str, item: Item, split: Split) -> dict[str, Any]:
+    metadata = json.dumps(item.metadata, ensure_ascii=False, sort_keys=True, default=str) if item.metadata else None
     return {
-        "prompt_id": key,
+        "prompt_id": prompt_id,
         "task": item.task,
-        "group": item.group or key,
+        "group": item.group or prompt_id,
         "split": split,
         "query": item.query,
         "history": list(item.history) or None,
         "options": None if item.options is None else list(item.options),
         "references": list(item.references),
-        "metadata": json.dumps(item.metadata, ensure_ascii=False, sort_keys=True, default=str)
-        if item.metadata
-        else None,
+        "metadata": metadata,
     }
-
-
-def _reasons(rejected: Mapping[str, int]) -> str:
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()) if count)
-    return f"; rejected: {counts}" if counts else ": add rows or another source"

@@ -1,6 +1,8 @@
-"""Which train prompts an iteration samples: all of them, so many in turn, or a mix of tasks by their weights.
+"""The train prompts that an iteration samples: all of them, a number of them, or a mix of tasks by weights.
 
-A choice follows from the prompts, the seed and the iteration's number alone, so that any iteration can be done again.
+The choice depends on the prompts, the seed and the iteration's number only, so that any iteration can be repeated. A
+number of prompts is taken from an endless sequence of shuffles of all prompts: each iteration goes on where the
+iteration before it ended.
 """
 
 from __future__ import annotations
@@ -17,29 +19,38 @@ from hir_core.schemas import content_key
 def choose_prompts(
     train: pl.DataFrame, count: int | None, seed: int, iteration: int, mix: Mapping[str, float] | None = None
 ) -> pl.DataFrame:
-    """The prompts that an iteration samples: walks through shuffles of all of them, so that none is left out for long.
+    """The prompts that an iteration samples, sorted by prompt_id.
 
-    With a mix, every task is walked through for itself, at the pace of its weight.
+    Without a mix, one sequence of shuffles holds all prompts. With a mix, each task has a sequence of its own and gets
+    its share of the iteration's prompts.
 
     Args:
         train: the train prompts.
-        count: how many; None for all. An iteration that ends one shuffle and begins the next has fewer where a prompt
-            comes up in both; with a mix it goes on until it has its number.
+        count: how many; None for all. An iteration that spans two shuffles has fewer prompts where both shuffles give
+            it the same one; with a mix it takes the next ones instead.
         iteration: from 1.
-        mix: weights by task, as `check_mix` wants them.
+        mix: weights by task, as `check_mix` requires them.
     """
-    ids = train["prompt_id"].to_list()
-    if mix is not None and count is not None:
-        chosen = _mixed(train, count, seed, iteration, mix)
-    elif count is None or count >= len(ids):
+    if count is None or (mix is None and count >= train.height):
         return train.sort("prompt_id")
+    start, end = (iteration - 1) * count, iteration * count
+    chosen: set[str] = set()
+    if mix is None:
+        ids = train["prompt_id"].to_list()
+        for number in range(start // len(ids), (end - 1) // len(ids) + 1):
+            first = number * len(ids)
+            chosen.update(_shuffled(ids, seed, number)[max(0, start - first) : end - first])
     else:
-        chosen = _walked(ids, seed, (iteration - 1) * count, iteration * count)
+        shares = _shares(mix)
+        taken_before, taken_after = _turns(shares, start), _turns(shares, end)
+        for task in shares:
+            ids = train.filter(pl.col("task") == task)["prompt_id"].to_list()
+            chosen |= _next_different(ids, seed, taken_before[task], taken_after[task] - taken_before[task])
     return train.filter(pl.col("prompt_id").is_in(list(chosen))).sort("prompt_id")
 
 
 def check_mix(train: pl.DataFrame, count: int, mix: Mapping[str, float]) -> None:
-    """Makes sure that a mix says something about every task, and that no task has too few prompts for its share.
+    """Raises an error unless the mix has a weight for every task and every task has enough prompts for its share.
 
     Raises:
         ConfigError: names the task, and what to set.
@@ -59,55 +70,37 @@ def check_mix(train: pl.DataFrame, count: int, mix: Mapping[str, float]) -> None
             )
 
 
-def _walked(ids: list[str], seed: int, start: int, end: int) -> set[str]:
-    """What stands from `start` to `end` in an endless row of shuffles."""
-    chosen: set[str] = set()
-    for number in range(start // len(ids), (end - 1) // len(ids) + 1):
-        first = number * len(ids)
-        chosen.update(_shuffled(ids, seed, number)[max(0, start - first) : end - first])
-    return chosen
-
-
-def _mixed(train: pl.DataFrame, count: int, seed: int, iteration: int, mix: Mapping[str, float]) -> set[str]:
-    shares = _shares(mix)
-    before, after = _turns(shares, (iteration - 1) * count), _turns(shares, iteration * count)
-    chosen: set[str] = set()
-    for task in shares:
-        ids = train.filter(pl.col("task") == task)["prompt_id"].to_list()
-        chosen |= _next_different(ids, seed, before[task], after[task] - before[task])
-    return chosen
-
-
-def _next_different(ids: list[str], seed: int, start: int, size: int) -> set[str]:
-    """So many different prompts of an endless row of shuffles, from `start` on."""
-    chosen: set[str] = set()
-    number, place = divmod(start, len(ids))
-    while len(chosen) < min(size, len(ids)):
-        for prompt_id in _shuffled(ids, seed, number)[place:]:
-            if len(chosen) < size:
-                chosen.add(prompt_id)
-        number, place = number + 1, 0
-    return chosen
-
-
 def _shares(mix: Mapping[str, float]) -> dict[str, Fraction]:
-    """Exact shares of the tasks that have one, in order of their names."""
-    whole = sum(map(Fraction, mix.values()))
-    return {task: Fraction(mix[task]) / whole for task in sorted(mix) if mix[task] > 0}
+    """The exact share of each task whose weight is not 0, sorted by task."""
+    total = sum(map(Fraction, mix.values()))
+    return {task: Fraction(mix[task]) / total for task in sorted(mix) if mix[task] > 0}
 
 
 def _turns(shares: Mapping[str, Fraction], total: int) -> dict[str, int]:
-    """How many of the first `total` turns each task has had (Sainte-Lague: never fewer of any task as they go on).
+    """How many of the first `total` prompts each task gets (Sainte-Lague: no count falls as the total grows).
 
-    A task's turns lie 1 / share apart, the first after half of that, and all tasks' turns are taken as they come.
+    The prompts of a task are 1 / share apart, the first at half that distance, and all tasks are merged in this order.
     """
-    had = {task: int(share * total + Fraction(1, 2)) for task, share in shares.items()}
-    while sum(had.values()) > total:
-        had[max(had, key=lambda task: ((had[task] - Fraction(1, 2)) / shares[task], task))] -= 1
-    while sum(had.values()) < total:
-        had[min(had, key=lambda task: ((had[task] + Fraction(1, 2)) / shares[task], task))] += 1
-    return had
+    counts = {task: int(share * total + Fraction(1, 2)) for task, share in shares.items()}
+    while sum(counts.values()) > total:
+        counts[max(counts, key=lambda task: ((counts[task] - Fraction(1, 2)) / shares[task], task))] -= 1
+    while sum(counts.values()) < total:
+        counts[min(counts, key=lambda task: ((counts[task] + Fraction(1, 2)) / shares[task], task))] += 1
+    return counts
+
+
+def _next_different(ids: list[str], seed: int, start: int, size: int) -> set[str]:
+    """`size` different prompts of the sequence of shuffles, from position `start` on."""
+    chosen: set[str] = set()
+    number, offset = divmod(start, len(ids))
+    while len(chosen) < min(size, len(ids)):
+        for prompt_id in _shuffled(ids, seed, number)[offset:]:
+            if len(chosen) < size:
+                chosen.add(prompt_id)
+        number, offset = number + 1, 0
+    return chosen
 
 
 def _shuffled(ids: list[str], seed: int, number: int) -> list[str]:
+    """The ids in the order of shuffle `number`."""
     return sorted(ids, key=lambda prompt_id: content_key(seed, number, prompt_id))

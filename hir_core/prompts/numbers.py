@@ -1,14 +1,14 @@
-"""Numbers as people write them: spelled in words, and read back from a text as exact fractions.
+"""Numbers as people write them: spelled out in words, and read from a text as exact fractions.
 
-What can be read in several ways (`1,2`, `12:30`, `10-12`, `5k`, `five hundred and six`) is unclear and never guessed.
-Reads and writes nothing.
+A number that can be read in several ways (`1,2`, `12:30`, `10-12`, `5k`, `five hundred and six`) is reported as unclear
+and never guessed. The reward `numeric` reads numbers with this module; synthetic tasks write them with it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
 _BELOW_TWENTY = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen"""
@@ -25,29 +25,40 @@ def number_word(number: int) -> str:
     return f"{_TENS[tens]}-{_SMALL[ones]}" if ones else _TENS[tens]
 
 
-NO_NUMBER, UNCLEAR, OUT_OF_RANGE = "no number", "unclear number", "number out of range"
-Reading = tuple[Fraction | None, str]
-"""A number, or None and why there is none."""
+def number_references(number: int) -> tuple[str, ...]:
+    """The accepted ways to write a number as a free answer: in digits and, below 100, in words."""
+    return (str(number), number_word(number)) if number < SPELLED_BELOW else (str(number),)
 
+
+NO_NUMBER, UNCLEAR, OUT_OF_RANGE = "no number", "unclear number", "number out of range"
+
+
+class Reading(NamedTuple):
+    """A number that was read from a text, or None and the reason."""
+
+    number: Fraction | None
+    problem: str
+
+
+# A number with more characters or a larger exponent is not computed: a short text could ask for gigabytes of digits.
 LONGEST, LARGEST_EXPONENT = 400, 400
-"""Beyond these a numeral is not computed: a few characters could ask for gigabytes of digits."""
 _SPELLED = {number_word(number).replace("-", " "): number for number in range(SPELLED_BELOW)}
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NEGATIVE = ("minus", "negative")
 _NUMBER_WORDS = {word for spelled in _SPELLED for word in spelled.split()} | {*_SCALES, "and"}
-_NO_END = {*_NEGATIVE, "and"}
+_NEVER_LAST = {*_NEGATIVE, "and"}
 
-_GAPS = ",'’\u00a0\u202f\u2009"  # between thousands: a comma, an apostrophe, or a space that does not break
+_GAPS = ",'’\u00a0\u202f\u2009"  # thousands separators: a comma, an apostrophe, or a no-break or thin space
 _MARKS = rf".:/^*·+\-%$€£¥⁰¹²³⁴⁵⁶⁷⁸⁹{_GAPS}"
-# Runs start where no run goes on, and give nothing back: one reading of the text, however long it is.
+# Matches do not overlap, and the possessive quantifier does not backtrack, so the time is linear in the text's length.
 _RUN = re.compile(
     rf"(?<![\d{_MARKS}])(?:[$€£¥+-]{{0,2}}\d{{1,9}} (?=\d{{1,9}}/\d))?"  # the 2 of `2 1/2`
     rf"(?:[\d{_MARKS}]|(?<=\d)[eE](?=[+-]?\d))++"
 )
 _NUMBER = re.compile(
     r"(?:(?P<units>\d+) (?=\d+/))?"
-    rf"(?P<whole>\d{{1,3}}(?P<gap>[{_GAPS}])\d{{3}}(?:(?P=gap)\d{{3}})*|\d*)(?P<part>\.\d+)?"
-    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<below>\d+))?(?P<percent>%)?"
+    rf"(?P<whole>\d{{1,3}}(?P<gap>[{_GAPS}])\d{{3}}(?:(?P=gap)\d{{3}})*|\d*)(?P<decimals>\.\d+)?"
+    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<denominator>\d+))?(?P<percent>%)?"
 )
 _SIGNED = re.compile(r"[$€£¥]?(?P<sign>[+-]?)[$€£¥]?(?P<rest>.*)", re.DOTALL)
 _DASHES = str.maketrans("−–", "--")
@@ -57,7 +68,7 @@ _CODE = re.compile(r"[kKMB](?!\w)|[^\W\d_]\d")  # `5k`, `0x10`
 
 
 def read_number(text: str, *, last: bool = True, percent_is_hundredth: bool = True) -> Reading:
-    """The last number of a text, or its first: written in digits, or where there are no digits, in words.
+    """The last number of a text, or the first: written in digits or, where the text has no digits, in words.
 
     Digits may have a sign, a currency, thousands separators, a decimal point, an exponent, a denominator (`1/2`,
     `2 1/2`), a percent sign and a scale word (`3 million`). Words go up to 99, times a scale.
@@ -70,53 +81,58 @@ def read_number(text: str, *, last: bool = True, percent_is_hundredth: bool = Tr
     if not runs:
         return _read_words(plain, last)
     run = runs[-1 if last else 0]
-    number, problem = _read_digits(_trimmed(run), percent_is_hundredth)
+    number, problem = _read_digits(run, percent_is_hundredth)
     if number is None or _CODE.match(plain, run.end()):
-        return None, problem or UNCLEAR
+        return Reading(None, problem or UNCLEAR)
     scale = _SCALE.match(plain, run.end())
-    return number * (_SCALES[scale[1].lower()] if scale else 1), ""
+    return Reading(number * (_SCALES[scale[1].lower()] if scale else 1), "")
 
 
 def _is_number_like(run: re.Match[str]) -> bool:
-    """Whether it holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
-    before = run.string[run.start() - 1 : run.start()]
-    is_glued = (before.isalpha() or before == "_") and (run[0][0].isdecimal() or run[0][0] == "-")
-    return not is_glued and any(character.isdecimal() for character in run[0])
+    """Whether the run holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
+    preceding = run.string[run.start() - 1 : run.start()]
+    ends_a_word = (preceding.isalpha() or preceding == "_") and (run[0][0].isdecimal() or run[0][0] == "-")
+    return not ends_a_word and any(character.isdecimal() for character in run[0])
 
 
-def _trimmed(run: re.Match[str]) -> str:
-    """Without the marks that belong to the sentence around it."""
+def _read_digits(run: re.Match[str], percent_is_hundredth: bool) -> Reading:
+    # Marks at both ends belong to the sentence; a single leading point stays (`.5`) unless a letter stands before it.
     text = run[0].rstrip(f".:/^*·+-$€£¥{_GAPS}").lstrip(f":/^*·%{_GAPS}")
-    follows_a_sentence = run.string[run.start() - 1 : run.start()].isalpha()
-    return text.lstrip(".") if follows_a_sentence or text.startswith("..") else text
-
-
-def _read_digits(text: str, percent_is_hundredth: bool) -> Reading:
+    if run.string[run.start() - 1 : run.start()].isalpha() or text.startswith(".."):
+        text = text.lstrip(".")
     if len(text) > LONGEST:
-        return None, OUT_OF_RANGE
+        return Reading(None, OUT_OF_RANGE)
     signed = _SIGNED.fullmatch(text)
-    found = _NUMBER.fullmatch(signed["rest"]) if signed else None
-    if signed is None or found is None or not (found["whole"] or found["part"]) or _is_empty(found["below"]):
-        return None, UNCLEAR
-    exponent = int(found["exponent"] or 0)
+    match = _NUMBER.fullmatch(signed["rest"]) if signed else None
+    if signed is None or match is None or not (match["whole"] or match["decimals"]):
+        return Reading(None, UNCLEAR)
+    denominator, exponent = int(match["denominator"] or 1), int(match["exponent"] or 0)
+    if denominator == 0:
+        return Reading(None, UNCLEAR)
     if abs(exponent) > LARGEST_EXPONENT:
-        return None, OUT_OF_RANGE
-    whole = re.sub(f"[{_GAPS}]", "", found["whole"]) or "0"
-    number = Fraction(whole + (found["part"] or "")) * Fraction(10) ** exponent / int(found["below"] or 1)
-    number += int(found["units"] or 0)
-    if found["percent"] and percent_is_hundredth:
+        return Reading(None, OUT_OF_RANGE)
+    whole = re.sub(f"[{_GAPS}]", "", match["whole"]) or "0"
+    number = Fraction(whole + (match["decimals"] or "")) * Fraction(10) ** exponent / denominator
+    number += int(match["units"] or 0)
+    if match["percent"] and percent_is_hundredth:
         number /= 100
-    return (-number if signed["sign"] == "-" else number), ""
-
-
-def _is_empty(below: str | None) -> bool:
-    return below is not None and int(below) == 0
+    return Reading(-number if signed["sign"] == "-" else number, "")
 
 
 def _read_words(text: str, last: bool) -> Reading:
-    runs = list(_word_runs(text.lower()))
+    # Runs of consecutive number words, each with the sign before it; other words and punctuation end a run.
+    runs: list[list[str]] = []
+    run: list[str] = []
+    for word in [*re.findall(r"[^\W\d_]+|[^\w\s-]|\n", text.lower()), "\n"]:
+        if (word in _NUMBER_WORDS and (run or word != "and")) or word in _NEGATIVE:
+            run.append(word)
+            continue
+        while run and run[-1] in _NEVER_LAST:
+            run.pop()
+        runs += [run] if run else []
+        run = []
     if not runs:
-        return None, NO_NUMBER
+        return Reading(None, NO_NUMBER)
     words = runs[-1 if last else 0]
     sign = -1 if words[0] in _NEGATIVE else 1
     words = words[1:] if sign < 0 else words
@@ -124,18 +140,4 @@ def _read_words(text: str, last: bool) -> Reading:
     scale = _SCALES.get(end)
     spelled = " ".join(front if scale else words)
     number = 1 if scale and not front else _SPELLED.get(spelled)
-    return (None, UNCLEAR) if number is None else (Fraction(sign * number * (scale or 1)), "")
-
-
-def _word_runs(text: str) -> Iterator[list[str]]:
-    """Number words that follow each other, with the sign before them; other words and punctuation divide them."""
-    run: list[str] = []
-    for word in [*re.findall(r"[^\W\d_]+|[^\w\s-]|\n", text), "\n"]:
-        if (word in _NUMBER_WORDS and (run or word != "and")) or word in _NEGATIVE:
-            run.append(word)
-            continue
-        while run and run[-1] in _NO_END:
-            run.pop()
-        if run:
-            yield run
-        run = []
+    return Reading(None, UNCLEAR) if number is None else Reading(Fraction(sign * number * (scale or 1)), "")

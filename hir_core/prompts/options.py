@@ -1,6 +1,6 @@
-"""Lettered options inside a query: how they are written, how they are read back, and which references name them.
+"""Options of a multiple-choice query: written below the question, read back from a query, and named by references.
 
-An options block ends the query, one option a line, either lettered or as a list:
+The options stand at the end of the query, one per line, either lettered or as a list:
 
     Options:          Options:
     (A) a red hat     - Yes
@@ -17,17 +17,18 @@ from typing import NamedTuple
 from hir_core.prompts.rng import SeededRng
 
 MAX_OPTIONS = len(string.ascii_uppercase)
-_HEAD = "Options:"
+_HEADING = "Options:"
 _LETTERED = re.compile(r"(?P<letter>\([A-Z]\)) ?(?P<text>.*)")
 _LISTED = re.compile(r"- ?(?P<text>.*)")
 
 
-class Written(NamedTuple):
-    """A query taken apart: what stands before its options block, and the options."""
+class ParsedQuery(NamedTuple):
+    """A query split into its question and its options."""
 
-    before: str
+    question: str
     options: tuple[str, ...]
     lettered: bool
+    """Whether the options have letters; False too where there are no options."""
 
 
 def letter(index: int) -> str:
@@ -36,40 +37,34 @@ def letter(index: int) -> str:
 
 
 def with_options(question: str, options: Sequence[str]) -> str:
-    """The question followed by its options, one a line, lettered."""
-    lines = [f"{letter(index)} {text}" for index, text in enumerate(options)]
-    return "\n".join([question, "Options:", *lines])
+    """The question followed by its options, lettered, one per line."""
+    return "\n".join([question, _HEADING, *(f"{letter(index)} {option}" for index, option in enumerate(options))])
 
 
 def shuffled_options(question: str, options: Sequence[str], seed: int) -> list[str]:
-    """The options in an order decided by question and seed alone, whatever order they are given in."""
+    """The options in an order that depends on the question and the seed, not on the order in which they are given."""
     return SeededRng("options", seed, question, sorted(options)).shuffled(sorted(options))
 
 
-def read_options(query: str) -> Written:
-    """Takes a query apart; it has no options where it does not end with a block of them."""
-    start = query.rfind(_HEAD)
+def read_options(query: str) -> ParsedQuery:
+    """The question and the options of a query; without options where the query does not end with a block of them."""
+    start = query.rfind(_HEADING)
     if start >= 0 and query[:start][-1:] in ("", "\n"):
-        lines = [line.strip() for line in query[start + len(_HEAD) :].split("\n") if line.strip()]
+        lines = [line.strip() for line in query[start + len(_HEADING) :].split("\n") if line.strip()]
         for pattern, lettered in ((_LETTERED, True), (_LISTED, False)):
-            if options := _texts(lines, pattern):
-                return Written(query[:start].rstrip(), options, lettered)
-    return Written(query, (), False)
+            matches = [match for match in map(pattern.fullmatch, lines) if match]
+            if not 0 < len(matches) == len(lines) <= MAX_OPTIONS:
+                continue  # some line is not an option, or there are none
+            if not lettered or all(match["letter"] == letter(index) for index, match in enumerate(matches)):
+                return ParsedQuery(query[:start].rstrip(), tuple(m["text"].strip() for m in matches), lettered)
+    return ParsedQuery(query, (), False)
 
 
-def accepted(right: Sequence[int], options: Sequence[str], *, lettered: bool = True) -> tuple[str, ...]:
-    """References for the right options: each by letter, then by text where no other option reads the same."""
+def option_references(right: Sequence[int], options: Sequence[str], *, lettered: bool = True) -> tuple[str, ...]:
+    """References for the right options, given by index: their letters, then their texts.
+
+    A text that two options share does not say which one is meant, so it is left out.
+    """
     names = [letter(index) for index in right] if lettered else []
     texts = [options[index] for index in right if list(options).count(options[index]) == 1]
     return (*names, *texts)
-
-
-def _texts(lines: Sequence[str], pattern: re.Pattern[str]) -> tuple[str, ...]:
-    """The options' texts, or none where a line is not an option or its letter is not the next one."""
-    matches = [match for match in map(pattern.fullmatch, lines) if match]
-    in_order = all(
-        match.groupdict().get("letter", letter(i)) == letter(i) for i, match in enumerate(matches[:MAX_OPTIONS])
-    )
-    if len(matches) < len(lines) or len(lines) > MAX_OPTIONS or not in_order:
-        return ()
-    return tuple(match["text"].strip() for match in matches)

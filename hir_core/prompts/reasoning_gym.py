@@ -1,13 +1,12 @@
-"""Tasks of the library reasoning-gym, an extra: draws as many different items as asked from one of its generators.
+"""Prompts from the tasks of the library reasoning-gym, an optional dependency (type `reasoning_gym`).
 
-Each prompt keeps the whole entry in its metadata, as tagged JSON under `reasoning_gym`, for the reward of that name:
-most tasks accept more answers than the one that stands in `references`, and some name none at all.
+Each prompt keeps the library's whole entry in its metadata, as tagged JSON under `reasoning_gym`. The reward of the
+same name needs it: most tasks accept more answers than the one in `references`, and some tasks name no answer at all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -17,7 +16,7 @@ from hir_core.errors import ConfigError, did_you_mean
 from hir_core.prompts.items import Item
 from hir_core.schemas import content_key
 
-OVERSUPPLY = (1, 2, 4, 8)  # how many times `size` may be drawn until so many are different
+OVERSUPPLY = (1, 2, 4, 8)  # multiples of `size` that are drawn, one after the other, until `size` items are different
 UNSTEADY = {
     *("codeio", "intermediate_integration", "isomorphic_strings", "knight_swap", "list_functions"),
     *("polynomial_multiplication", "ransom_note", "word_ladder"),
@@ -26,7 +25,11 @@ UNSTEADY = {
 
 
 def draw_reasoning_gym(source: ReasoningGymPrompts, taken: AbstractSet[str]) -> list[Item]:
-    """Draws a source's items, all different, and none that an earlier source holds.
+    """`size` different items of a task, none of which an earlier source holds.
+
+    Args:
+        source: the task, its dials, and how many items.
+        taken: the groups of earlier sources.
 
     Raises:
         ConfigError: the extra is missing, the task or a dial is wrong, or the task has too few different items.
@@ -35,7 +38,8 @@ def draw_reasoning_gym(source: ReasoningGymPrompts, taken: AbstractSet[str]) -> 
     _check(library, source)
     items: dict[str, Item] = {}
     for times in OVERSUPPLY:
-        items = {item.query: item for item in _drawn(library, source, source.size * times) if item.group not in taken}
+        drawn = _draw(library, source, source.size * times)
+        items = {item.query: item for item in drawn if item.group not in taken}
         if len(items) >= source.size:
             return list(items.values())[: source.size]
     raise ConfigError(
@@ -61,7 +65,7 @@ def _check(library: Any, source: ReasoningGymPrompts) -> None:
             raise ConfigError(f"prompts: {source.task}: no dial `{name}`{hint}")
 
 
-def _drawn(library: Any, source: ReasoningGymPrompts, size: int) -> Iterator[Item]:
+def _draw(library: Any, source: ReasoningGymPrompts, size: int) -> list[Item]:
     try:
         dataset = library.create_dataset(source.task, **source.dials, seed=source.seed, size=size)
         entries = [dataset[index] for index in range(size)]
@@ -69,34 +73,39 @@ def _drawn(library: Any, source: ReasoningGymPrompts, size: int) -> Iterator[Ite
         raise ConfigError(
             f"prompts: {source.task} cannot be drawn with dials {source.dials}: {type(error).__name__}: {error}"
         ) from error
+    items = []
     for number, entry in enumerate(entries, start=1):
-        yield _item(entry, source, f"{source.task} item {number} (seed {source.seed})")
+        origin, question, answer = (
+            f"{source.task} item {number} (seed {source.seed})",
+            entry["question"],
+            entry["answer"],
+        )
+        try:
+            tagged = to_tagged(entry)
+        except TypeError as error:
+            raise ConfigError(f"prompts: {origin} cannot be kept as JSON: {error}: choose another task") from None
+        item = Item(
+            task=source.task,
+            query=question,
+            references=(answer,) if isinstance(answer, str) and answer.strip() else (),
+            origin=origin,
+            group=content_key("reasoning_gym", source.task, question),
+            metadata={"reasoning_gym": {"task": source.task, "dials": source.dials, "entry": tagged}},
+        )
+        items.append(item)
+    return items
 
 
-def _item(entry: dict[str, Any], source: ReasoningGymPrompts, place: str) -> Item:
-    answer = entry["answer"]
-    try:
-        kept = {"task": source.task, "dials": source.dials, "entry": to_tagged(entry)}
-    except TypeError as error:
-        raise ConfigError(f"prompts: {place} cannot be kept as JSON: {error}: choose another task") from None
-    return Item(
-        task=source.task,
-        query=entry["question"],
-        references=(answer,) if isinstance(answer, str) and answer.strip() else (),
-        place=place,
-        group=content_key("reasoning_gym", source.task, entry["question"]),
-        metadata={"reasoning_gym": kept},
-    )
+# --- entries as JSON -------------------------------------------------------------------------------------------------
 
-
-TUPLE, ITEMS = "__tuple__", "__items__"
+TUPLE, ITEMS = "__tuple__", "__items__"  # tags of a tuple, and of a dict with keys that JSON cannot hold
 
 
 def to_tagged(value: Any) -> Any:
-    """The value made of what JSON has; `from_tagged` gives it back.
+    """A value that JSON can hold and that `from_tagged` turns back into the given one.
 
     Raises:
-        TypeError: it holds something else than dicts, lists, tuples, texts, numbers, booleans and None.
+        TypeError: the value holds something other than dicts, lists, tuples, texts, numbers, booleans and None.
     """
     if isinstance(value, tuple):
         return {TUPLE: [to_tagged(item) for item in value]}
@@ -112,7 +121,7 @@ def to_tagged(value: Any) -> Any:
 
 
 def from_tagged(value: Any) -> Any:
-    """The value that `to_tagged` was given."""
+    """The value from which `to_tagged` made this one."""
     if isinstance(value, list):
         return [from_tagged(item) for item in value]
     if not isinstance(value, dict):

@@ -1,6 +1,7 @@
-"""Random choices that are the same on every machine and Python version.
+"""A seeded random generator whose choices are the same on every machine and with every Python version.
 
-Python promises a stable sequence only for `Random.random()`, so every choice here is made from that alone.
+Python promises a stable sequence for `Random.random()` only, so every choice here is derived from that method alone.
+Prompts are identified by their content: a change to a method here changes the ids of every synthetic prompt.
 """
 
 from __future__ import annotations
@@ -15,33 +16,33 @@ T = TypeVar("T")
 
 
 class SeededRng:
-    """A stream of choices decided by its seed values."""
+    """A sequence of random choices that depends on the given seed values only."""
 
     def __init__(self, *seed: object) -> None:
         self._uniform = random.Random(int(content_key(*seed), 16)).random
 
     def below(self, limit: int) -> int:
-        """A whole number from 0 to `limit` - 1."""
+        """An integer from 0 to `limit` - 1."""
         return int(self._uniform() * limit)
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from `low` to `high`, both included."""
+        """An integer from `low` to `high`, both included."""
         return low + self.below(high - low + 1)
 
-    def chance(self, share: float) -> bool:
-        """True in about `share` of the calls."""
-        return self._uniform() < share
+    def chance(self, probability: float) -> bool:
+        """True with the given probability."""
+        return self._uniform() < probability
 
     def pick(self, values: Sequence[T]) -> T:
-        """One of the values."""
+        """One of the values, each equally likely."""
         return values[self.below(len(values))]
 
     def sample(self, values: Sequence[T], size: int) -> list[T]:
-        """`size` of the values in random order, none twice (Fisher-Yates, stopped early)."""
+        """`size` different entries of `values` in random order (the first steps of a Fisher-Yates shuffle)."""
         pool = list(values)
-        for place in range(size):
-            other = self.between(place, len(pool) - 1)
-            pool[place], pool[other] = pool[other], pool[place]
+        for index in range(size):
+            other = self.between(index, len(pool) - 1)
+            pool[index], pool[other] = pool[other], pool[index]
         return pool[:size]
 
     def shuffled(self, values: Sequence[T]) -> list[T]:
@@ -49,10 +50,11 @@ class SeededRng:
         return self.sample(values, len(values))
 
     def weighted(self, weights: Sequence[float]) -> int:
-        """An index, each as often as its weight says."""
-        rest = self._uniform() * sum(weights)
+        """An index into `weights`, drawn with a probability in proportion to its weight."""
+        remaining = self._uniform() * sum(weights)
         for index, weight in enumerate(weights):
-            rest -= weight
-            if rest < 0:
+            remaining -= weight
+            if remaining < 0:
                 return index
-        return max(index for index, weight in enumerate(weights) if weight > 0)  # rounding used up the whole sum
+        # Rounding left a remainder after the last weight.
+        return max(index for index, weight in enumerate(weights) if weight > 0)

@@ -1,1 +1,1 @@
-"""Relabelers: the instruction that a scored sample is a correct demonstration of, one type a file; see `registry`."""
+"""Relabelers: the instruction that each scored sample demonstrates, one type per file; see `registry`."""

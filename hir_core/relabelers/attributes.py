@@ -1,12 +1,6 @@
-"""The relabeler `attributes`: the instruction tells how the output was judged in each attribute.
-
-As in SteerLM (Dong et al. 2023, arXiv 2310.05344). Levels are shares of the observed range and not quantiles: an
-attribute that an output has or has not is then told as the lowest or the highest level, however many outputs have it.
-"""
+"""The relabeler `attributes`: the instruction says how the output was judged in each attribute."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import polars as pl
 
@@ -15,11 +9,15 @@ from hir_core.relabelers.relabeler import Relabeler, other_instructions
 
 
 class Attributes(Relabeler):
-    """p* = level floor((L - 1) x + 1/2) of 0 to L - 1 for every attribute a, where x = (R_a - min) / (max - min).
+    """Attribute-conditioned training, as in SteerLM (Dong et al. 2023, arXiv 2310.05344).
 
-    min and max are those of R_a over the kept samples. The best level in each of its attributes has the correct
-    instruction, which is the one that is sampled and tested under; other outputs are told theirs in the config's words,
-    in order of the names. An attribute that could not be judged is not told, and keeps its output from being the best.
+    Level of attribute a = floor((L - 1) x + 1/2), one of 0 to L - 1, where x = (R_a - min) / (max - min) over the kept
+    samples. An output with the best level in each of its attributes gets the correct instruction, which is the one for
+    sampling and evaluation; any other output gets the config's text with its levels, sorted by attribute name. An
+    attribute that could not be judged is not mentioned, and its output is never the best.
+
+    Levels are shares of the range and not quantiles, so that an attribute that an output has or has not always becomes
+    the highest or the lowest level, however many outputs have it.
     """
 
     name = "attributes"
@@ -34,27 +32,28 @@ class Attributes(Relabeler):
         kept = judged.filter(pl.col("rejected").is_null()).select("sample_id", "parts")
         parts = kept.explode("parts").unnest("parts").with_columns(level=self._level())
         by_sample = parts.group_by("sample_id", maintain_order=True).agg("name", "level")
-        texts = [self._told(names, levels) for names, levels in by_sample.select("name", "level").iter_rows()]
-        told = by_sample.select("sample_id", instruction=pl.Series(texts, dtype=pl.String))
-        labeled = judged.join(told, on="sample_id", how="left", maintain_order="left")
+        correct, best = self.instructions.correct, self.config.levels - 1
+        texts = []
+        for names, levels in by_sample.select("name", "level").iter_rows():
+            if all(level == best for level in levels):
+                texts.append(correct)
+                continue
+            known = [f"{name} {level}" for name, level in zip(names, levels, strict=True) if level is not None]
+            text = self.config.instruction.replace("{correct}", correct)
+            texts.append(text.replace("{attributes}", ", ".join(known)))
+        instructions = by_sample.select("sample_id", instruction=pl.Series(texts, dtype=pl.String))
+        labeled = judged.join(instructions, on="sample_id", how="left", maintain_order="left")
         return labeled.with_columns(contrast=other_instructions())
 
     def _level(self) -> pl.Expr:
-        """The level of each score among those of its name; null where there is no score.
+        """The level of each score among the scores of its attribute; null where there is no score.
 
-        Where all are the same there is no range to go by: all are best, or all worst, as they reach the threshold or
-        not. Else an iteration without one right output would make every output a right one.
+        Where all scores are equal there is no range: the level is then the best or the worst, depending on whether
+        they reach the threshold. Otherwise an iteration without one right output would treat every output as right.
         """
         score = pl.col("score")
         low, high = score.min().over("name"), score.max().over("name")
         share = ((score - low) / (high - low)).fill_nan(1.0)  # inf / inf: the upper end of a range beyond all floats
-        same = (score >= self.config.threshold).cast(pl.Float64)
-        share = pl.when(low < high).then(share).otherwise(same)
+        all_equal = (score >= self.config.threshold).cast(pl.Float64)
+        share = pl.when(low < high).then(share).otherwise(all_equal)
         return (share * (self.config.levels - 1) + 0.5).floor().cast(pl.Int32)
-
-    def _told(self, names: Sequence[str], levels: Sequence[int | None]) -> str:
-        correct = self.instructions.correct
-        if all(level == self.config.levels - 1 for level in levels):
-            return correct
-        told = [f"{name} {level}" for name, level in zip(names, levels, strict=True) if level is not None]
-        return self.config.instruction.replace("{correct}", correct).replace("{attributes}", ", ".join(told))

@@ -1,4 +1,4 @@
-"""The relabeler `best_of_k`: imitates the best sample of each prompt (RAFT, Dong et al. 2023, arXiv 2304.06767)."""
+"""The relabeler `best_of_k`: the baseline that imitates the best sample of each prompt."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ NOT_BEST = "not the best of its prompt"
 
 
 class BestOfK(Relabeler):
-    """p* = correct for o = argmax over the k samples of R(p, q, o); of equal ones the first by sample_id.
+    """Reward-ranked fine-tuning, RAFT (Dong et al. 2023, arXiv 2304.06767).
 
-    The best is kept whatever its score: a prompt whose samples are all wrong gives a wrong one. To leave such prompts
-    out, set `select.drop_prompts: [all_wrong]`.
+    p* = correct for o = argmax over the k samples of R(p, q, o); of equal scores the first by sample_id. The best
+    sample is kept whatever its score, even where all samples of a prompt are wrong. To leave such prompts out, set
+    `select.drop_prompts: [all_wrong]`.
     """
 
     name = "best_of_k"
 
     def rejection(self) -> pl.Expr:
-        unusable = super().rejection()
-        usable_score = pl.when(unusable.is_null()).then("score")
+        rejected = super().rejection()
+        usable_score = pl.when(rejected.is_null()).then("score")
         rank = usable_score.rank("ordinal", descending=True).over("prompt_id")  # the rows come sorted by sample_id
-        return pl.coalesce(unusable, pl.when(rank > 1).then(pl.lit(NOT_BEST)))
+        return pl.coalesce(rejected, pl.when(rank > 1).then(pl.lit(NOT_BEST)))

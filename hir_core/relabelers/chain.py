@@ -1,8 +1,4 @@
-"""The relabeler `chain`: a wrong attempt stands before a correct one (Chain of Hindsight, Liu et al. 2023).
-
-arXiv 2302.02676. Where a prompt has both, the query of a correct output shows a wrong one; where it has only correct
-ones they are kept as they are, so that the model is also trained on queries as it will be asked.
-"""
+"""The relabeler `chain`: the query of a correct output shows a wrong output of the same prompt first."""
 
 from __future__ import annotations
 
@@ -11,11 +7,15 @@ import polars as pl
 from hir_core.config import ChainRelabel
 from hir_core.relabelers.relabeler import BELOW_THRESHOLD, Relabeler
 
-SHOWN = "shown as the wrong attempt only"
+SHOWN = "wrong: used only inside the query of a correct output"
 
 
 class Chain(Relabeler):
-    """p* = correct, q* = (q, a wrong output of the same prompt), for every correct output."""
+    """Chain of Hindsight (Liu et al. 2023, arXiv 2302.02676).
+
+    p* = correct, q* = (q, a wrong output of the same prompt), for every correct output. Correct outputs of prompts
+    without a wrong one keep their query, so that the model is also trained on queries as they are sampled.
+    """
 
     name = "chain"
     config: ChainRelabel
@@ -28,13 +28,12 @@ class Chain(Relabeler):
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         labeled = super().label(scored, prompts)
         wrong = labeled.filter(~pl.col("is_correct"), pl.col("rejected") == SHOWN)
-        attempts = dict(wrong.group_by("prompt_id").agg(pl.col("completion").first()).iter_rows())
-        rows = labeled.select("prompt_id", "query", "is_correct").iter_rows()
-        queries = [
-            self._chained(query, attempts[key]) if right and key in attempts else query for key, query, right in rows
-        ]
-        return labeled.with_columns(query=pl.Series(queries, dtype=pl.String))
-
-    def _chained(self, query: str, wrong: str) -> str:
+        first_wrong = dict(wrong.group_by("prompt_id").agg(pl.col("completion").first()).iter_rows())
+        # The text around `{wrong}` is filled in by itself: braces inside a wrong output are text.
         before, _, after = self.config.query.partition("{wrong}")
-        return before.replace("{query}", query) + wrong + after.replace("{query}", query)
+        queries = []
+        for prompt_id, query, is_correct in labeled.select("prompt_id", "query", "is_correct").iter_rows():
+            if is_correct and prompt_id in first_wrong:
+                query = before.replace("{query}", query) + first_wrong[prompt_id] + after.replace("{query}", query)
+            queries.append(query)
+        return labeled.with_columns(query=pl.Series(queries, dtype=pl.String))

@@ -1,9 +1,4 @@
-"""The relabeler `constraints`: the query asks, in hindsight, for the constraints that the output does satisfy.
-
-As in HiR (arXiv 2512.23457), for prompts whose metadata holds `constraints`. What was asked and met stays; what was not
-met becomes another constraint of the same topic that the output satisfies, or is dropped. So nothing needs to be right
-or wrong: every output that says something demonstrates some set of constraints, and the verifier says which.
-"""
+"""The relabeler `constraints`: the query is rewritten to ask for the constraints that the output does satisfy."""
 
 from __future__ import annotations
 
@@ -13,19 +8,22 @@ from collections.abc import Sequence
 import polars as pl
 
 from hir_core.prompts.constraints.constraint import Constraint, group_of
-from hir_core.prompts.constraints.registry import KINDS, check, read_constraints, restated, satisfied
+from hir_core.prompts.constraints.registry import KINDS, check, read_constraints, satisfied, with_constraints_replaced
 from hir_core.relabelers.relabeler import EMPTY_COMPLETION, Relabeler
 from hir_core.schemas import content_key
 
 NO_CONSTRAINTS = "prompt has no constraints in its query"
-SATISFIES_NOTHING = "satisfies nothing that may be asked"
-HELD_OUT = "a held-out set of constraints"
+SATISFIES_NOTHING = "satisfies no constraint that can be asked for"
+HELD_OUT = "satisfies a set of constraints kept for the test"
 
 
-class Satisfied(Relabeler):
-    """p* = correct, q* = q with the satisfied constraints in place of those that were asked.
+class SatisfiedConstraints(Relabeler):
+    """Hindsight on constraints, as in HiR (arXiv 2512.23457), for prompts whose metadata holds `constraints`.
 
-    Sets that the test split asks for are left out: they would no longer be unseen.
+    p* = correct, q* = q with the constraints that o satisfies in place of those that q asks for. A constraint that the
+    output satisfies stays; one that it does not becomes another constraint of the same topic that it satisfies, or is
+    dropped. So every output that satisfies some constraint is a demonstration, whatever its score. Sets of constraints
+    that the test split asks for are rejected, because the test must ask for sets that were not trained on.
     """
 
     name = "constraints"
@@ -34,59 +32,59 @@ class Satisfied(Relabeler):
         return pl.when(pl.col("completion_ids").list.len() == 0).then(pl.lit(EMPTY_COMPLETION))
 
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        asked = {key: _asked(metadata) for key, metadata in prompts.select("prompt_id", "metadata").iter_rows()}
+        asked: dict[str, tuple[Constraint, ...]] = {}
+        for prompt_id, metadata in prompts.select("prompt_id", "metadata").iter_rows():
+            constraints = json.loads(metadata or "{}").get("constraints")
+            asked[prompt_id] = read_constraints(constraints) if constraints else ()
         train, test = (set(prompts.filter(pl.col("split") == split)["prompt_id"]) for split in ("train", "test"))
-        vocabulary = sorted({constraint for key in train for constraint in asked[key]}, key=str)
-        held_out = {group_of(asked[key]) for key in test if asked[key]}
+        vocabulary = sorted({constraint for prompt_id in train for constraint in asked[prompt_id]}, key=str)
+        held_out = {group_of(asked[prompt_id]) for prompt_id in test if asked[prompt_id]}
         rows = scored.select("sample_id", "prompt_id", "query", "completion").iter_rows()
-        told = [
-            _restate(key, query, text, asked[prompt_id], vocabulary, held_out) for key, prompt_id, query, text in rows
+        restatements = [
+            _restate(sample_id, query, completion, asked[prompt_id], vocabulary, held_out)
+            for sample_id, prompt_id, query, completion in rows
         ]
-        labeled = (
+        queries = pl.Series([query for query, _ in restatements], dtype=pl.String)
+        reasons = pl.Series([reason for _, reason in restatements], dtype=pl.String)
+        return (
             super()
             .label(scored, prompts)
-            .with_columns(
-                query=pl.Series([query for query, _ in told], dtype=pl.String),
-                rejected=pl.coalesce("rejected", pl.Series([reason for _, reason in told], dtype=pl.String)),
-            )
+            .with_columns(query=pl.coalesce(queries, "query"), rejected=pl.coalesce("rejected", reasons))
         )
-        return labeled.with_columns(pl.col("query").fill_null(scored["query"]))
-
-
-def _asked(metadata: str | None) -> tuple[Constraint, ...]:
-    given = json.loads(metadata or "{}").get("constraints")
-    return read_constraints(given) if given else ()
 
 
 def _restate(
-    key: str,
+    sample_id: str,
     query: str,
-    text: str,
+    completion: str,
     asked: Sequence[Constraint],
     vocabulary: Sequence[Constraint],
     held_out: set[str],
 ) -> tuple[str | None, str | None]:
-    """The query for what the text satisfies, or why there is none."""
-    met = achieved(key, text, asked, vocabulary)
-    if not asked or restated(query, asked, asked) is None:
+    """The query that asks for what the completion satisfies, or None and the reason why there is none."""
+    met = achieved(sample_id, completion, asked, vocabulary)
+    if not asked or with_constraints_replaced(query, asked, asked) is None:
         return None, NO_CONSTRAINTS
     if not met:
         return None, SATISFIES_NOTHING
-    return (None, HELD_OUT) if group_of(met) in held_out else (restated(query, asked, met), None)
+    return (None, HELD_OUT) if group_of(met) in held_out else (with_constraints_replaced(query, asked, met), None)
 
 
 def achieved(
-    key: str, text: str, asked: Sequence[Constraint], vocabulary: Sequence[Constraint]
+    sample_id: str, completion: str, asked: Sequence[Constraint], vocabulary: Sequence[Constraint]
 ) -> tuple[Constraint, ...]:
-    """What the text satisfies, as near to what was asked as can be: in each one's place itself, or one of its topic."""
-    fitting = satisfied(text, vocabulary)
+    """The constraints that a completion satisfies, close to those asked for.
+
+    In place of each one that was asked for: itself where it is satisfied, otherwise a satisfied one of the same topic,
+    chosen by a hash of the sample, or nothing where there is none.
+    """
+    candidates = satisfied(completion, vocabulary)
     met: list[Constraint] = []
     for constraint in asked:
-        alike = [
-            other for other in fitting if KINDS[other.kind].topic == KINDS[constraint.kind].topic and other not in met
-        ]
-        if check(constraint, text):
+        topic = KINDS[constraint.kind].topic
+        same_topic = [other for other in candidates if KINDS[other.kind].topic == topic and other not in met]
+        if check(constraint, completion):
             met.append(constraint)
-        elif alike:
-            met.append(alike[int(content_key("achieved", key, str(constraint)), 16) % len(alike)])
+        elif same_topic:
+            met.append(same_topic[int(content_key("achieved", sample_id, str(constraint)), 16) % len(same_topic)])
     return tuple(met)

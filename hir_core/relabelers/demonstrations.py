@@ -1,6 +1,6 @@
-"""Demonstrations: reference answers as triples, for the warm start of a seed model and as the upper line of the loop.
+"""The relabeler `demonstrations`, and the demonstrations of the warm start: reference answers as triples.
 
-Nobody sampled them, so they have no sample and no token ids; the launch tokenises their text.
+Nobody sampled the references, so their triples have no sample and no token ids; the launch tokenises their text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hir_core.relabelers.relabeler import Relabeler
 from hir_core.schemas import content_key
 
 NO_REFERENCE = "prompt has no reference"
-ONE_PER_PROMPT = "one demonstration per prompt"
+ONE_PER_PROMPT = "another sample of the prompt: one demonstration per prompt"
 _REFERENCE = {
     "sample_id": pl.lit(None, dtype=pl.String),
     "completion": pl.col("references").list.first(),
@@ -24,7 +24,10 @@ _REFERENCE = {
 
 
 class Demonstrations(Relabeler):
-    """p* = correct, o* = the first reference, once per sampled prompt: supervised training on the same prompts."""
+    """Supervised training on the sampled prompts: what the same training reaches with known answers.
+
+    p* = correct, o* = the first reference, once per sampled prompt.
+    """
 
     name = "demonstrations"
     parent = "prompt_id"
@@ -51,7 +54,7 @@ def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int
     chosen = chosen_to_show(prompts, count, seed, "warm_start.demonstrations")
     relabeler = Demonstrations(DemonstrationsRelabel(type="demonstrations"), instructions)
     labeled = chosen.with_columns(
-        instruction=relabeler.instruction(), contrast=relabeler.contrast(), weight=pl.lit(1.0), given=pl.lit(0)
+        instruction=relabeler.instruction(), contrast=relabeler.contrast(), weight=pl.lit(1.0), prefix_length=pl.lit(0)
     )
     return relabeler.triples(labeled)
 
@@ -60,7 +63,7 @@ def chosen_to_show(prompts: pl.DataFrame, count: int, seed: int, setting: str) -
     """`count` train prompts that have a reference, chosen by a hash of seed and prompt_id.
 
     Args:
-        setting: what asks for them, for messages.
+        setting: the setting that holds the count, for messages.
 
     Raises:
         ConfigError: there are too few train prompts, or one of the chosen has no reference.
@@ -70,12 +73,12 @@ def chosen_to_show(prompts: pl.DataFrame, count: int, seed: int, setting: str) -
         raise ConfigError(
             f"{setting} is {count}, but there are only {train.height} train prompts: lower it, or add prompts"
         )
-    order = pl.Series("order", [content_key(seed, key) for key in train["prompt_id"]], dtype=pl.String)
+    order = pl.Series("order", [content_key(seed, prompt_id) for prompt_id in train["prompt_id"]], dtype=pl.String)
     chosen = train.with_columns(order).sort("order").head(count)
-    unknown = chosen.filter(pl.col("references").list.len() == 0)
-    if not unknown.is_empty():
+    without_reference = chosen.filter(pl.col("references").list.len() == 0)
+    if not without_reference.is_empty():
         raise ConfigError(
-            f"{setting}: {unknown.height} of {count} chosen prompts have no reference to show, first "
-            f"{unknown['prompt_id'][0]}: add `references`, or leave {setting.partition('.')[0]} out"
+            f"{setting}: {without_reference.height} of {count} chosen prompts have no reference to show, first "
+            f"{without_reference['prompt_id'][0]}: add `references`, or leave {setting.partition('.')[0]} out"
         )
     return chosen

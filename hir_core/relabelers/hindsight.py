@@ -1,8 +1,4 @@
-"""The relabeler `hindsight`: the paper's fixed rule (Zhang et al. 2023, arXiv 2302.05206).
-
-A sample that reaches the threshold demonstrates the correct instruction, any other the wrong one; each is contrasted
-with the other instruction.
-"""
+"""The relabeler `hindsight`: the correct instruction for a right sample, the wrong instruction for any other."""
 
 from __future__ import annotations
 
@@ -12,15 +8,17 @@ from hir_core.relabelers.relabeler import Relabeler
 
 
 class Hindsight(Relabeler):
-    """p* = correct where R >= threshold, else wrong."""
+    """The fixed rule of hindsight instruction relabeling (Zhang et al. 2023, arXiv 2302.05206).
+
+    p* = correct where R >= threshold, else wrong; the contrast is the other one of the two.
+    """
 
     name = "hindsight"
 
     def instruction(self) -> pl.Expr:
-        return self._either(self.instructions.correct, self.instructions.wrong)
+        correct, wrong = self.instructions.correct, self.instructions.wrong
+        return pl.when("is_correct").then(pl.lit(correct)).otherwise(pl.lit(wrong))
 
     def contrast(self) -> pl.Expr:
-        return pl.concat_list(self._either(self.instructions.wrong, self.instructions.correct))
-
-    def _either(self, if_correct: str, if_not: str) -> pl.Expr:
-        return pl.when("is_correct").then(pl.lit(if_correct)).otherwise(pl.lit(if_not))
+        correct, wrong = self.instructions.correct, self.instructions.wrong
+        return pl.concat_list(pl.when("is_correct").then(pl.lit(wrong)).otherwise(pl.lit(correct)))

@@ -1,7 +1,4 @@
-"""The relabeler `keep_correct`: filter and imitate, the baseline that hindsight is measured against.
-
-Only samples that reach the threshold are kept, under the correct instruction and without a contrast.
-"""
+"""The relabeler `keep_correct`: the baseline that trains on correct samples only."""
 
 from __future__ import annotations
 
@@ -11,7 +8,10 @@ from hir_core.relabelers.relabeler import BELOW_THRESHOLD, Relabeler
 
 
 class KeepCorrect(Relabeler):
-    """p* = correct where R >= threshold; anything else is left out."""
+    """Rejection-sampling fine-tuning, as in Yuan et al. 2023 (arXiv 2308.01825).
+
+    p* = correct where R >= threshold, without a contrast; every other sample is rejected.
+    """
 
     name = "keep_correct"
 

@@ -1,9 +1,4 @@
-"""The relabeler `python`: a function of the user's writes the instruction of every sample.
-
-It is called once with all judged samples as dicts (`prompt_id`, `query`, `history`, `completion`, `score`, `parts` by
-name, `is_correct`, `references`) and returns, for each, the instruction that its completion is right under, or None to
-leave it out. Where other samples of the prompt got other instructions, these are the contrast.
-"""
+"""The relabeler `python`: a function of the user's, `module:function`, writes the instruction of every sample."""
 
 from __future__ import annotations
 
@@ -21,7 +16,11 @@ COLUMNS = ("prompt_id", "query", "history", "completion", "score", "parts", "is_
 
 
 class PythonFunction(Relabeler):
-    """p* = what the function says.
+    """Calls a function of the user's once, with all judged samples: p* = function(samples).
+
+    Each sample is a dict of `prompt_id`, `query`, `history`, `completion`, `score`, `parts` (a dict of scores by name),
+    `is_correct` and `references`. The function returns for each the instruction that its completion is right under, or
+    None to reject it. The contrast of a triple is what other samples of the same prompt got.
 
     Raises:
         ConfigError: there is no such module or function.
@@ -42,19 +41,18 @@ class PythonFunction(Relabeler):
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         del prompts
         judged = scored.with_columns(rejected=self.rejection())
-        rows = judged.filter(pl.col("rejected").is_null()).select("sample_id", *COLUMNS)
-        seen = [row | {"parts": _by_name(row["parts"])} for row in rows.select(COLUMNS).iter_rows(named=True)]
-        written = self._function(seen, what="instruction") if seen else []
-        for row, text in enumerate(written):
+        kept = judged.filter(pl.col("rejected").is_null())
+        samples = [
+            row | {"parts": {part["name"]: part["score"] for part in row["parts"]}}
+            for row in kept.select(COLUMNS).iter_rows(named=True)
+        ]
+        texts = self._function(samples, what="instruction") if samples else []
+        for row, text in enumerate(texts):
             if text is not None and not is_text(text):
                 raise RewardError(
                     f"relabel {self._function.spec}: expected a text or None for each row, found {text!r} for row {row}"
                 )
-        told = rows.select("sample_id", instruction=pl.Series(written, dtype=pl.String))
-        labeled = judged.join(told, on="sample_id", how="left", maintain_order="left")
+        instructions = kept.select("sample_id", instruction=pl.Series(texts, dtype=pl.String))
+        labeled = judged.join(instructions, on="sample_id", how="left", maintain_order="left")
         left_out = pl.when(pl.col("rejected").is_null() & pl.col("instruction").is_null()).then(pl.lit(LEFT_OUT))
         return labeled.with_columns(rejected=pl.coalesce("rejected", left_out), contrast=other_instructions())
-
-
-def _by_name(parts: list[dict[str, Any]]) -> dict[str, float | None]:
-    return {part["name"]: part["score"] for part in parts}

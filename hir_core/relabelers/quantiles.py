@@ -1,4 +1,4 @@
-"""The relabeler `quantiles`: the instruction names the level of the score (Quark, Lu et al. 2022, arXiv 2205.13636)."""
+"""The relabeler `quantiles`: the instruction names the quantile of the score."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from hir_core.relabelers.relabeler import Relabeler
 
 
 class Quantiles(Relabeler):
-    """p* = level j of K, where j = ceil(K * F(R)) and F is the share of the iteration's scores not above R.
+    """Quantized reward conditioning, Quark (Lu et al. 2022, arXiv 2205.13636).
 
-    Equal scores share the level of the highest of them. The best level has the correct instruction, which is the one
-    that is sampled and tested under; the others are told in the config's words, from 1, the worst.
+    p* = level j of K, where j = ceil(K F(R)) and F(R) is the share of the iteration's scores that are at most R. Equal
+    scores share the level of the highest of them. The best level K gets the correct instruction, which is the one for
+    sampling and evaluation; the other levels, from 1, the worst, get the config's text.
     """
 
     name = "quantiles"
@@ -21,8 +22,8 @@ class Quantiles(Relabeler):
     def instruction(self) -> pl.Expr:
         levels = self.config.levels
         text = self.config.instruction.replace("{levels}", str(levels))
-        judged = pl.col("score").rank("max") / pl.col("score").count()
-        level = (judged * levels).ceil().cast(pl.Int32)
-        told = [text.replace("{level}", str(n)) for n in range(1, levels)]
-        names = dict(enumerate([*told, self.instructions.correct], start=1))
-        return level.replace_strict(names, return_dtype=pl.String, default=None)
+        share = pl.col("score").rank("max") / pl.col("score").count()
+        level = (share * levels).ceil().cast(pl.Int32)
+        lower = [text.replace("{level}", str(number)) for number in range(1, levels)]
+        by_level = dict(enumerate([*lower, self.instructions.correct], start=1))
+        return level.replace_strict(by_level, return_dtype=pl.String, default=None)

@@ -1,4 +1,4 @@
-"""Which relabeler a config's `type` means."""
+"""Registry of relabelers by the `type` of a config's section `relabel`, and the function that builds one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hir_core.config import Instructions, RelabelConfig
 from hir_core.relabelers.attributes import Attributes
 from hir_core.relabelers.best_of_k import BestOfK
 from hir_core.relabelers.chain import Chain
-from hir_core.relabelers.constraints import Satisfied
+from hir_core.relabelers.constraints import SatisfiedConstraints
 from hir_core.relabelers.demonstrations import Demonstrations
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
@@ -23,12 +23,16 @@ RELABELERS: dict[str, type[Relabeler]] = {
     "quantiles": Quantiles,
     "attributes": Attributes,
     "chain": Chain,
-    "constraints": Satisfied,
+    "constraints": SatisfiedConstraints,
     "learned": Learned,
     "python": PythonFunction,
 }
 
 
 def build_relabeler(config: RelabelConfig, instructions: Instructions) -> Relabeler:
-    """The relabeler that the config names, with the instructions of the run."""
+    """The relabeler that the config names, with the instructions of the run.
+
+    Raises:
+        ConfigError: a function of the user's cannot be imported.
+    """
     return RELABELERS[config.type](config, instructions)

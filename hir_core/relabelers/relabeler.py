@@ -1,7 +1,8 @@
-"""`Relabeler`: what every relabeler has in common: scored samples in, triples and counted rejects out.
+"""`Relabeler`, the interface of all relabelers: scored samples in, triples and counted rejects out.
 
-A relabeler says which samples it rejects and which instructions the others get; the tables are handled here, and which
-of the kept ones are trained on is left to `selection`. Every sample becomes one triple or one reject.
+Serves the stage `relabel`. A relabeler decides which samples it rejects and which instruction each of the others
+demonstrates; the tables around that are handled here. Which of the kept samples are trained on is decided by
+`select`. Every sample becomes one triple or one reject. Reads and writes tables in memory only.
 """
 
 from __future__ import annotations
@@ -13,29 +14,29 @@ import polars as pl
 from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore
-from hir_core.relabelers.selection import select
+from hir_core.relabelers.select import select
 from hir_core.schemas import Triples, content_key
 
 CANNOT_JUDGE = "cannot judge"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
-SHAPE = Triples.create_empty().schema
+TRIPLE_SCHEMA = Triples.create_empty().schema
 NO_TEXTS = pl.lit([], dtype=pl.List(pl.String))
 NO_IDS = pl.lit([], dtype=pl.List(pl.Int32))
 
 
 class Relabeler:
-    """An instruction generation function phi(p, q, o, R) of Zhang et al. 2023 (arXiv 2302.05206), given as rules.
+    """An instruction generation function phi of Zhang et al. 2023 (arXiv 2302.05206): p* = phi(p, q, o, R).
 
-    The rules are expressions over one row per sample, sorted by sample_id: sample_id, prompt_id, completion,
-    completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. One that needs more
-    than expressions overrides `label`.
+    The rules are expressions over a table with one row per sample, sorted by sample_id: sample_id, prompt_id,
+    completion, completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. A
+    relabeler that needs more than expressions overrides `label`.
     """
 
     name: str
     config: Relabel
     parent = "sample_id"
-    """What its triples' keys are made of."""
+    """The column that a triple's key is made of, with the relabeler and the instruction."""
 
     def __init__(self, config: Relabel, instructions: Instructions) -> None:
         self.config = config
@@ -53,7 +54,7 @@ class Relabeler:
     def writing_demonstrations(self, prompts: pl.DataFrame, seed: int) -> pl.DataFrame:
         """Triples that show a model how to write instructions, to be trained on beside the others; usually none."""
         del prompts, seed
-        return pl.DataFrame(schema=SHAPE)
+        return pl.DataFrame(schema=TRIPLE_SCHEMA)
 
     def writing_fingerprint(self) -> dict[str, Any]:
         """What decides `writing_demonstrations`, as plain JSON values; empty where there are none."""
@@ -64,15 +65,15 @@ class Relabeler:
         return []
 
     def instruction(self) -> pl.Expr:
-        """The instruction that a kept sample demonstrates: the correct one, unless a relabeler says otherwise."""
+        """The instruction that a kept sample demonstrates; by default the correct one."""
         return pl.lit(self.instructions.correct)
 
     def contrast(self) -> pl.Expr:
-        """The other instructions, under which it should be unlikely; none unless a relabeler says so."""
+        """The other instructions, under which the output should be unlikely; by default none."""
         return NO_TEXTS
 
     def is_judged(self) -> pl.Expr:
-        """Whether there is a score to go by."""
+        """Whether a sample has the scores that the relabeler needs; by default its score."""
         return pl.col("score").is_not_null()
 
     def rejection(self) -> pl.Expr:
@@ -85,12 +86,16 @@ class Relabeler:
         )
 
     def author(self) -> pl.Expr:
-        """The relabeler that a triple is from."""
+        """The name of the relabeler that a triple is from."""
         return pl.lit(self.name)
 
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        """Adds `rejected`, `instruction` and `contrast`; may change the `query`. `prompts` is the whole table."""
-        del prompts  # for relabelers that look beyond a sample's own prompt
+        """Adds `rejected`, `instruction` and `contrast` to the scored samples; may change the `query`.
+
+        Args:
+            prompts: the whole Prompts table, for relabelers that need more than a sample's own prompt.
+        """
+        del prompts
         return scored.with_columns(rejected=self.rejection(), instruction=self.instruction(), contrast=self.contrast())
 
     def relabel(
@@ -103,9 +108,10 @@ class Relabeler:
         *,
         on_rows: OnRows = ignore,
     ) -> tuple[pl.DataFrame, dict[str, int]]:
-        """Turns scored samples into Triples, sorted by triple_id, and counts the rejected by reason.
+        """The Triples that scored samples become, sorted by triple_id, and how many samples are rejected, by reason.
 
         Args:
+            selection: which of the kept samples are trained on; None: all of them.
             written: WrittenInstructions, where a model wrote some.
             on_rows: called with how many triples are made, and of how many.
 
@@ -123,47 +129,47 @@ class Relabeler:
         return triples, dict(sorted(counts.iter_rows()))
 
     def judged(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        """The samples that there is something to say of: with a verdict, `is_correct`, and at least one token."""
+        """The scored samples that an instruction can be written about: with a score and at least one token.
+
+        Sorted by sample_id, with `logprobs` and the columns that the rules are expressions over.
+        """
         scored = self._scored(samples, rewards, prompts).join(samples.select("sample_id", "logprobs"), on="sample_id")
         return scored.filter(Relabeler.rejection(self).is_null()).sort("sample_id")
 
     def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-        return _joined(samples, rewards, prompts).with_columns(is_correct=pl.col("score") >= self.config.threshold)
+        """The samples joined with their scores and prompts, and with `is_correct`."""
+        for key, table, name in (("sample_id", rewards, "rewards"), ("prompt_id", prompts, "prompts")):
+            unmatched = samples.join(table, on=key, how="anti")
+            if not unmatched.is_empty():
+                raise SchemaError(
+                    f"{unmatched.height} of {samples.height} samples have no row in {name}, first sample_id "
+                    f"{unmatched['sample_id'].sort()[0]}: pass the tables of one iteration"
+                )
+        scores = rewards.select("sample_id", "score", "parts")
+        asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
+        return (
+            samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
+            .join(scores, on="sample_id", validate="1:1")
+            .join(asked, on="prompt_id", validate="m:1")
+            .with_columns(is_correct=pl.col("score") >= self.config.threshold)
+        )
 
     def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
-        """Labeled and weighted rows as a Triples table."""
+        """The Triples table of labeled rows that have a `weight` and a `prefix_length`, sorted by triple_id."""
         triples = kept.with_columns(
             relabeler=self.author(),
             output="completion",
-            prefix_ids=pl.coalesce(pl.col("completion_ids").list.head("given"), NO_IDS),
-            target_ids=pl.col("completion_ids").list.slice("given"),
+            prefix_ids=pl.coalesce(pl.col("completion_ids").list.head("prefix_length"), NO_IDS),
+            target_ids=pl.col("completion_ids").list.slice("prefix_length"),
             ends=pl.col("finish_reason") == "eos",
         )
-        return _with_keys(triples, self.parent, on_rows)
+        origins = triples.select(self.parent, "relabeler", "instruction").iter_rows()
+        keys = [content_key(*origin) for origin in counted(origins, triples.height, on_rows)]
+        with_keys = triples.with_columns(triple_id=pl.Series(keys, dtype=pl.String))
+        return with_keys.select(list(TRIPLE_SCHEMA)).cast(TRIPLE_SCHEMA).sort("triple_id")
 
 
 def other_instructions() -> pl.Expr:
-    """The instructions that other samples of the prompt got, in order; a row without one adds none."""
+    """The instructions that other samples of the same prompt got, sorted; samples without one add none."""
     of_prompt = pl.col("instruction").unique().implode().over("prompt_id")
     return of_prompt.list.drop_nulls().list.set_difference(pl.concat_list("instruction")).list.sort()
-
-
-def _with_keys(triples: pl.DataFrame, parent: str, on_rows: OnRows) -> pl.DataFrame:
-    """A sorted Triples table, its `triple_id` made of the parent's key, the relabeler and the instruction."""
-    origins = counted(triples.select(parent, "relabeler", "instruction").iter_rows(), triples.height, on_rows)
-    keys = pl.Series("triple_id", [content_key(*origin) for origin in origins], dtype=pl.String)
-    return triples.with_columns(keys).select(list(SHAPE)).cast(SHAPE).sort("triple_id")
-
-
-def _joined(samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-    for key, table, name in (("sample_id", rewards, "rewards"), ("prompt_id", prompts, "prompts")):
-        strangers = samples.join(table, on=key, how="anti")
-        if not strangers.is_empty():
-            raise SchemaError(
-                f"{strangers.height} of {samples.height} samples have no row in {name}, first sample_id "
-                f"{strangers['sample_id'].sort()[0]}: pass the tables of one iteration"
-            )
-    wanted = samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
-    scored = wanted.join(rewards.select("sample_id", "score", "parts"), on="sample_id", validate="1:1")
-    asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
-    return scored.join(asked, on="prompt_id", validate="m:1")

@@ -25,7 +25,7 @@ class Combined(Reward):
         super().__init__(config)
         self.parts = parts
         self.launches = any(part.launches for part in parts)
-        self.compares = all(part.compares for part in parts)
+        self.uses_references = all(part.uses_references for part in parts)
         self.weights = [part.weight for part in config.parts]
         self.names = [part.attribute for part in config.parts]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from hir_core.errors import ConfigError
-from hir_core.prompts.constraints.registry import check, described, read_constraints
+from hir_core.prompts.constraints.registry import check, describe_all, read_constraints
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
 
 REASON_WIDTH = 200
@@ -41,5 +41,5 @@ class Constraints(RowReward):
         unmet = [constraint for constraint, is_met in results if not is_met]
         if not unmet:
             return Verdict(1.0, f"meets all {len(constraints)}", parts)
-        reason = f"unmet: {shortened(described(unmet), REASON_WIDTH)}"
+        reason = f"unmet: {shortened(describe_all(unmet), REASON_WIDTH)}"
         return Verdict((len(constraints) - len(unmet)) / len(constraints), reason, parts)

@@ -84,7 +84,7 @@ class Judge(Reward):
 
     def _verdict(self, reply: str, match: RowResult) -> Verdict:
         if match.problem:
-            return Verdict(None, f"the score was not found in time: {shortened(reply)}")
+            return Verdict(None, f"reward.score_pattern took too long on the reply: {shortened(reply)}")
         try:
             score = float(match.value[0]) / self.config.best
         except (IndexError, TypeError, ValueError):

@@ -129,7 +129,7 @@ class Endpoint:
             except _RetryableError as error:
                 is_last = attempt == self.config.retries or self._stopped.is_set()
                 if is_last and error.concerns_all:
-                    raise self._error(f"cannot be asked after {attempt + 1} attempts: {error}") from None
+                    raise self._error(f"gave no reply after {attempt + 1} attempts: {error}") from None
                 if is_last:
                     return Reply(problem=str(error))
                 backoff_s = min(self.config.backoff_s * 2**attempt, LONGEST_PAUSE_S)

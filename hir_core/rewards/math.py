@@ -20,7 +20,7 @@ from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, sh
 from hir_core.rewards.time_limit import Work, process_rows
 
 MEMORY_LIMIT_BYTES = 4 << 30
-"""Of the process that compares: a short tower of powers needs more memory than any machine has."""
+"""Memory limit of the process that compares: an answer like 9^9^9^9 would need more than any machine has."""
 NO_MATHS, NO_REFERENCE, NOT_COMPARED = "no maths", "reference is no maths", "cannot be compared"
 _DELIMITER = re.compile(r"\$|\\\(|\\\[|\\boxed|\\begin")
 _LONGEST_FORMULA = 200

@@ -58,7 +58,7 @@ class Reward(ABC):
     config: Section
     launches = False
     """Whether judging needs a launch, which must not run beside another launch."""
-    compares = True
+    uses_references = True
     """Whether it compares with references, so that always giving the most frequent reference is a baseline."""
 
     def __init__(self, config: Any) -> None:
@@ -80,7 +80,7 @@ class Reward(ABC):
         """
 
     def prepare(self, completions: Sequence[str], prompts: Sequence[PromptRow]) -> None:
-        """Does for all these rows at once what each later call of `verdicts` would otherwise start a launch for."""
+        """Scores all these rows in one launch, so that later calls of `verdicts` need no launch each."""
         del completions, prompts
 
     def unusable(self, prompt: PromptRow) -> str | None:

@@ -34,7 +34,7 @@ class RewardModel(Reward):
     name = "reward_model"
     config: RewardModelReward
     launches = True
-    compares = False
+    uses_references = False
 
     def __init__(self, config: RewardModelReward, score: ScoreInLaunch | None) -> None:
         super().__init__(config)

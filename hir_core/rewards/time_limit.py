@@ -107,7 +107,7 @@ class _Worker:
             self.end(0)
             if isinstance(error, _NoReply):
                 raise RewardError(
-                    f"the process that does {work.maker} {error} before its first row: see what it wrote above"
+                    f"the process for {work.maker} did not start ({error}): see its output above"
                 ) from None
             raise
 

@@ -7,17 +7,15 @@ again after every row that takes too long, so this module imports only what the 
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
 
-from hir_core.supervisor import PR_SET_PDEATHSIG
+from hir_core.supervisor import die_with_parent
 
 RowFunction = Callable[[Any], Any]
 
@@ -28,7 +26,7 @@ def main() -> None:
     first = json.loads(rows.readline() or "null")
     if first is None:
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # killed when the parent ends
+    die_with_parent()
     if os.getppid() != first["parent"]:  # it ended before that
         return
 

@@ -1,1 +1,1 @@
-"""Sampling engines, one a file: prompt ids and row seeds in, completions and log-probabilities out."""
+"""Sampling engines, one per file: prompt ids and row seeds in, completions and log-probabilities out."""

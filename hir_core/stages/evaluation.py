@@ -48,7 +48,7 @@ def majority_baseline(prompts: pl.DataFrame) -> float | None:
 
 
 def summarise(
-    judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0, *, compares: bool = True
+    judged: pl.DataFrame, prompts: pl.DataFrame, threshold: float = 1.0, *, uses_references: bool = True
 ) -> dict[str, Any]:
     """Accuracy per task and over the run's own tasks, as plain JSON values.
 
@@ -59,7 +59,7 @@ def summarise(
         judged: one model's answers, as `Reward.judge` returns them, with their `task`.
         prompts: the whole table: a task is the run's own where it has train prompts; without any, every task is.
         threshold: the score of a right answer.
-        compares: whether the reward judges by references; where it does not, there is no baseline.
+        uses_references: whether the reward judges by references; where it does not, there is no baseline.
 
     Returns:
         `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `mean_score` (of those that
@@ -72,7 +72,7 @@ def summarise(
     answers = answers.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
     tasks = sorted(answers["task"].unique())
     by_task = {task: answers.filter(pl.col("task") == task) for task in tasks}
-    baselines = {task: majority_baseline(rows) if compares else None for task, rows in by_task.items()}
+    baselines = {task: majority_baseline(rows) if uses_references else None for task, rows in by_task.items()}
     trained = set(prompts.filter(pl.col("split") == "train")["task"])
     own = [task for task in tasks if task in trained] or tasks
     pooled_baseline = None

@@ -20,7 +20,6 @@ from hir_core.config import RunConfig, ScratchModel
 from hir_core.config.model_files import model_fingerprint
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
-from hir_core.schemas import Prompts, as_written
 from hir_core.store.manifest import Identity, canonical_json, identity
 from hir_core.store.version import VersionRef
 
@@ -43,7 +42,7 @@ class Identities:
 
     def prompts(self, rows: pl.DataFrame) -> Identity:
         """Prompts: decided by their rows, wherever these were read from, so an edited file makes a new version."""
-        return identity("prompts", 0, {"rows": table_digest(as_written(Prompts, rows))}, ())
+        return identity("prompts", 0, {"rows": table_digest(rows)}, ())
 
     def demonstrations(self, prompts: VersionRef, count: int) -> Identity:
         """Triples of the warm start, including those that show how to write instructions."""

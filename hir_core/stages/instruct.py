@@ -15,8 +15,8 @@ import polars as pl
 
 from hir_core.config import HubModel, LearnedRelabel, RunConfig
 from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, Step
-from hir_core.relabelers.learned import composed
-from hir_core.relabelers.verification import shares, verified
+from hir_core.relabelers.learned import writer_query
+from hir_core.relabelers.verification import verification_metrics, verify_all
 from hir_core.schemas import Logprobs, Samples, as_text
 from hir_core.stages.plan import version_model
 from hir_core.stages.run import Run
@@ -44,10 +44,10 @@ def write_instructions(run: Run, prompts: VersionRef, samples: VersionRef, rewar
     model = version_model(run.config, run.store, run.store.resolve(policy))
     written, logprobs = InstructionWriting(run.config, settings, draft, model, asked, run.run_job).run()
     counter = run.row_counter("verify", asked.height)
-    rows = verified(asked, written, logprobs, run.config.instructions, settings.margin, counter)
+    rows = verify_all(asked, written, logprobs, run.config.instructions, settings.margin, counter)
     draft.write("0", rows)
     rejected = {NOT_ASKED: sampled.height - rows.height} if rows.height < sampled.height else {}
-    return draft.commit(rows_in=sampled.height, rejected=rejected, metrics=shares([rows]))
+    return draft.commit(rows_in=sampled.height, rejected=rejected, metrics=verification_metrics([rows]))
 
 
 class InstructionWriting:
@@ -104,7 +104,7 @@ class InstructionWriting:
     def _write_step(self, job_dir: Path) -> SampleStep:
         rows = self.asked.select("query", "history", "completion", "is_correct").iter_rows()
         queries = [
-            composed(self.settings, as_text(history, query), output, is_correct)
+            writer_query(self.settings, as_text(history, query), output, is_correct)
             for query, history, output, is_correct in rows
         ]
         requests = (job_dir / "requests-write.parquet").resolve()

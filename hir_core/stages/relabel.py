@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.errors import ConfigError
-from hir_core.relabelers.verification import shares
+from hir_core.relabelers.verification import verification_metrics
 from hir_core.stages.identity import Scored
 from hir_core.stages.run import Run
 from hir_core.store.manifest import value_counts
@@ -48,12 +48,12 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     if triples.is_empty():
         raise ConfigError(
             f"relabel.type={run.relabeler.name} kept none of {samples.height} samples of {scored[-1].samples} "
-            f"({rejected}): warm the model up, make the task easier, select less, or use relabel.type=hindsight, "
+            f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
             "which learns from wrong ones"
         )
     metrics: dict[str, Any] = {"instructions": value_counts(triples["instruction"])}
     if written:
-        metrics["written"] = shares(written)
+        metrics["written"] = verification_metrics(written)
     writing = run.relabeler.writing_demonstrations(prompt_rows, run.config.seed)
     rows_in = samples.height + writing.height
     return run.commit(identity, pl.concat([triples, writing]), rows_in=rows_in, rejected=rejected, metrics=metrics)

@@ -4,7 +4,7 @@
 
 Each stage is a function of a `Run` and of versions, in the file of its name: `prompts`, `score`, `instruct`, `relabel`,
 `train`. It looks its version up, and makes it only where the store does not hold it. Reads and writes through the
-store; leaves what decides a version's id to `identity`, and what the stages do to them: imports none of them.
+store. What decides a version's id is in `identity`; the stages import this module, and it imports none of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from hir_core.launch.launcher import launch
 from hir_core.progress import OnRows, Progress
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
-from hir_core.schemas import SCHEMAS, as_declared, as_written
 from hir_core.stages.identity import Identities
 from hir_core.stages.reward_launch import ScoreLaunch
 from hir_core.store.branches import BranchLog
@@ -60,7 +59,7 @@ class Run:
 
     def find(self, identity: Identity) -> VersionRef | None:
         """The version of this identity, or None where it is still to be made; logged as used by this run either way."""
-        self.branch.note(identity)
+        self.branch.record(identity)
         return self.store.find(identity)
 
     def commit(
@@ -80,12 +79,12 @@ class Run:
             metrics: measurements for the manifest, as plain JSON values.
         """
         draft = self.store.draft(identity)
-        draft.write("0", as_written(SCHEMAS[identity.stage], rows))
+        draft.write("0", rows)
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
 
     def table(self, ref: VersionRef) -> pl.DataFrame:
         """A version's rows; its files are checked against their digests."""
-        return as_declared(SCHEMAS[ref.stage], self.store.table(ref).collect())
+        return self.store.table(ref).collect()
 
     def metrics(self, ref: VersionRef) -> Mapping[str, Any]:
         """The measurements in a version's manifest."""

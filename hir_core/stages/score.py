@@ -53,7 +53,7 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     judged = judged.join(prompts.select("prompt_id", "task"), on="prompt_id", how="left")
     rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
     draft.write("0", rows)
-    summary = summarise(judged, prompts, run.config.relabel.threshold, compares=run.reward.compares)
+    summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
     summary["not_judged_reasons"] = not_judged_reasons(judged)
     draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
 

@@ -1,6 +1,6 @@
 """The stages `train`, `evaluate` and `sample`: steps of one DeepSpeed launch, which share the weights in memory.
 
-Iteration 0 makes the seed model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
+Iteration 0 makes the initial model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
 `evaluations@i` and `samples@(i+1)`. What the launch has to do is up to `plan`, the launch itself to `launch.launcher`.
 """
 
@@ -85,7 +85,7 @@ def _targets(run: Run, prompts: VersionRef, triples: VersionRef | None, previous
 def _launch(run: Run, plan: Plan) -> None:
     check_launch(run.config.launch)  # before anything is written
     for identity in plan.targets:
-        run.branch.note(identity)  # before the first of them is committed
+        run.branch.record(identity)  # before the first of them is committed
     job_dir = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
     try:
         plan.write(job_dir)

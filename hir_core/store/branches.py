@@ -72,7 +72,7 @@ class BranchLog:
         self._branch: Branch | None = None
         self._used: dict[str, None] = {}
 
-    def note(self, identity: Identity) -> None:
+    def record(self, identity: Identity) -> None:
         """Records a version as used, whether it exists already or not.
 
         Raises:
@@ -86,7 +86,7 @@ class BranchLog:
     def complete(self) -> None:
         """Records the end of the run: the branch now consists of the versions that this run used.
 
-        If all of them were on the branch before, the run only had fewer iterations, and the branch keeps its versions.
+        If all of them are on the branch already (a run with fewer iterations), the branch keeps its other versions too.
         """
         versions = self._read().versions
         self._write(versions if self._used.keys() <= set(versions) else tuple(self._used), ())

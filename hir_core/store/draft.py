@@ -67,8 +67,7 @@ class Draft:
         """
         schema = SCHEMAS[self.ref.stage]
         check_columns(schema, frame.schema, f"{self.ref} part-{name}.parquet")
-        columns = [column for column in schema.column_names() if column in frame.columns]
-        return write_part(self.path, name, frame.select(columns))
+        return write_part(self.path, name, frame.select(schema.column_names()))
 
     def discard(self) -> None:
         """Deletes the draft with everything in it."""
@@ -133,10 +132,12 @@ class Draft:
             try:
                 rows = check_table(self._schema, self.ref, files)
             except SchemaError as error:
-                raise SchemaError(f"{error}; correct its source, delete {self.path}, and run again") from None
+                raise SchemaError(
+                    f"{error}; correct the data or function that it comes from, delete {self.path}, and run again"
+                ) from None
         for path in files:
             sync(path)
-        write_json(folder / MANIFEST, self._manifest(files, rows, outcome).sealed())
+        write_json(folder / MANIFEST, self._manifest(files, rows, outcome).model_dump())
         sync(folder)
 
     def _manifest(self, files: Sequence[Path], rows: Sequence[int | None], outcome: _Outcome) -> Manifest:
@@ -145,7 +146,7 @@ class Draft:
             for path, count, digest in zip(files, rows, digests(files), strict=True)
         )
         try:
-            return Manifest(
+            return Manifest.sealed(
                 **self.identity.model_dump(),
                 id=self.ref.id,
                 code_version=code_version(),

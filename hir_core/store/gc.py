@@ -34,9 +34,7 @@ WEIGHTS = ".safetensors"
 """
 GONE = ".gone-"
 """Beginning of the name of a version's folder between its removal from the run and its deletion from disk."""
-NO_BRANCHES = (
-    "no run has recorded which versions it uses: run the config again, which finds its work done and records it"
-)
+NO_BRANCHES = "no run has recorded which versions it uses: run the config again, which records them without new work"
 NO_RULE = "its config has no `retention`, so everything is kept"
 
 
@@ -73,19 +71,19 @@ class GcPlan:
     """Why everything is kept; empty if there are rules."""
 
     @property
-    def emptied(self) -> tuple[Kept, ...]:
+    def released(self) -> tuple[Kept, ...]:
         """The models that lose their weights."""
         return tuple(kept for kept in self.kept if kept.weights)
 
     @property
-    def is_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether there is nothing to remove."""
-        return not self.removed and not self.emptied
+        return not self.removed and not self.released
 
     @property
     def bytes(self) -> int:
         """The space that the removal frees, in bytes."""
-        return sum(removed.bytes for removed in self.removed) + sum(kept.bytes for kept in self.emptied)
+        return sum(removed.bytes for removed in self.removed) + sum(kept.bytes for kept in self.released)
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -226,12 +224,12 @@ def remove(store: Store, plan: GcPlan) -> None:
         StoreError: a folder cannot be renamed, or a file cannot be written.
     """
     sweep(store.run_dir)
-    if plan.is_nothing:
+    if plan.is_empty:
         return
     with store.exclusive_access():
         for removed in plan.removed:
             _hide(removed.ref)
-        for kept in plan.emptied:
+        for kept in plan.released:
             why = f"retention of {plan.rules}, {utc_now()}"
             write_json(kept.ref.path / RELEASED, released(kept.ref.path) | dict.fromkeys(kept.weights, why))
             sync(kept.ref.path)

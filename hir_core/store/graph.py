@@ -14,7 +14,8 @@ from hir_core.store.manifest import Manifest
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-Facts = dict[str, Any]
+Row = dict[str, Any]
+"""A row of a table, as values by column."""
 """A row of a table with the name of its version under `version`."""
 
 
@@ -47,7 +48,7 @@ class VersionGraph:
         names = self.manifests[str(ref)].parents_of(stage)
         return [self.refs[name] for name in names if name in self.refs]
 
-    def rows(self, ref: VersionRef, where: pl.Expr) -> list[Facts]:
+    def rows(self, ref: VersionRef, where: pl.Expr) -> list[Row]:
         """The rows of a version for which `where` holds, sorted by key, each with the version's name."""
         (key,) = SCHEMAS[ref.stage].primary_key()
         rows = self.store.table(ref).filter(where).sort(key).collect().to_dicts()

@@ -155,4 +155,4 @@ def _holder(handle: io.FileIO) -> str:
         holder = json.loads(handle.read())
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):  # it has taken the lock and not signed yet
-        return "which has not signed yet"
+        return "its pid is not recorded yet"

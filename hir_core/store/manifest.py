@@ -110,7 +110,7 @@ class Part(_Frozen):
 
 
 class Manifest(_Frozen):
-    """The record of a committed version: the content of its `manifest.json`."""
+    """The record of a committed version: the content of its `manifest.json`. A new one is made by `sealed`."""
 
     stage: str
     id: str
@@ -118,7 +118,7 @@ class Manifest(_Frozen):
     parents: tuple[str, ...]
     config: dict[str, Any]
     table_schema: str
-    """Names and types of the columns that every table of the stage has; empty for models."""
+    """Names and types of the table's columns; empty for models."""
     code_version: str
     """Version of hir that wrote it."""
     created: str
@@ -133,8 +133,14 @@ class Manifest(_Frozen):
     """Number of rows that were given and not kept, by reason."""
     metrics: dict[str, Any] = Field(default_factory=dict)
     """What the stage measured: timings, tokens, device, losses and the like."""
-    sha256: str | None = None
-    """Digest of all other fields, by which a change of the manifest is detected; null in manifests without one."""
+    sha256: str
+    """Digest of all other fields, by which a change of the manifest is detected."""
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> Manifest:
+        """A new manifest of these fields, with their digest."""
+        plain = cls.model_construct(**fields).model_dump(exclude={"sha256"})
+        return cls.model_validate({**plain, "sha256": _content_digest(plain)})
 
     def parents_of(self, stage: str) -> list[str]:
         """The parents that are versions of this stage, as `stage/id`."""
@@ -162,13 +168,8 @@ class Manifest(_Frozen):
     @classmethod
     def _digest_is_that_of_the_content(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and raw.get("sha256") is not None and raw["sha256"] != _content_digest(raw):
-            raise ValueError("it was changed after the commit: its sha256 is that of another content")
+            raise ValueError("it was changed after the commit: its sha256 does not match its content")
         return raw
-
-    def sealed(self) -> dict[str, Any]:
-        """The content of `manifest.json`: the fields as plain JSON values, with their digest."""
-        plain = self.model_dump(exclude={"sha256"})
-        return {**plain, "sha256": _content_digest(plain)}
 
     @model_validator(mode="after")
     def _every_row_is_accounted_for(self) -> Manifest:
@@ -207,14 +208,12 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
 
 
 def table_schema(stage: str) -> str:
-    """Names and types of the columns that every table of a stage has, as one line of text; empty for models."""
-    from hir_core.schemas import SCHEMAS, optional_columns
+    """Names and types of the columns of a stage's table, as one line of text; empty for models."""
+    from hir_core.schemas import SCHEMAS
 
     if stage not in SCHEMAS:
         return ""
-    schema = SCHEMAS[stage]
-    always = {name: column for name, column in schema.columns().items() if name not in optional_columns(schema)}
-    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in always.items())
+    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in SCHEMAS[stage].columns().items())
 
 
 def code_version() -> str:

@@ -31,7 +31,7 @@ from hir_core.store.manifest import STAGES, VERSION_ID, Identity, Manifest
 from hir_core.store.version import (
     MANIFEST,
     VersionRef,
-    difference,
+    differences,
     digests,
     problems_of,
     released,
@@ -244,7 +244,7 @@ class Store:
         folder = self._folder(ref)
         if gone := self.released(ref):
             raise StoreError(
-                f"{ref} is needed for its weights, which `hir gc` has released ({next(iter(gone.values()))}); to "
+                f"{ref} is needed for its weights, which `hir gc` has deleted ({next(iter(gone.values()))}); to "
                 f"make them again, delete {folder} and run its config, or start from a model that has its weights"
             )
         return folder
@@ -259,7 +259,7 @@ class Store:
         problems += [f"{name} does not belong to it" for name in sorted(present.keys() - expected.keys())]
         common = sorted(expected.keys() & present.keys())
         for name, digest in zip(common, digests([present[name] for name in common]), strict=True):
-            problems += difference(expected[name], present[name], digest)
+            problems += differences(expected[name], present[name], digest)
         if problems:
             raise VersionCorrupt(f"{ref} differs from its manifest: {'; '.join(problems)}{remedy(folder)}")
         return manifest

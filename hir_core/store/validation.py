@@ -15,7 +15,6 @@ import dataframely as dy
 import polars as pl
 
 from hir_core.errors import SchemaError, StoreError
-from hir_core.schemas import as_declared, optional_columns
 from hir_core.store.files import ROW_GROUP_ROWS, list_parts
 
 
@@ -31,19 +30,14 @@ def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> 
         SchemaError: a column, a rule or a key is wrong; names the part.
         StoreError: a file is no part, or cannot be read.
     """
-    first_with: dict[tuple[str, ...], Path] = {}
     for path in paths:
         if path not in list_parts(path.parent):
             raise StoreError(f"{ref}: only part-*.parquet may lie in a table's draft; remove {path.name}")
         with _readable(ref, path):
             columns = pl.read_parquet_schema(path)
         check_columns(schema, columns, f"{ref} {path.name}")
-        if list(columns) != (order := [name for name in schema.column_names() if name in columns]):
+        if list(columns) != (order := schema.column_names()):
             raise SchemaError(f"{ref} {path.name} has its columns in another order, expected {', '.join(order)}")
-        first_with.setdefault(tuple(name for name in optional_columns(schema) if name in columns), path)
-    if len(first_with) > 1:
-        names = " and ".join(path.name for path in first_with.values())
-        raise SchemaError(f"{ref}: {names} do not have the same columns of {schema.__name__}")
     _check_keys(schema, ref, paths)
     return [_check_rows(schema, ref, path) for path in paths]
 
@@ -68,8 +62,7 @@ def check_columns(schema: type[dy.Schema], found: Mapping[str, Any], where: str)
         SchemaError: names every column that is missing, unknown or of another type.
     """
     expected = {name: column.dtype for name, column in schema.columns().items()}
-    required = [name for name in expected if name not in optional_columns(schema)]
-    problems = [f"column `{name}` is missing" for name in required if name not in found]
+    problems = [f"column `{name}` is missing" for name in expected if name not in found]
     problems += [f"column `{name}` is unknown" for name in found if name not in expected]
     problems += [
         f"column `{name}` is {found[name]}, expected {dtype}"
@@ -92,7 +85,7 @@ def _check_keys(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> 
     first = repeated.sort(key).head(1)
     holders = [path.name for path in paths if not _read_columns(ref, path, key).join(first, on=key).is_empty()]
     raise SchemaError(
-        f"{ref}: {repeated.height} key(s) of {schema.__name__} stand in several rows, "
+        f"{ref}: {repeated.height} key(s) of {schema.__name__} occur in several rows, "
         f"the first {_key_text(schema, first)} in {', '.join(holders)}"
     )
 
@@ -103,7 +96,7 @@ def _check_rows(schema: type[dy.Schema], ref: object, path: Path) -> int:
         scan = pl.scan_parquet(path)
         rows = int(scan.select(pl.len()).collect().item())
         for start in range(0, rows, ROW_GROUP_ROWS):
-            _, failure = schema.filter(as_declared(schema, scan.slice(start, ROW_GROUP_ROWS).collect()))
+            _, failure = schema.filter(scan.slice(start, ROW_GROUP_ROWS).collect())
             if broken := failure.counts():
                 rules = ", ".join(f"`{rule.replace('|', ' ')}` in {count}" for rule, count in broken.items())
                 raise SchemaError(

@@ -93,7 +93,7 @@ def digests(paths: Sequence[Path]) -> list[str]:
         return list(pool.map(_digest, paths))
 
 
-def difference(part: Part, path: Path, digest: str) -> list[str]:
+def differences(part: Part, path: Path, digest: str) -> list[str]:
     """How a file differs from its entry in a manifest; empty if it does not."""
     size = path.stat().st_size
     if size != part.bytes:

@@ -190,7 +190,7 @@ def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """The properties of a model that its batches depend on, and the device."""
 
     pad_id: int

@@ -115,7 +115,7 @@ class TripleLoss(nn.Module):
     The hidden states that enter the model's output head are intercepted, cut to the target positions, and put through
     the head in chunks that are recomputed in the backward pass: memory does not grow with vocabulary times sequence
     length. The model's own forward pass still puts one position through the head. Its logits must equal those computed
-    here, so that a model which does more after its head than is known here is refused and not trained wrongly.
+    here: a model that changes its logits after the head in an unknown way is refused instead of trained wrongly.
     """
 
     def __init__(self, model: Any, coefficients: Coefficients, logits_chunk: int) -> None:
@@ -139,7 +139,9 @@ class TripleLoss(nn.Module):
         *stats, first_logits = self._through_head(hidden, batch.target_ids)
         if not torch.allclose(first_logits.float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
             kind = type(self.model).__name__
-            raise ConfigError(f"{kind} changes its logits after the output head in a way that hir does not know")
+            raise ConfigError(
+                f"{kind} changes its logits after the output head, which hir does not support: use another model"
+            )
         return TokenStats(*stats)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:

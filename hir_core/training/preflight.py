@@ -17,15 +17,19 @@ from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import Example, Layout, assign_micro_batches
+from hir_core.training.batches import BatchLayout, Example, assign_micro_batches
 from hir_core.training.losses import TripleLoss
 
 GUARD_ROWS = 64
 """Samples that are compared before training; of the examples, as many of the shortest and of the longest."""
 
 
-def self_test(
-    examples: Sequence[Example], triples: pl.DataFrame, samples: pl.DataFrame | None, renderer: Renderer, layout: Layout
+def check_triples(
+    examples: Sequence[Example],
+    triples: pl.DataFrame,
+    samples: pl.DataFrame | None,
+    renderer: Renderer,
+    layout: BatchLayout,
 ) -> None:
     """Checks on the real data for mistakes that ruin a model without any error.
 
@@ -47,7 +51,9 @@ def self_test(
     for example in examples:
         end_positions = [n for n, token in enumerate(example.target_ids) if token in layout.end_ids]
         if end_positions != ([len(example.target_ids) - 1] if ends[example.key] else []):
-            taught = "is taught where the output did not end" if end_positions else "is missing where the output ended"
+            taught = (
+                "is a target, but the output was cut off" if end_positions else "is no target, but the output ended"
+            )
             raise TrainingError(f"triple {example.key}: the end-of-sequence token {taught}")
     if samples is None:
         return
@@ -55,11 +61,11 @@ def self_test(
     for sample in samples.sort("sample_id").head(GUARD_ROWS).iter_rows(named=True):
         if renderer.prompt_ids(sample["instruction"], sample["query"], sample["history"]) != sample["prompt_ids"]:
             raise TrainingError(
-                f"the prompt of sample {sample['sample_id']} renders to other tokens than were sampled under"
+                f"the prompt of sample {sample['sample_id']} now renders to other tokens than when it was sampled"
             )
 
 
-def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
+def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
     """Raises TrainingError where a batch of the examples has other targets, or predicts one from the wrong position."""
     batch = layout.collate(examples)
     inputs = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
@@ -69,13 +75,13 @@ def _check_targets(examples: Sequence[Example], layout: Layout) -> None:
     counts = [len(example.target_ids) for example, _ in sequences]
     targets = [token for example, _ in sequences for token in example.target_ids]
     if batch.target_mask.sum(-1).tolist() != counts or batch.target_ids.tolist() != targets:
-        raise TrainingError(f"the targets of {names} do not reach the loss as sampled")
+        raise TrainingError(f"the target tokens of {names} in the batch differ from the sampled ones")
     tokens_before_targets = []
     for example, prompt in sequences:
         start = prompt if layout.decoder_start_id is None else (layout.decoder_start_id,)
         tokens_before_targets += [[*start, *example.prefix_ids][-1], *example.target_ids[:-1]]
     if inputs.masked_select(batch.target_mask).tolist() != tokens_before_targets:
-        raise TrainingError(f"a target of {names} is predicted from the wrong place")
+        raise TrainingError(f"a target token of {names} is predicted from the wrong position")
 
 
 def check_lengths(examples: Sequence[Example], model: Any) -> None:
@@ -86,7 +92,7 @@ def check_lengths(examples: Sequence[Example], model: Any) -> None:
         raise TrainingError(f"triple {longest.key} has {longest.length} tokens, the model's context {limit}")
 
 
-def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: Layout, training: TrainingConfig) -> float:
+def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, training: TrainingConfig) -> float:
     """The result of `logprob_gap`, where it is at most what the config allows.
 
     Raises:
@@ -96,12 +102,12 @@ def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: Layout, tr
     if not gap <= training.logprob_tolerance:
         raise TrainingError(
             f"the model's log-probabilities are {gap:.3f} nats per token off the sampler's, more than "
-            f"training.logprob_tolerance={training.logprob_tolerance}: stale weights, a broken mask or a drifted prompt"
+            f"training.logprob_tolerance={training.logprob_tolerance}: other weights, attention mask or prompt"
         )
     return gap
 
 
-def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: Layout, micro_batch_size: int) -> float:
+def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, micro_batch_size: int) -> float:
     """Mean absolute difference, in nats per token, between this model's and the sampler's log-probabilities.
 
     Stale weights, a wrong mask and a prompt that changed since sampling all make it large. All ranks call it together.

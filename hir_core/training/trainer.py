@@ -21,8 +21,8 @@ from hir_core.modeling import zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.training.batches import (
+    BatchLayout,
     Example,
-    Layout,
     assign_micro_batches,
     contrast_in_batch,
     make_example,
@@ -58,7 +58,7 @@ def train(
     engine: Any,
     examples: Sequence[Example],
     training: TrainingConfig,
-    layout: Layout,
+    layout: BatchLayout,
     seed: Sequence[int],
     on_progress: Callable[[Progress], None],
 ) -> TrainResult:
@@ -120,7 +120,7 @@ def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
 
 
 def _optimizer_step(
-    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: Layout
+    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout
 ) -> dict[str, float]:
     """One step on the examples, all ranks together; returns the loss terms and the norm of the gradient."""
     world_size, rank = dist.get_world_size(), dist.get_rank()

@@ -33,11 +33,11 @@ from hir_core.modeling import models, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
-from hir_core.sampling import transformers_engine
-from hir_core.schemas import Prompts, Samples, Triples, as_declared, content_key
+from hir_core.sampling import memory, transformers_engine
+from hir_core.schemas import Samples, content_key
 from hir_core.store.files import read_parts
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
@@ -68,7 +68,7 @@ class Job:
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
-        self.layout = Layout(
+        self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
             end_ids=tuple(models.end_ids(self.model, self.tokenizer)),
             decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
@@ -116,16 +116,16 @@ class Job:
     def train(self, step: TrainStep) -> TrainResult:
         """Trains on the step's triples, after the checks of `preflight`."""
         training = step.training
-        triples = as_declared(Triples, read_parts(step.triples))
+        triples = read_parts(step.triples)
         samples = None
         if step.samples is not None:
-            queries = as_declared(Prompts, read_parts(step.prompts)).select("prompt_id", "query", "history")
+            queries = read_parts(step.prompts).select("prompt_id", "query", "history")
             samples = read_parts(step.samples).join(
                 queries, on="prompt_id", how="left", validate="m:1", maintain_order="left"
             )
         examples = trainer.read_examples(triples, self.renderer, training)
         preflight.check_lengths(examples, self.model)
-        preflight.self_test(examples, triples, samples, self.renderer, self.layout)
+        preflight.check_triples(examples, triples, samples, self.renderer, self.layout)
         if training.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         module = TripleLoss(self.model, trainer.coefficients(training), training.logits_chunk)
@@ -160,7 +160,7 @@ class Job:
         own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
         requests_by_key = {request.key: request for request in own}
         work = transformers_engine.batches(own, step.max_new_tokens, step.batch_tokens)
-        weights = zero.sampling_weights(self.model, step.zero3_weights, self.device)
+        weights = memory.sampling_weights(self.model, step.zero3_weights, self.device)
         any_rank_is_unfinished = None
         if weights.is_streamed:
             eos = (int(self.tokenizer.eos_token_id),)

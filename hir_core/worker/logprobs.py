@@ -19,11 +19,11 @@ from hir_core.modeling.rendering import Renderer
 from hir_core.modeling.zero import is_partitioned
 from hir_core.schemas import Logprobs, Samples
 from hir_core.store.files import list_parts, read_parts
-from hir_core.training.batches import Example, Layout
+from hir_core.training.batches import BatchLayout, Example
 from hir_core.training.losses import Coefficients, TripleLoss
 
 
-def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: Layout) -> RowsResult:
+def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: BatchLayout) -> RowsResult:
     """Writes the log-probability of every output that is in no finished part yet, from one forward pass each.
 
     Outputs that are longer than the model's context get none.
@@ -65,7 +65,7 @@ def _read_examples(step: LogprobStep, renderer: Renderer) -> list[Example]:
     ]
 
 
-def mean_logprobs(module: TripleLoss, examples: list[Example], layout: Layout) -> list[float]:
+def mean_logprobs(module: TripleLoss, examples: list[Example], layout: BatchLayout) -> list[float]:
     """Mean log-probability, in nats at temperature 1, of each example's target tokens under its own prompt."""
     batch = layout.collate(examples)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from hir_core.launch.job_spec import JobSpec, RowsResult, ScoreStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, batches, finished_keys, pad_to_longest_rank, share_of
-from hir_core.modeling.rendering import Pair
+from hir_core.modeling.rendering import PairRenderer
 from hir_core.progress import Progress
 from hir_core.schemas import Scores
 
@@ -47,7 +47,7 @@ class Classifier:
     def do(self, step: ScoreStep) -> RowsResult:
         """Scores every text that is in no finished part yet; a text that cannot be judged gets a reason instead."""
         finished = finished_keys(self.rank, step.output, "key")
-        pair = Pair(self.tokenizer, step.template)
+        pair = PairRenderer(self.tokenizer, step.template)
         pad_id = self._set_padding(pair)
         requests = pl.read_parquet(step.requests).select("key", "query", "completion").iter_rows()
         texts = [Text(key, pair.ids(query, completion)) for key, query, completion in requests if key not in finished]
@@ -70,7 +70,7 @@ class Classifier:
         writer.close(len(own))
         return meter.result(self.device)
 
-    def _set_padding(self, pair: Pair) -> int | None:
+    def _set_padding(self, pair: PairRenderer) -> int | None:
         """Sets the token that pads short rows in the model's config and returns it; None: rows are scored one by one.
 
         A decoder's head reads the last token that is not the padding token. Where the model's config names a padding
@@ -79,7 +79,7 @@ class Classifier:
         """
         config = self.model.config.get_text_config()
         if self.own_pad_id is None:
-            config.pad_token_id = next((token for token in pair.free_controls if token < config.vocab_size), None)
+            config.pad_token_id = next((token for token in pair.unused_control_ids if token < config.vocab_size), None)
         pad_id: int | None = config.pad_token_id
         return pad_id
 
@@ -97,7 +97,7 @@ def _problem(text: Text, limit: int | None) -> str:
     if not text.ids:
         return "nothing to read"
     is_too_long = limit is not None and len(text.ids) > limit
-    return f"too long for the reward model: {len(text.ids)} tokens, it reads {limit}" if is_too_long else ""
+    return f"too long for the reward model: {len(text.ids)} tokens, at most {limit}" if is_too_long else ""
 
 
 def activated(logits: Tensor, step: ScoreStep) -> Tensor:

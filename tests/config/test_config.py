@@ -292,7 +292,7 @@ def test_a_folder_is_not_a_config(tmp_path: Path) -> None:
         ({"optimizer": {"type": "Adam"}}, "sets `optimizer`, which training.learning_rate and training.weight_decay"),
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
-            'holds "auto", which nothing would fill in',
+            'contains "auto", which hir does not replace',
         ),
         ({"fp16": {"enabled": True}}, "enables fp16, whose loss scaling is not supported: use bf16"),
         ({"bf16": True}, "`bf16` must be an object, found True"),

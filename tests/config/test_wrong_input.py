@@ -108,7 +108,7 @@ def test_run_refuses_a_comparison_and_compare_refuses_a_run(error_of: ErrorOf) -
     [
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
-            'holds "auto", which nothing would fill in',
+            'contains "auto", which hir does not replace',
         ),
         ({"train_batch_size": 8}, "sets `train_batch_size`, which training.batch_size decides: remove it"),
     ],
@@ -254,7 +254,7 @@ def versions(folder: Path) -> list[str]:
         (
             ["training.logprob_tolerance=1e-30", "model.hidden_size=64", "sampling.k=4", "sampling.max_new_tokens=8"],
             1,
-            "more than training.logprob_tolerance=1e-30: stale weights, a broken mask or a drifted prompt",
+            "more than training.logprob_tolerance=1e-30: other weights, attention mask or prompt",
             ["evaluations", "models", "prompts", "rewards", "samples", "triples"],
         ),
     ],

@@ -169,7 +169,7 @@ def test_what_a_function_of_ones_own_may_return_is_kept_or_refused(settings, cha
     (tmp_path / "mine.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
     if message is None:
-        assert set(loop(with_changes(settings, changes)).facts(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
+        assert set(loop(with_changes(settings, changes)).metrics(_latest_triples())["instructions"]) == {"a\0\x1b[31m"}
         return
     with pytest.raises(RewardError, match=message):
         loop(with_changes(settings, changes))
@@ -215,7 +215,8 @@ def test_a_link_where_launches_write_and_delete_is_refused(settings, tmp_path, p
 
 
 def test_half_a_character_in_a_setting_is_named(settings):
-    with pytest.raises(ConfigError, match=r"prompts\.0\.task, instructions\.correct: half a character") as caught:
+    pattern = r"prompts\.0\.task, instructions\.correct: contains a lone surrogate"
+    with pytest.raises(ConfigError, match=pattern) as caught:
         with_changes(
             settings | {"prompts": [{"path": "p.jsonl", "task": "a\ud800"}]}, {"instructions.correct": "\udfff"}
         )
@@ -318,7 +319,7 @@ def test_python_beside_a_model_is_never_run_and_nobody_is_asked(model, tmp_path,
     if kind == "llama":
         load(model)  # by the code of transformers
     else:
-        with pytest.raises(ConfigError, match="it needs Python code that lies beside it, which is never run"):
+        with pytest.raises(ConfigError, match="it needs Python code from its own folder, which is never run"):
             load(model)
     assert not (tmp_path / "harmed").exists()
 
@@ -327,7 +328,7 @@ def test_python_beside_a_tokenizer_is_never_run(model, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: "yes")
     (model / "odd.py").write_text(CODE.format(harmed=str(tmp_path / "harmed")))
     edit(model / "tokenizer_config.json", tokenizer_class="T", auto_map={"AutoTokenizer": ["odd.T", "odd.T"]})
-    with pytest.raises(ConfigError, match="it needs Python code that lies beside it, which is never run"):
+    with pytest.raises(ConfigError, match="it needs Python code from its own folder, which is never run"):
         load(model)
     assert not (tmp_path / "harmed").exists()
 

@@ -11,6 +11,7 @@ import yaml
 from cli_run import CORES, TINY, TWO_RANKS, assert_same_content, digests, hir, manifest, write_config
 from report_page import Page
 
+from hir_core.inspect.comparison import read_results
 from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
@@ -217,6 +218,13 @@ def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_pat
     folder = tmp_path / "runs/both"
     curves = pl.read_parquet(folder / "curves.parquet")
     assert curves.height == 2 * 2 * 2
+    results = read_results(folder / "results.json")
+    assert results.arms is not None
+    assert [(arm.seed, arm.method, len(arm.curve)) for arm in results.arms] == [
+        (seed, method, 2) for seed in (0, 1) for method in ("hindsight", "keep_correct")
+    ]
+    assert all(arm.model and arm.seconds and arm.made_with["torch"] == version("torch") for arm in results.arms)
+    assert "on CPU, torch" in str(results.machine)
     assert set(curves.filter(pl.col("iteration") == 1)["steps"]) == {3}
     for seed in (0, 1):
         stages = [ref.stage for ref in Store(folder / f"counting-{seed}").versions()]

@@ -1,4 +1,4 @@
-"""The command line: what `hir ls`, `hir show` and `hir run` tell of a run whose versions were made by hand."""
+"""The command line: what `hir ls`, `hir show` and `hir run` print about a run whose versions were made by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
 from hir_core.stages.train import Outputs
-from hir_core.store.manifest import Identity, identity
+from hir_core.store.manifest import Identity, Manifest, identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -66,33 +66,39 @@ def make_run(name: str) -> Run:
 
 @pytest.fixture
 def outputs(run: Run) -> list[Outputs]:
-    """What the run's two launches left."""
+    """The outputs of the run's two launches."""
     first = launched(run, 0, None, None)
     rewards = score_samples(run, prompts_of(run), first.samples)
     triples = relabel_samples(run, prompts_of(run), [Scored(first.samples, rewards)])
     return [first, launched(run, 1, triples, first.model)]
 
 
-def launched(run: Run, iteration: int, triples: VersionRef | None, before: VersionRef | None) -> Outputs:
+def launched(run: Run, iteration: int, triples: VersionRef | None, previous: VersionRef | None) -> Outputs:
     prompts = prompts_of(run)
-    trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if before else {}
-    parents = [str(ref) for ref in (prompts, triples, before) if ref]
+    trained = {"loss": 1.25, "tokens_per_s": 1234.5, "seconds": 30.0, "steps": 60} if previous else {}
+    parents = [str(ref) for ref in (prompts, triples, previous) if ref]
     draft = run.store.draft(identity("models", iteration, {}, parents))
     (draft.path / "config.json").write_text("{}")
     model = draft.commit(metrics=trained)
     tasks = {"counting": SUMMARY, "counting (bbh)": {**SUMMARY, "accuracy": 0.1 + iteration / 10}}
-    found = {"overall": SUMMARY, "tasks": tasks, "weights": "every rank holds the whole weights"}
-    evaluation = commit(run.store, identity("evaluations", iteration, {}, [str(model)]), answers(), found)
+    metrics = {
+        "overall": {**SUMMARY, "tasks": list(tasks)},
+        "tasks": tasks,
+        "weights": "every rank holds the whole weights",
+    }
+    evaluation = commit(
+        run.store, identity("evaluations", iteration, {"threshold": 1.0}, [str(model)]), answers(), metrics
+    )
     samples = None
-    if before is None:
+    if previous is None:
         facts = {"tokens_per_s": 5218.4, "weights": "weights gathered once (0.3 of 80 GB)"}
-        named = identity("samples", 1, {}, [str(prompts), str(model)])
-        samples = commit(run.store, named, drawn_samples(run.table(prompts)), facts)
+        of_samples = identity("samples", 1, {}, [str(prompts), str(model)])
+        samples = commit(run.store, of_samples, drawn_samples(run.table(prompts)), facts)
     return Outputs(model, evaluation, samples)
 
 
-def commit(store: Store, named: Identity, rows: pl.DataFrame, metrics: dict[str, Any]) -> VersionRef:
-    draft = store.draft(named)
+def commit(store: Store, version: Identity, rows: pl.DataFrame, metrics: dict[str, Any]) -> VersionRef:
+    draft = store.draft(version)
     draft.write("0", rows)
     return draft.commit(rows_in=rows.height, metrics=metrics)
 
@@ -125,7 +131,7 @@ def hir(*arguments: str, code: int = 0) -> str:
     return result.stderr if code else result.stdout
 
 
-# --- ls ---
+# --- ls --------------------------------------------------------------------------------------------------------------
 
 
 def test_ls_without_a_run_says_how_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +174,7 @@ def test_ls_of_a_run_lists_its_versions_in_the_order_of_the_loop(outputs: list[O
         ("evaluations", "accuracy 0.410 [0.375, 0.446]"),
     ],
 )
-def test_ls_tells_what_matters_of_each_stage(stage: str, metric: str, outputs: list[Outputs]) -> None:
+def test_ls_shows_the_metric_that_matters_of_each_stage(stage: str, metric: str, outputs: list[Outputs]) -> None:
     assert any(f" {stage}/0001-" in line and line.endswith(metric) for line in hir("ls", "tiny").splitlines())
 
 
@@ -206,7 +212,7 @@ def test_ls_lists_a_damaged_version_with_its_problem(outputs: list[Outputs]) -> 
     assert hir("ls").splitlines()[1].split()[:3] == ["tiny", "1", "–"]
 
 
-def test_an_unknown_run_is_told_with_those_that_are_there(outputs: list[Outputs]) -> None:
+def test_an_unknown_run_is_an_error_that_lists_the_existing_runs(outputs: list[Outputs]) -> None:
     assert hir("ls", "tny", code=2) == "error: no run `tny` in runs; runs holds tiny\n"
 
 
@@ -216,11 +222,11 @@ def test_where_there_is_no_run_every_command_says_how_to_make_one(tmp_path: Path
         assert hir(*command, code=2) == "error: runs holds no run: `hir run quickstart` makes one\n"
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_of_hir_is_printed() -> None:
     assert hir("--version").split()[0] == "hir"
 
 
-# --- show ---
+# --- show ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,7 @@ def test_a_name_that_names_nothing_says_what_there_is(name: str, message: str, o
     assert message in hir("show", name, code=2)
 
 
-def test_show_tells_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
+def test_show_prints_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
     shown = " ".join(hir("show", "triples@1").split())
     for text in (
         "parents prompts/0000-",
@@ -272,18 +278,15 @@ def test_show_tells_manifest_columns_and_rows(outputs: list[Outputs]) -> None:
         assert text in shown
 
 
-def test_show_lists_a_column_that_not_every_table_has(run: Run, outputs: list[Outputs]) -> None:
-    assert "history" not in hir("show", "prompts@0")
-    turns = {"messages": [{"role": role, "content": role} for role in ("user", "assistant", "user")]}
-    with Path("rows.jsonl").open("a") as file:
-        file.write(json.dumps({**turns, "references": ["3"], "split": "train"}) + "\n")
-    made = prompts_of(make_run("tiny"))
-    (line,) = (line for line in hir("show", str(made), "--rows", "0").splitlines() if line.startswith("  history "))
+def test_show_lists_every_column_also_where_all_of_it_is_null(run: Run, outputs: list[Outputs]) -> None:
+    prompts = run.store.resolve("prompts@0")
+    assert pl.concat(map(pl.read_parquet, run.store.parts(prompts)))["history"].null_count() > 0
+    (line,) = (line for line in hir("show", str(prompts), "--rows", "0").splitlines() if line.startswith("  history "))
     assert line.split() == ["history", "list[struct[role", "string|content", "string]]"]
-    assert list(json.loads(hir("show", str(made), "--json"))["optional_columns"]) == ["history"]
-    for part in made.path.glob("part-*.parquet"):
-        part.write_text("damaged")
-    assert "history" not in hir("show", str(made), "--rows", "0")
+    assert (
+        "history list[struct[role string|content string]]"
+        in json.loads(hir("show", str(prompts), "--json"))["table_schema"]
+    )
 
 
 def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs]) -> None:
@@ -292,7 +295,7 @@ def test_show_lets_nothing_in_a_text_act_on_the_terminal(outputs: list[Outputs])
     assert "\x1b" not in shown
 
 
-def test_show_shows_as_many_rows_as_asked_for(outputs: list[Outputs]) -> None:
+def test_show_prints_as_many_rows_as_requested(outputs: list[Outputs]) -> None:
     assert "row 1" not in hir("show", "samples@1", "--rows", "0")
     assert "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, … (50 in all)]" in hir("show", "samples@1", "--rows", "1")
 
@@ -315,7 +318,7 @@ def test_show_refuses_rows_that_are_not_what_was_written(outputs: list[Outputs])
     assert "differs from its manifest" in hir("show", "evaluations@1", code=1)
 
 
-def test_what_looks_at_a_run_imports_neither_prefect_nor_torch(outputs: list[Outputs]) -> None:
+def test_commands_that_inspect_import_neither_prefect_nor_torch(outputs: list[Outputs]) -> None:
     source = """
 import sys
 from flows.cli.app import app
@@ -337,17 +340,17 @@ print({command for command, code in codes.items() if code}, {"prefect", "torch"}
 
 def test_ls_of_a_thousand_versions_takes_less_than_half_a_second(tmp_path: Path) -> None:
     for iteration in range(1000):
-        named = identity("samples", iteration, {}, [])
-        folder = tmp_path / "samples" / named.id
+        version = identity("samples", iteration, {}, [])
+        folder = tmp_path / "samples" / version.id
         folder.mkdir(parents=True)
-        facts = {"id": named.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": [], "rows": 0}
-        (folder / "manifest.json").write_text(json.dumps(named.model_dump() | facts))
+        facts = {"id": version.id, "code_version": "0", "created": "2026-01-01T00:00:00+00:00", "parts": (), "rows": 0}
+        (folder / "manifest.json").write_text(json.dumps(Manifest.sealed(**version.model_dump(), **facts).model_dump()))
     started = time.process_time()
     assert len(versions_text(describe_versions(tmp_path))) == 1001
     assert time.process_time() - started < 0.5
 
 
-# --- run ---
+# --- run -------------------------------------------------------------------------------------------------------------
 
 
 def shown(run: Run, outputs: list[Outputs], act: Callable[[RunTable], None] = lambda _: None) -> list[str]:
@@ -388,11 +391,11 @@ def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(columns: in
     assert " ".join(COLUMNS[n][1].split()[0] for n in fitting_columns(columns)) == names
 
 
-def test_how_the_weights_are_held_for_sampling_is_told(run: Run, outputs: list[Outputs]) -> None:
+def test_how_the_weights_are_held_for_sampling_is_printed(run: Run, outputs: list[Outputs]) -> None:
     assert "sampling: weights gathered once (0.3 of 80 GB)" in shown(run, outputs)
 
 
-def test_several_tasks_are_told_apart_before_and_after(run: Run, outputs: list[Outputs]) -> None:
+def test_several_tasks_have_their_accuracy_before_and_after(run: Run, outputs: list[Outputs]) -> None:
     lines = shown(run, outputs)
     assert "        counting (bbh)  0.100 → 0.200 [0.375, 0.446]   majority 0.300, 600 items" in lines
 
@@ -407,14 +410,14 @@ def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
 ) -> None:
     triples = run.store.draft(identity("triples", 1, {"relabel": "of two"}, []))
     triples.write("0", run.table(run.store.resolve("triples@1")))
-    told = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
+    relabeled = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
     training = {"training": {"contrast": "instructions", "contrastive": 1.0}}
-    draft = run.store.draft(identity("models", 2, training, [str(told), str(outputs[0].model)]))
+    draft = run.store.draft(identity("models", 2, training, [str(relabeled), str(outputs[0].model)]))
     (draft.path / "config.json").write_text("{}")
-    made = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
-    found = [line for line in shown(run, [outputs[0], made]) if "two instructions apart" in line]
-    assert len(found) == lines
-    assert all(len(line) <= 80 for line in found)
+    third = Outputs(draft.commit(metrics={"contrastive": contrast}), outputs[1].evaluation, None)
+    warnings = [line for line in shown(run, [outputs[0], third]) if "hardly distinguishes the two instructions" in line]
+    assert len(warnings) == lines
+    assert all(len(line) <= 80 for line in warnings)
 
 
 def test_a_run_that_made_something_does_not_say_so(run: Run, outputs: list[Outputs]) -> None:
@@ -453,7 +456,7 @@ def test_what_to_type_next_continues_the_same_run(name: str, changes: list[str],
     assert commands == ["hir ls tiny", "hir show tiny/triples@latest", again]
 
 
-# --- wording ---
+# --- formatting ------------------------------------------------------------------------------------------------------
 
 
 def test_sizes_times_and_accuracies_are_short() -> None:

@@ -88,7 +88,7 @@ def test_after_that_there_is_nothing_to_do_and_the_run_is_sound(story):
 
 def test_a_killed_run_is_found_by_what_it_left(story):
     found = [finding["what"] for finding in story.ill["findings"]]
-    assert any(f"still signed (pid {story.pid} on " in what for what in found)
+    assert any(f"no longer holds it (pid {story.pid} on " in what for what in found)
 
 
 def test_a_run_continues_from_the_weights_that_were_kept(story):

@@ -1,4 +1,4 @@
-"""The line that says how far hir is: in terminals of several widths as a person sees it, and where there is none."""
+"""The status line of `hir run`: as a user sees it in terminals of several widths, and where there is no terminal."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def show(more: str = "") -> list[str]:
 # --- what it says ----------------------------------------------------------------------------------------------------
 
 
-def test_it_tells_how_much_is_done_how_fast_and_how_long_the_rest_takes():
+def test_progress_has_the_amount_done_the_speed_and_the_time_left():
     assert progress_text(SAMPLING) == "12,345 of 20,480 samples · 12,346 tok/s · 66 s left"
     assert progress_text(TRAINING) == "15 of 60 steps · 60 tok/s · loss 2.500 · 5 min left"
 

@@ -1,6 +1,5 @@
-"""A report's page in a real browser: nothing is said on its console, nothing fetched, and it can be read everywhere."""
+"""The page of a report in a real browser: it logs nothing, fetches nothing, and can be read on every screen."""
 
-import copy
 import importlib.util
 import re
 import shutil
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import attacked_run, make_run
+from report_runs import attacked_run, make_run, with_more_iterations
 
 from flows.report.page import page
-from hir_core.inspect.report import report
+from hir_core.inspect.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -47,19 +46,13 @@ TEXTS = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """Of a small run, of one of thirty iterations, and of one whose texts are an attack."""
+    """Pages of a small run, of a run of thirty iterations, and of a run whose texts are an attack."""
     folder = tmp_path_factory.mktemp("pages")
-    facts, attack = report(make_run(folder)), report(attacked_run(folder))
-    found = {"small": facts, "long": _longer(facts), "attacked": attack}
-    for name, told in found.items():
-        (folder / f"{name}.html").write_text(page(told))
-    return {name: folder / f"{name}.html" for name in found}
-
-
-def _longer(facts: dict[str, Any]) -> dict[str, Any]:
-    longer, last = copy.deepcopy(facts), facts["rounds"][-1]
-    longer["rounds"] += [copy.deepcopy(last) | {"iteration": n} for n in range(3, 31)]
-    return longer
+    small, attacked = build_report(make_run(folder)), build_report(attacked_run(folder))
+    reports = {"small": small, "long": with_more_iterations(small, 30), "attacked": attacked}
+    for name, report in reports.items():
+        (folder / f"{name}.html").write_text(page(report))
+    return {name: folder / f"{name}.html" for name in reports}
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +67,31 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser, pages) -> Iterator[Any]:
-    """Opens a page in a window of this width and scheme, everything on it unfolded; with what it said and asked for."""
+    """Opens a page, all of it unfolded, in a window of a width and colour scheme; lists its messages and requests."""
     contexts = []
 
-    def opened(name: str, width: int = 1280, scheme: str = "light") -> Any:
+    def open_tab(name: str, width: int = 1280, scheme: str = "light") -> Any:
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
         contexts.append(context)
-        tab, heard = context.new_page(), []
-        tab.on("console", lambda message: heard.append(("console", message.text)))
-        tab.on("pageerror", lambda error: heard.append(("error", str(error))))
-        tab.on("dialog", lambda dialog: (heard.append(("dialog", dialog.message)), dialog.dismiss()))
-        tab.on("request", lambda request: heard.append(("request", request.url)))
+        tab, events = context.new_page(), []
+        tab.on("console", lambda message: events.append(("console", message.text)))
+        tab.on("pageerror", lambda error: events.append(("error", str(error))))
+        tab.on("dialog", lambda dialog: (events.append(("dialog", dialog.message)), dialog.dismiss()))
+        tab.on("request", lambda request: events.append(("request", request.url)))
         tab.goto(pages[name].as_uri())
         tab.evaluate(OPEN_ALL)
         tab.wait_for_timeout(100)
-        return tab, heard
+        return tab, events
 
-    yield opened
+    yield open_tab
     for context in contexts:
         context.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_says_nothing_and_fetches_nothing(name, open_page, pages):
-    tab, heard = open_page(name)
-    assert heard == [("request", pages[name].as_uri())]
+def test_the_page_logs_nothing_and_fetches_nothing(name, open_page, pages):
+    tab, events = open_page(name)
+    assert events == [("request", pages[name].as_uri())]
     assert tab.title() != ""
     assert tab.evaluate("document.scripts.length") == 0
 
@@ -113,9 +106,9 @@ def test_the_page_never_scrolls_sideways(name, width, open_page):
 
 
 def channels(colour: str) -> list[float]:
-    found = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
-    assert found, f"not an opaque colour: {colour}"
-    return [int(value) / 255 for value in found.groups()]
+    match = re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert match, f"not an opaque colour: {colour}"
+    return [int(value) / 255 for value in match.groups()]
 
 
 def luminance(colour: str) -> float:

@@ -79,7 +79,7 @@ def scheduled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         (["--cron", "0 2 * * *", "--interval", "1h"], "expected one of --cron and --interval"),
         (["--interval", "0h"], "--interval 0h: expected a number and s, m, h or d"),
         (["--interval", "2 weeks"], "--interval 2 weeks: expected a number and s, m, h or d"),
-        (["--interval", "1h"], "a schedule needs a Prefect server that stays"),
+        (["--interval", "1h"], "a schedule needs a Prefect server that keeps running"),
         (["--interval", "1h"], "start one with `prefect server start`"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 import transformers
 import zero_cases
 from transformers import AutoModelForCausalLM
-from zero_tables import PROMPTS, STAGES, Cases, K, make_model, make_requests, make_triples, stage
+from zero_tables import PROMPTS, STAGES, K, LaunchCases, make_model, make_requests, make_triples, stage
 
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
@@ -39,19 +39,19 @@ def environment():
 # --- a tiny model under every DeepSpeed file and stage ---------------------------------------------------------------
 
 
-def run_small(root: Path) -> Cases:
+def run_small(root: Path) -> LaunchCases:
     """Samples, trains, saves and samples again under every shipped file and every ZeRO stage."""
     data = root / "data"
     (data / "llama").mkdir(parents=True)
     make_requests(data / "requests-many.parquet", PROMPTS)
     make_requests(data / "requests-few.parquet", 3)
     make_model(data / "llama", "llama")
-    first = Cases(root / "first", 1, data)
+    first = LaunchCases(root / "first", 1, data)
     first.add("drawn", "llama", stage(0), first.sampling("drawn"))
     first.launch()
     first.out("drawn", "samples").rename(data / "samples-llama")
     make_triples(data / "samples-llama", data / "requests-many.parquet", data / "triples-llama")
-    cases = Cases(root / "second", 1, data)
+    cases = LaunchCases(root / "second", 1, data)
     for name, settings in {**STAGES, **{f"shipped-{name}": settings for name, settings in SHIPPED.items()}}.items():
         cases.train(name, "llama", settings)
     for how in ("gather", "stream"):
@@ -62,7 +62,7 @@ def run_small(root: Path) -> Cases:
 
 
 @pytest.fixture(scope="module")
-def small(environment, tmp_path_factory) -> Cases:
+def small(environment, tmp_path_factory) -> LaunchCases:
     return run_small(tmp_path_factory.mktemp("small"))
 
 
@@ -103,14 +103,14 @@ def run_large(root: Path, name: str, shape: dict[str, int], load: dict[str, int]
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(data / "large")
     make_requests(data / "requests-many.parquet", load["prompts"])
     drawing = {key: load[key] for key in ("k", "max_new_tokens", "batch_tokens")}
-    sampling = Cases(root / "sampling", 1, data)
+    sampling = LaunchCases(root / "sampling", 1, data)
     sampling.add("large", "large", SHIPPED[name], sampling.sampling("large", **drawing))
     sampling.launch()
     drawn = sampling.out("large", "samples")
     make_triples(drawn, data / "requests-many.parquet", data / "triples", every=load["prompts"] * K // load["triples"])
     micro = load["micro_batch_size"]
     training = TrainingConfig(batch_size=128, micro_batch_size=micro, epochs=1, activation_checkpointing=True)
-    learning = Cases(root / "training", 1, data)
+    learning = LaunchCases(root / "training", 1, data)
     prompts = data / "requests-many"
     step = TrainStep(triples=data / "triples", samples=drawn, prompts=prompts, training=training, iteration=1)
     learning.add("large", "large", SHIPPED[name], step)

@@ -77,7 +77,7 @@ def sentence(**ends):
 # --- arms ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_method_meets_every_task_that_it_is_meant_for_with_every_seed(tmp_path):
+def test_every_method_runs_on_every_task_of_its_own_with_every_seed(tmp_path):
     _, arms = loaded(tmp_path)
     assert [(arm.task, arm.seed, arm.method) for arm in arms] == [
         *[("counting", seed, method) for seed in (0, 1) for method in ("hindsight", "filter", "plain")],
@@ -98,7 +98,7 @@ def test_the_methods_of_a_task_and_seed_share_a_run_and_so_its_seed_model_and_fi
     assert [arm.config.training.contrastive for arm in arms[:3]] == [1, 1, 0]
 
 
-def test_each_method_is_a_line_of_its_own_so_that_no_other_one_forgets_what_it_uses(tmp_path):
+def test_each_method_has_a_branch_of_its_own_so_that_no_other_one_releases_what_it_uses(tmp_path):
     _, arms = loaded(tmp_path)
     assert [arm.config.branch for arm in arms] == [arm.method for arm in arms]
 
@@ -130,7 +130,7 @@ def test_sections_are_merged_and_one_of_another_type_is_replaced():
         ({"methods": {"filter": {"trainin": {}}}}, "both: counting, filter: 1 problem\n  trainin: unknown key"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_runs(tmp_path, changes, message):
+def test_a_wrong_comparison_is_refused_before_anything_runs(tmp_path, changes, message):
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, **changes)
     assert message in str(caught.value)
@@ -141,8 +141,8 @@ def test_what_is_wrong_is_said_before_anything_runs(tmp_path, changes, message):
 
 def test_the_interval_is_students():
     """0.5, 0.6, 0.7: mean 0.6, s = 0.1, t(2) = 4.303: 0.6 ± 4.303 * 0.1 / sqrt(3) = 0.6 ± 0.24843."""
-    found = estimate([0.5, 0.6, 0.7])
-    assert (found.mean, found.half_width) == pytest.approx((0.6, 0.24843), abs=1e-5)
+    accuracy = estimate([0.5, 0.6, 0.7])
+    assert (accuracy.mean, accuracy.half_width) == pytest.approx((0.6, 0.24843), abs=1e-5)
     assert estimate([0.4]) == Estimate(0.4, None)
 
 
@@ -196,7 +196,7 @@ def written(tmp_path):
 
 def test_the_table_holds_means_with_intervals_and_a_sentence_per_method(written):
     table = (written[1] / "table.md").read_text().splitlines()
-    assert table[0] == "| method | a | b | mean | samples that train |"
+    assert table[0] == "| method | a | b | mean | samples trained on |"
     assert table[2] == "| hindsight | 70.0 ± 127.1 | 40.0 ± 0.0 | 55.0 ± 63.5 | 25 % |"
     assert table[4] == "| plain | 50.0 ± 0.0 | – | – | 25 % |"
     assert table[6] == "10 of 12 arms"
@@ -227,13 +227,13 @@ def test_the_results_hold_every_arm_the_summary_and_where_they_come_from(written
     assert re.search(r"^\d+ CPU cores? \(.+\), torch \d+\.\d+", results.machine)
 
 
-def test_the_machine_is_told_with_the_devices_that_the_ranks_had():
+def test_the_machine_is_described_with_the_devices_of_the_ranks():
     made_with = {"torch": "2.13.0", "device": "NVIDIA H100 80GB HBM3", "ranks": 2}
     arms = [ArmResult("a", "m", seed, (CurvePoint(0, 0.1),), made_with=made_with) for seed in (0, 1)]
     assert compare.machine(arms).endswith("), 2 ranks on NVIDIA H100 80GB HBM3, torch 2.13.0")
 
 
-def test_the_commit_is_told_of_a_checkout_only(tmp_path, monkeypatch):
+def test_the_commit_is_recorded_from_a_checkout_only(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "CHECKOUT", tmp_path)
     assert compare.git_commit() is None
     for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
@@ -300,18 +300,18 @@ def test_a_changed_result_changes_the_readme(tmp_path):
     mean = dataclasses.replace(results.summary[0], mean=Estimate(0.123, 0.045))
     write_results(tmp_path / "four_tasks.json", dataclasses.replace(results, summary=(mean, *results.summary[1:])))
     text = "before\n<!-- results four_tasks -->\nold\n<!-- end of results -->\nafter\n"
-    made = filled(text, tmp_path)
-    assert "12.3 ± 4.5" in made
-    assert "old" not in made
-    assert made.startswith("before\n")
-    assert made.endswith("\nafter\n")
-    assert filled(made, tmp_path) == made
+    refilled = filled(text, tmp_path)
+    assert "12.3 ± 4.5" in refilled
+    assert "old" not in refilled
+    assert refilled.startswith("before\n")
+    assert refilled.endswith("\nafter\n")
+    assert filled(refilled, tmp_path) == refilled
 
 
 def test_one_task_has_no_column_of_means_and_a_run_alone_has_its_curve():
     arms = results_of(new=[[0.6]], old=[[0.5]])
     assert summary_table(summarize(arms, ["new"], ["a"])) == [
-        "| method | a | samples that train |", "| --- | --- | --- |", "| new | 60.0 | 25 % |"
+        "| method | a | samples trained on |", "| --- | --- | --- |", "| new | 60.0 | 25 % |"
     ]  # fmt: skip
     alone = ArmResult(
         "a", "new", None, (CurvePoint(0, 0.1, 0.05, 0.2, 0.3, further={"time, min": 3}), CurvePoint(1, 0.6))

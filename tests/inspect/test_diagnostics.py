@@ -1,17 +1,18 @@
-"""A model that is as likely to give its outputs under either instruction is found, and people are told."""
+"""A model whose outputs are as likely under either instruction is diagnosed, and the report says so."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from finished_run import commit, drawn
+from finished_run import commit, drawn, prompt, trained
 from report_runs import triple
 
 from flows.report.summary import remarks
 from hir_core.inspect.diagnostics import distinguishes_instructions
-from hir_core.inspect.report import report
+from hir_core.inspect.report import build_report
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -23,17 +24,24 @@ PARENT = VersionRef("models", "0000-00000000", Path("models/0000-00000000"))
 TRAINING = {"contrastive": 1.0, "contrast": "instructions"}
 
 
-def taught(store: Store, iteration: int, training: dict[str, Any], contrast: float | None, told: dict[str, Any]) -> Any:
-    """A model and the triples it was trained on."""
-    rows = [triple(row, 1.0) for row in drawn(iteration, PARENT)]
-    triples = commit(store, "triples", iteration, [], rows, rows_in=len(rows), metrics=told)
-    draft = store.draft(identity("models", iteration, {"training": training}, [str(triples)]))
+def taught(
+    store: Store,
+    iteration: int,
+    training: dict[str, Any],
+    contrast: float | None,
+    metrics: dict[str, Any],
+    parents: Sequence[VersionRef] = (),
+) -> tuple[VersionRef, VersionRef]:
+    """A model and the triples it was trained on, which have these metrics."""
+    rows = [triple(row, 1.0) for row in drawn(1, PARENT)]
+    triples = commit(store, "triples", iteration, [], rows, rows_in=len(rows), metrics=metrics)
+    draft = store.draft(identity("models", iteration, {"training": training}, [*parents, triples]))
     (draft.path / "config.json").write_text("{}")
     return draft.commit(metrics={} if contrast is None else {"contrastive": contrast}), triples
 
 
 @pytest.mark.parametrize(
-    ("training", "contrast", "told", "expected"),
+    ("training", "contrast", "metrics", "expected"),
     [
         (TRAINING, math.log(2), TWO, False),
         (TRAINING, 0.96 * math.log(2), TWO, False),
@@ -47,14 +55,14 @@ def taught(store: Store, iteration: int, training: dict[str, Any], contrast: flo
     ],
 )
 def test_a_contrast_near_log_2_is_that_of_a_model_that_does_not_tell_two_instructions_apart(
-    tmp_path, training, contrast, told, expected
+    tmp_path, training, contrast, metrics, expected
 ):
     store = Store(tmp_path / "run")
-    model, triples = map(store.manifest, taught(store, 2, training, contrast, told))
+    model, triples = map(store.manifest, taught(store, 2, training, contrast, metrics))
     assert distinguishes_instructions(model, triples) is expected
 
 
-def test_of_the_first_iteration_it_is_not_said(tmp_path):
+def test_nothing_is_said_of_the_first_iteration(tmp_path):
     store = Store(tmp_path / "run")
     assert distinguishes_instructions(*map(store.manifest, taught(store, 1, TRAINING, math.log(2), TWO))) is None
 
@@ -74,18 +82,22 @@ def test_the_contrast_of_equal_probabilities_is_log_2_however_it_is_measured(per
         weights=torch.ones(1),
     )
     coefficients = Coefficients(0.0, 1.0, 0.0, smoothing, per_token)
-    found = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
-    assert found.item() == pytest.approx(math.log(2))
+    loss = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
+    assert loss.item() == pytest.approx(math.log(2))
 
 
-def test_a_report_names_the_iterations_after_which_it_was_so() -> None:
-    rounds = [{"iteration": n, "model": {"tells_apart": found}} for n, found in enumerate([None, False, True, False])]
-    facts = {"rounds": [{"evaluation": None, **one} for one in rounds], "answers": None}
-    [said] = remarks(facts)
-    assert said.startswith("After iterations 1, 3 the model hardly told the two instructions apart")
+def test_a_report_names_the_iterations_after_which_it_was_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    model = trained(store, 0, [commit(store, "prompts", 0, [], [prompt("p1", ("sums", "1 + 1?"))])])
+    for iteration, contrast in ((1, math.log(2)), (2, math.log(2)), (3, 0.1), (4, math.log(2))):
+        model, _ = taught(store, iteration, TRAINING, contrast, TWO, [model])
+    report = build_report(store)
+    assert [model.tells_apart for model in report.models.values()] == [None, None, False, True, False]
+    sentence = remarks(report)[-1]
+    assert sentence.startswith("After iterations 2, 4 the model hardly told the two instructions apart")
 
 
 def test_what_a_report_says_of_it_is_what_the_manifests_say(tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
     taught(store, 2, TRAINING, 0.69, TWO)
-    assert [one["model"]["tells_apart"] for one in report(store)["rounds"]] == [False]
+    assert [model.tells_apart for model in build_report(store).models.values()] == [False]

@@ -152,7 +152,7 @@ def test_a_lock_that_a_killed_process_signed_is_stale_and_a_held_one_is_not(stor
         holder.send_signal(signal.SIGKILL)
     ((what, place),) = findings(store)
     assert what.startswith(
-        f"a lock that no process holds is still signed (pid {holder.pid} on {socket.gethostname()} since 2"
+        f"a lock file names a process that no longer holds it (pid {holder.pid} on {socket.gethostname()} since 2"
     )
     assert place == ".lock"
     hir("doctor", "--fix")
@@ -322,8 +322,8 @@ def test_a_running_flow_run_without_its_process_is_stuck(store, prefect_server):
     ]
     findings = json.loads(hir("doctor", "--json", code=1))["findings"]
     assert [finding["what"] for finding in findings] == [
-        f"flow run dead (id-dead) is said to be running, but its process {DEAD} is gone",
-        f"flow run taken (id-taken) is said to be running, but its process {pid} is gone",
+        f"flow run dead (id-dead) is `Running` in Prefect, but its process {DEAD} is gone",
+        f"flow run taken (id-taken) is `Running` in Prefect, but its process {pid} is gone",
     ]
     assert findings[0]["do"].startswith("prefect flow-run delete id-dead; ")
     assert {finding["where"] for finding in findings} == {url}

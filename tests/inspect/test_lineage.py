@@ -43,8 +43,8 @@ def test_a_row_is_found_by_its_key_or_the_start_of_it(store, text, stage, key):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("s1p1", "2 keys begin with `s1p1`: s1p10, s1p11; give more of one"),
-        ("s", "12 keys begin with `s`: s1p10, s1p11, s1p20, s1p21, s1p30, …; give more of one"),
+        ("s1p1", "2 keys begin with `s1p1`: s1p10, s1p11; give more characters of one"),
+        ("s", "12 keys begin with `s`: s1p10, s1p11, s1p20, s1p21, s1p30, …; give more characters of one"),
         ("zz", "no prompt, sample or triple of .* has the key `zz`"),
         ("", "has the key ``"),
     ],

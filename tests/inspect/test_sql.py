@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from finished_run import COMPLETIONS, NASTY, SCORES, commit, damage, drawn, hir, prompt
+from finished_run import COMPLETIONS, NASTY, SCORES, commit, damage, drawn, hir, prompt, write_manifest
 
 from hir_core.errors import ConfigError, HirError, VersionCorrupt
 from hir_core.inspect.sql import run_query
@@ -45,7 +45,7 @@ def test_texts_and_lists_come_as_they_are(store):
     assert [text for (text,) in found.rows] == [text for pair in COMPLETIONS[1].values() for text in pair]
 
 
-def test_an_optional_column_is_null_where_a_version_does_not_have_it(store):
+def test_history_is_null_where_a_prompt_has_no_earlier_turns(store):
     turns = [{"role": "user", "content": "before"}]
     table = pl.DataFrame(
         [prompt("p9", ("sums", "9?"))], schema=store.table(store.resolve("prompts@0")).collect_schema()
@@ -148,7 +148,7 @@ def test_no_query_writes_or_reads_a_file(store, tmp_path, query):
         run_query(store, query.format(part=part, folder=tmp_path, manifest=part.parent / "manifest.json"))
     assert snapshot(tmp_path) == before
     assert "\n" not in str(caught.value)
-    assert re.match(r"hir sql: `.*` (is not one SELECT|cannot be answered)", str(caught.value))
+    assert re.match(r"hir sql: `.*` (is not a single SELECT|cannot be answered)", str(caught.value))
 
 
 def test_settings_stay_closed_while_a_query_runs(store):
@@ -179,11 +179,11 @@ def test_without_the_extra_the_message_names_it(store, monkeypatch):
 def test_versions_with_columns_of_different_types_are_an_error(store):
     model = store.resolve("models@0")
     ref = commit(store, "samples", 3, [model], drawn(1, model))
-    part, manifest = store.parts(ref)[0], ref.path / "manifest.json"
+    (part,) = store.parts(ref)
     pl.read_parquet(part).with_columns(pl.col("k").cast(pl.String)).write_parquet(part)
-    facts = json.loads(manifest.read_text()) | {"sha256": None}
+    facts = json.loads((ref.path / "manifest.json").read_text())
     facts["parts"][0] |= {"bytes": part.stat().st_size, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
-    manifest.write_text(json.dumps(facts))
+    write_manifest(ref.path, facts)
     with pytest.raises(ConfigError, match="columns of different types"):
         run_query(store, "from samples")
 

@@ -11,7 +11,7 @@ import pytest
 from finished_run import COMPLETIONS, LONG, NASTY, RIGHT, WRONG, commit, damage, hir, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
-from hir_core.inspect.stats import figures, lengths, scores
+from hir_core.inspect.stats import lengths, scores, table_stats
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 
@@ -22,7 +22,7 @@ def store(small_run) -> Store:
 
 
 def of(store: Store, text: str) -> dict:
-    return figures(store, store.resolve(text))
+    return table_stats(store, store.resolve(text))
 
 
 # --- lengths and scores ----------------------------------------------------------------------------------------------
@@ -32,26 +32,26 @@ def of(store: Store, text: str) -> dict:
 def test_lengths_are_those_of_a_sorted_list(count):
     texts = ["é" * random.Random(n).randrange(50) for n in range(count)]
     ordered = sorted(map(len, texts))
-    found = lengths(pl.Series([None, *texts]))
-    assert (found["min"], found["median"], found["max"]) == (ordered[0], statistics.median(ordered), ordered[-1])
+    stats = lengths(pl.Series([None, *texts]))
+    assert (stats["min"], stats["median"], stats["max"]) == (ordered[0], statistics.median(ordered), ordered[-1])
     within = [length for length in ordered if sum(other <= length for other in ordered) >= 0.95 * count]
-    assert found["p95"] == min(within)
-    assert found == lengths(pl.Series([list(text) for text in texts], dtype=pl.List(pl.String)))
+    assert stats["p95"] == min(within)
+    assert stats == lengths(pl.Series([list(text) for text in texts], dtype=pl.List(pl.String)))
 
 
-def test_of_nothing_there_is_no_length():
+def test_values_that_are_all_null_have_no_lengths():
     assert lengths(pl.Series([None], dtype=pl.String)) is None
     assert scores(pl.Series([None], dtype=pl.Float64), 1.0)["histogram"] == []
 
 
 def test_few_scores_are_counted_one_by_one():
-    found = scores(pl.Series([1.0, 0.0, None, 1.0, 0.5]), 0.5)
-    assert found["histogram"] == [
+    stats = scores(pl.Series([1.0, 0.0, None, 1.0, 0.5]), 0.5)
+    assert stats["histogram"] == [
         {"from": 0.0, "to": 0.0, "rows": 1},
         {"from": 0.5, "to": 0.5, "rows": 1},
         {"from": 1.0, "to": 1.0, "rows": 2},
     ]
-    assert (found["not_judged"], found["mean"], found["share_correct"]) == (1, 0.625, 0.6)
+    assert (stats["not_judged"], stats["mean"], stats["share_correct"]) == (1, 0.625, 0.6)
 
 
 def test_many_scores_are_counted_in_ten_bars_that_hold_all():
@@ -66,33 +66,33 @@ def test_many_scores_are_counted_in_ten_bars_that_hold_all():
     assert sum(bar["rows"] for bar in bars) == len(values)
 
 
-def test_a_mix_puts_the_rare_together():
+def test_rare_values_are_counted_together():
     values = [f"v{n}" for n in range(30) for _ in range(n + 1)]
-    found = value_counts(pl.Series("instruction", values), 3)
-    assert found == {"v29": 30, "v28": 29, "v27": 28, "other": sum(range(1, 28))}
+    counts = value_counts(pl.Series("instruction", values), 3)
+    assert counts == {"v29": 30, "v28": 29, "v27": 28, "other": sum(range(1, 28))}
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
 def test_samples_in_figures(store):
-    found = of(store, "samples@1")
-    assert found["rows"] == 6
+    stats = of(store, "samples@1")
+    assert stats["rows"] == 6
     texts = [text for pair in COMPLETIONS[1].values() for text in pair]
     counted = {"min": 1, "median": statistics.median(map(len, texts)), "p95": 10_000, "max": 10_000}
-    assert found["columns"]["completion"] == {"nulls": 0, "unit": "characters", "lengths": counted}
-    assert found["columns"]["completion_ids"]["lengths"]["max"] == 9
-    assert found["columns"]["sample_id"] == {"nulls": 0}
-    assert found["duplicates"] == 1  # p2 was answered "3" twice; that p1 was answered "3" as well is no duplicate
-    assert found["finish_reasons"] == {"eos": 5, "length": 1}
-    assert found["instructions"] == {RIGHT: 6}
+    assert stats["columns"]["completion"] == {"nulls": 0, "unit": "characters", "lengths": counted}
+    assert stats["columns"]["completion_ids"]["lengths"]["max"] == 9
+    assert stats["columns"]["sample_id"] == {"nulls": 0}
+    assert stats["duplicates"] == 1  # p2 was answered "3" twice; that p1 was answered "3" as well is no duplicate
+    assert stats["finish_reasons"] == {"eos": 5, "length": 1}
+    assert stats["instructions"] == {RIGHT: 6}
 
 
 def test_rewards_in_figures_by_the_tasks_of_their_samples(store):
-    found = of(store, "rewards@1")
-    assert (found["score"]["not_judged"], found["score"]["share_correct"]) == (1, 3 / 6)
-    told = {task: (facts["rows"], facts["score"]["share_correct"]) for task, facts in found["tasks"].items()}
-    assert told == {"sums": (4, 3 / 4), "words": (2, 0.0)}
+    stats = of(store, "rewards@1")
+    assert (stats["score"]["not_judged"], stats["score"]["share_correct"]) == (1, 3 / 6)
+    by_task = {task: (facts["rows"], facts["score"]["share_correct"]) for task, facts in stats["tasks"].items()}
+    assert by_task == {"sums": (4, 3 / 4), "words": (2, 0.0)}
 
 
 def test_triples_and_prompts_in_figures(store):
@@ -114,7 +114,7 @@ def test_demonstrations_have_figures_without_samples(store):
     sample = {"sample_id": "s", "prompt_id": "p1", "completion": "2", "completion_ids": [], "finish_reason": "eos"}
     row = triple(sample, True) | {"sample_id": None, "target_ids": None}
     ref = commit(store, "triples", 0, [store.resolve("prompts@0")], [row])
-    assert figures(store, ref)["columns"]["target_ids"] == {"nulls": 1, "unit": "tokens", "lengths": None}
+    assert table_stats(store, ref)["columns"]["target_ids"] == {"nulls": 1, "unit": "tokens", "lengths": None}
 
 
 def test_figures_need_a_table_and_what_it_is_made_from(store):

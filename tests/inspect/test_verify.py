@@ -6,7 +6,7 @@ import shutil
 
 import polars as pl
 import pytest
-from finished_run import commit, damage, drawn, hir, judged, make_run, triple
+from finished_run import commit, damage, drawn, hir, judged, make_run, triple, write_manifest
 
 from hir_core.inspect.verify import check_run
 from hir_core.store.store import Store
@@ -24,14 +24,14 @@ def problems(store: Store) -> list[tuple[str, str]]:
 
 def rewrite(ref: VersionRef, table: pl.DataFrame, **facts: object) -> None:
     """Puts another table into a version as if it had been committed so: digests fit, and no check was made."""
-    manifest = json.loads((ref.path / "manifest.json").read_text()) | {"sha256": None}
+    manifest = json.loads((ref.path / "manifest.json").read_text())
     for part in manifest["parts"]:
         (ref.path / part["name"]).unlink()
     path = ref.path / manifest["parts"][0]["name"]
     table.write_parquet(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest["parts"] = [{"name": path.name, "rows": table.height, "bytes": path.stat().st_size, "sha256": digest}]
-    (ref.path / "manifest.json").write_text(json.dumps(manifest | {"rows": table.height, "rows_in": None} | facts))
+    write_manifest(ref.path, manifest | {"rows": table.height, "rows_in": None} | facts)
 
 
 def test_a_run_as_it_was_committed_is_sound(store):
@@ -94,13 +94,13 @@ def test_a_model_that_rows_name_must_be_a_parent(store):
     other = store.resolve("models@0")
     parents = [store.resolve(text) for text in ("prompts@0", "models@2")]
     samples = commit(store, "samples", 3, parents, drawn(1, other))
-    assert problems(store) == [(str(samples), f"rows name {other} as their model, which it is not made from")]
+    assert problems(store) == [(str(samples), f"rows name {other} as their model, but no such model is a parent")]
 
 
 def test_rows_without_any_parent_of_their_stage_are_reported(store):
     rewards = commit(store, "rewards", 3, [], judged(1)[:1])
     assert problems(store) == [
-        (str(rewards), "1 key(s) in sample_id name rows of samples, of which no version is a parent: 's1p10'")
+        (str(rewards), "1 key(s) in sample_id name rows of samples, but it has no such parent: 's1p10'")
     ]
 
 
@@ -110,7 +110,7 @@ def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
     rewrite(samples, pl.concat([table, table[:1]]))
     ((version, problem),) = problems(store)
     assert version == str(samples)
-    assert "1 key(s) of Samples stand in several rows, the first sample_id 's2p10'" in problem
+    assert "1 key(s) of Samples occur in several rows, the first sample_id 's2p10'" in problem
     rewrite(samples, table.with_columns(k=pl.lit(-1, pl.Int32)))
     assert "breaks rules of Samples" in problems(store)[0][1]
     rewrite(samples, table, rows=7)
@@ -118,10 +118,10 @@ def test_keys_counts_and_rules_are_checked_though_digests_fit(store):
 
 
 def test_rows_of_a_part_are_counted_though_their_sum_fits(store):
-    manifest = store.resolve("samples@1").path / "manifest.json"
-    facts = json.loads(manifest.read_text()) | {"sha256": None}
+    folder = store.resolve("samples@1").path
+    facts = json.loads((folder / "manifest.json").read_text())
     facts["parts"][0]["rows"], facts["parts"][1]["rows"] = 2, 4
-    manifest.write_text(json.dumps(facts))
+    write_manifest(folder, facts)
     assert [problem for _, problem in problems(store)] == [
         "part-0.parquet has 3 rows, expected 2",
         "part-1.parquet has 3 rows, expected 4",
@@ -134,17 +134,25 @@ def test_demonstrations_without_samples_are_sound(store):
     assert problems(store) == []
 
 
-def test_columns_of_another_release_are_no_damage_but_a_key_twice_is(store):
+def test_a_table_without_a_column_of_its_schema_is_reported_though_digests_fit(store):
+    samples = store.resolve("samples@2")
+    table = pl.concat([pl.read_parquet(path) for path in store.parts(samples)])
+    rewrite(samples, table.drop("seed"))
+    ((version, problem),) = problems(store)
+    assert version == str(samples)
+    assert "part-0.parquet does not fit Samples: column `seed` is missing" in problem
+
+
+def test_a_version_whose_manifest_names_other_columns_is_checked_by_the_same_schema(store):
     model = store.resolve("models@2")
-    parents = [store.resolve("prompts@0"), model]
-    samples = commit(store, "samples", 3, parents, drawn(1, model))
+    samples = commit(store, "samples", 3, [store.resolve("prompts@0"), model], drawn(1, model))
     table = pl.concat([pl.read_parquet(path) for path in store.parts(samples)]).drop("seed")
     identity = store.manifest(samples).identity.model_copy(update={"table_schema": "sample_id string"})
     moved = VersionRef("samples", identity.id, samples.path.rename(samples.path.with_name(identity.id)))
     rewrite(moved, table, id=identity.id, table_schema=identity.table_schema)
-    assert problems(store) == []
-    rewrite(moved, pl.concat([table, table[:1]]), id=identity.id)
-    assert problems(store) == [(str(moved), "2 rows share their key with another row")]
+    ((version, problem),) = problems(store)
+    assert version == str(moved)
+    assert "does not fit Samples: column `seed` is missing" in problem
 
 
 def test_several_problems_are_all_reported(store):

@@ -19,8 +19,8 @@ from zero_tables import (
     PROMPTS,
     STAGES,
     TRAINING,
-    Cases,
     K,
+    LaunchCases,
     cpu_ranks,
     launch_cases,
     make_model,
@@ -59,9 +59,9 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sampled_alone(data, environment, tmp_path_factory) -> Cases:
+def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
     """One rank without ZeRO: 1,004 samples of each model."""
-    cases = Cases(tmp_path_factory.mktemp("sampled-alone"), 1, data)
+    cases = LaunchCases(tmp_path_factory.mktemp("sampled-alone"), 1, data)
     for architecture in ARCHITECTURES:
         cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
     cases.launch()
@@ -74,9 +74,9 @@ def sampled_alone(data, environment, tmp_path_factory) -> Cases:
 
 
 @pytest.fixture(scope="module")
-def alone(sampled_alone, data, tmp_path_factory) -> Cases:
+def alone(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     """One rank without ZeRO: trained."""
-    cases = Cases(tmp_path_factory.mktemp("alone"), 1, data)
+    cases = LaunchCases(tmp_path_factory.mktemp("alone"), 1, data)
     for architecture in ARCHITECTURES:
         cases.train(architecture, architecture, stage(0))
     for architecture in ("llama", "t5"):
@@ -99,9 +99,9 @@ CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": 
 
 
 @pytest.fixture(scope="module")
-def pair(alone, data, tmp_path_factory) -> Cases:
+def pair(alone, data, tmp_path_factory) -> LaunchCases:
     """Two ranks under every stage."""
-    cases = Cases(tmp_path_factory.mktemp("pair"), 2, data)
+    cases = LaunchCases(tmp_path_factory.mktemp("pair"), 2, data)
     for architecture, kind in KINDS:
         settings = STAGES.get(kind, STAGES["zero3"])
         cases.train(f"{architecture}-{kind}", architecture, settings, **CHANGES.get(kind.split("-")[-1], {}))

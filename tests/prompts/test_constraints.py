@@ -1,4 +1,4 @@
-"""Constraints: what each kind counts, that every one reads back from its sentence, and that no text breaks them."""
+"""Constraints: what each kind counts, reading every constraint back from its sentence, and hostile texts."""
 
 import json
 from collections import Counter
@@ -16,11 +16,11 @@ from hir_core.prompts.constraints.registry import (
     KINDS,
     check,
     describe,
-    described,
+    describe_all,
     parse,
     read_constraints,
-    restated,
     satisfied,
+    with_constraints_replaced,
 )
 from hir_core.prompts.load import load_prompts
 from hir_core.prompts.rng import SeededRng
@@ -104,8 +104,8 @@ def test_a_text_satisfies_what_a_reader_would_say(text):
 def test_amounts_agree_with_plain_counting():
     for words, sentences, lines in product(range(1, 5), range(1, 5), range(1, 5)):
         text = "\n".join([" ".join([" ".join(["fig"] * words) + "."] * sentences)] * lines)
-        found = {"words": words * sentences * lines, "sentences": sentences * lines, "lines": lines}
-        for part, count in found.items():
+        counts = {"words": words * sentences * lines, "sentences": sentences * lines, "lines": lines}
+        for part, count in counts.items():
             for number in range(1, 8):
                 assert check(Constraint(f"{part}_exactly", number), text) == (count == number)
                 assert check(Constraint(f"{part}_at_least", number), text) == (count >= number)
@@ -208,12 +208,12 @@ def test_equal_constraints_are_one_and_their_text_and_json_are_canonical():
     assert str(Constraint("contains", "3")) == 'contains="3"'
     assert str(Constraint("lower_case")) == "lower_case"
     assert len({str(constraint) for constraint in ALL}) == len(ALL)
-    given = json.loads(json.dumps([constraint.to_json() for constraint in ALL]))
-    assert read_constraints(given) == tuple(ALL)
+    parsed = json.loads(json.dumps([constraint.to_json() for constraint in ALL]))
+    assert read_constraints(parsed) == tuple(ALL)
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("metadata", "message"),
     [
         (None, "expected a list of .*found None"),
         ([], r"found \[\]: give at least one"),
@@ -233,23 +233,24 @@ def test_equal_constraints_are_one_and_their_text_and_json_are_canonical():
         ([{"kind": "initials", "value": "F"}], "initials: expected one small letter"),
     ],
 )
-def test_metadata_that_holds_no_constraints_is_explained(given, message):
+def test_metadata_that_holds_no_constraints_is_explained(metadata, message):
     with pytest.raises(ConfigError, match=message):
-        read_constraints(given)
+        read_constraints(metadata)
 
 
 def test_a_set_is_one_group_in_any_order():
-    one, two, three = Constraint("contains", "fig"), Constraint("words_exactly", 3), Constraint("contains", "plum")
-    assert group_of([one, two]) == group_of((two, one, one)) != group_of([three, two])
+    fig, plum = Constraint("contains", "fig"), Constraint("contains", "plum")
+    three_words = Constraint("words_exactly", 3)
+    assert group_of([fig, three_words]) == group_of((three_words, fig, fig)) != group_of([plum, three_words])
 
 
 def test_a_query_can_ask_for_other_constraints_instead():
     asked, other = [Constraint("words_exactly", 3), Constraint("lower_case")], [Constraint("contains", "fig")]
-    query = f"Write a line. {described(asked)}"
-    assert restated(query, asked, other) == "Write a line. Use the word fig."
-    assert restated(query, asked[::-1], other) is None
-    assert restated(f"{query} {described(asked)}", asked, other) is None
-    assert restated(query, [], other) is None
+    query = f"Write a line. {describe_all(asked)}"
+    assert with_constraints_replaced(query, asked, other) == "Write a line. Use the word fig."
+    assert with_constraints_replaced(query, asked[::-1], other) is None
+    assert with_constraints_replaced(f"{query} {describe_all(asked)}", asked, other) is None
+    assert with_constraints_replaced(query, [], other) is None
 
 
 # --- the reward ------------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def constraints_of(row):
 def test_a_query_names_its_constraints_and_nothing_else_is_asked(dials):
     for row in written(**dials).iter_rows(named=True):
         constraints = constraints_of(row)
-        assert row["query"].endswith(f" {described(constraints)}")
+        assert row["query"].endswith(f" {describe_all(constraints)}")
         opening, *sentences = row["query"].split(". ")
         assert "words" in opening
         said = [parse(sentence.removesuffix(".") + ".") for sentence in sentences]
@@ -365,22 +366,22 @@ def test_every_set_can_be_satisfied(dials):
 
 @pytest.mark.parametrize("dials", [{}, EVERY_KIND], ids=["default", "every kind"])
 def test_every_kind_is_asked_for_and_no_topic_twice(dials):
-    asked = [constraints_of(row) for row in written(**dials).iter_rows(named=True)]
-    counts = Counter(constraint.kind for constraints in asked for constraint in constraints)
+    sets = [constraints_of(row) for row in written(**dials).iter_rows(named=True)]
+    counts = Counter(constraint.kind for constraints in sets for constraint in constraints)
     assert set(counts) == set(dials.get("kinds", DEFAULT_KINDS))
     assert min(counts.values()) > 0.1 * max(counts.values())
-    for constraints in asked:
+    for constraints in sets:
         topics = [KINDS[c.kind].topic or c.kind for c in constraints]
-        named = [c.value for c in constraints if KINDS[c.kind].parameter is ONE_WORD]
+        keywords = [c.value for c in constraints if KINDS[c.kind].parameter is ONE_WORD]
         assert len(set(topics)) == len(topics)
-        assert len(set(named)) == len(named)
+        assert len(set(keywords)) == len(keywords)
 
 
 def test_no_single_line_satisfies_most_prompts():
-    asked = [constraints_of(row) for row in written(size=500, min_constraints=2).iter_rows(named=True)]
+    sets = [constraints_of(row) for row in written(size=500, min_constraints=2).iter_rows(named=True)]
     lines = [row["references"][0] for row in written(size=200, seed=5, examples=True).iter_rows(named=True)]
-    best = max(sum(all(check(c, line) for c in constraints) for constraints in asked) for line in lines)
-    assert best / len(asked) < 0.2
+    best = max(sum(all(check(c, line) for c in constraints) for constraints in sets) for line in lines)
+    assert best / len(sets) < 0.2
 
 
 def test_one_seed_is_one_table_and_another_seed_another():
@@ -413,14 +414,14 @@ def test_a_wrong_dial_is_named(dials, message):
 
 
 def test_the_sentences_of_a_sample_are_a_prompt_that_it_satisfies():
-    """What hindsight does: the constraints that a line happens to satisfy become its query, which then scores 1."""
+    """As in hindsight relabeling: the constraints that a line satisfies become its query, which the line answers."""
     table = written(60, examples=True)
     vocabulary = sorted({c for row in table.iter_rows(named=True) for c in constraints_of(row)}, key=str)
     rows = table.to_dicts()
     for row, other in pairwise(rows):
         (line,) = other["references"]
-        found = satisfied(line, vocabulary)[:2]
-        query = restated(row["query"], constraints_of(row), found)
+        met = satisfied(line, vocabulary)[:2]
+        query = with_constraints_replaced(row["query"], constraints_of(row), met)
         assert query is not None
-        assert query.endswith(described(found))
-        assert all(check(constraint, line) for constraint in found)
+        assert query.endswith(describe_all(met))
+        assert all(check(constraint, line) for constraint in met)

@@ -1,6 +1,6 @@
-"""Prompts of several turns: read from every source, and the same tokens wherever a model reads them.
+"""Prompts of several turns: read from every source, and rendered to the same tokens in sampling and training.
 
-What a chat template makes of turns is in test_rendering.py.
+test_rendering.py tests what a chat template makes of turns.
 """
 
 import csv
@@ -35,7 +35,7 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.sampling import transformers_engine
-from hir_core.schemas import Prompts, Samples, Triples, as_declared, as_lines, as_text, as_written, content_key
+from hir_core.schemas import Prompts, Samples, Triples, as_lines, as_text, content_key
 from hir_core.stages import plan
 from hir_core.stages.identity import table_digest
 from hir_core.stages.prompts import load, make_demonstrations, save_prompts
@@ -44,7 +44,7 @@ from hir_core.store.files import read_parts, write_part
 from hir_core.store.manifest import identity, table_schema
 from hir_core.store.store import Store
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.worker.job import read_requests, sample_row
 
 END = 1
@@ -141,8 +141,8 @@ def test_a_table_of_conversations_reads_back_as_the_same_prompts(tmp_path, rows)
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({**CHAT, "query": "x"}, "`messages` and `query` both say what is asked"),
-        ({**CHAT, "history": [FIRST]}, "`messages` and `history` both say what is asked"),
+        ({**CHAT, "query": "x"}, "`messages` and `query` both hold the question"),
+        ({**CHAT, "history": [FIRST]}, "`messages` and `history` both hold the question"),
         ({"messages": BEFORE}, "`messages` must end with the user turn .*, found a turn of assistant: drop it"),
         ({"messages": [SYSTEM]}, "`messages` must end with the user turn .*, found a turn of system"),
         ({"messages": "How many?"}, "`messages` must be a list of turns, like .*, found 'How many\\?'"),
@@ -153,10 +153,10 @@ def test_a_table_of_conversations_reads_back_as_the_same_prompts(tmp_path, rows)
         ({"messages": [{"role": ["user"], "content": "x"}]}, r"turn 1 of `messages` must have .*, found \['user'\]"),
         ({"messages": [turn("user", 3)]}, "turn 1 of `messages` must have text as its `content`, found 3"),
         ({"messages": [{"role": "user"}]}, "turn 1 of `messages` must have text as its `content`, found None"),
-        ({"messages": [turn("system", " "), FIRST]}, r"turn 1 of `messages` \(system\) says nothing: drop it"),
-        ({"messages": [FIRST | {"name": "Ada"}]}, "turn 1 of `messages` holds `name`, which no prompt has a place for"),
+        ({"messages": [turn("system", " "), FIRST]}, r"turn 1 of `messages` \(system\) is empty: drop it"),
+        ({"messages": [FIRST | {"name": "Ada"}]}, "turn 1 of `messages` has a field `name`, which prompts cannot"),
         ({"query": "x", "history": "Rome"}, "`history` must be a list of turns, like .*, found 'Rome'"),
-        ({"query": "x", "history": [turn("user", "")]}, r"turn 1 of `history` \(user\) says nothing"),
+        ({"query": "x", "history": [turn("user", "")]}, r"turn 1 of `history` \(user\) is empty"),
         ({"mesages": [FIRST]}, "expected a `query`, found mesages: rename `mesages` to `messages`"),
         ({"text": "x"}, "expected a `query`, found text: name the column that holds the question `query`, or that"),
     ],
@@ -222,28 +222,30 @@ def test_a_conversation_leaks_where_its_user_and_assistant_said_the_same(tmp_pat
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
-PROMPTS_ALWAYS = (
-    "prompt_id string, task string, group string, split enum[train|test], query string, options list[string], "
-    "references list[string], metadata string"
+PROMPTS_COLUMNS = (
+    "prompt_id string, task string, group string, split enum[train|test], query string, "
+    "history list[struct[role string|content string]], options list[string], references list[string], metadata string"
 )
 
 
-def test_plain_prompts_are_the_versions_that_they_were():
-    """The digest and the id were computed before there was a history."""
+def test_plain_prompts_have_the_id_that_was_worked_out_by_hand():
+    """Digest and id were taken with sha256sum from JSON texts typed by hand, without the code under test."""
     rows = prompt_rows(PLAIN)
-    assert table_schema("prompts") == PROMPTS_ALWAYS
-    assert "history" not in table_schema("triples")
-    assert "history" not in as_written(Prompts, rows).columns
-    assert table_digest(as_written(Prompts, rows)) == "abc31d033367cbe3"
-    assert identity("prompts", 0, {"rows": "abc31d033367cbe3"}, ()).id == "0000-38fca796"
+    assert table_schema("prompts") == PROMPTS_COLUMNS
+    assert "history list[struct[role string|content string]]" in table_schema("triples")
+    assert table_digest(rows) == "6e7fa2d6e3fada77"
+    assert identity("prompts", 0, {"rows": "6e7fa2d6e3fada77"}, ()).id == "0000-22825b4d"
 
 
-def test_a_table_is_whole_again_when_it_is_read():
+def test_a_table_is_read_as_it_was_written(tmp_path):
     rows = prompt_rows(PLAIN, {**PLAIN, "history": BEFORE})
-    for part in (rows, rows.head(1), rows.head(0)):
-        written = as_written(Prompts, part)
-        assert ("history" in written.columns) == (part.height == 2)
-        assert as_declared(Prompts, written).select(part.columns).equals(part)
+    for number, part in enumerate((rows, rows.head(1), rows.head(0))):
+        store = Store(tmp_path / str(number))
+        draft = store.draft(identity("prompts", 0, {}, ()))
+        draft.write("a", part)
+        ref = draft.commit()
+        assert pl.read_parquet_schema(ref.path / "part-a.parquet")["history"] == part["history"].dtype
+        assert store.table(ref).collect().equals(part)
 
 
 @pytest.fixture
@@ -271,23 +273,26 @@ def test_triples_carry_the_turns_before_their_query(run):
     prompts = save_prompts(run, load(run))
     triples = run.table(make_demonstrations(run, prompts))
     Triples.validate(triples)
-    found = dict(triples.select("query", "history").iter_rows())
-    assert found == {"And plums?": BEFORE, "How many pears?": None}
+    histories = dict(triples.select("query", "history").iter_rows())
+    assert histories == {"And plums?": BEFORE, "How many pears?": None}
 
 
-def test_a_run_without_conversations_writes_no_history(tmp_path, run):
+def test_history_is_null_in_a_run_without_conversations(tmp_path, run):
     jsonl(tmp_path, *({"query": f"{n}", "references": ["4"], "split": ("train", "test")[n % 2]} for n in range(4)))
     ref = save_prompts(run, load(run))
-    assert "history" not in pl.read_parquet_schema(ref.path / "part-0.parquet")
+    assert pl.read_parquet(ref.path / "part-0.parquet")["history"].to_list() == [None] * 4
+    assert run.table(make_demonstrations(run, ref))["history"].to_list() == [None] * 2
     assert "conversations" not in run.metrics(ref)
 
 
-def test_parts_that_disagree_about_the_history_make_no_version(tmp_path):
+def test_a_part_without_the_history_makes_no_version(tmp_path):
     draft = Store(tmp_path).draft(identity("prompts", 0, {}, ()))
     first, second = prompt_rows(PLAIN, {**PLAIN, "history": BEFORE}).partition_by("prompt_id")
-    draft.write("a", as_written(Prompts, first))
+    with pytest.raises(SchemaError, match=r"part-a\.parquet does not fit Prompts: column `history` is missing"):
+        draft.write("a", first.drop("history"))
+    write_part(draft.path, "a", first.drop("history"))
     draft.write("b", second)
-    with pytest.raises(SchemaError, match=r"part-a\.parquet and part-b\.parquet do not have the same columns"):
+    with pytest.raises(SchemaError, match=r"part-a\.parquet does not fit Prompts: column `history` is missing"):
         draft.commit()
 
 
@@ -314,12 +319,12 @@ def test_functions_of_the_user_see_the_turns(tmp_path, monkeypatch):
         "def relabel(samples):\n"
         "    return [sample['history'][0]['content'] if sample['history'] else None for sample in samples]\n"
     )
-    asked = prompt_rows({**PLAIN, "history": BEFORE}, PLAIN)
+    prompts = prompt_rows({**PLAIN, "history": BEFORE}, PLAIN)
     drawn = pl.concat([drawn_rows("4"), drawn_rows("4", prompt_id="p1")])
-    scored = build_reward(PythonReward(type="python", function="my_turns:score")).score(drawn, asked)
+    scored = build_reward(PythonReward(type="python", function="my_turns:score")).score(drawn, prompts)
     assert scored["score"].to_list() == [3.0, 0.0]
     relabeler = build_relabeler(PythonRelabel(type="python", function="my_turns:relabel"), Instructions())
-    triples, rejected = relabeler.relabel(drawn, scored, asked)
+    triples, rejected = relabeler.relabel(drawn, scored, prompts)
     assert triples.select("instruction", "history").rows() == [("Be brief.", BEFORE)]
     assert rejected == {"left out by the function": 1}
 
@@ -333,11 +338,11 @@ def drawn_rows(*completions: str, prompt_id: str = "p0", **changes: object) -> p
 
 
 def test_a_relabeler_that_changes_the_query_keeps_the_turns_before_it():
-    asked = prompt_rows({"query": "And plums?", "references": ["4"], "history": BEFORE})
+    prompts = prompt_rows({"query": "And plums?", "references": ["4"], "history": BEFORE})
     drawn = drawn_rows("4", "9")
-    scored = build_reward(ExactMatchReward()).score(drawn, asked)
+    scored = build_reward(ExactMatchReward()).score(drawn, prompts)
     relabeler = build_relabeler(ChainRelabel(type="chain", query="{query} Not {wrong}, but"), Instructions())
-    triples, _ = relabeler.relabel(drawn, scored, asked)
+    triples, _ = relabeler.relabel(drawn, scored, prompts)
     assert triples.select("query", "history").rows() == [("And plums? Not 9, but", BEFORE)]
 
 
@@ -349,7 +354,7 @@ CHATML = (
 )
 
 
-def asked_step(folder: Path, requests: Path, instruction: str) -> SampleStep:
+def sample_step(folder: Path, requests: Path, instruction: str) -> SampleStep:
     folder.mkdir()
     return SampleStep(
         name="sample", requests=requests, output=folder, version="samples@1", model="m", instruction=instruction,
@@ -363,18 +368,20 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     chat_template, tmp_path, build_model, tokenizer, monkeypatch
 ):
     monkeypatch.setattr(tokenizer, "chat_template", chat_template)
-    renderer, told = Renderer(tokenizer, None), Instructions(correct="Be right.", wrong="Be wrong.")
+    renderer, instructions = Renderer(tokenizer, None), Instructions(correct="Be right.", wrong="Be wrong.")
     prompts = table(jsonl(tmp_path, CHAT, PLAIN, test_share=0))
-    step = asked_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), told.correct)
+    step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), instructions.correct)
     requests = read_requests(step, renderer, room=400, seed=3)
     with torch.no_grad():
         limits = transformers_engine.Limits(1.0, 4, (END,), 0)
-        found = transformers_engine.complete(build_model("llama", context=400), requests, limits, torch.device("cpu"))
+        completions = transformers_engine.complete(
+            build_model("llama", context=400), requests, limits, torch.device("cpu")
+        )
     by_key = {request.key: request for request in requests}
-    rows = [sample_row(step, by_key[one.key], one, renderer.text(list(one.token_ids))) for one in found]
+    rows = [sample_row(step, by_key[c.key], c, renderer.text(list(c.token_ids))) for c in completions]
     drawn = pl.DataFrame(rows, schema=Samples.create_empty().schema)
-    asked = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
-    texts = {query: tokenizer.decode(ids) for query, ids in asked}
+    rendered_ids = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
+    texts = {query: tokenizer.decode(ids) for query, ids in rendered_ids}
     assert texts == {
         query: tokenizer.apply_chat_template(
             [*before, turn("user", f"Be right.\n\n{query}")], tokenize=False, add_generation_prompt=True
@@ -384,12 +391,12 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
         for query, before in (("And plums?", BEFORE), ("How many pears?", []))
     }
     scored = build_reward(ExactMatchReward()).score(drawn, prompts)
-    triples, _ = build_relabeler(HindsightRelabel(), told).relabel(drawn, scored, prompts)
-    write_part(tmp_path, "triples", as_written(Triples, triples))
-    triples = as_declared(Triples, read_parts(tmp_path))
+    triples, _ = build_relabeler(HindsightRelabel(), instructions).relabel(drawn, scored, prompts)
+    write_part(tmp_path, "triples", triples)
+    triples = read_parts(tmp_path)
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
     sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
-    preflight.self_test(examples, triples, sampled, renderer, Layout(0, (END,), None, torch.device("cpu")))
+    preflight.check_triples(examples, triples, sampled, renderer, BatchLayout(0, (END,), None, torch.device("cpu")))
     rendered = {prompt for example in examples for prompt in example.prompts}
     assert {tuple(ids) for ids in drawn["prompt_ids"].to_list()} < rendered
     assert len(rendered) == 4
@@ -397,29 +404,29 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
 
 def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
     renderer = Renderer(tokenizer, None)
-    asked = prompt_rows({**PLAIN, "history": BEFORE})
+    prompts = prompt_rows({**PLAIN, "history": BEFORE})
     drawn = drawn_rows("5", instruction="Be right.", completion_ids=[7, END], logprobs=[-0.1, -0.1],
                        prompt_ids=renderer.prompt_ids("Be right.", PLAIN["query"], BEFORE))  # fmt: skip
-    sampled = drawn.join(asked.select("prompt_id", "query", "history"), on="prompt_id")
-    scored = build_reward(ExactMatchReward()).score(drawn, asked)
-    triples, _ = build_relabeler(HindsightRelabel(), Instructions()).relabel(drawn, scored, asked)
-    layout = Layout(0, (END,), None, torch.device("cpu"))
-    preflight.self_test([], triples, sampled, renderer, layout)
+    sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
+    scored = build_reward(ExactMatchReward()).score(drawn, prompts)
+    triples, _ = build_relabeler(HindsightRelabel(), Instructions()).relabel(drawn, scored, prompts)
+    layout = BatchLayout(0, (END,), None, torch.device("cpu"))
+    preflight.check_triples([], triples, sampled, renderer, layout)
     lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))
-    with pytest.raises(TrainingError, match="prompt of sample p0-0 renders to other tokens"):
-        preflight.self_test([], triples, lost, renderer, layout)
+    with pytest.raises(TrainingError, match="prompt of sample p0-0 now renders to other tokens"):
+        preflight.check_triples([], triples, lost, renderer, layout)
 
 
 def test_a_conversation_that_leaves_no_room_names_its_prompt(tmp_path, tokenizer):
     prompts = table(jsonl(tmp_path, CHAT))
-    step = asked_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), "Be right.")
+    step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), "Be right.")
     with pytest.raises(ConfigError, match=rf"prompt {prompts['prompt_id'][0]} has \d+ tokens, .* context of 30"):
         read_requests(step, Renderer(tokenizer, None), room=30, seed=3)
 
 
 def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):
     prompts = table(jsonl(tmp_path, CHAT))
-    step = asked_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), "Be right.")
+    step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), "Be right.")
     renderer = Renderer(tokenizer, "{instruction} {query}")
     with pytest.raises(ConfigError, match=rf"prompt {prompts['prompt_id'][0]} has 3 turn\(s\) before its query"):
         read_requests(step, renderer, room=None, seed=3)
@@ -427,7 +434,7 @@ def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):
 
 @pytest.mark.slow
 def test_a_run_trains_on_conversations(tmp_path, prefect_home):
-    """Through the command line: a model made from nothing reads, in every step of a real launch, the turns as lines."""
+    """Through the command line: an untrained model gets the turns, as lines, in every step of a real launch."""
     rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("user", "And plums?")],
              "references": [str(n % 3)]} for n in range(24)]  # fmt: skip
     source = jsonl(tmp_path, *rows, test_share=0.25)

@@ -1,4 +1,4 @@
-"""Dates: today's date is read from the text and the calendar turned by hand; no option looks like the right one."""
+"""Dates: the answer follows from the text by counting days by hand; no option looks more right than the others."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def length_of(year, month):
 
 
 def days_on(day, days):
-    """The day so many days later, by turning one leaf of the calendar after the other."""
+    """The day so many days later, one day at a time."""
     year, month, number = day
     for _ in range(abs(days)):
         number += 1 if days > 0 else -1
@@ -72,7 +72,7 @@ def dates_named(text):
     return [(int(y or y2), MONTH[m or m2], int(d or d2)) for m, d, y, d2, m2, y2 in found]
 
 
-def today_told(text):
+def today_of(text):
     """Today's date, from the words of the context."""
     if match := re.search(r"today is (\d\d)/(\d\d)/(\d{4})", text):
         return int(match[3]), int(match[2]), int(match[1])
@@ -83,19 +83,19 @@ def today_told(text):
         return nth_weekday(NTH.index(match[1]), match[2], MONTH[match[3]], int(match[4]))
     if match := re.search(r"(?:Today is )?([A-Z].*) of the year (\d{4})(?: was (yesterday)| is (tomorrow))?\.", text):
         return days_on((int(match[2]), *FIXED[match[1]]), 1 if match[3] else -1 if match[4] else 0)
-    (told,) = dates_named(text)
+    (named_date,) = dates_named(text)
     if match := re.search(r"exactly (\d+) years", text):
-        return months_on(told, 12 * int(match[1]))
-    return days_on(told, days_from_told(text))
+        return months_on(named_date, 12 * int(match[1]))
+    return days_on(named_date, days_since_named_date(text))
 
 
-def nth_weekday(place, name, month, year):
+def nth_weekday(index, name, month, year):
     wanted = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday").index(name)
     days = range(1, length_of(year, month) + 1)
-    return year, month, [day for day in days if weekday_of(year, month, day) == wanted][place]
+    return year, month, [day for day in days if weekday_of(year, month, day) == wanted][index]
 
 
-def days_from_told(text):
+def days_since_named_date(text):
     """How many days today lies after the date that the text names."""
     starts = {"Yesterday": 1, "Tomorrow": -1, "The day before yesterday": 2, "The day after tomorrow": -2}
     for start, days in starts.items():
@@ -125,11 +125,11 @@ ASKED = {
 def date_asked_for(text):
     context, question = re.fullmatch(r"(.*) Which date (.*), as MM/DD/YYYY\?", text).groups()
     days, months = ASKED[question]
-    return days_on(months_on(today_told(context), months), days)
+    return days_on(months_on(today_of(context), months), days)
 
 
 @pytest.mark.parametrize("dials", [{}, {"options": 0, "first_year": 1890, "last_year": 1910}])
-def test_turning_the_calendar_by_hand_finds_the_same_date(dials):
+def test_counting_days_by_hand_finds_the_same_date(dials):
     contexts, offsets = Counter(), Counter()
     for row in rows_of("date_understanding", dials):
         year, month, day = date_asked_for(before_options(row))
@@ -159,7 +159,7 @@ def test_short_months_and_leap_days_come_up():
     cut = 0
     for row in rows:
         context, question = before_options(row).split(" Which date ")
-        cut += "month" in question and today_told(context)[2] != int(right_text(row)[3:5])
+        cut += "month" in question and today_of(context)[2] != int(right_text(row)[3:5])
     assert cut > 10
     assert any(right_text(row).startswith("02/29/") for row in rows)
 

@@ -1,6 +1,6 @@
-"""Shapes and coloured objects: solvers that read only a query's text find its answer, and nothing gives it away.
+"""Shapes and coloured objects: solvers that read only the query find its answer, and nothing else gives it away.
 
-The solvers share no code with the generators: shapes are told by the geometry that is written, scenes by their words.
+The solvers share no code with the generators: they compute shapes from the written coordinates and parse scenes.
 """
 
 import json
@@ -59,17 +59,17 @@ def is_uniform(counts, places):
 def strokes(query):
     """Start, arc (or None) and end of each stroke of the path in a query; checks that the pen is never moved."""
     (path,) = re.findall(r'<path d="([^"]*)"/>', query)
-    at, found = None, []
+    pen, path_strokes = None, []
     for command, rest in re.findall(r"([MLA]) ([^MLA]*)", path):
         *arc, end = rest.split()
         assert re.fullmatch(r"\d+\.\d\d,\d+\.\d\d", end)
         point = tuple(float(value) for value in end.split(","))
         if command == "M":
-            assert at in (None, point), "the pen goes on from where it was"
+            assert pen in (None, point), "the pen goes on from where it was"
         else:
-            found.append((at, [float(value) for part in arc for value in part.split(",")] or None, point))
-        at = point
-    return found
+            path_strokes.append((pen, [float(value) for part in arc for value in part.split(",")] or None, point))
+        pen = point
+    return path_strokes
 
 
 def shape_of(query):
@@ -88,21 +88,21 @@ def shape_of(query):
 
 def angles(path):
     """The angle at the start of each stroke of a closed path, in degrees: 180 is straight on."""
-    found = []
+    degrees = []
     for (before, _, _), (corner, _, after) in zip([path[-1], *path], path, strict=False):
         ways = [math.atan2(point[1] - corner[1], point[0] - corner[0]) for point in (before, after)]
         turn = abs(math.degrees(ways[0] - ways[1]))
-        found.append(min(turn, 360 - turn))
-    return found
+        degrees.append(min(turn, 360 - turn))
+    return degrees
 
 
-def meet(one, other):
+def meet(segment, other):
     """Whether two segments share a point, by the sides on which the ends of each lie of the other."""
 
     def side(a, b, point):
         return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
 
-    (a, b), (c, d) = one, other
+    (a, b), (c, d) = segment, other
     return side(a, b, c) * side(a, b, d) <= 0 and side(c, d, a) * side(c, d, b) <= 0
 
 
@@ -133,7 +133,7 @@ def test_outlines_are_closed_simple_and_have_no_corner_that_is_hardly_one():
         assert len({start for start, _ in edges}) == len(edges)
         apart = [pair for pair in combinations(range(len(edges)), 2) if (pair[1] - pair[0]) % len(edges) not in (1, -1)]
         apart = [pair for pair in apart if pair != (0, len(edges) - 1)]
-        assert not any(meet(edges[one], edges[other]) for one, other in apart)
+        assert not any(meet(edges[n], edges[other]) for n, other in apart)
         assert min(math.dist(*edge) for edge in edges) > 4.99
         assert all(11 < angle < 169 for angle in angles(path))
 
@@ -165,9 +165,9 @@ def test_round_shapes_are_what_their_arcs_say():
             (tip,) = {point for stroke in path for point in (stroke[0], stroke[2])} - {start, end}
             assert math.dist(tip, arc_middle(start, arc, end)) < 0.2
         else:
-            (one, arc, other), (_, back, _) = path
-            axis = math.degrees(math.atan2(other[1] - one[1], other[0] - one[0])) % 180
-            assert abs(math.dist(one, other) - 2 * arc[0]) < 0.02
+            (start, arc, end), (_, back, _) = path
+            axis = math.degrees(math.atan2(end[1] - start[1], end[0] - start[0])) % 180
+            assert abs(math.dist(start, end) - 2 * arc[0]) < 0.02
             assert arc == back
             assert name == "circle" or abs((axis - arc[2] + 90) % 180 - 90) < 0.01
 
@@ -190,7 +190,7 @@ def test_each_shape_comes_as_often_as_any_other():
 
 def answer_of(query):
     """The answer, from the words of the query."""
-    text = read_options(query).before
+    text = read_options(query).question
     listed, question = re.fullmatch(r"On the \w+ there are,?(?: from left to right,)? (.*?)\. (.*\?)", text).groups()
     piles = [tuple(phrase.split()) for phrase in re.split(r", | and ", listed)]
     scene = [
@@ -198,47 +198,47 @@ def answer_of(query):
         for n, color, thing in piles
     ]
     for pattern, solve in SOLVERS.items():
-        if asked := re.fullmatch(pattern, question):
-            answer = solve(scene, *asked.groups())
+        if match := re.fullmatch(pattern, question):
+            answer = solve(scene, *match.groups())
             return NUMBERS[answer] if isinstance(answer, int) else answer
     raise AssertionError(question)
 
 
-def place_of(scene, name):
-    """Where in a row `the mug` or `the red thing` is; there must be one such place only."""
+def index_of(scene, name):
+    """Where in a row `the mug` or `the red thing` is; there must be one such index only."""
     word, *thing = name.split()
-    (place,) = [n for n, (_, color, kind) in enumerate(scene) if word == (color if thing else kind)]
-    return place
+    (index,) = [n for n, (_, color, kind) in enumerate(scene) if word == (color if thing else kind)]
+    return index
 
 
 def beside(scene, side, name, color):
-    place = place_of(scene, name)
-    piles = scene[:place] if side == "left" else scene[place + 1 :]
+    index = index_of(scene, name)
+    piles = scene[:index] if side == "left" else scene[index + 1 :]
     return len(piles) - sum(pile[1] == color for pile in piles)
 
 
 def farthest(scene, name):
-    distances = {abs(n - place_of(scene, name)): n for n in range(len(scene))}
-    assert Counter(abs(n - place_of(scene, name)) for n in range(len(scene)))[max(distances)] == 1
+    distances = {abs(n - index_of(scene, name)): n for n in range(len(scene))}
+    assert Counter(abs(n - index_of(scene, name)) for n in range(len(scene)))[max(distances)] == 1
     return scene[distances[max(distances)]][1]
 
 
-def remaining(scene, gone, asked):
+def remaining(scene, removed, counted):
     def fits(pile, name):
         words = name.split()
         return words == ["things"] or (words[0] == pile[1] if len(words) == 2 else words[0] == f"{pile[2]}s")
 
-    return sum(pile[0] for pile in scene if not fits(pile, gone) and fits(pile, asked))
+    return sum(pile[0] for pile in scene if not fits(pile, removed) and fits(pile, counted))
 
 
 SOLVERS = {
-    r"What color is the (\w+)\?": lambda scene, name: scene[place_of(scene, name)][1],
-    r"Is the (\w+) (\w+)\?": lambda scene, name, color: "yes" if scene[place_of(scene, name)][1] == color else "no",
+    r"What color is the (\w+)\?": lambda scene, name: scene[index_of(scene, name)][1],
+    r"Is the (\w+) (\w+)\?": lambda scene, name, color: "yes" if scene[index_of(scene, name)][1] == color else "no",
     r"How many things are neither (\w+) nor (\w+)\?": lambda scene, *no: sum(n for n, c, _ in scene if c not in no),
     r"What is the color of the leftmost thing\?": lambda scene: scene[0][1],
     r"What is the color of the rightmost thing\?": lambda scene: scene[-1][1],
-    r"What is the color of the thing directly to the left of the (.*)\?": lambda s, name: s[place_of(s, name) - 1][1],
-    r"What is the color of the thing directly to the right of the (.*)\?": lambda s, name: s[place_of(s, name) + 1][1],
+    r"What is the color of the thing directly to the left of the (.*)\?": lambda s, name: s[index_of(s, name) - 1][1],
+    r"What is the color of the thing directly to the right of the (.*)\?": lambda s, name: s[index_of(s, name) + 1][1],
     r"What is the color of the thing furthest from the (.*)\?": farthest,
     r"How many things to the (left|right) of the (.*) are not (\w+)\?": beside,
     r"If all the (.*) are taken away, how many (.*) are left\?": remaining,
@@ -268,9 +268,9 @@ def test_one_scene_asked_about_more_than_once_is_one_group_on_one_side():
 
 def test_articles_fit_their_colors_and_rows_hold_no_two_of_a_kind():
     for row in rows_of(SCENE):
-        assert not re.search(r"\ban [^aeiou]|\ba [aeiou]", read_options(row["query"]).before)
+        assert not re.search(r"\ban [^aeiou]|\ba [aeiou]", read_options(row["query"]).question)
         if "left to right" in row["query"]:
-            things = re.findall(r"\ban? \w+ (\w+)", read_options(row["query"]).before.split(". ")[0])
+            things = re.findall(r"\ban? \w+ (\w+)", read_options(row["query"]).question.split(". ")[0])
             assert len(things) == len(set(things)) >= 3
 
 
@@ -283,7 +283,7 @@ def test_every_number_that_is_offered_is_right_equally_often(kind):
 @pytest.mark.parametrize("kind", ["color", "at_the_end", "next_to", "furthest"])
 def test_a_color_that_is_not_in_the_scene_is_offered_only_once_the_scenes_are(kind):
     for row in rows_of(SCENE, questions=[kind], size=100, options=3):
-        scene = read_options(row["query"]).before
+        scene = read_options(row["query"]).question
         seen = {color for color in row["options"] if f" {color} " in scene.split(". ")[0]}
         assert len(seen) >= min(3, len(set(re.findall(r"\ban? (\w+) ", scene.split(". ")[0]))))
 

@@ -1,4 +1,4 @@
-"""Tasks of stories: options are fair, rewards can judge them, stories stay whole, and wrong dials are told."""
+"""Tasks of stories: options are fair, rewards can judge them, stories stay whole, and wrong dials are named."""
 
 import json
 from collections import Counter
@@ -35,11 +35,11 @@ FREE = [
 ]
 
 
-def named(cases):
+def as_params(cases):
     return [pytest.param(task, dials, id=f"{task}-{'-'.join(map(str, dials.values()))}") for task, dials in cases]
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL))
 def test_options_differ_and_the_right_one_is_accepted_by_letter_and_text(task, dials):
     for row in rows_of(task, dials):
         options = row["options"]
@@ -50,14 +50,14 @@ def test_options_differ_and_the_right_one_is_accepted_by_letter_and_text(task, d
         assert len(options) == dials.get("options", dials.get("objects", len(options)))
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL))
 def test_the_right_option_stands_in_every_place_equally_often(task, dials):
     rows = rows_of(task, dials, size=2000)
     (places,) = {len(row["options"]) for row in rows}
     assert evenly(Counter(row["options"].index(right_text(row)) for row in rows), places)
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL))
 def test_always_the_majority_answer_is_right_about_as_often_as_chance(task, dials):
     rows = rows_of(task, dials, size=2000)
     chance = 1 / len(rows[0]["options"])
@@ -66,7 +66,7 @@ def test_always_the_majority_answer_is_right_about_as_often_as_chance(task, dial
         assert Counter(row["references"][reference] for row in rows).most_common(1)[0][1] / len(rows) < bound
 
 
-@pytest.mark.parametrize(("task", "dials"), named(FREE))
+@pytest.mark.parametrize(("task", "dials"), as_params(FREE))
 def test_the_majority_of_free_answers_is_rare(task, dials):
     rows = rows_of(task, dials)
     assert Counter(row["references"][0] for row in rows).most_common(1)[0][1] / len(rows) < 0.1
@@ -78,7 +78,7 @@ def judged(reward, prompts, completions):
     return build_reward(reward).judge(answers, prompts)["score"].to_list()
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL))
 def test_option_choice_judges_every_option_of_every_item(task, dials):
     prompts, reward = drawn(task, json.dumps(dials)), OptionChoiceReward(type="option_choice")
     rows = prompts.to_dicts()
@@ -88,18 +88,20 @@ def test_option_choice_judges_every_option_of_every_item(task, dials):
     assert judged(reward, prompts, wrong) == [0.0] * SIZE
 
 
-@pytest.mark.parametrize(("task", "dials"), named(FREE))
+@pytest.mark.parametrize(("task", "dials"), as_params(FREE))
 def test_exact_match_judges_every_free_item(task, dials):
     prompts = drawn(task, json.dumps(dials))
     references = prompts["references"].to_list()
-    assert judged(ExactMatchReward(), prompts, [found[-1] for found in references]) == [1.0] * SIZE
-    moved = [found[0] for found in [*references[1:], references[0]]]
+    assert (
+        judged(ExactMatchReward(), prompts, [option_references[-1] for option_references in references]) == [1.0] * SIZE
+    )
+    moved = [option_references[0] for option_references in [*references[1:], references[0]]]
     scores = [float(mine in theirs) for mine, theirs in zip(moved, references, strict=True)]
     assert judged(ExactMatchReward(), prompts, moved) == scores
     assert sum(scores) < 0.1 * SIZE
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL + FREE))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL + FREE))
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_no_story_crosses_the_split_and_the_share_is_exact(task, dials, share):
     prompts, _ = load_prompts([synthetic(task, dials=dials, size=300, test_share=share)])
@@ -109,7 +111,7 @@ def test_no_story_crosses_the_split_and_the_share_is_exact(task, dials, share):
     assert sides.filter(pl.col("side") == "test").height == round(share * sides.height)
 
 
-@pytest.mark.parametrize(("task", "dials"), named(OPTIONAL + FREE))
+@pytest.mark.parametrize(("task", "dials"), as_params(OPTIONAL + FREE))
 def test_one_seed_is_one_table_and_another_seed_another(task, dials):
     first, again, other = (load_prompts([synthetic(task, dials=dials, size=200, seed=seed)])[0] for seed in (1, 1, 2))
     assert first.equals(again)

@@ -113,7 +113,7 @@ def test_a_mix_that_the_prompts_cannot_give_is_refused(mix, message):
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"mix": {"a": 1}}, "sampling: a mix is of a number of prompts: set sampling.prompts"),
+        ({"mix": {"a": 1}}, "sampling: sampling.mix shares out sampling.prompts: set sampling.prompts"),
         ({"mix": {"a": 0}, "prompts": 4}, "sampling: mix leaves every task out"),
         ({"mix": {"a": -1}, "prompts": 4}, "sampling.mix.a: expected at least 0"),
         ({"mix": {"a": float("nan")}, "prompts": 4}, "sampling.mix.a: "),
@@ -127,6 +127,6 @@ def test_a_mix_without_meaning_is_refused(sampling, message):
 
 
 def test_the_mix_decides_what_samples_are_called():
-    one, other = (SamplingConfig(prompts=4, mix={"a": weight, "b": 1}).fingerprint() for weight in (1, 2))
-    assert one != other
-    assert one["mix"] == {"a": 1, "b": 1}
+    light, heavy = (SamplingConfig(prompts=4, mix={"a": weight, "b": 1}).fingerprint() for weight in (1, 2))
+    assert light != heavy
+    assert light["mix"] == {"a": 1, "b": 1}

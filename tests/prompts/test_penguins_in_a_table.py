@@ -108,10 +108,10 @@ def test_compared_two_are_both_offered_and_win_equally_often():
     rows = rows_of("penguins_in_a_table", {"questions": ["compare"], "options": 2}, size=SIZE)
     last = {"more": Counter(), "less": Counter()}
     for row in rows:
-        word, one, other = re.search(r"two is (.*), (\w+) or (\w+)\?", row["query"]).groups()
-        assert {one, other} == set(row["options"])
+        word, first, second = re.search(r"two is (.*), (\w+) or (\w+)\?", row["query"]).groups()
+        assert {first, second} == set(row["options"])
         more = any(words.startswith(word.replace(" ", "_")) for words in WORDS_FOR.values())
-        last["more" if more else "less"][right_text(row) == other] += 1
+        last["more" if more else "less"][right_text(row) == second] += 1
     assert all(evenly(counts, 2) for counts in last.values()), "neither word may favour the one named first"
 
 

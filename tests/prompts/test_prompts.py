@@ -130,11 +130,11 @@ def test_the_majority_answer_is_rare():
 
 
 def followed_by_hand(query):
-    """What the asked person has, by following the text."""
-    text = read_options(query).before
+    """What the person in the question has, by following the text."""
+    text = read_options(query).question
     has = dict(re.findall(r"(\w+) (?:holds|wears|uses|carries|rides) (the \w+ \w+)", text))
-    for one, other in re.findall(r"(\w+) and (\w+) (?:trade|exchange|swap|change) \w+\.", text):
-        has[one], has[other] = has[other], has[one]
+    for person, other in re.findall(r"(\w+) and (\w+) (?:trade|exchange|swap|change) \w+\.", text):
+        has[person], has[other] = has[other], has[person]
     return has[re.search(r"Which \w+ does (\w+) ", text)[1]]
 
 
@@ -181,22 +181,22 @@ def test_demonstrations_can_name_an_option_by_its_text():
     assert rows_of(synthetic(shown="text")) == rows_of(synthetic()), "no options to name"
 
 
-def test_naming_options_by_letter_is_what_it_always_was():
-    assert "shown" not in synthetic("geometric_shapes").fingerprint()
+def test_how_options_are_named_is_part_of_the_fingerprint_and_by_letter_unless_set():
+    assert synthetic("geometric_shapes").fingerprint()["shown"] == "letter"
     assert synthetic("geometric_shapes", shown="text").fingerprint()["shown"] == "text"
 
 
-def test_dice_are_fair():
-    rng, throws = SeededRng("fair"), 6000
-    for faces in (
-        Counter(rng.below(6) for _ in range(throws)),
-        Counter(rng.between(1, 6) for _ in range(throws)),
-        Counter(rng.pick("abcdef") for _ in range(throws)),
-        Counter(rng.shuffled("abcdef")[2] for _ in range(throws)),
-        Counter(rng.weighted([2] * 6) for _ in range(throws)),
+def test_random_choices_are_uniform():
+    rng, draws = SeededRng("fair"), 6000
+    for counts in (
+        Counter(rng.below(6) for _ in range(draws)),
+        Counter(rng.between(1, 6) for _ in range(draws)),
+        Counter(rng.pick("abcdef") for _ in range(draws)),
+        Counter(rng.shuffled("abcdef")[2] for _ in range(draws)),
+        Counter(rng.weighted([2] * 6) for _ in range(draws)),
     ):
-        assert len(faces) == 6
-        assert sum((count - 1000) ** 2 / 1000 for count in faces.values()) < 20.5  # 5 degrees, p = 0.001
+        assert len(counts) == 6
+        assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 20.5  # 5 degrees, p = 0.001
     assert {rng.weighted([0, 1, 0]) for _ in range(100)} == {1}
 
 
@@ -245,7 +245,7 @@ def test_a_wrong_dial_is_named(dials, message):
         load_prompts([synthetic(dials=dials)])
 
 
-def test_all_wrong_dials_are_told_at_once():
+def test_all_wrong_dials_are_named_at_once():
     with pytest.raises(ConfigError, match="2 wrong dial") as caught:
         load_prompts([synthetic("tracking_shuffled_objects", dials={"people": 1, "swap": 3})])
     assert "people" in str(caught.value)
@@ -271,7 +271,7 @@ def test_jsonl_rows_become_prompts_with_the_rest_in_metadata(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "references"),
+    ("columns", "references"),
     [
         ({"reference": "4"}, ["4"]),
         ({"answer": 4}, ["4"]),
@@ -281,8 +281,8 @@ def test_jsonl_rows_become_prompts_with_the_rest_in_metadata(tmp_path):
         ({}, []),
     ],
 )
-def test_references_come_under_three_names_as_list_or_value(tmp_path, given, references):
-    assert only_row(jsonl(tmp_path, {"query": "2 + 2?", **given}))["references"] == references
+def test_references_come_under_three_names_as_list_or_value(tmp_path, columns, references):
+    assert only_row(jsonl(tmp_path, {"query": "2 + 2?", **columns}))["references"] == references
 
 
 def test_parquet_reads_as_jsonl_does(tmp_path):
@@ -512,12 +512,12 @@ def test_a_group_on_both_sides_is_a_leak(tmp_path):
     prompts = table(jsonl(tmp_path, *rows))
     with pytest.raises(ConfigError, match="5 of 5 test prompts leak into train") as caught:
         check_leaks(prompts)
-    found = leaks(prompts)
-    assert found.height == 5
+    leaked = leaks(prompts)
+    assert leaked.height == 5
     lines = str(caught.value).splitlines()
     assert lines[1].startswith("  5 share their group with a train prompt")
     assert [re.findall(r"[0-9a-f]{16}", line) for line in lines[2:5]] == [
-        list(pair) for pair in found.select("train_id", "test_id").head(3).iter_rows()
+        list(pair) for pair in leaked.select("train_id", "test_id").head(3).iter_rows()
     ]
     assert lines[5:] == ["    and 2 more"]
 

@@ -381,7 +381,7 @@ def test_rows_of_a_spreadsheet_that_ask_nothing_are_counted(tmp_path):
         ("query,answer\n", "no prompts in 1 source"),
     ],
 )
-def test_a_wrong_table_is_told_by_its_line(tmp_path, content, message):
+def test_a_wrong_table_is_named_with_its_line(tmp_path, content, message):
     with pytest.raises(ConfigError, match=message):
         load_prompts([table_file(tmp_path, content)])
 
@@ -415,7 +415,7 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tmp_path, 
     ("columns", "message"),
     [({"question": "query"}, "columns.question"), ({"references": "answer"}, "columns must say where `query` comes")],
 )
-def test_a_wrong_mapping_is_told_before_anything_is_loaded(columns, message):
+def test_a_wrong_mapping_is_reported_before_anything_is_loaded(columns, message):
     with pytest.raises(ConfigError, match=message):
         parse_config({"run": "r", "iterations": 0, "model": {"source": "a/b"},
                       "prompts": [{"type": "datasets", "source": "a/b", "columns": columns}]})  # fmt: skip
@@ -495,7 +495,7 @@ def scores(prompts, answer_of, **settings):
 
 
 @pytest.fixture
-def gymnasium():
+def gym_library():
     return pytest.importorskip("reasoning_gym", reason="the extra `reasoning-gym` is not installed")
 
 
@@ -521,35 +521,35 @@ def test_what_json_cannot_hold_is_refused():
 
 
 @pytest.mark.parametrize("task", ["leg_counting", "chain_sum", "knights_knaves", "propositional_logic", "graph_color"])
-def test_gym_tasks_are_drawn_by_seed_and_scored_by_themselves(gymnasium, task):
+def test_gym_tasks_are_drawn_by_seed_and_scored_by_themselves(gym_library, task):
     prompts, _ = load_prompts([gym(task)])
     Prompts.validate(prompts)
     assert prompts.height == 20
     assert prompts.equals(load_prompts([gym(task)])[0])
     assert set(load_prompts([gym(task, seed=2)])[0]["prompt_id"]) != set(prompts["prompt_id"])
-    drawn = gymnasium.create_dataset(task, seed=1, size=20)
+    drawn = gym_library.create_dataset(task, seed=1, size=20)
     entries = {entry["question"]: entry for entry in drawn}
     answers = [str(entries[query]["answer"] or entries[query]["metadata"].get("example_answer")) for query in
                prompts["query"]]  # fmt: skip
     expected = [drawn.score_answer(answer, entries[query]) for answer, query in
                 zip(answers, prompts["query"], strict=True)]  # fmt: skip
-    given = dict(zip(prompts["query"], answers, strict=True))
-    assert scores(prompts, lambda row: given[row["query"]]) == expected
+    answer_of = dict(zip(prompts["query"], answers, strict=True))
+    assert scores(prompts, lambda row: answer_of[row["query"]]) == expected
     assert max(scores(prompts, lambda row: "no idea")) < 1.0
 
 
-def test_a_colouring_is_right_whatever_colours_it_uses(gymnasium):
+def test_a_colouring_is_right_whatever_colours_it_uses(gym_library):
     prompts, _ = load_prompts([gym("graph_color", size=5)])
     entries = [json.loads(row["metadata"])["reasoning_gym"]["entry"] for row in prompts.to_dicts()]
     solutions = [from_tagged(entry)["metadata"]["possible_answer"] for entry in entries]
     swapped = {1: 2, 2: 1, 3: 3}
     texts = [json.dumps({place: swapped[colour] for place, colour in solution.items()}) for solution in solutions]
-    given = dict(zip(prompts["prompt_id"], texts, strict=True))
-    assert scores(prompts, lambda row: given[row["prompt_id"]]) == [1.0] * 5
+    text_of = dict(zip(prompts["prompt_id"], texts, strict=True))
+    assert scores(prompts, lambda row: text_of[row["prompt_id"]]) == [1.0] * 5
     assert prompts["references"].list.len().sum() == 0
 
 
-def test_dials_reach_task_and_scorer_and_wrong_ones_are_named(gymnasium):
+def test_dials_reach_task_and_scorer_and_wrong_ones_are_named(gym_library):
     prompts, _ = load_prompts([gym("chain_sum", dials={"min_terms": 2, "max_terms": 2})])
     assert {row["query"].count("+") + row["query"].count(" - ") for row in prompts.to_dicts()} == {1}
     assert scores(prompts, lambda row: f" {row['references'][0]}\n") == [1.0] * 20
@@ -564,7 +564,7 @@ def test_dials_reach_task_and_scorer_and_wrong_ones_are_named(gymnasium):
         load_prompts([gym("chain_sums")])
 
 
-def test_gym_sources_share_no_question_and_too_few_are_refused(gymnasium):
+def test_gym_sources_share_no_question_and_too_few_are_refused(gym_library):
     small = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     prompts, _ = load_prompts([gym("chain_sum", dials=small, size=40), gym("chain_sum", dials=small, size=40, seed=2)])
     assert (prompts.height, prompts["query"].n_unique()) == (80, 80)
@@ -572,7 +572,7 @@ def test_gym_sources_share_no_question_and_too_few_are_refused(gymnasium):
         load_prompts([gym("chain_sum", dials=small, size=2000)])
 
 
-def test_tasks_that_run_answers_or_draw_unsteadily_are_refused(gymnasium):
+def test_tasks_that_run_answers_or_draw_unsteadily_are_refused(gym_library):
     reward = build_reward(ReasoningGymReward(type="reasoning_gym"))
     prompts, _ = load_prompts([gym("n_queens", size=2)])
     with pytest.raises(ConfigError, match=r"2 of 2 prompts cannot be judged.*runs answers as Python code.*run_answers"):
@@ -582,30 +582,30 @@ def test_tasks_that_run_answers_or_draw_unsteadily_are_refused(gymnasium):
         load_prompts([gym("word_ladder")])
 
 
-def test_every_task_whose_source_evaluates_text_has_been_looked_at(gymnasium):
+def test_every_task_whose_source_evaluates_text_has_been_looked_at(gym_library):
     own_text_only = {"basic_arithmetic", "bitwise_arithmetic", "codeio", "number_sorting", "propositional_logic"}
     evaluates = re.compile(r"(?<!re\.)\b(eval|exec|parse_expr|sympify)\(")
-    modules = {name: inspect.getmodule(task) for name, (task, _) in gymnasium.factory.DATASETS.items()}
-    found = {name for name, module in modules.items() if evaluates.search(inspect.getsource(module))}
-    assert found == RUN_ANSWERS | own_text_only
-    assert set(gymnasium.factory.DATASETS) >= RUN_ANSWERS | UNSTEADY
+    modules = {name: inspect.getmodule(task) for name, (task, _) in gym_library.factory.DATASETS.items()}
+    evaluating = {name for name, module in modules.items() if evaluates.search(inspect.getsource(module))}
+    assert evaluating == RUN_ANSWERS | own_text_only
+    assert set(gym_library.factory.DATASETS) >= RUN_ANSWERS | UNSTEADY
 
 
-def test_prompts_of_other_sources_cannot_be_judged_by_the_gym(tmp_path, gymnasium):
+def test_prompts_of_other_sources_cannot_be_judged_by_the_gym(tmp_path, gym_library):
     prompts, _ = load_prompts([table_file(tmp_path, "query,answer\n2 + 2?,4\n")])
     with pytest.raises(ConfigError, match="it is not a prompt of reasoning-gym: choose another reward"):
         build_reward(ReasoningGymReward(type="reasoning_gym")).check_prompts(prompts)
 
 
-def test_an_answer_on_which_the_scorer_fails_is_not_wrong_but_unjudged(gymnasium, monkeypatch):
+def test_an_answer_on_which_the_scorer_fails_is_not_wrong_but_unjudged(gym_library, monkeypatch):
     prompts, _ = load_prompts([gym("leg_counting", size=2)])
-    monkeypatch.setattr(gymnasium.factory.DATASETS["leg_counting"][0], "score_answer", lambda *_: 1 / 0)
+    monkeypatch.setattr(gym_library.factory.DATASETS["leg_counting"][0], "score_answer", lambda *_: 1 / 0)
     assert scores(prompts, lambda row: "4") == [None, None]
     assert build_reward(ReasoningGymReward(type="reasoning_gym")).fingerprint()["release"]
 
 
 @pytest.mark.slow
-def test_gym_tasks_draw_the_same_items_in_every_process(gymnasium):
+def test_gym_tasks_draw_the_same_items_in_every_process(gym_library):
     code = """
 import hashlib, reasoning_gym
 for name in sorted(set(reasoning_gym.factory.DATASETS) - set({left_out!r})):

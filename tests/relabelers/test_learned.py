@@ -1,7 +1,7 @@
-"""The relabeler `learned`: what a model writes is verified where a rule or the policy confirms it, and nowhere else.
+"""The relabeler `learned`: what a model writes is verified only where a rule or the policy confirms it.
 
-The writer and the policy are played by `play` where the driver is tested; weights are compared with a plain forward
-pass of `transformers`.
+Where the driver is tested, `play` stands in for the launches of the writer and the policy. Log-probabilities are
+compared with a plain forward pass of `transformers`.
 """
 
 import json
@@ -27,7 +27,7 @@ from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models
 from hir_core.modeling.rendering import Renderer
-from hir_core.relabelers.learned import composed, writing_demonstrations
+from hir_core.relabelers.learned import writer_query, writing_demonstrations
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.relabelers.verification import (
     EMPTY,
@@ -40,15 +40,15 @@ from hir_core.relabelers.verification import (
     UNPARSABLE,
     UNSATISFIED,
     WrittenInstruction,
-    find,
-    shares,
-    verified,
+    verification_metrics,
+    verify,
+    verify_all,
 )
 from hir_core.schemas import Logprobs, Samples, Triples, WrittenInstructions, content_key
 from hir_core.stages import run as run_module
 from hir_core.store.files import list_parts, read_parts, write_part
 from hir_core.store.store import Store
-from hir_core.training.batches import Layout
+from hir_core.training.batches import BatchLayout
 from hir_core.worker.job import Job
 from hir_core.worker.logprobs import score_logprobs
 
@@ -59,7 +59,7 @@ CPU = torch.device("cpu")
 def claim(
     written: str | None, output: str = "8", right: bool = True, gain: float | None = None, **changes: Any
 ) -> WrittenInstruction:
-    """A claim about an output whose tokens had -2 nats each when they were drawn, and gain so many."""
+    """A written instruction for an output of -2 nats per token when it was sampled, and `gain` more under it."""
     values = {"is_whole": True, "asked_logprob": -2.0, "logprob": None if gain is None else gain - 2.0} | changes
     return WrittenInstruction(written, output=output, is_correct=right, **values)
 
@@ -70,7 +70,7 @@ TWO_SMALL = "Write exactly 2 words. Write in small letters only."
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("written_instruction", "expected"),
     [
         (claim("Be right."), ("named", "Be right.", "")),
         (claim("  be  RIGHT\n"), ("named", "Be right.", "")),
@@ -94,16 +94,16 @@ TWO_SMALL = "Write exactly 2 words. Write in small letters only."
         (claim(None), (None, None, NO_ROOM)),
     ],
 )
-def test_what_was_written_is_verified_only_where_a_check_confirms_it(told, expected):
-    assert tuple(find(told, OWN, 0.0)) == expected
+def test_what_was_written_is_verified_only_where_a_check_confirms_it(written_instruction, expected):
+    assert tuple(verify(written_instruction, OWN, 0.0)) == expected
 
 
 @pytest.mark.parametrize(("margin", "is_verified"), [(0.25, True), (0.5, False), (1.0, False)])
 def test_an_output_must_gain_more_than_the_margin(margin, is_verified):
-    assert (find(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_verified
+    assert (verify(claim("Count.", gain=0.5), OWN, margin).instruction is not None) == is_verified
 
 
-def asked(*outputs: str, right: bool = True) -> pl.DataFrame:
+def samples_to_write_about(*outputs: str, right: bool = True) -> pl.DataFrame:
     rows = [{"sample_id": f"s{n}", "completion": text, "logprobs": [-1.0, -3.0], "is_correct": right}
             for n, text in enumerate(outputs)]  # fmt: skip
     return pl.DataFrame(rows)
@@ -116,24 +116,24 @@ def written(texts: dict[str, str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=Samples.create_empty().schema)
 
 
-def weights(values: dict[str, float | None]) -> pl.DataFrame:
+def logprob_rows(values: dict[str, float | None]) -> pl.DataFrame:
     rows = [{"sample_id": key, "logprob": value} for key, value in values.items()]
     return pl.DataFrame(rows, schema=Logprobs.create_empty().schema)
 
 
-def test_every_sample_that_was_asked_about_has_its_row():
+def test_every_sample_to_write_about_has_its_row():
     about = written({"s0": "Be right.", "s1": "Count.", "s2": "Guess."})
-    found = verified(asked("8", "8", "8", "8"), about, weights({"s1": -1.5, "s2": None, "s0": -9.0}), OWN, 0.0)
-    WrittenInstructions.validate(found)
-    assert found.select(
-        "sample_id", "written", "check", "instruction", "logprob", "asked_logprob", "reason"
-    ).rows() == [
+    rows = verify_all(
+        samples_to_write_about("8", "8", "8", "8"), about, logprob_rows({"s1": -1.5, "s2": None, "s0": -9.0}), OWN, 0.0
+    )
+    WrittenInstructions.validate(rows)
+    assert rows.select("sample_id", "written", "check", "instruction", "logprob", "asked_logprob", "reason").rows() == [
         ("s0", "Be right.", "named", "Be right.", -9.0, -2.0, ""),
         ("s1", "Count.", "logprob", "Count.", -1.5, -2.0, ""),
         ("s2", "Guess.", "logprob", None, None, -2.0, NOT_SCORED),
         ("s3", None, None, None, None, -2.0, NO_ROOM),
     ]
-    assert shares([found]) == {
+    assert verification_metrics([rows]) == {
         "asked": 4,
         "verified_share": 0.5,
         "verified_by_check": {"logprob": 1, "named": 1},
@@ -145,14 +145,14 @@ def test_every_sample_that_was_asked_about_has_its_row():
 
 
 def relabeled(fallback: str) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Three right samples and two wrong ones, one of which was not judged; what was written of each."""
+    """Triples and rejects of three right samples and a wrong one, with what was written, and one without a score."""
     relabeler = build_relabeler(LearnedRelabel(type="learned", fallback=fallback), OWN)
     samples, rewards, prompts = tables(1.0, 1.0, 1.0, 0.0, None, completions=["a", "b", "c", "d", "e"])
     own = relabeler.judged(samples, rewards, prompts)
     assert own["sample_id"].to_list() == ["s0", "s1", "s2", "s3"]
     texts = {"s0": "Be right.", "s1": "Count.", "s2": "Be wrong.", "s3": "Be wrong."}
-    told = verified(own, written(texts), weights({"s1": 0.0}), OWN, 0.0)
-    triples, rejected = relabeler.relabel(samples, rewards, prompts, None, told)
+    instructions = verify_all(own, written(texts), logprob_rows({"s1": 0.0}), OWN, 0.0)
+    triples, rejected = relabeler.relabel(samples, rewards, prompts, None, instructions)
     Triples.validate(triples)
     assert triples.height + sum(rejected.values()) == 5
     return triples.sort("sample_id"), rejected
@@ -181,7 +181,7 @@ LEARNED = LearnedRelabel(type="learned", query="{query}|{output}|{verdict}", sho
 
 
 def test_braces_in_a_query_or_an_output_are_text():
-    assert composed(LEARNED, "{output}?", "{verdict}", False) == "{output}?|{verdict}|wrong"
+    assert writer_query(LEARNED, "{output}?", "{verdict}", False) == "{output}?|{verdict}|wrong"
 
 
 def test_the_warm_start_shows_a_right_and_a_wrong_answer_of_each_chosen_prompt():
@@ -211,7 +211,7 @@ def test_showing_needs_enough_prompts(settings):
 
 
 def scored(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str, float | None]:
-    """The step on 13 outputs; two have no whole instruction, and one is too long for the model."""
+    """The log-probabilities that the step scores for 13 outputs: two have no whole instruction, one is too long."""
     (place / "written").mkdir(parents=True, exist_ok=True)
     (place / "out").mkdir(exist_ok=True)
     write_part(place / "written", "0", written({key: f"say {'seven ' * n}" for n, key in enumerate(KEYS)}).with_columns(
@@ -226,7 +226,7 @@ def scored(model: Any, tokenizer: Any, place: Path, **changes: Any) -> dict[str,
     step = LogprobStep(requests=place / "requests.parquet", written=place / "written", output=place / "out", **values)
     is_pair = model.config.is_encoder_decoder
     start = model.config.decoder_start_token_id if is_pair else None
-    layout = Layout(tokenizer.pad_token_id, (tokenizer.eos_token_id,), start, CPU)
+    layout = BatchLayout(tokenizer.pad_token_id, (tokenizer.eos_token_id,), start, CPU)
     score_logprobs(step, Rank(place, 0, 1, 0), model, Renderer(tokenizer, None, ends_prompt=is_pair), layout)
     return dict(read_parts(place / "out").iter_rows())
 
@@ -245,18 +245,18 @@ OUTPUTS[12]["completion_ids"] = [41] * 60
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
-def test_weights_are_those_of_one_plain_forward_pass(architecture, build_model, tokenizer, alone, tmp_path):
+def test_logprobs_are_those_of_one_plain_forward_pass(architecture, build_model, tokenizer, alone, tmp_path):
     model = build_model(architecture, sharpness=3.0 if architecture == "llama" else 1.0)
-    found = scored(model, tokenizer, tmp_path)
+    logprobs = scored(model, tokenizer, tmp_path)
     renderer = Renderer(tokenizer, None, ends_prompt=architecture == "t5")
-    assert found.keys() == set(KEYS) - {"s03", "s04"}
+    assert logprobs.keys() == set(KEYS) - {"s03", "s04"}
     for n, output in enumerate(OUTPUTS):
-        if output["sample_id"] in found and found[output["sample_id"]] is not None:
+        if output["sample_id"] in logprobs and logprobs[output["sample_id"]] is not None:
             prompt = renderer.prompt_ids(f"say {'seven ' * n}", output["query"])
             with torch.no_grad():
                 expected = plain_logprobs(model, tuple(prompt), tuple(output["completion_ids"])).mean().item()
-            assert found[output["sample_id"]] == pytest.approx(expected, abs=2e-5)
-    too_long = [key for key, value in found.items() if value is None]
+            assert logprobs[output["sample_id"]] == pytest.approx(expected, abs=2e-5)
+    too_long = [key for key, value in logprobs.items() if value is None]
     assert too_long == (["s12"] if architecture == "llama" else [])
 
 
@@ -295,12 +295,12 @@ def test_a_sample_that_leaves_no_room_to_write_is_left_out_or_refused(alone, tmp
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 OURS = {"relabel": {"type": "learned", "query": "{query}|{output}|{verdict}"}}
-"""Of 24 samples 8 are empty; of each prompt the first answer is 2 and the last is 7."""
+"""24 samples, 8 of them empty: the first answer of each prompt is 2 and the last is 7."""
 CORRECT, WRONG = "Generate a correct answer to this problem.", "Generate a wrong answer to this problem."
 
 
 def play(job_dir: Path, *rest: Any, **options: Any) -> None:
-    """Writes the verdict's instruction for answers of 2, and something of its own for those of 7."""
+    """Stands in for `launch`: writes the instruction of the verdict for answers of 2, another one for those of 7."""
     for step in JobSpec.read(job_dir).steps:
         if isinstance(step, SampleStep) and step.name == "write":
             done = set(read_parts(step.output)["prompt_id"]) if list_parts(step.output) else set()
@@ -312,7 +312,7 @@ def play(job_dir: Path, *rest: Any, **options: Any) -> None:
             write_part(step.output, f"{len(texts)}", frame)
         elif isinstance(step, LogprobStep):
             keys = pl.read_parquet(step.requests)["sample_id"].to_list()
-            write_part(step.output, "0", weights(dict.fromkeys(keys, -0.25)))
+            write_part(step.output, "0", logprob_rows(dict.fromkeys(keys, -0.25)))
         else:
             ranks(job_dir, *rest, **options)
             return
@@ -347,24 +347,24 @@ def test_instructions_are_a_stage_between_scores_and_triples(learned):
     zeros = run.table(run.store.resolve("prompts@0")).filter(
         pl.col("query").str.starts_with("0"), pl.col("split") == "train"
     )
-    told = {
+    expected = {
         "asked": 16,
         "verified_share": (16 - zeros.height) / 16,
         "verified_by_check": {"logprob": 8 - zeros.height, "named": 8},
         "refused": {UNSATISFIED: zeros.height},
     }
-    assert facts.metrics == told
+    assert facts.metrics == expected
     triples = run.store.manifest(run.store.resolve("triples@1"))
     assert list(triples.parents) == [refs[name] for name in names[:4]]
-    assert triples.metrics["written"] == told
+    assert triples.metrics["written"] == expected
     assert row(run, "triples@1", output="7", query="0 + 2?")["relabeler"] == "hindsight"
     guessed = row(run, "triples@1", instruction="Guess a number.")
     assert (guessed["relabeler"], guessed["contrast"]) == ("learned", [CORRECT])
-    described = describe_versions(run.store.run_dir)
-    assert [facts["stage"] for facts in described if facts["iteration"] == 1][:4] == [
+    describe_all = describe_versions(run.store.run_dir)
+    assert [facts["stage"] for facts in describe_all if facts["iteration"] == 1][:4] == [
         *("samples", "rewards", "instructions", "triples"),
     ]
-    assert any("verified share 0." in line for line in versions_text(described))
+    assert any("verified share 0." in line for line in versions_text(describe_all))
 
 
 def test_every_version_but_the_triples_is_that_of_the_fixed_rule(learned):
@@ -452,14 +452,14 @@ def test_replay_takes_what_was_written_then(learned):
 
 
 def test_how_to_write_is_shown_in_the_warm_start_and_in_every_iteration(learned):
-    """Two prompts, each with a right and a wrong answer, beside 4 references and beside what came of 24 samples."""
+    """Two prompts with a right and a wrong answer each: 4 triples, added to 4 references and to those of 24 samples."""
     loop(with_changes(learned, {}))
     run = loop(with_changes(learned, {"relabel.shown": 2}))
     triples = run.store.versions("triples")
     heights = [(ref.iteration, run.store.manifest(ref).rows) for ref in triples]
     assert sorted(heights) == [(0, 4), (0, 4 + 4), (1, 16), (1, 16 + 4)]
-    shown = [run.table(ref).filter(pl.col("sample_id").is_null(), relabeler="learned") for ref in triples]
-    assert sorted(rows.height for rows in shown) == [0, 0, 4, 4]
+    demonstrations = [run.table(ref).filter(pl.col("sample_id").is_null(), relabeler="learned") for ref in triples]
+    assert sorted(rows.height for rows in demonstrations) == [0, 0, 4, 4]
     assert {run.store.manifest(ref).rows_in for ref in triples if ref.iteration} == {24, 24 + 4}
     assert set(versions(run.store).values()) == {1, 2}
     assert versions(run.store)["prompts@0"] == 1
@@ -478,55 +478,57 @@ def test_a_tokenizer_that_is_fitted_to_writing_is_another_one_without_a_warm_sta
 
 
 @pytest.mark.slow
-def test_a_run_writes_scores_and_trains_on_what_it_believes(tmp_path, prefect_home):
-    """Shown how, the tiny model writes this and that; weights are those of a plain forward pass of what drew."""
+def test_a_run_writes_scores_and_trains_on_what_is_verified(tmp_path, prefect_home):
+    """The tiny model writes after demonstrations; log-probabilities are those of a plain forward pass of the policy."""
     relabel = {"type": "learned", "shown": 32, "temperature": 1.0, "max_new_tokens": 12}
     write_config(tmp_path, relabel=relabel)
     hir(tmp_path, prefect_home, "run", "tiny.yaml")
     store = Store(tmp_path / "runs/tiny")
-    told = read_parts(store.resolve("instructions@1").path)
+    instructions = read_parts(store.resolve("instructions@1").path)
     facts = manifest(store.run_dir, "instructions@1")
     assert facts["rows_in"] == facts["rows"] + sum(facts["rejected"].values()) == 84
-    assert facts["metrics"]["verified_share"] == told["instruction"].is_not_null().mean()
-    assert told["written"].n_unique() > 1
+    assert facts["metrics"]["verified_share"] == instructions["instruction"].is_not_null().mean()
+    assert instructions["written"].n_unique() > 1
     assert store.resolve("instructions@1").path.name in json.dumps(manifest(store.run_dir, "triples@1")["parents"])
-    _check_weights(store, told)
+    _check_logprobs(store, instructions)
     before = digests(store.run_dir)
     assert "nothing to do" in hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert digests(store.run_dir) == before
 
 
-def _check_weights(store: Store, told: pl.DataFrame) -> None:
+def _check_logprobs(store: Store, instructions: pl.DataFrame) -> None:
     from transformers import AutoModelForCausalLM
 
     place = store.resolve("models@0").path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(place), models.load_tokenizer(str(place))
     samples = read_parts(store.resolve("samples@1").path)
     queries = read_parts(store.resolve("prompts@0").path).select("prompt_id", "query")
-    rows = told.join(samples, on="sample_id").join(queries, on="prompt_id").filter(pl.col("logprob").is_not_null())
+    rows = (
+        instructions.join(samples, on="sample_id").join(queries, on="prompt_id").filter(pl.col("logprob").is_not_null())
+    )
     assert rows.height > 10
-    for one in rows.iter_rows(named=True):
-        prompt = Renderer(tokenizer, None).prompt_ids(one["written"], one["query"])
+    for sample in rows.iter_rows(named=True):
+        prompt = Renderer(tokenizer, None).prompt_ids(sample["written"], sample["query"])
         with torch.no_grad():
-            expected = plain_logprobs(model, tuple(prompt), tuple(one["completion_ids"])).mean().item()
-        assert one["logprob"] == pytest.approx(expected, abs=1e-4)
-        assert one["asked_logprob"] == pytest.approx(sum(one["logprobs"]) / len(one["logprobs"]), abs=1e-4)
+            expected = plain_logprobs(model, tuple(prompt), tuple(sample["completion_ids"])).mean().item()
+        assert sample["logprob"] == pytest.approx(expected, abs=1e-4)
+        assert sample["asked_logprob"] == pytest.approx(sum(sample["logprobs"]) / len(sample["logprobs"]), abs=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 def test_two_ranks_with_sharded_weights_write_and_score_as_one_rank(architecture, alone, by_two_ranks, tmp_path):
-    one = instruct_job(tmp_path, by_two_ranks / "models" / architecture, {})
-    job = Job(Rank(tmp_path, 0, 1, 0), one, CPU)
-    rows = [job.do(step)["rows"] for step in one.steps]
+    one_rank = instruct_job(tmp_path, by_two_ranks / "models" / architecture, {})
+    job = Job(Rank(tmp_path, 0, 1, 0), one_rank, CPU)
+    rows = [job.do(step)["rows"] for step in one_rank.steps]
     assert (rows[0], rows[1] >= 15) == (14, True)
     places = {"one": tmp_path, "two": by_two_ranks / "cases" / architecture}
-    texts, found = ({name: read_parts(place / kind).sort("sample_id") for name, place in places.items()}
+    texts, scores = ({name: read_parts(place / kind).sort("sample_id") for name, place in places.items()}
                     for kind in ("written", "scored"))  # fmt: skip
     assert texts["one"].drop("logprobs").equals(texts["two"].drop("logprobs"))
-    assert found["one"]["sample_id"].to_list() == found["two"]["sample_id"].to_list()
-    assert found["two"]["logprob"].to_list() == pytest.approx(found["one"]["logprob"].to_list(), abs=1e-4)
+    assert scores["one"]["sample_id"].to_list() == scores["two"]["sample_id"].to_list()
+    assert scores["two"]["logprob"].to_list() == pytest.approx(scores["one"]["logprob"].to_list(), abs=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -544,7 +546,7 @@ def by_two_ranks(tmp_path_factory) -> Path:
 
 
 def instruct_job(place: Path, model: Path, deepspeed: dict[str, Any]) -> JobSpec:
-    """Writes about 29 outputs, of which 15 are done already, and scores them."""
+    """A job that writes about 29 outputs, 15 of which are done already, and scores them."""
     for folder in ("written", "scored"):
         (place / folder).mkdir(parents=True)
     write_part(place / "written", "0", written({f"s{n:02}": f"add {'two ' * (n % 6)}" for n in range(15)}))
@@ -565,6 +567,6 @@ def instruct_job(place: Path, model: Path, deepspeed: dict[str, Any]) -> JobSpec
     write = SampleStep(name="write", requests=place / "write.parquet", output=place / "written", version="v", model="m",
                        instruction="Go.", against="", guidance=0.0, k=1, temperature=1.0, max_new_tokens=6,
                        batch_tokens=200, zero3_weights="stream", write_every_s=0, iteration=1)  # fmt: skip
-    told = LogprobStep(requests=place / "score.parquet", written=place / "written", output=place / "scored",
+    score = LogprobStep(requests=place / "score.parquet", written=place / "written", output=place / "scored",
                      batch_tokens=200, logits_chunk=5, write_every_s=0)  # fmt: skip
-    return JobSpec(model=HubModel(source=str(model)), seed=0, deepspeed=deepspeed, steps=(write, told))
+    return JobSpec(model=HubModel(source=str(model)), seed=0, deepspeed=deepspeed, steps=(write, score))

@@ -1,10 +1,10 @@
-"""Relabelers: which instruction each sample demonstrates, and that none is lost on the way."""
+"""Relabelers: which instruction each sample demonstrates, and that no sample is lost."""
 
 import re
 
 import polars as pl
 import pytest
-from relabel_tables import TOLD, tables
+from relabel_tables import INSTRUCTIONS, tables
 
 from hir_core.config import (
     AttributesRelabel,
@@ -27,14 +27,16 @@ from hir_core.relabelers.constraints import achieved
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.schemas import Triples, content_key
 
-HINDSIGHT = build_relabeler(HindsightRelabel(), TOLD)
-KEEP_CORRECT = build_relabeler(KeepCorrectRelabel(type="keep_correct"), TOLD)
-BEST_OF_K = build_relabeler(BestOfKRelabel(type="best_of_k"), TOLD)
-DEMONSTRATIONS = build_relabeler(DemonstrationsRelabel(type="demonstrations"), TOLD)
-QUANTILES = build_relabeler(QuantilesRelabel(type="quantiles", levels=3, instruction="{level} of {levels}"), TOLD)
-CHAIN = build_relabeler(ChainRelabel(type="chain", query="{query} Not {wrong}, but"), TOLD)
-CONSTRAINTS = build_relabeler(ConstraintsRelabel(type="constraints"), TOLD)
-ATTRIBUTES = build_relabeler(AttributesRelabel(type="attributes", instruction="Be {attributes}."), TOLD)
+HINDSIGHT = build_relabeler(HindsightRelabel(), INSTRUCTIONS)
+KEEP_CORRECT = build_relabeler(KeepCorrectRelabel(type="keep_correct"), INSTRUCTIONS)
+BEST_OF_K = build_relabeler(BestOfKRelabel(type="best_of_k"), INSTRUCTIONS)
+DEMONSTRATIONS = build_relabeler(DemonstrationsRelabel(type="demonstrations"), INSTRUCTIONS)
+QUANTILES = build_relabeler(
+    QuantilesRelabel(type="quantiles", levels=3, instruction="{level} of {levels}"), INSTRUCTIONS
+)
+CHAIN = build_relabeler(ChainRelabel(type="chain", query="{query} Not {wrong}, but"), INSTRUCTIONS)
+CONSTRAINTS = build_relabeler(ConstraintsRelabel(type="constraints"), INSTRUCTIONS)
+ATTRIBUTES = build_relabeler(AttributesRelabel(type="attributes", instruction="Be {attributes}."), INSTRUCTIONS)
 ALL = [HINDSIGHT, KEEP_CORRECT, BEST_OF_K, DEMONSTRATIONS, QUANTILES, CHAIN, CONSTRAINTS, ATTRIBUTES]
 
 
@@ -64,7 +66,7 @@ def test_right_outputs_get_the_correct_instruction_and_wrong_ones_the_wrong_one(
 
 
 def test_the_threshold_decides_what_is_right():
-    lenient = build_relabeler(HindsightRelabel(threshold=0.5), TOLD)
+    lenient = build_relabeler(HindsightRelabel(threshold=0.5), INSTRUCTIONS)
     assert sorted(relabeled(lenient, 0.5, 0.4)[0]["instruction"]) == ["Be right.", "Be wrong."]
 
 
@@ -106,20 +108,20 @@ def test_keep_correct_leaves_wrong_outputs_out_and_contrasts_nothing():
 
 @pytest.mark.parametrize("relabeler", ALL, ids=lambda relabeler: relabeler.name)
 def test_the_order_of_rows_does_not_matter_and_no_rows_are_fine(relabeler):
-    samples, rewards, asked = tables(1.0, 0.0, 1.0, None, parts=[{"a": 1}, {"a": 0, "b": 3}, {"b": 2}, {"a": 0.5}])
-    forward, backward = (relabeler.relabel(samples, rewards[::step], asked)[0] for step in (1, -1))
+    samples, rewards, prompts = tables(1.0, 0.0, 1.0, None, parts=[{"a": 1}, {"a": 0, "b": 3}, {"b": 2}, {"a": 0.5}])
+    forward, backward = (relabeler.relabel(samples, rewards[::step], prompts)[0] for step in (1, -1))
     assert forward.equals(backward)
     assert forward["triple_id"].is_sorted()
-    nothing, rejected = relabeler.relabel(samples.clear(), rewards.clear(), asked)
+    nothing, rejected = relabeler.relabel(samples.clear(), rewards.clear(), prompts)
     assert (nothing.height, rejected) == (0, {})
 
 
 def test_a_sample_without_its_reward_or_prompt_is_refused():
-    samples, rewards, asked = tables(1.0, 0.0)
+    samples, rewards, prompts = tables(1.0, 0.0)
     with pytest.raises(SchemaError, match="1 of 2 samples have no row in rewards, first sample_id s1"):
-        HINDSIGHT.relabel(samples, rewards.head(1), asked)
+        HINDSIGHT.relabel(samples, rewards.head(1), prompts)
     with pytest.raises(SchemaError, match="2 of 2 samples have no row in prompts, first sample_id s0"):
-        HINDSIGHT.relabel(samples, rewards, asked.clear())
+        HINDSIGHT.relabel(samples, rewards, prompts.clear())
 
 
 def test_threshold_and_instructions_decide_the_identity():
@@ -141,8 +143,8 @@ def test_the_best_of_a_prompt_is_imitated_and_of_equal_ones_the_first():
 def test_quantiles_cut_scores_into_levels_of_which_the_best_is_the_correct_instruction():
     """Six scores in three levels of two; equal scores share the higher level."""
     triples, _ = relabeled(QUANTILES, 0.6, 0.1, 0.3, 0.5, 0.2, 0.4)
-    told = dict(triples.select("sample_id", "instruction").iter_rows())
-    assert told == {
+    instructions = dict(triples.select("sample_id", "instruction").iter_rows())
+    assert instructions == {
         "s1": "1 of 3",
         "s4": "1 of 3",
         "s2": "2 of 3",
@@ -159,7 +161,7 @@ def test_a_chain_shows_a_wrong_attempt_before_a_correct_one():
         ("s1", "q0 Not a, but", "b"),
         ("s2", "q1", "c"),  # nothing wrong was sampled here
     ]
-    assert rejected == {"below threshold": 1, "shown as the wrong attempt only": 1}
+    assert rejected == {"below threshold": 1, "wrong: used only inside the query of a correct output": 1}
 
 
 def test_a_chain_keeps_braces_of_the_data_as_they_are():
@@ -173,7 +175,7 @@ def test_demonstrations_replace_what_was_sampled_by_the_reference():
         ("p", None, "8", None, True),
         ("p1", None, "8", None, True),
     ]
-    assert rejected == {"one demonstration per prompt": 1}
+    assert rejected == {"another sample of the prompt: one demonstration per prompt": 1}
 
 
 # --- selection -------------------------------------------------------------------------------------------------------
@@ -186,10 +188,10 @@ def test_prompts_without_a_contrast_can_be_left_out():
         HINDSIGHT, *scores, prompt_ids=prompt_ids, select={"drop_prompts": ["all_wrong", "all_right"]}
     )
     assert ids(triples) == ["s4", "s5"]
-    assert rejected == {"prompt all right": 2, "prompt all wrong": 2}
+    assert rejected == {"all samples of the prompt right": 2, "all samples of the prompt wrong": 2}
     best, rejected = relabeled(BEST_OF_K, *scores, prompt_ids=prompt_ids, select={"drop_prompts": ["all_wrong"]})
     assert ids(best) == ["s2", "s5"]
-    assert rejected == {"not the best of its prompt": 3, "prompt all wrong": 1}
+    assert rejected == {"not the best of its prompt": 3, "all samples of the prompt wrong": 1}
 
 
 def test_equal_outputs_of_a_prompt_can_be_kept_once():
@@ -208,7 +210,7 @@ def test_equal_outputs_of_a_prompt_can_be_kept_once():
 
 
 def test_balance_gives_every_instruction_the_same_share():
-    """Three wrong of four: 4 / (2 * 3) = 2/3 each, the right one 4 / (2 * 1) = 2; together as much as before."""
+    """Three wrong of four: 4 / (2 * 3) = 2/3 each, the right one 4 / (2 * 1) = 2; the sum of the weights stays 4."""
     triples, _ = relabeled(HINDSIGHT, 1.0, 0.0, 0.0, 0.0, select={"balance": True})
     assert dict(triples.group_by("instruction").agg(pl.col("weight").sum()).iter_rows()) == pytest.approx(
         {"Be right.": 2.0, "Be wrong.": 2.0}
@@ -221,9 +223,9 @@ def test_other_instructions_get_only_so_many_triples_per_correct_one_chosen_by_t
     scores = [1.0] * 4 + [0.0] * 10
     triples, rejected = relabeled(HINDSIGHT, *scores, select={"others_per_correct": ratio})
     assert sorted(triples["instruction"]) == ["Be right."] * 4 + ["Be wrong."] * wrong
-    assert rejected == ({"too many of its instruction": 10 - wrong} if wrong < 10 else {})
-    samples, rewards, asked = tables(*scores)
-    again, _ = HINDSIGHT.relabel(samples[::-1], rewards, asked, SelectConfig(others_per_correct=ratio))
+    assert rejected == ({"limit of others_per_correct": 10 - wrong} if wrong < 10 else {})
+    samples, rewards, prompts = tables(*scores)
+    again, _ = HINDSIGHT.relabel(samples[::-1], rewards, prompts, SelectConfig(others_per_correct=ratio))
     assert again.equals(triples)
 
 
@@ -252,8 +254,8 @@ JUDGED = [
 ]
 
 
-def told(relabeler, parts, scores=None, **changed):
-    """The instruction of each sample, by its number; whatever the joint scores are, unless they are given."""
+def instructions_by(relabeler, parts, scores=None, **changed):
+    """The instruction of each sample by its number, and the rejects; the overall scores are null unless given."""
     triples, rejected = relabeled(relabeler, *(scores or [None] * len(parts)), parts=parts, **changed)
     return {int(key[1:]): text for key, text in triples.select("sample_id", "instruction").iter_rows()}, rejected
 
@@ -263,14 +265,14 @@ def test_attributes_are_told_as_levels_and_the_best_of_all_is_the_correct_instru
 
     -4 is 4 * 6 / 8 = 3, -9 is 4 / 8 = 0.5 and so, a half being rounded up, 1.
     """
-    found, rejected = told(ATTRIBUTES, JUDGED)
-    assert found == {
+    instructions, rejected = instructions_by(ATTRIBUTES, JUDGED)
+    assert instructions == {
         0: "Be brevity 0, correctness 0.",
         1: "Be right.",
         2: "Be brevity 3, correctness 2.",
         3: "Be brevity 1, correctness 2.",
-        4: "Be brevity 4.",  # the best that is told, but nobody knows whether it is right
-        5: "Be right.",  # nobody asked how brief it is
+        4: "Be brevity 4.",  # the best level that is known, but correctness could not be judged
+        5: "Be right.",  # brevity was not judged
     }
     assert rejected == {"cannot judge": 2}
 
@@ -278,20 +280,20 @@ def test_attributes_are_told_as_levels_and_the_best_of_all_is_the_correct_instru
 def test_an_attribute_that_is_the_same_everywhere_is_best_from_the_threshold_on_and_worst_below():
     parts = [{"correct": 0.5, "brevity": brevity} for brevity in (1.0, 0.0)]
     low, high = (
-        build_relabeler(AttributesRelabel(type="attributes", levels=2, threshold=threshold), TOLD)
+        build_relabeler(AttributesRelabel(type="attributes", levels=2, threshold=threshold), INSTRUCTIONS)
         for threshold in (0.6, 0.5)
     )
     text = "Generate an answer with brevity {}, correct {} to this problem.".format
-    assert told(low, parts)[0] == {0: text(1, 0), 1: text(0, 0)}
-    assert told(high, parts)[0] == {0: "Be right.", 1: text(0, 1)}
+    assert instructions_by(low, parts)[0] == {0: text(1, 0), 1: text(0, 0)}
+    assert instructions_by(high, parts)[0] == {0: "Be right.", 1: text(0, 1)}
     unknown = [*parts, {"correct": None, "brevity": 1.0}]
-    assert told(high, unknown)[0][2] == "Generate an answer with brevity 1 to this problem."
+    assert instructions_by(high, unknown)[0][2] == "Generate an answer with brevity 1 to this problem."
 
 
 def test_an_output_that_says_nothing_moves_no_range_and_is_not_contrasted_with():
-    samples, rewards, asked = tables(0.0, 0.0, 0.0, parts=[{"a": 0.0}, {"a": 1.0}, {"a": 9.0}])
+    samples, rewards, prompts = tables(0.0, 0.0, 0.0, parts=[{"a": 0.0}, {"a": 1.0}, {"a": 9.0}])
     lists = [pl.Series(name, [*samples[name][:2], []], samples.schema[name]) for name in ("completion_ids", "logprobs")]
-    triples, rejected = ATTRIBUTES.relabel(samples.with_columns(lists), rewards, asked)
+    triples, rejected = ATTRIBUTES.relabel(samples.with_columns(lists), rewards, prompts)
     assert triples.sort("sample_id").select("sample_id", "instruction", "contrast").rows() == [
         ("s0", "Be a 0.", ["Be right."]),
         ("s1", "Be right.", ["Be a 0."]),
@@ -315,7 +317,7 @@ def test_levels_depend_on_the_place_in_the_range_alone():
     scores = [float(place) for place in (3, 17, 0, 64, 41, 40, 63)]
     moved = [[4 * score - 128 for score in scores], [score / 1024 for score in scores]]  # exact in binary
     first, *others = ([{"a": score} for score in row] for row in (scores, *moved))
-    levels = told(ATTRIBUTES, first)[0]
+    levels = instructions_by(ATTRIBUTES, first)[0]
     assert levels == {
         0: "Be a 0.",
         1: "Be a 1.",
@@ -325,17 +327,19 @@ def test_levels_depend_on_the_place_in_the_range_alone():
         5: "Be a 3.",
         6: "Be right.",
     }
-    assert [told(ATTRIBUTES, parts)[0] for parts in others] == [levels, levels]
+    assert [instructions_by(ATTRIBUTES, parts)[0] for parts in others] == [levels, levels]
 
 
 def test_a_range_beyond_all_floats_has_its_ends():
     parts = [{"a": score} for score in (-1.7e308, 1.7e308)]
-    assert told(ATTRIBUTES, parts)[0] == {0: "Be a 0.", 1: "Be right."}
+    assert instructions_by(ATTRIBUTES, parts)[0] == {0: "Be a 0.", 1: "Be right."}
 
 
 def test_the_instruction_may_hold_the_correct_one():
-    relabeler = build_relabeler(AttributesRelabel(type="attributes", instruction="{correct} {attributes}"), TOLD)
-    assert told(relabeler, [{"a": 0, "b": 1}, {"a": 1, "b": 0}])[0] == {
+    relabeler = build_relabeler(
+        AttributesRelabel(type="attributes", instruction="{correct} {attributes}"), INSTRUCTIONS
+    )
+    assert instructions_by(relabeler, [{"a": 0, "b": 1}, {"a": 1, "b": 0}])[0] == {
         0: "Be right. a 0, b 4",
         1: "Be right. a 4, b 0",
     }
@@ -355,25 +359,28 @@ def writing_prompts():
 
 
 def test_the_query_asks_in_hindsight_for_what_the_output_satisfies():
-    asked = writing_prompts()
-    train = asked.filter(pl.col("split") == "train")
+    prompts = writing_prompts()
+    train = prompts.filter(pl.col("split") == "train")
     keys = train["prompt_id"].to_list() * 4
     texts = ["sun", "sun moon", "RAIN STAR SUN", "Star"]
     samples, rewards, _ = tables(*[0.5] * len(keys), prompt_ids=keys)
     written = [texts[n % 4] for n in range(len(keys))]
     samples = samples.with_columns(completion=pl.Series(written))
-    triples, rejected = CONSTRAINTS.relabel(samples, rewards, asked)
+    triples, rejected = CONSTRAINTS.relabel(samples, rewards, prompts)
     assert triples.height + sum(rejected.values()) == len(keys)
     assert triples.height > len(keys) / 4
-    held_out = set(asked.filter(pl.col("split") == "test")["group"])
+    held_out = set(prompts.filter(pl.col("split") == "test")["group"])
     for query, output in triples.select("query", "output").iter_rows():
         sentences = re.findall(r"[^.]+\.", query)[1:]
-        told = [parse(sentence.strip()) for sentence in sentences]
-        assert told
-        assert all(constraint and check(constraint, output) for constraint in told), (query, output)
-        assert group_of(told) not in held_out
-    assert set(rejected) <= {"satisfies nothing that may be asked", "a held-out set of constraints"}
-    assert rejected["a held-out set of constraints"] > 0
+        constraints = [parse(sentence.strip()) for sentence in sentences]
+        assert constraints
+        assert all(constraint and check(constraint, output) for constraint in constraints), (query, output)
+        assert group_of(constraints) not in held_out
+    assert set(rejected) <= {
+        "satisfies no constraint that can be asked for",
+        "satisfies a set of constraints kept for the test",
+    }
+    assert rejected["satisfies a set of constraints kept for the test"] > 0
     assert set(triples["instruction"]) == {"Be right."}
 
 
@@ -393,21 +400,23 @@ def test_prompts_without_constraints_are_counted():
 
 
 @pytest.fixture
-def told_by(tmp_path, monkeypatch):
-    """Builds the relabeler `python` around the text of a function."""
+def relabeler_of(tmp_path, monkeypatch):
+    """Builds the relabeler `python` from the body of a function."""
 
     def build(body):
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
         name = f"mine_{content_key(body)}"
         (tmp_path / f"{name}.py").write_text(f"def relabel(samples):\n    {body}\n")
-        return build_relabeler(PythonRelabel(type="python", function=f"{name}:relabel"), TOLD)
+        return build_relabeler(PythonRelabel(type="python", function=f"{name}:relabel"), INSTRUCTIONS)
 
     return build
 
 
-def test_a_function_writes_instructions_and_the_others_of_the_prompt_are_the_contrast(told_by):
-    relabeler = told_by("return [None if s['completion'] == 'c' else f'Say {s[\"completion\"]}.' for s in samples]")
+def test_a_function_writes_instructions_and_the_others_of_the_prompt_are_the_contrast(relabeler_of):
+    relabeler = relabeler_of(
+        "return [None if s['completion'] == 'c' else f'Say {s[\"completion\"]}.' for s in samples]"
+    )
     triples, rejected = relabeled(relabeler, 0.0, 1.0, 1.0, 0.0, None, completions="abcda", prompt_ids=[*"pppp", "p1"])
     assert triples.sort("sample_id").select("sample_id", "instruction", "contrast").rows() == [
         ("s0", "Say a.", ["Say b.", "Say d."]),
@@ -417,14 +426,16 @@ def test_a_function_writes_instructions_and_the_others_of_the_prompt_are_the_con
     assert rejected == {"cannot judge": 1, "left out by the function": 1}
 
 
-def test_the_source_of_a_function_is_part_of_its_law(told_by):
-    laws = [told_by(body).fingerprint() for body in ("return ['x'] * len(samples)", "return ['y'] * len(samples)")]
-    assert laws[0]["source_sha256"] != laws[1]["source_sha256"]
-    assert laws[0]["type"] == "python"
+def test_the_source_of_a_function_is_part_of_its_fingerprint(relabeler_of):
+    fingerprints = [
+        relabeler_of(body).fingerprint() for body in ("return ['x'] * len(samples)", "return ['y'] * len(samples)")
+    ]
+    assert fingerprints[0]["source_sha256"] != fingerprints[1]["source_sha256"]
+    assert fingerprints[0]["type"] == "python"
 
 
-def test_a_function_sees_attributes_by_name(told_by):
-    relabeler = told_by("return [f'Be {s[\"parts\"]}.' for s in samples]")
+def test_a_function_sees_attributes_by_name(relabeler_of):
+    relabeler = relabeler_of("return [f'Be {s[\"parts\"]}.' for s in samples]")
     triples, _ = relabeled(relabeler, 1.0, 0.0, parts=[{"a": 0.5, "b": None}, {}])
     assert sorted(triples["instruction"]) == ["Be {'a': 0.5, 'b': None}.", "Be {}."]
 
@@ -438,7 +449,7 @@ def test_a_function_sees_attributes_by_name(told_by):
         ("return samples[9]", "raised IndexError: list index out of range, at "),
     ],
 )
-def test_what_a_function_does_wrong_is_said(told_by, body, message):
+def test_what_a_function_does_wrong_is_said(relabeler_of, body, message):
     with pytest.raises(RewardError) as caught:
-        relabeled(told_by(body), 1.0, 0.0)
+        relabeled(relabeler_of(body), 1.0, 0.0)
     assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The reward `combined`: hand-computed means, minima and products, and settings inside settings."""
+"""The reward `combined`: hand-computed means, minima and products, and errors in nested settings."""
 
 from fractions import Fraction
 
@@ -94,17 +94,17 @@ def test_a_prompt_must_suit_every_part():
         build_reward(combined(EXACT, NUMERIC)).check_prompts(prompts({"references": ["many"]}))
 
 
-def test_the_law_holds_what_decides_each_part(tmp_path, monkeypatch):
+def test_the_fingerprint_holds_what_decides_each_part(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "halves.py").write_text("def score(completions, prompts): return [0.5] * len(completions)")
     python = {"reward": {"type": "python", "function": "halves:score"}}
-    laws = [build_reward(combined(EXACT, part, how="minimum")).fingerprint() for part in (python, GRADED)]
-    assert laws[0]["parts"][1]["reward"]["source_sha256"]
-    assert laws[0]["parts"][0] == {"weight": 1.0, "reward": {"type": "exact_match"}}
-    assert laws[0] != laws[1]
-    assert laws[0] != build_reward(combined(EXACT, python)).fingerprint()
-    named = build_reward(combined(EXACT | {"name": "right"}, GRADED)).fingerprint()["parts"]
-    assert named == [{"name": "right", **laws[0]["parts"][0]}, laws[1]["parts"][1]]
+    fingerprints = [build_reward(combined(EXACT, part, how="minimum")).fingerprint() for part in (python, GRADED)]
+    assert fingerprints[0]["parts"][1]["reward"]["source_sha256"]
+    assert fingerprints[0]["parts"][0] == {"name": None, "weight": 1.0, "reward": {"type": "exact_match"}}
+    assert fingerprints[0] != fingerprints[1]
+    assert fingerprints[0] != build_reward(combined(EXACT, python)).fingerprint()
+    with_name = build_reward(combined(EXACT | {"name": "right"}, GRADED)).fingerprint()["parts"]
+    assert with_name == [fingerprints[0]["parts"][0] | {"name": "right"}, fingerprints[1]["parts"][1]]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,10 @@ def test_the_law_holds_what_decides_each_part(tmp_path, monkeypatch):
         ({"parts": [EXACT | {"name": "graded"}, GRADED]}, "reward: several parts are named graded"),
         ({"parts": [EXACT | {"name": ""}]}, "reward.parts.0.name: "),
         ({"how": "min", "parts": [EXACT]}, "reward.how: expected 'mean', 'minimum' or 'product' (found 'min')"),
-        ({"how": "minimum", "parts": [EXACT | {"weight": 2}]}, "reward: weights count in a mean only: leave `weight`"),
+        (
+            {"how": "minimum", "parts": [EXACT | {"weight": 2}]},
+            "reward: `weight` needs `how: mean`: remove every `weight`",
+        ),
     ],
 )
 def test_what_is_wrong_inside_a_part_is_named_with_its_place(reward, message):

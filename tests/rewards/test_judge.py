@@ -26,7 +26,7 @@ ROW = {"query": "How many?", "references": ["8", "eight"]}
 
 @pytest.fixture
 def judge(tmp_path):
-    """The config of a judge that keeps its replies in a fresh folder and waits for nothing."""
+    """Builds the config of a judge with a fresh cache folder and no pauses between attempts."""
 
     def configure(server, **settings):
         usual = {"backoff_s": 0.0, "retries": 2, "timeout_s": 20.0, "cache": tmp_path / "cache", "model": "m-1"}
@@ -77,9 +77,9 @@ def test_a_judge_is_shown_all_turns_of_a_conversation(serve, judge):
     ],
 )
 def test_scores_are_read_by_the_pattern_and_brought_to_0_and_1(serve, judge, settings, text, score, reason):
-    ((found, why),) = verdicts(judge(serve(text), **settings), ["8"], ROW)
-    assert found == score
-    assert why.startswith(reason)
+    ((judged_score, judged_reason),) = verdicts(judge(serve(text), **settings), ["8"], ROW)
+    assert judged_score == score
+    assert judged_reason.startswith(reason)
 
 
 def test_the_last_score_of_a_reply_counts_whatever_else_it_says(serve, judge):
@@ -93,21 +93,21 @@ def test_the_last_score_of_a_reply_counts_whatever_else_it_says(serve, judge):
         " ": "empty reply",
     }
     echo = serve(lambda number, request: request["messages"][0]["content"])
-    found = verdicts(judge(echo, template="{completion}"), list(expected), ROW)
-    assert [reason if score is None else score for score, reason in found] == list(expected.values())
+    judged = verdicts(judge(echo, template="{completion}"), list(expected), ROW)
+    assert [reason if score is None else score for score, reason in judged] == list(expected.values())
 
 
 def test_a_pattern_without_end_does_not_hang_on_a_reply(serve, judge):
     ((score, reason),) = verdicts(judge(serve("a" * 50 + "!"), score_pattern="(a+)+$"), ["8"], ROW)
     assert score is None
-    assert reason.startswith("the score was not found in time: ")
+    assert reason.startswith("reward.score_pattern took too long on the reply: ")
 
 
 def test_any_completion_reaches_the_judge_unchanged(serve, judge):
     server = serve("Score: 1")
     completions = ["", "\0", "x" * 10**6, "שלום\u202e", '{"a": "{completion}"}']
-    found = verdicts(judge(server, template="{completion}"), completions, ROW)
-    assert [score for score, _ in found] == [1.0] * 5
+    judged = verdicts(judge(server, template="{completion}"), completions, ROW)
+    assert [score for score, _ in judged] == [1.0] * 5
     assert sorted(request["messages"][0]["content"] for request in server.requests) == sorted(completions)
 
 
@@ -175,7 +175,7 @@ def test_a_judge_that_asks_for_an_hour_ends_the_run_at_once(serve, judge):
 def test_a_judge_that_stays_busy_ends_the_run_with_what_was_answered_kept(serve, judge):
     server = serve(lambda number, request: "Score: 1" if number == 0 else (429, {}, b""))
     config = judge(server, max_concurrency=1)
-    with pytest.raises(RewardError, match=r"asked after 3 attempts: answered 429\. The replies so far are kept"):
+    with pytest.raises(RewardError, match=r"no reply after 3 attempts: answered 429\. The replies so far are kept"):
         verdicts(config, ["8", "9"], ROW)
     assert len(texts_below(config.cache)) == 1
 
@@ -226,7 +226,7 @@ def test_a_judge_that_cannot_be_reached_ends_the_run(serve, judge):
     server = serve("Score: 1")
     server.shutdown()
     server.server_close()
-    with pytest.raises(RewardError, match=r"127\.0\.0\.1.* cannot be asked after 3 attempts: ConnectError"):
+    with pytest.raises(RewardError, match=r"127\.0\.0\.1.* gave no reply after 3 attempts: ConnectError"):
         verdicts(judge(server), ["8"], ROW)
 
 
@@ -261,8 +261,8 @@ def test_requests_run_beside_each_other_up_to_the_limit(serve, judge):
 
     server = serve(together)
     config = judge(server, max_concurrency=4, timeout_s=60, template="{completion}")
-    found = verdicts(config, [str(number) for number in range(1, 9)], ROW)
-    assert [score for score, _ in found] == [number / 10 for number in range(1, 9)]
+    judged = verdicts(config, [str(number) for number in range(1, 9)], ROW)
+    assert [score for score, _ in judged] == [number / 10 for number in range(1, 9)]
     assert server.busiest == 4
 
 
@@ -277,7 +277,7 @@ def test_no_request_is_made_twice_and_the_cache_needs_no_network(serve, judge, t
     harder = config.model_copy(update={"best": 2.0, "timeout_s": 1.0})
     assert [score for score, _ in verdicts(harder, ["9"], ROW)] == [0.5]
     for change in ({"model": "m-2"}, {"template": "Other: {completion}"}, {"options": {"temperature": 1}}):
-        with pytest.raises(RewardError, match="cannot be asked"):
+        with pytest.raises(RewardError, match="gave no reply after"):
             verdicts(config.model_copy(update=change), ["9"], ROW)
 
 
@@ -324,11 +324,11 @@ def test_a_judge_that_repeats_the_key_does_not_bring_it_into_a_message(serve, ju
     monkeypatch.setenv("MY_JUDGE_KEY", KEY)
     server = serve((status, {"Location": f"/{KEY}"}, f"your key {KEY} is odd".encode()))
     try:
-        told = str(verdicts(judge(server, api_key_env="MY_JUDGE_KEY"), ["8"], ROW))
+        message = str(verdicts(judge(server, api_key_env="MY_JUDGE_KEY"), ["8"], ROW))
     except HirError as error:
-        told = f"{error} {error.__cause__}"
-    assert KEY not in told
-    assert str(status) in told or "malformed" in told
+        message = f"{error} {error.__cause__}"
+    assert KEY not in message
+    assert str(status) in message or "malformed" in message
 
 
 def test_a_refused_key_is_named_by_its_variable(serve, judge, monkeypatch):
@@ -383,7 +383,7 @@ def test_wrong_settings_are_told_without_the_secrets_in_them(settings, message):
     assert KEY not in str(caught.value)
 
 
-def test_what_only_makes_it_faster_is_not_in_the_law():
+def test_what_only_makes_it_faster_is_not_in_the_fingerprint():
     config = JudgeReward(type="judge", url="https://host/v1", model="m")
     faster = {"max_concurrency": 1, "timeout_s": 1.0, "retries": 0, "backoff_s": 0.0, "cache": Path("c")}
     assert config.model_copy(update=faster | {"api_key_env": "K"}).fingerprint() == config.fingerprint()

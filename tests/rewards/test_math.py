@@ -1,4 +1,4 @@
-"""The reward `math`: equal however it is written, never hanging, and told where its extra is missing."""
+"""The reward `math`: equal answers however they are written, no text that hangs, an error without its extra."""
 
 import pytest
 from reward_tables import prompts, verdicts
@@ -39,38 +39,38 @@ def test_what_is_equal_is_right_however_it_is_written():
         "I do not know.": None,
         "\0": None,
     }
-    found = verdicts(MATH, list(completions), {"references": [r"\frac{1}{2}"]})
-    assert [score for score, _ in found] == list(completions.values())
-    assert found[0][1] == r"equals '\\frac{1}{2}'"
-    assert found[-2] == (None, "no maths: 'I do not know.'")
+    judged = verdicts(MATH, list(completions), {"references": [r"\frac{1}{2}"]})
+    assert [score for score, _ in judged] == list(completions.values())
+    assert judged[0][1] == r"equals '\\frac{1}{2}'"
+    assert judged[-2] == (None, "no maths: 'I do not know.'")
 
 
 @needs_extra
 def test_formulas_and_sets_are_compared_as_mathematics():
-    found = verdicts(MATH, ["$(x+1)^2$", "$x^2 + 1 + 2x$", "$x^2 + 1$"], {"references": ["x^2 + 2x + 1"]})
-    assert [score for score, _ in found] == [1.0, 1.0, 0.0]
-    found = verdicts(MATH, [r"$\{3, 1, 2\}$", r"$\{1, 2\}$"], {"references": [r"\{1, 2, 3\}"]})
-    assert [score for score, _ in found] == [1.0, 0.0]
+    judged = verdicts(MATH, ["$(x+1)^2$", "$x^2 + 1 + 2x$", "$x^2 + 1$"], {"references": ["x^2 + 2x + 1"]})
+    assert [score for score, _ in judged] == [1.0, 1.0, 0.0]
+    judged = verdicts(MATH, [r"$\{3, 1, 2\}$", r"$\{1, 2\}$"], {"references": [r"\{1, 2, 3\}"]})
+    assert [score for score, _ in judged] == [1.0, 0.0]
 
 
 @needs_extra
 def test_any_accepted_answer_is_right_and_a_marker_says_where_to_look():
     config = MATH.model_copy(update={"marker": "answer:"})
-    found = verdicts(config, ["$7$. Answer: $8$", "answer: 9", "8"], {"references": ["9", "8"]})
-    assert found == [(1.0, "equals '9 or 8'"), (1.0, "equals '9 or 8'"), (None, "no 'answer:': '8'")]
+    judged = verdicts(config, ["$7$. Answer: $8$", "answer: 9", "8"], {"references": ["9", "8"]})
+    assert judged == [(1.0, "equals '9 or 8'"), (1.0, "equals '9 or 8'"), (None, "no 'answer:': '8'")]
 
 
 @needs_extra
 @pytest.mark.slow
 def test_towers_and_floods_do_not_hang_and_are_not_judged_wrong():
     hostile = ["$9^{9^{9^{9}}}$", "9**9**9**9", "$" + "(" * 10**5 + "$", "$" + "x+" * 50_000 + "1$"]
-    found = verdicts(MATH.model_copy(update={"time_limit_s": 2}), [*hostile, "8"], {"references": ["8"]})
-    assert [score for score, _ in found[:-1]] == [None] * len(hostile)
-    assert found[-1][0] in (1.0, None)  # the first row of a process reads grammars, which a busy machine does slowly
+    judged = verdicts(MATH.model_copy(update={"time_limit_s": 2}), [*hostile, "8"], {"references": ["8"]})
+    assert [score for score, _ in judged[:-1]] == [None] * len(hostile)
+    assert judged[-1][0] in (1.0, None)  # the first row of a process reads grammars, which a busy machine does slowly
 
 
 @needs_extra
-def test_the_law_names_the_release_that_compares():
+def test_the_fingerprint_names_the_release_that_compares():
     assert build_reward(MATH).fingerprint()["math_verify"]
 
 

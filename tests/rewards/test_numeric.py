@@ -152,7 +152,7 @@ def test_a_tolerance_is_a_finite_number_of_at_least_0(tolerance):
     "piece", [".", "1", "1,", "-1", "1e", "1 1/", "1/2 ", "9 1/2 ", "x10^", "1 x", "and ", "one ", "minus ", "\0", "א1"]
 )
 def test_a_hundred_kilobytes_of_anything_are_read_at_once(piece):
-    """About 0.1 s; minutes, where the time grows with the square of the length."""
+    """It takes about 0.1 s; it would take minutes if the time grew with the square of the length."""
     started = time.process_time()
     read_number(piece * (10**5 // len(piece)) + " seven")
     assert time.process_time() - started < 5

@@ -26,8 +26,10 @@ def test_without_a_group_a_match_is_right_and_none_is_wrong():
 
 def test_a_group_is_compared_with_the_references_and_no_match_cannot_be_judged():
     config = regex(r"(?i)answer:\s*(?P<answer>\w*)", group="answer", match="last")
-    found = verdicts(config, ["Answer: 7. ANSWER: Eight", "answer: 9", "8", "answer: "], {"references": ["8", "eight"]})
-    assert found == [
+    judged = verdicts(
+        config, ["Answer: 7. ANSWER: Eight", "answer: 9", "8", "answer: "], {"references": ["8", "eight"]}
+    )
+    assert judged == [
         (1.0, "found 'Eight'"),
         (0.0, "found '9', expected '8 or eight'"),
         (None, "no match: '8'"),
@@ -41,9 +43,9 @@ def test_a_group_that_took_no_part_cannot_be_judged():
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$"])
 def test_a_pattern_without_end_costs_its_limit_and_is_not_judged(pattern):
-    found = verdicts(regex(pattern, time_limit_s=1), ["a" * 200 + "!", "b"], {})
-    assert [score for score, _ in found] == [None, 0.0]
-    assert found[0][1].startswith("timed out: 'aaa")
+    judged = verdicts(regex(pattern, time_limit_s=1), ["a" * 200 + "!", "b"], {})
+    assert [score for score, _ in judged] == [None, 0.0]
+    assert judged[0][1].startswith("timed out: 'aaa")
 
 
 @pytest.mark.parametrize("text", ["", "\0", "שלום 8", "x" * 10**6, "\n" * 10**5, "\u202e8"])

@@ -1,4 +1,4 @@
-"""Rewards: what counts as right, what cannot be judged, and what a broken reward function is told."""
+"""Rewards: what counts as right, what cannot be judged, and the errors of a broken reward function."""
 
 import sys
 import textwrap

@@ -1,4 +1,4 @@
-"""Work under a time limit: a row that never ends is given up, the rows around it are not, and no process is left."""
+"""Rows under a time limit: one that never ends has no value, the rows around it have theirs, and no process is left."""
 
 import json
 import os
@@ -85,8 +85,8 @@ def test_rows_are_answered_in_their_order_whatever_the_work_prints(work):
 
 
 def test_a_row_without_end_is_given_up_with_all_that_it_started(work):
-    found = process_rows(work, ["a", "helper", "b"], 1.5)
-    assert found == [RowResult(["a", "a"]), RowResult(problem="timed out"), RowResult(["b", "b"])]
+    results = process_rows(work, ["a", "helper", "b"], 1.5)
+    assert results == [RowResult(["a", "a"]), RowResult(problem="timed out"), RowResult(["b", "b"])]
     assert_none_is_left(work)
 
 
@@ -105,7 +105,7 @@ def test_what_the_work_raises_is_raised_here(work, row, message):
 def test_work_that_cannot_be_made_says_why(work):
     with pytest.raises(ConfigError, match="it cannot be made"):
         process_rows(Work(work.maker, {"broken": True}), ["a"], 20)
-    with pytest.raises(RewardError, match="does odd_work:make ended its process before its first row"):
+    with pytest.raises(RewardError, match=r"for odd_work:make did not start \(ended its process\)"):
         process_rows(Work(work.maker, {"crashing": True}), ["a"], 20)
 
 
@@ -115,11 +115,11 @@ def test_no_rows_need_no_process(work):
 
 
 def test_it_works_outside_the_main_thread(work):
-    found = []
-    thread = threading.Thread(target=lambda: found.extend(process_rows(work, ["a", "sleep", "b"], 1.5)))
+    results = []
+    thread = threading.Thread(target=lambda: results.extend(process_rows(work, ["a", "sleep", "b"], 1.5)))
     thread.start()
     thread.join()
-    assert [answer.problem for answer in found] == ["", "timed out", ""]
+    assert [answer.problem for answer in results] == ["", "timed out", ""]
 
 
 def test_a_driver_that_is_killed_takes_the_process_with_it(work, tmp_path):
@@ -140,8 +140,8 @@ def test_a_driver_that_is_killed_takes_the_process_with_it(work, tmp_path):
 
 
 def test_patterns_without_end_time_out_and_others_find_what_re_finds():
-    found = find(r"(a+)+$", ["aaa", "a" * 40 + "b", "b"], limit_s=1.5)
-    assert found == [RowResult(["aaa"]), RowResult(problem="timed out"), RowResult([])]
+    results = find(r"(a+)+$", ["aaa", "a" * 40 + "b", "b"], limit_s=1.5)
+    assert results == [RowResult(["aaa"]), RowResult(problem="timed out"), RowResult([])]
     texts = ["x=1, x=2", "none"]
     assert [answer.value for answer in find(r"x=(?P<n>\d)", texts, group="n", limit_s=20)] == [["1"], []]
     assert [answer.value for answer in find(r"x=(\d)", texts, group=1, how="last", limit_s=20)] == [["2"], []]

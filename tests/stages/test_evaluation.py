@@ -123,7 +123,7 @@ def test_attributes_have_their_mean_in_each_task():
 
 def test_where_nothing_is_compared_there_is_no_baseline():
     asked = prompts(a=[("test", ["1"]), ("test", ["1"])])
-    found = summarise(evaluations(a=[0.7, None]), asked, threshold=0.5, compares=False)["overall"]
+    found = summarise(evaluations(a=[0.7, None]), asked, threshold=0.5, uses_references=False)["overall"]
     assert (found["accuracy"], found["mean_score"], found["majority_baseline"]) == (0.5, 0.7, None)
 
 

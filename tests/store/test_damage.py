@@ -1,5 +1,5 @@
-"""Damage and drift: whatever is changed in a version is found by name when it is opened, and no table that drifted
-from its schema becomes one.
+"""Damage and drift: any change in a version is found by file name when it is opened, and a table that deviates from its
+schema is never committed.
 """
 
 import json
@@ -31,7 +31,7 @@ def version_of(store: Store, path: Path) -> VersionRef:
 
 
 def find(store: Store, path: Path) -> str:
-    """What is said when the version of a damaged file is opened."""
+    """The error message when the version of a damaged file is opened."""
     ref = version_of(store, path)
     with pytest.raises(VersionCorrupt) as caught:
         store.folder(ref)
@@ -66,16 +66,16 @@ def test_a_file_cut_anywhere_or_grown_is_found(small_run):
         path.write_bytes(whole)
 
 
-def test_parts_that_changed_places_are_both_named(small_run):
-    one, other = small_run.parts(small_run.resolve("samples@1"))
-    one.rename(one.with_suffix(".moved"))
-    other.rename(one)
-    one.with_suffix(".moved").rename(other)
-    message = find(small_run, one)
-    assert all(f"{path.name} has " in message for path in (one, other))
+def test_parts_that_were_swapped_are_both_named(small_run):
+    first, second = small_run.parts(small_run.resolve("samples@1"))
+    first.rename(first.with_suffix(".moved"))
+    second.rename(first)
+    first.with_suffix(".moved").rename(second)
+    message = find(small_run, first)
+    assert all(f"{path.name} has " in message for path in (first, second))
 
 
-def test_parts_of_another_version_are_missing_there_and_too_many_or_different_here(small_run):
+def test_a_part_moved_to_another_version_is_different_here_and_missing_there(small_run):
     mine, theirs = (small_run.parts(small_run.resolve(f"samples@{n}")) for n in (1, 2))
     theirs[0].replace(mine[0])
     assert f"{mine[0].name} has " in find(small_run, mine[0])
@@ -83,10 +83,10 @@ def test_parts_of_another_version_are_missing_there_and_too_many_or_different_he
 
 
 def test_a_version_under_the_name_of_another_is_found(small_run):
-    one, other = (small_run.resolve(f"rewards@{n}") for n in (1, 2))
-    shutil.rmtree(other.path)
-    one.path.rename(other.path)
-    assert f"is that of {one}" in find(small_run, other.path / "manifest.json")
+    first, second = (small_run.resolve(f"rewards@{n}") for n in (1, 2))
+    shutil.rmtree(second.path)
+    first.path.rename(second.path)
+    assert f"is that of {first}" in find(small_run, second.path / "manifest.json")
 
 
 @pytest.mark.parametrize("field", ["created", "code_version", "rows", "rows_in", "rejected", "metrics", "parents",
@@ -104,16 +104,29 @@ def test_an_edited_manifest_is_found_whatever_was_edited(small_run, field):
     assert "manifest.json is damaged" in find(small_run, path)
 
 
-def test_a_manifest_that_was_only_laid_out_anew_is_none_that_was_changed(small_run):
-    """And one without a digest, as early releases wrote them, is read as ever."""
+def test_a_manifest_that_was_only_reformatted_does_not_count_as_changed(small_run):
     path = small_run.resolve("triples@1").path / "manifest.json"
     facts = json.loads(path.read_text())
-    for text in (json.dumps(facts, sort_keys=True), json.dumps(facts | {"sha256": None}, indent=8)):
+    for text in (json.dumps(facts, sort_keys=True), json.dumps(facts, indent=8)):
         path.write_text(text)
         small_run.verify(version_of(small_run, path))
 
 
-def test_numbers_that_json_cannot_say_and_keys_that_are_none_do_not_pass_for_a_change(tmp_path):
+@pytest.mark.parametrize(
+    ("digest", "problem"),
+    [({}, "sha256: Field required"), ({"sha256": None}, "sha256: Input should be a valid string")],
+)
+def test_a_manifest_without_its_digest_is_found(small_run, digest, problem):
+    path = small_run.resolve("triples@1").path / "manifest.json"
+    facts = json.loads(path.read_text())
+    del facts["sha256"]
+    write_json(path, facts | digest)
+    message = find(small_run, path)
+    assert "manifest.json is damaged" in message
+    assert problem in message
+
+
+def test_values_and_keys_that_json_converts_do_not_count_as_a_change(tmp_path):
     from store_tables import THIS, rewards
 
     store = Store(tmp_path)
@@ -129,11 +142,11 @@ def test_numbers_that_json_cannot_say_and_keys_that_are_none_do_not_pass_for_a_c
 
 OTHER = {pl.String: pl.Binary, pl.Float64: pl.Float32, pl.Int32: pl.Int64, pl.UInt64: pl.Int64, pl.Enum: pl.String}
 COLUMNS = [(stage, name) for stage, schema in SCHEMAS.items() if stage != "instructions"
-           for name in schema.column_names() if name != "history"]  # fmt: skip
+           for name in schema.column_names()]  # fmt: skip
 
 
 def other_type(column: pl.Series) -> pl.Series:
-    """The same values as another type that a careless writer might choose."""
+    """The same values with another type that a careless writer might choose."""
     if isinstance(column.dtype, pl.List):
         return column.cast(pl.List(pl.String)) if column.dtype.inner == pl.Int32 else column.list.len()
     if column.dtype == pl.Boolean:
@@ -142,7 +155,7 @@ def other_type(column: pl.Series) -> pl.Series:
 
 
 def refused(store: Store, stage: str, table: pl.DataFrame) -> str:
-    """What is said when a table that ranks left is committed as a new version; the draft is kept as it is."""
+    """The error message when a table that ranks have written is committed as a new version; the draft must be kept."""
     ref = store.resolve(f"{stage}@latest")
     draft = store.draft(store.manifest(ref).identity.model_copy(update={"config": {"drift": True}}))
     table.write_parquet(draft.path / "part-7.parquet")
@@ -185,7 +198,7 @@ def test_nulls_inside_lists_are_refused(small_run):
     assert "`references inner_nullability` in 4" in refused(small_run, "prompts", holed)
 
 
-def test_files_that_are_no_parquet_are_named(small_run):
+def test_files_that_are_not_parquet_are_named(small_run):
     draft = small_run.draft(small_run.manifest(small_run.resolve("rewards@1")).identity.model_copy(
         update={"config": {"drift": True}}))  # fmt: skip
     for data in (b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"{}"):

@@ -1,8 +1,8 @@
-"""A machine that fails: a kill or a refusal at every step of a commit, a full disk, no rights, a clock set back.
+"""Faults of the machine: a kill or an error at every step of a commit, a full disk, missing rights, a clock set back.
 
-Every fault ends in one clear error or has no effect; what was committed stays, and the next attempt ends as if there
-had been none. Faults come from the operating system or, at the n-th change to the file system, from an audit hook in a
-process of its own: the library knows of none.
+Every fault ends in one clear error or has no effect. Committed versions stay, and the next attempt ends as if there had
+been no fault. Faults come from the operating system, or from an audit hook at the n-th change to the file system in a
+separate process; nothing in the library is replaced.
 """
 
 import errno
@@ -22,7 +22,7 @@ from cli_run import PATIENCE_S
 from fake_launch import loop, ranks, versions, with_changes
 from store_tables import THIS, commit, commit_model, fork, names, rewards, script
 
-from flows.cli.options import REFUSED
+from flows.cli.options import FILE_ERROR_ADVICE
 from hir_core.config import RunConfig
 from hir_core.errors import SchemaError, StoreError
 from hir_core.inspect.verify import check_run
@@ -35,8 +35,9 @@ from hir_core.store.store import Store
 
 # --- at every step of a commit ---------------------------------------------------------------------------------------
 
-# At the n-th change to the file system the process is killed, or is told `code`. Forked before polars starts its
-# threads, so that imports are paid once. Ends 3: told so by an error; 4: it went on, and n lies beyond the last change.
+# At the n-th change to the file system a child process is killed, or the change fails with error `code`. Children are
+# forked before polars starts its threads, so that imports are paid for once. Exit status 3: the fault was reported as
+# an error; 4: the child completed with fewer than n changes.
 FAULT_AT_EVERY_STEP = """
 from fault_points import strike_at
 from hir_core.errors import StoreError
@@ -118,16 +119,16 @@ assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * writers
 
 
 def look(store: Store) -> int:
-    """Reads whatever is visible, whole; returns how many versions that were."""
-    there = store.versions()
-    for ref in there:
+    """Reads all visible versions completely; returns their number."""
+    versions = store.versions()
+    for ref in versions:
         assert store.table(ref).collect().height == 5003
         assert names(ref.path) == ["manifest.json", "part-a.parquet", "part-b.parquet"]
-    return len(there)
+    return len(versions)
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
-def test_eight_processes_that_commit_one_version_get_one_and_no_reader_sees_half_of_it(tmp_path, rounds):
+def test_eight_processes_that_commit_the_same_version_make_one_and_no_reader_sees_half_of_it(tmp_path, rounds):
     store = Store(tmp_path / "run")
     with subprocess.Popen(script(RACE, store.run_dir, rounds), stdout=subprocess.PIPE, text=True) as racing:
         looks = [look(store)]
@@ -143,7 +144,7 @@ def test_eight_processes_that_commit_one_version_get_one_and_no_reader_sees_half
 
 # --- a disk that is full, a folder that may not be written -----------------------------------------------------------
 
-# A file that cannot grow is what a full disk is to a writer; 4,000 bytes let prompts through, and no triples.
+# A file that cannot grow is what a full disk is to a writer; 4,800 bytes let prompts through, and no triples.
 FULL_DISK = """
 import json, resource
 from hir_core.errors import HirError
@@ -156,7 +157,7 @@ def run(limit):
     with t.Run(config).store.lock():
         t.loop(config)
 
-for limit in (0, 50, 1500, 4000):
+for limit in (0, 50, 1500, 4800):
     try:
         run(limit)
     except HirError as error:
@@ -165,13 +166,13 @@ run(resource.RLIM_INFINITY)
 """
 
 
-def test_a_disk_that_is_full_is_told_and_the_next_attempt_ends_as_if_it_had_not_been(settings, tmp_path):
+def test_a_full_disk_is_reported_and_the_next_attempt_ends_as_if_it_had_not_been(settings, tmp_path):
     there = loop(with_changes(settings, {"runs_dir": "elsewhere"})).store
     Path("settings.json").write_text(json.dumps(settings))
     done = subprocess.run(script(FULL_DISK, ""), capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4000"]
+    assert [line.split()[0] for line in lines] == ["0", "50", "1500", "4800"]
     assert lines[0] == "0 cannot write to runs/sums/.lock: File too large"
     assert "cannot write runs/sums/branches.json" in lines[1]
     assert "cannot write runs/sums/triples/.draft-" in lines[3]
@@ -207,7 +208,7 @@ for write in (store.lock().__enter__, lambda: store.draft(THIS)):
 """
 
 
-def test_a_run_that_one_may_only_read_is_read_and_every_writer_is_told(open_folder):
+def test_a_read_only_run_can_be_read_and_every_writer_gets_an_error(open_folder):
     store = Store(open_folder / "run")
     ref = commit(store)
     places = [store.run_dir, *(path for path in store.run_dir.rglob("*") if path.is_dir())]
@@ -224,7 +225,7 @@ def test_a_run_that_one_may_only_read_is_read_and_every_writer_is_told(open_fold
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_the_command_line_tells_what_a_file_system_refused_in_one_line(code, monkeypatch, tmp_path, capsys):
+def test_the_command_line_reports_an_error_of_the_file_system_in_one_line(code, monkeypatch, tmp_path, capsys):
     import typer
 
     from flows.cli.options import messages
@@ -232,8 +233,8 @@ def test_the_command_line_tells_what_a_file_system_refused_in_one_line(code, mon
     with pytest.raises(typer.Exit) as ended, messages():
         raise OSError(code, os.strerror(code), "runs/\x1b[31m")
     assert ended.value.exit_code == 1
-    told = capsys.readouterr().err
-    assert told == f"error: runs/\\x1b[31m: {os.strerror(code)}: {REFUSED[code]}\n"
+    message = capsys.readouterr().err
+    assert message == f"error: runs/\\x1b[31m: {os.strerror(code)}: {FILE_ERROR_ADVICE[code]}\n"
     with pytest.raises(FileNotFoundError), messages():
         raise FileNotFoundError(errno.ENOENT, "a mistake of ours")
 
@@ -251,14 +252,14 @@ def set_clock(monkeypatch: pytest.MonkeyPatch, by: timedelta) -> None:
 
 
 def test_forks_keep_their_order_whatever_the_clock_says(tmp_path, monkeypatch):
-    store, made = Store(tmp_path), []
+    store, forks = Store(tmp_path), []
     for n, days in enumerate((0, -1, 300, -1)):
         set_clock(monkeypatch, timedelta(days=days))
-        made.append(fork(store, 3, n=n))
-        assert store.resolve("rewards@latest") == made[-1]
-    moments = [datetime.fromisoformat(store.manifest(ref).created) for ref in made]
-    assert moments == sorted(set(moments))
-    assert moments[0] <= datetime.now(UTC)
+        forks.append(fork(store, 3, n=n))
+        assert store.resolve("rewards@latest") == forks[-1]
+    times = [datetime.fromisoformat(store.manifest(ref).created) for ref in forks]
+    assert times == sorted(set(times))
+    assert times[0] <= datetime.now(UTC)
 
 
 def test_a_damaged_fork_does_not_stop_the_commit_of_another(tmp_path):
@@ -279,23 +280,23 @@ def test_a_run_goes_on_after_its_clock_was_set_back_a_day(settings, monkeypatch)
 # --- ranks that go wrong ---------------------------------------------------------------------------------------------
 
 
-def broken(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]) -> RunConfig:
-    """A config of two iterations whose first launch spoils the samples' draft before it says that it is done."""
-    config = with_changes(given, {})
+def broken(run_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]) -> RunConfig:
+    """A config whose first launch damages the samples' draft before it reports that step as done."""
+    config = with_changes(run_settings, {})
 
     def spoiled(job_dir: Path, *_: object, on_step: Callable[[int], None], **__: object) -> None:
-        def seen(number: int) -> None:
+        def spoil_then_report(number: int) -> None:
             if number == 3:
                 spoil(Path(json.loads((job_dir / "job.json").read_text())["steps"][number]["output"]))
             on_step(number)
 
-        ranks(job_dir, on_step=seen)
+        ranks(job_dir, on_step=spoil_then_report)
 
     monkeypatch.setattr(run_module, "launch", spoiled)
     return config
 
 
-LAWLESS_RANK = """
+FAULTY_RANK = """
 import sys
 from pathlib import Path
 from hir_core.launch.rank import rank_process
@@ -320,9 +321,9 @@ with rank_process(Path(sys.argv[1])) as rank:
     ],
 )
 def test_a_real_rank_that_is_short_of_rows_or_writes_twice_is_named(settings, monkeypatch, change, message):
-    Path("lawless_rank.py").write_text(LAWLESS_RANK.format(change=change))
+    Path("faulty_rank.py").write_text(FAULTY_RANK.format(change=change))
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
-    monkeypatch.setattr(run_module, "launch", partial(launch, module="lawless_rank"))
+    monkeypatch.setattr(run_module, "launch", partial(launch, module="faulty_rank"))
     config = with_changes(settings, {"iterations": 0, "launch": {"processes": 2}})
     with pytest.raises(StoreError, match=message):
         loop(config)
@@ -349,7 +350,7 @@ def write_twice(draft: Path) -> None:
     ("spoil", "error", "message"),
     [
         (leave_out_a_prompt, StoreError, r"24 rows in, 21 rows out, rejected none: 3 rows are unaccounted for"),
-        (write_twice, SchemaError, r"3 key\(s\) of Samples stand in several rows, .* part-8.parquet, part-twice.parq"),
+        (write_twice, SchemaError, r"3 key\(s\) of Samples occur in several rows, .* part-8.parquet, part-twice.parq"),
     ],
 )
 def test_a_rank_that_is_short_of_rows_or_writes_twice_fails_its_step(settings, monkeypatch, spoil, error, message):
@@ -361,7 +362,7 @@ def test_a_rank_that_is_short_of_rows_or_writes_twice_fails_its_step(settings, m
     (draft,) = Path("runs").rglob(".draft-*")
     kept = {path.name: path.stat().st_mtime_ns for path in list_parts(draft)}
     if spoil is write_twice:
-        (draft / "part-twice.parquet").unlink()  # as the next attempt's first rank does: see below
+        (draft / "part-twice.parquet").unlink()  # as the first rank of the next attempt does: see the next test
     monkeypatch.setattr(run_module, "launch", ranks)
     store = loop(config).store
     made = {path.name: path.stat().st_mtime_ns for path in store.parts(store.resolve("samples@1"))}
@@ -369,7 +370,7 @@ def test_a_rank_that_is_short_of_rows_or_writes_twice_fails_its_step(settings, m
     assert check_run(store)["problems"] == []
 
 
-def test_of_rows_that_two_ranks_wrote_the_smaller_part_is_done_again(alone, tmp_path):
+def test_of_parts_with_the_same_rows_the_smaller_one_is_written_again(alone, tmp_path):
     from hir_core.modeling.data_parallel import finished_keys
 
     rows = rewards(9)

@@ -1,3 +1,5 @@
+"""Atomic writing of files: a file appears whole or not at all, and is read back as it was written."""
+
 import json
 import os
 import resource
@@ -48,7 +50,7 @@ def test_a_part_is_replaced_whole_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "", ".a", "a b"])
-def test_a_part_cannot_be_named_out_of_its_folder(tmp_path, name):
+def test_the_name_of_a_part_cannot_leave_its_folder(tmp_path, name):
     with pytest.raises(StoreError, match="cannot name a part"):
         write_part(tmp_path, name, pl.DataFrame({"value": [1]}))
     assert list(tmp_path.iterdir()) == []
@@ -72,14 +74,14 @@ def test_a_file_that_cannot_grow_is_one_clean_error_and_leaves_nothing(tmp_path)
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: bytes(len(data)), lambda data: data[:-9]])
-def test_a_part_that_cannot_be_read_is_deleted_to_be_redone(tmp_path, damage):
+def test_an_unreadable_part_is_deleted_to_be_written_again(tmp_path, damage):
     kept, lost = (write_part(tmp_path, name, pl.DataFrame({"value": [1]})) for name in "ab")
     lost.write_bytes(damage(lost.read_bytes()))
     assert finished_parts(tmp_path) == [kept]
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
 
 
-def test_temporary_files_are_no_parts_even_for_a_plain_glob(tmp_path):
+def test_temporary_files_are_not_parts_even_for_a_glob_of_polars(tmp_path):
     write_part(tmp_path, "a", pl.DataFrame({"value": [1]}))
     (tmp_path / ".part-b.parquet.0a1b2c3d.tmp").write_bytes(b"half")
     assert [path.name for path in finished_parts(tmp_path)] == ["part-a.parquet"]
@@ -94,7 +96,7 @@ def test_json_comes_back_with_nan_as_null_and_odd_text_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
 
 
-def test_json_that_is_none_is_named(tmp_path):
+def test_a_file_that_is_not_json_is_named(tmp_path):
     (tmp_path / "value.json").write_text("{")
     with pytest.raises(StoreError, match=r"value\.json is not JSON"):
         read_json(tmp_path / "value.json")

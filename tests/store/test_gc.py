@@ -155,7 +155,7 @@ def models(store) -> list[VersionRef]:
 )
 def test_a_rule_keeps_the_weights_of_the_last_the_best_and_the_first_models(store, models, last, best, without):
     plan = collect(store, RetentionConfig(last=last, best=best))
-    assert names(kept.ref for kept in plan.emptied) == names(models[n] for n in without)
+    assert names(kept.ref for kept in plan.released) == names(models[n] for n in without)
     there = {n: (ref.path / "model.safetensors").exists() for n, ref in enumerate(models)}
     assert there == {n: n not in without for n in range(4)}
     assert plan.bytes == 1000 * len(without) + sum(removed.bytes for removed in plan.removed)
@@ -166,7 +166,7 @@ def test_a_model_without_weights_is_sound_and_traced_but_not_loaded(store, model
     assert check_run(store)["problems"] == []
     assert store.manifest(models[1]).parts[1].bytes == 1000
     assert store.find(store.manifest(models[1]).identity) == models[1]
-    with pytest.raises(StoreError, match=r"released \(retention of main last: 1, best: 0, 2.*delete .* and run"):
+    with pytest.raises(StoreError, match=r"deleted \(retention of main last: 1, best: 0, 2.*delete .* and run"):
         store.folder(models[1])
     assert store.folder(models[3]) == models[3].path
     damage(models[1].path / "config.json")
@@ -178,12 +178,12 @@ def test_weights_are_released_once_and_released_weights_take_no_space(store, mod
     before = check_run(store)["bytes"]
     freed = collect(store).bytes
     assert check_run(store)["bytes"] == before - freed
-    assert collect(store).is_nothing
+    assert collect(store).is_empty
 
 
 def test_an_unfinished_run_keeps_all_weights(store, models):
     note(store, [store.resolve("samples@2")], end=False)
-    assert plan_gc(store, RULE).emptied == ()
+    assert plan_gc(store, RULE).released == ()
 
 
 # --- branches --------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_a_run_with_more_iterations_extends_its_branch_and_one_with_fewer_leaves
 
 def test_a_branch_records_a_version_before_it_exists(store):
     model = identity("models", 7, {}, [])
-    BranchLog(store.run_dir, "main", None).note(model)
+    BranchLog(store.run_dir, "main", None).record(model)
     assert versions_of(store) == {f"models/{model.id}"}
     assert store.find(model) is None
 
@@ -415,8 +415,8 @@ def test_gc_asks_at_a_terminal(store, fork, reply, stays, monkeypatch):
 def test_every_command_that_shows_a_model_says_that_its_weights_are_released(store, models):
     collect(store)
     listing = hir("ls", "small").splitlines()
-    assert [line.endswith("weights released") for line in listing if str(models[1]) in line] == [True]
-    assert [line.endswith("weights released") for line in listing if str(models[3]) in line] == [False]
+    assert [line.endswith("weights deleted") for line in listing if str(models[1]) in line] == [True]
+    assert [line.endswith("weights deleted") for line in listing if str(models[3]) in line] == [False]
     assert "model.safetensors · 1.0 kB · sha256 " in hir("show", str(models[1]))
-    assert " · released: retention of main last: 1, best: 0" in hir("show", str(models[1]))
+    assert " · deleted: retention of main last: 1, best: 0" in hir("show", str(models[1]))
     assert list(json.loads(hir("show", str(models[1]), "--json"))["released"]) == ["model.safetensors"]

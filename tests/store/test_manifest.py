@@ -1,3 +1,5 @@
+"""Manifests: what an id depends on and what it does not, and which manifests are refused."""
+
 import re
 
 import pytest
@@ -18,7 +20,7 @@ def manifest(identity: Identity, **changes) -> Manifest:
         "parts": (Part(name="part-a.parquet", rows=8, bytes=100, sha256="0" * 64),),
         "rows": 8,
     }
-    return Manifest.model_validate({**facts, **changes})
+    return Manifest.sealed(**{**facts, **changes})
 
 
 def test_an_id_is_the_iteration_and_eight_digits_of_a_digest():
@@ -42,25 +44,25 @@ def test_an_id_is_the_iteration_and_eight_digits_of_a_digest():
     ids=str,
 )
 def test_an_id_changes_with_everything_that_decides_the_result(changes):
-    one = identity("samples", 3, {"k": 4}, [PARENT])
-    other = Identity.model_validate({**one.model_dump(), **changes})
-    assert other.id != one.id
+    first = identity("samples", 3, {"k": 4}, [PARENT])
+    other = Identity.model_validate({**first.model_dump(), **changes})
+    assert other.id != first.id
 
 
 def test_an_id_does_not_change_with_the_order_of_keys_or_a_round_trip():
-    one = identity("samples", 3, {"k": 4, "deep": {"x": [1, 2.5], "y": None}}, [PARENT])
+    first = identity("samples", 3, {"k": 4, "deep": {"x": [1, 2.5], "y": None}}, [PARENT])
     other = identity("samples", 3, {"deep": {"y": None, "x": (1, 2.5)}, "k": 4}, (PARENT,))
-    assert one == other
-    assert one.id == other.id == Identity.model_validate_json(one.model_dump_json()).id
+    assert first == other
+    assert first.id == other.id == Identity.model_validate_json(first.model_dump_json()).id
 
 
-def test_an_id_does_not_change_with_when_where_and_how_well_it_was_done():
-    one = identity("samples", 3, {"k": 4}, [PARENT])
-    other = manifest(one, metrics={"host": "b", "time_s": 7.0}, rows_in=9, rejected={"empty": 1}, code_version="9")
-    assert other.identity.id == one.id
+def test_an_id_does_not_depend_on_when_where_and_how_well_the_work_was_done():
+    first = identity("samples", 3, {"k": 4}, [PARENT])
+    other = manifest(first, metrics={"host": "b", "time_s": 7.0}, rows_in=9, rejected={"empty": 1}, code_version="9")
+    assert other.identity.id == first.id
 
 
-def test_every_stage_has_a_schema_text_but_models():
+def test_every_stage_except_models_has_a_schema_text():
     assert {stage for stage in STAGES if table_schema(stage)} == set(SCHEMAS)
     assert table_schema("rewards") == (
         "sample_id string, reward string, score float64, reason string, parts list[struct[name string|score float64]]"
@@ -74,18 +76,18 @@ def test_every_stage_has_a_schema_text_but_models():
     [("sample", 3, {}, []), ("samples", -1, {}, []), ("samples", 3, {}, ["../models/0002-ab12cd34"])],
     ids=["stage", "iteration", "parent"],
 )
-def test_an_identity_refuses_what_is_none(arguments):
+def test_an_identity_refuses_malformed_values(arguments):
     with pytest.raises(ValidationError):
         identity(*arguments)
 
 
 def test_rows_in_are_rows_out_and_rejected():
-    one = identity("rewards", 3, {}, [])
-    assert manifest(one, rows_in=10, rejected={"blank": 1, "twice": 1}).rows == 8
+    first = identity("rewards", 3, {}, [])
+    assert manifest(first, rows_in=10, rejected={"blank": 1, "twice": 1}).rows == 8
     with pytest.raises(ValidationError, match="10 rows in, 8 rows out, rejected blank: 1: 1 rows are unaccounted for"):
-        manifest(one, rows_in=10, rejected={"blank": 1})
+        manifest(first, rows_in=10, rejected={"blank": 1})
 
 
-def test_a_manifest_under_a_false_name_is_refused():
+def test_a_manifest_with_a_wrong_id_is_refused():
     with pytest.raises(ValidationError, match=r"it is named 0003-00000000, but"):
         manifest(identity("rewards", 3, {}, []), id="0003-00000000")

@@ -1,3 +1,5 @@
+"""The store: commits, refusals, damage, references and locks, each with real files and processes."""
+
 import os
 import random
 import signal
@@ -53,8 +55,8 @@ def test_attributes_of_a_score_are_a_list_that_plain_polars_and_duckdb_open(stor
     glob = str(ref.path / "part-*.parquet")
     long = pl.scan_parquet(glob).select("sample_id", "parts").explode("parts").unnest("parts").collect()
     assert sorted(long.drop_nulls("name").rows()) == [("s0", "brevity", 0.5), ("s0", "correctness", None)]
-    asked = f"select sample_id, part.name, part.score from '{glob}', unnest(parts) as t(part) order by all"
-    assert duckdb.sql(asked).fetchall() == [("s0", "brevity", 0.5), ("s0", "correctness", None)]
+    query = f"select sample_id, part.name, part.score from '{glob}', unnest(parts) as t(part) order by all"
+    assert duckdb.sql(query).fetchall() == [("s0", "brevity", 0.5), ("s0", "correctness", None)]
     assert duckdb.sql(f"select parts from '{glob}' order by sample_id").fetchall() == [(row,) for row in rows]
 
 
@@ -79,15 +81,15 @@ def test_a_version_is_found_by_what_decides_it_and_by_nothing_else(store):
     assert store.find(identity("rewards", 3, {"type": "exact_match"}, ["samples/0003-ab12cd35"])) is None
 
 
-def test_two_configs_whose_ids_collide_are_not_taken_for_each_other(store):
-    one, other = (identity("rewards", 3, {"n": n}, []) for n in (16472, 78996))  # found by search
-    assert one.id == other.id
-    commit(store, one)
+def test_two_identities_with_the_same_id_are_not_confused(store):
+    first, other = (identity("rewards", 3, {"n": n}, []) for n in (16472, 78996))  # found by search
+    assert first.id == other.id
+    commit(store, first)
     with pytest.raises(StoreError, match="whose id happens to be the same; change `seed`"):
         store.find(other)
 
 
-def test_the_manifest_says_what_is_known(store):
+def test_a_manifest_records_identity_parts_counts_and_metrics(store):
     draft = store.draft(THIS)
     draft.write("a", rewards(3))
     ref = draft.commit(rows_in=5, rejected={"blank": 2}, metrics={"time_s": 1.5, "loss": float("nan")})
@@ -121,7 +123,7 @@ def test_an_empty_table_needs_a_part_with_its_columns(store):
     assert store.table(ref).collect().shape == (0, 5)
 
 
-def test_a_commit_removes_the_litter_of_killed_writers(store):
+def test_a_commit_removes_the_temporary_files_of_killed_writers(store):
     draft = store.draft(THIS)
     draft.write("a", rewards(3))
     (draft.path / ".part-b.parquet.0a1b2c3d.tmp").write_bytes(b"half")
@@ -131,7 +133,7 @@ def test_a_commit_removes_the_litter_of_killed_writers(store):
     assert store.manifest(ref).rows == 3
 
 
-def test_a_version_that_is_there_already_is_returned_and_stays(store):
+def test_committing_an_existing_version_returns_it_unchanged(store):
     ref = commit(store, a=rewards(3))
     assert commit(store, a=rewards(99)) == ref
     assert store.table(ref).collect().height == 3
@@ -205,7 +207,7 @@ def test_a_rule_broken_only_in_a_late_row_group_is_found(store):
     refused(store, SchemaError, "`score inf` in 1, the first sample_id 's8999'", a=frame)
 
 
-def test_a_draft_refuses_a_frame_at_the_door(store):
+def test_a_draft_refuses_to_write_a_frame_with_wrong_columns(store):
     draft = store.draft(THIS)
     with pytest.raises(SchemaError, match=r"part-a\.parquet does not fit Rewards: column `reason` is missing"):
         draft.write("a", rewards(3).drop("reason"))
@@ -271,13 +273,13 @@ def change_config_in_manifest(path: Path) -> None:
     ],
     ids=["bit", "truncated", "missing", "extra", "renamed", "no manifest", "manifest broken", "manifest forged"],
 )
-def test_damage_is_found_by_name_even_after_a_clean_look(store, damage, match):
+def test_damage_is_found_by_name_even_after_a_clean_check(store, damage, match):
     ref = commit(store)
     store.verify(ref)
     damage(ref.path / "part-b.parquet")
-    for look in (store.verify, store.table, store.folder):
+    for check in (store.verify, store.table, store.folder):
         with pytest.raises(VersionCorrupt, match=match) as caught:
-            look(ref)
+            check(ref)
         assert f"{ref}" in str(caught.value)
         assert f"delete {ref.path} and run again" in str(caught.value)
 
@@ -293,15 +295,15 @@ def test_links_inside_a_run_are_refused(store, tmp_path):
     moved = ref.path.rename(tmp_path / "moved")
     ref.path.symlink_to(moved)
     assert store.versions() == []
-    for look in (store.verify, store.manifest, lambda ref: store.resolve(str(ref)), lambda ref: store.draft(THIS)):
+    for check in (store.verify, store.manifest, lambda ref: store.resolve(str(ref)), lambda ref: store.draft(THIS)):
         with pytest.raises(StoreError, match="is a symbolic link"):
-            look(ref)
+            check(ref)
     ref.path.unlink()
     ref.path.parent.rename(tmp_path / "stage")
     (store.run_dir / "rewards").symlink_to(tmp_path / "stage")
-    for look in (store.versions, lambda: store.draft(THIS), lambda: store.find(THIS)):
+    for check in (store.versions, lambda: store.draft(THIS), lambda: store.find(THIS)):
         with pytest.raises(StoreError, match="is a symbolic link"):
-            look()
+            check()
 
 
 def test_a_linked_part_is_refused(store, tmp_path):
@@ -327,7 +329,7 @@ def test_versions_come_in_the_order_of_the_loop(store):
     assert store.versions("samples") == []
 
 
-def test_a_person_names_a_version_by_iteration_by_latest_or_in_full(store):
+def test_a_version_is_resolved_by_iteration_by_latest_or_by_its_full_name(store):
     two, ten = fork(store, 2), fork(store, 10)
     assert store.resolve("rewards@2") == two
     assert store.resolve("rewards@0010") == ten
@@ -345,7 +347,7 @@ def test_forks_are_listed_by_iteration_and_the_last_one_is_the_latest(store):
 
 
 @pytest.mark.parametrize("text", ["rewards@7", "rewards/0003-00000000", "samples@3", "samples@latest"])
-def test_a_version_that_is_not_there_is_answered_with_what_is(store, text):
+def test_the_error_for_a_missing_version_lists_the_existing_ones(store, text):
     ref = commit(store)
     expected = f"there is {ref}" if text.startswith("rewards") else "it has no samples yet, only 1 of rewards"
     with pytest.raises(VersionNotFound, match=expected):
@@ -366,7 +368,7 @@ def test_a_version_that_is_not_there_is_answered_with_what_is(store, text):
         "rewards/.lock",
     ],
 )
-def test_a_text_that_is_no_reference_is_refused(store, text):
+def test_a_malformed_reference_is_refused(store, text):
     commit(store)
     with pytest.raises(VersionNotFound, match="names no version: expected stage@iteration"):
         store.resolve(text)
@@ -381,7 +383,7 @@ def test_a_forged_reference_does_not_leave_the_run(store, tmp_path):
 
 @contextmanager
 def running(body: str, *arguments: object):
-    """A process that has printed its first line; killed for certain at the end."""
+    """A process, and the words of its first line of output; it is killed at the end in any case."""
     process = subprocess.Popen(script(body, *arguments), stdout=subprocess.PIPE, text=True)
     try:
         yield process, process.stdout.readline().split()
@@ -401,7 +403,7 @@ with store.lock():
 """
 
 
-def test_a_second_writer_is_told_who_writes_and_a_killed_one_lets_go(store):
+def test_a_second_writer_is_told_who_writes_and_a_killed_writer_frees_the_lock(store):
     with running(HOLD_THE_LOCK, store.run_dir) as (process, children):
         heirs = [int(pid) for pid in children]
         try:
@@ -476,7 +478,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_draft_with_its_finished_parts(st
     assert [name for name in names(ref.path) if name.startswith(".")] == []
 
 
-def test_a_commit_that_died_sealed_is_taken_up_by_whoever_holds_the_draft(store):
+def test_a_draft_whose_commit_was_killed_can_be_committed_again(store):
     draft = store.draft(THIS)
     draft.write("a", rewards(3))
     draft.path.rename(draft.sealed_path)

@@ -24,7 +24,7 @@ LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
 GONE_WITHIN_S = 10
 """What is promised of the processes of a run that has ended, in whatever way."""
-PATIENCE_S = 500
+PATIENCE_S = 900
 """How long to wait for what has to come, where the time itself is no claim: within the time limit of a test."""
 TINY: dict[str, Any] = {
     "run": "tiny",

@@ -1,6 +1,6 @@
-"""A real terminal without a screen: a program runs in a pseudo-terminal, and an emulator says what a person would see.
+"""A terminal for tests: a program runs in a pseudo-terminal, and an emulator keeps the screen that a user would see.
 
-What each test of terminal output uses; the program has the terminal to itself, so that Ctrl-C reaches it as a key does.
+The program has the terminal to itself, so that Ctrl-C reaches it as a key does.
 """
 
 import fcntl
@@ -17,28 +17,28 @@ from pathlib import Path
 import pyte
 from cli_run import PATIENCE_S
 
-BRANCHES = 40
+ROWS = 40
 
 
 class Terminal:
-    """A terminal with a program in it.
+    """A terminal in which a program runs.
 
     Attributes:
-        frames: the last line on the screen, each time that it had changed.
+        frames: the last line on the screen, once for each change of it.
         written: all bytes that the program wrote.
     """
 
     def __init__(self, columns: int, command: list[str], folder: Path, **environment: str) -> None:
         self.columns = columns
-        self.screen = pyte.Screen(columns, BRANCHES)
+        self.screen = pyte.Screen(columns, ROWS)
         self._stream = pyte.ByteStream(self.screen)
         self._end, program_end = pty.openpty()
-        fcntl.ioctl(program_end, termios.TIOCSWINSZ, struct.pack("HHHH", BRANCHES, columns, 0, 0))
-        given = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "CI", "NO_COLOR")}
+        fcntl.ioctl(program_end, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
+        inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "CI", "NO_COLOR")}
         self.program = subprocess.Popen(
             command,
             cwd=folder,
-            env=given | {"TERM": "xterm-256color"} | environment,
+            env=inherited | {"TERM": "xterm-256color"} | environment,
             stdin=program_end,
             stdout=program_end,
             stderr=program_end,
@@ -59,36 +59,36 @@ class Terminal:
 
     @property
     def lines(self) -> list[str]:
-        """What stands on the screen, without empty lines."""
+        """The lines on the screen, without empty ones."""
         return [line.rstrip() for line in self.screen.display if line.strip()]
 
     def press(self, key: bytes) -> None:
         os.write(self._end, key)
 
-    def wait_for(self, is_there: Callable[[], bool]) -> None:
-        """Follows the program until something is to be seen."""
+    def wait_for(self, is_reached: Callable[[], bool]) -> None:
+        """Reads what the program writes until the condition is true."""
         deadline = time.monotonic() + PATIENCE_S
-        while not is_there():
-            assert time.monotonic() < deadline, f"it never came:\n{self.lines}"
-            assert self._read(), f"the program ended before it came:\n{self.lines}"
+        while not is_reached():
+            assert time.monotonic() < deadline, f"the condition never became true:\n{self.lines}"
+            assert self._read(), f"the program ended before the condition became true:\n{self.lines}"
 
     def end(self) -> int:
-        """Follows the program to its end, and returns its exit code."""
+        """Reads what the program writes until it ends; returns its exit code."""
         deadline = time.monotonic() + PATIENCE_S
         while self._read():
-            assert time.monotonic() < deadline, f"it never ended:\n{self.lines}"
+            assert time.monotonic() < deadline, f"the program never ended:\n{self.lines}"
         return self.program.wait(PATIENCE_S)
 
     def _read(self) -> bool:
-        """Takes what the program has written; false once nothing more can come."""
+        """Reads what the program has written; false once it can write no more."""
         if not select.select([self._end], [], [], 1)[0]:
             return True
         try:
-            found = os.read(self._end, 65536)
+            data = os.read(self._end, 65536)
         except OSError:  # Linux: the other end is closed
             return False
-        self.written += found
-        self._stream.feed(found)
+        self.written += data
+        self._stream.feed(data)
         if self.lines and self.lines[-1] not in self.frames[-1:]:
             self.frames.append(self.lines[-1])
         return True

@@ -1,4 +1,4 @@
-"""The changes that a process makes to the file system, one by one, so that a test can strike at each of them."""
+"""Faults at the n-th change that a process makes to the file system, so that a test can try each of them."""
 
 import os
 import sys
@@ -9,10 +9,12 @@ CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shu
 
 
 def strike_at(step: int, strike: Callable[[], object]) -> Callable[[], int]:
-    """Calls `strike` before this process's `step`-th change from now on, a sync counted as one; for good.
+    """Calls `strike` before the `step`-th change to the file system from now on; a sync counts as a change.
+
+    The hook stays for the rest of the process.
 
     Returns:
-        What says how many changes there have been.
+        A function that returns the number of changes so far.
     """
     count = 0
 

@@ -1,8 +1,10 @@
-"""A run of two iterations, made by hand without a launch: two tasks, three prompts, two samples of each, three scores.
+"""A finished run of two iterations, written by hand without a job: two tasks, three prompts, two samples of each.
 
-Every table is written out, so that what the commands say of it can be told by reading this file.
+Every table is spelled out, so that the expected output of a command can be derived from this file.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +38,14 @@ def commit(
     rows: list[Row],
     config: Row | None = None,
     parts: int = 1,
-    **facts: Any,
+    **details: Any,
 ) -> VersionRef:
-    """The rows as a version, spread over this many parts."""
+    """Commits rows as a version, spread over this many parts."""
     draft = store.draft(identity(stage, iteration, config or {}, parents))
     table = pl.DataFrame(rows, schema=SCHEMAS[stage].create_empty().schema)
-    table = table.drop("history") if "history" in table.columns else table
     for part in range(parts):
         draft.write(str(part), table[part * len(rows) // parts : (part + 1) * len(rows) // parts])
-    return draft.commit(**facts)
+    return draft.commit(**details)
 
 
 def make_run(folder: Path) -> Store:
@@ -56,8 +57,8 @@ def make_run(folder: Path) -> Store:
         samples = commit(store, "samples", iteration, [prompts, model], drawn(iteration, model), parts=2)
         rewards = commit(store, "rewards", iteration, [prompts, samples], judged(iteration), {"threshold": 1.0})
         rows = relabeled(iteration)
-        facts = {"rows_in": 6, "rejected": {"not judged": 6 - len(rows)}} if len(rows) < 6 else {"rows_in": 6}
-        triples = commit(store, "triples", iteration, [prompts, samples, rewards], rows, **facts)
+        counts = {"rows_in": 6, "rejected": {"not judged": 6 - len(rows)}} if len(rows) < 6 else {"rows_in": 6}
+        triples = commit(store, "triples", iteration, [prompts, samples, rewards], rows, **counts)
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration)
         answered(store, iteration, prompts, model)
     return store
@@ -86,7 +87,7 @@ def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: 
 def answered(store: Store, iteration: int, prompts: VersionRef, model: VersionRef) -> VersionRef:
     row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
     rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
-    overall = {"accuracy": iteration / 2, "low": 0.0, "high": 1.0}
+    overall = {"tasks": ["sums"], "accuracy": iteration / 2, "low": 0.0, "high": 1.0}
     return commit(
         store, "evaluations", iteration, [prompts, model], rows, {"threshold": 1.0}, metrics={"overall": overall}
     )
@@ -121,9 +122,9 @@ def judged(iteration: int) -> list[Row]:
 
 
 def relabeled(iteration: int) -> list[Row]:
-    """The paper's rule; a sample that was not judged is left out."""
-    told = zip(drawn(iteration, VersionRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
-    return [triple(sample, score == 1.0) for sample, score in told if score is not None]
+    """Triples by the paper's rule; a sample that was not judged is left out."""
+    scored = zip(drawn(iteration, VersionRef("models", "0000-00000000", Path())), SCORES[iteration], strict=True)
+    return [triple(sample, score == 1.0) for sample, score in scored if score is not None]
 
 
 def triple(sample: Row, is_right: bool) -> Row:
@@ -144,13 +145,21 @@ def triple(sample: Row, is_right: bool) -> Row:
 
 
 def hir(*arguments: str, code: int = 0) -> str:
-    """What a command prints, where it ends with this exit code."""
+    """The output of a command, which must end with this exit code."""
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == code, result.output
     return result.stderr if result.stderr else result.stdout
 
 
+def write_manifest(folder: Path, facts: Row) -> None:
+    """Writes a version's manifest with the digest that fits it, as if it had been committed so."""
+    content = {name: value for name, value in facts.items() if name != "sha256"}
+    text = json.dumps(content, separators=(",", ":"), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(content | {"sha256": digest}))
+
+
 def damage(path: Path) -> None:
-    """One byte more than the manifest speaks of."""
+    """Appends a byte to a file, so that it is not what its manifest says."""
     with path.open("ab") as file:
         file.write(b"x")

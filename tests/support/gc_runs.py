@@ -15,7 +15,7 @@ def note(
 ):
     log = BranchLog(store.run_dir, name, rule)
     for ref in refs:
-        log.note(store.manifest(ref).identity)
+        log.record(store.manifest(ref).identity)
     if end:
         log.complete()
 

@@ -1,4 +1,4 @@
-"""What the tests of tasks of stories share: drawn tables, remembered by their dials, and how their rows are read."""
+"""Shared by the tests of the synthetic tasks: drawn tables, cached by their dials, and parts of their rows."""
 
 import json
 from functools import cache
@@ -32,10 +32,10 @@ def right_text(row):
 
 
 def before_options(row):
-    return read_options(row["query"]).before
+    return read_options(row["query"]).question
 
 
 def evenly(counts, places):
-    """Whether counts are as even as those of fair dice, by chi-square at p = 0.001."""
+    """Whether the counts agree with equal probabilities, by a chi-square test at p = 0.001."""
     expected = sum(counts.values()) / places
     return sum((counts[place] - expected) ** 2 / expected for place in range(places)) < CHI_SQUARE[places]

@@ -1,4 +1,4 @@
-"""An endpoint of the OpenAI protocol on this machine, whose replies a test scripts."""
+"""A local server of the OpenAI protocol whose replies are scripted by a test."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ KEY = "sk-very-secret-0123456789"
 
 
 class Server(ThreadingHTTPServer):
-    """Answers what `script(number, request)` says: a reply's text, or (status, headers, body) in bytes."""
+    """Replies with what `script(number, request)` returns: a reply's text, or (status, headers, body in bytes)."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -63,7 +63,7 @@ def reply(text):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Starts servers and stops them again."""
+    """A function that starts a server; all servers are stopped after the test."""
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "*")
     servers = []

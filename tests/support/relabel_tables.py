@@ -2,16 +2,17 @@
 
 import polars as pl
 
-from hir_core.config import (
-    Instructions,
-)
+from hir_core.config import Instructions
 from hir_core.schemas import Prompts, Rewards, Samples
 
-TOLD = Instructions(correct="Be right.", wrong="Be wrong.")
+INSTRUCTIONS = Instructions(correct="Be right.", wrong="Be wrong.")
 
 
 def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
-    """One sample per score, all of one prompt unless their prompts are named; parts as `{attribute: score}`."""
+    """Samples, Rewards and Prompts: one sample per score, all of one prompt unless `prompt_ids` are given.
+
+    `parts` are the scores of each sample as `{attribute: score}`.
+    """
     defaults = {"prompt_id": "p", "model": "m", "instruction": "i", "k": 0, "prompt_ids": [1], "completion": "8",
                 "completion_ids": [5, 2], "logprobs": [-0.1, -0.2], "finish_reason": "eos", "seed": 0}  # fmt: skip
     rows = [defaults | changed | {"sample_id": f"s{n}"} for n in range(len(scores))]
@@ -21,8 +22,8 @@ def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
     samples = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     judged = [
         {"sample_id": f"s{n}", "reward": "r", "score": score, "reason": "",
-         "parts": [{"name": name, "score": part} for name, part in sorted(named.items())]}
-        for n, (score, named) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
+         "parts": [{"name": name, "score": part} for name, part in sorted(by_name.items())]}
+        for n, (score, by_name) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
     ]  # fmt: skip
     return samples, pl.DataFrame(judged, schema=Rewards.create_empty().schema), prompts(4)
 

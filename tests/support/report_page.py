@@ -1,14 +1,14 @@
-"""A report's page as a reader without eyes has it: its sentences, and the table of every figure by title."""
+"""Reading the page of a report in tests: its texts by element, and the table of every figure by title."""
 
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """What stands in a page.
+    """The content of a page.
 
     Attributes:
-        texts: of each kind of element all texts, in order.
-        tables: of each figure its rows, each a mapping from the heading of a column to a cell.
+        texts: all texts by kind of element, in order.
+        tables: the rows of each figure's table, each row a mapping from the heading of a column to a cell.
         attributes: every attribute of every element, as (element, name, value).
     """
 
@@ -44,19 +44,12 @@ class Page(HTMLParser):
         elif tag == "td":
             self._row.append(text)
         elif tag == "tr":
-            self._end_row()
+            if self._row:
+                title = self.texts["h3" if any(tag == "figure" for tag, _ in self._open) else "summary"][-1]
+                self.tables.setdefault(title, []).append(dict(zip(self._header, self._row, strict=True)))
+            self._row = []
         elif tag == "table":
             self._header = []
-
-    def _end_row(self) -> None:
-        if self._row:
-            title = self.texts["summary" if self._is_told_by_summary else "h3"][-1]
-            self.tables.setdefault(title, []).append(dict(zip(self._header, self._row, strict=True)))
-        self._row = []
-
-    @property
-    def _is_told_by_summary(self) -> bool:
-        return not any(tag == "figure" for tag, _ in self._open)
 
     @property
     def is_complete(self) -> bool:

@@ -1,14 +1,14 @@
-"""A run of two iterations for reports, made by hand: fractions and nulls among its scores, twelve test prompts."""
+"""Runs for tests of reports, written by hand: two iterations with fractions and nulls among their scores."""
 
-import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
 
+from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -22,29 +22,29 @@ ITEMS = {
     **{f"t{n:02}": ("sums", f"2 + {n}?") for n in range(12)},
     **{f"tw{n}": ("words", f"word {n}?") for n in range(2)},
 }
-"""Train prompts of one task, test prompts of two."""
+"""Task and query of each prompt: train prompts of one task, test prompts of two."""
 TESTED = {0: 3, 1: 5, 2: 9}
 """How many of twelve test prompts each model answers right."""
 
 
 def make_run(folder: Path) -> Store:
-    """Two iterations with their evaluations; of the triples one has no weight, and one is of the round before."""
+    """Two iterations with evaluations. One triple has the weight 0; in the second iteration one is of the first."""
     store = Store(folder / "small")
     prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
     model = trained(store, 0, [prompts])
     evaluated(store, 0, prompts, model)
     before: list[VersionRef] = []
     for iteration, scores in SCORES.items():
-        told = drawn(iteration, model)
-        samples = commit(store, "samples", iteration, [prompts, model], told, parts=2)
-        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(told, scores), {"threshold": 1.0})
-        kept = [triple(sample, score) for sample, score in zip(told, scores, strict=True) if score is not None]
+        rows = drawn(iteration, model)
+        samples = commit(store, "samples", iteration, [prompts, model], rows, parts=2)
+        rewards = commit(store, "rewards", iteration, [prompts, samples], judged(rows, scores), {"threshold": 1.0})
+        kept = [triple(sample, score) for sample, score in zip(rows, scores, strict=True) if score is not None]
         kept[-1] |= {"weight": 0.0}
         old = [triple(drawn(1, model)[0], 1.0)] if before else []
-        facts = {"rows_in": len(told) + len(old), "rejected": {"not judged": 1}}
+        counts = {"rows_in": len(rows) + len(old), "rejected": {"not judged": 1}}
         config = {"relabel": {"instructions": {"correct": RIGHT, "wrong": WRONG}}}
         parents = [prompts, *before, samples, rewards]
-        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **facts)
+        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **counts)
         before = [samples, rewards]
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
         evaluated(store, iteration, prompts, model)
@@ -92,36 +92,40 @@ def evaluated(
     ]
     rows += [rows[1] | {"prompt_id": f"tw{n}", "task": "words", "score": float(iteration > n)} for n in range(2)]
     parts = pl.lit([], pl.List(pl.Struct({"name": pl.String, "score": pl.Float64})))
-    found = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
-    return commit(store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=found)
+    metrics = summarise(pl.DataFrame(rows).with_columns(parts=parts), store.table(prompts).collect())
+    return commit(
+        store, "evaluations", iteration, [prompts, model], rows, config or {"threshold": 1.0}, metrics=metrics
+    )
 
 
 def attacked_run(folder: Path) -> Store:
-    """A run all of whose texts are an attack, two of them ten megabytes of it."""
+    """A run whose texts all are an attack, two of them of ten megabytes."""
     store = Store(folder / "x<script>alert(1)<")
     long = ATTACK * (10_000_000 // len(ATTACK))
     prompts = commit(store, "prompts", 0, [], [prompt(f"p{n}", (ATTACK, ATTACK)) for n in (1, 2, 3)])
     model = trained(store, 0, [prompts])
     rows = [row | {"completion": ATTACK if n else long, "instruction": ATTACK} for n, row in enumerate(drawn(1, model))]
     samples = commit(store, "samples", 1, [prompts, model], rows)
-    told = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
-    told[0]["reason"] = long
+    scored = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
+    scored[0]["reason"] = long
     config = {"threshold": 1.0, "lone": "\ud800 \udfff" + ATTACK}
     reasons = {"not_judged_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
-    rewards = commit(store, "rewards", 1, [prompts, samples], told, config, metrics=reasons)
+    rewards = commit(store, "rewards", 1, [prompts, samples], scored, config, metrics=reasons)
     kept = [triple(row, 0.0) | {"instruction": ATTACK, "query": ATTACK} for row in rows[:3]]
     settings = {"relabel": {"instructions": {ATTACK: ATTACK}}}
     commit(store, "triples", 1, [prompts, samples, rewards], kept, settings, rows_in=6, rejected={ATTACK: 3})
     return store
 
 
-def without_columns(store: Store, text: str, names: Sequence[str]) -> None:
-    """Takes columns out of a version's parts and makes its manifest fit."""
-    ref = store.resolve(text)
-    manifest = ref.path / "manifest.json"
-    facts = json.loads(manifest.read_text()) | {"sha256": None}
-    for part in facts["parts"]:
-        path = ref.path / part["name"]
-        pl.read_parquet(path).drop(names).write_parquet(path)
-        part |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    manifest.write_text(json.dumps(facts))
+def with_more_iterations(report: Report, last: int) -> Report:
+    """A report that repeats its last iteration, with its versions, up to the iteration `last`."""
+    iteration = report.iterations[-1]
+    versions = [version for version in report.versions if version.iteration == iteration.iteration]
+    numbers = range(iteration.iteration + 1, last + 1)
+    iterations = [replace(iteration, iteration=n) for n in numbers]
+    more = [
+        replace(version, iteration=n, version=version.version.replace(f"/{iteration.iteration:04}-", f"/{n:04}-"))
+        for n in numbers
+        for version in versions
+    ]
+    return replace(report, iterations=(*report.iterations, *iterations), versions=(*report.versions, *more))

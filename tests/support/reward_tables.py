@@ -1,4 +1,4 @@
-"""Small Prompts and Samples tables for tests of rewards, and the verdict on one completion."""
+"""Small Prompts and Samples tables for tests of rewards, and the verdicts of a reward on them."""
 
 import polars as pl
 

@@ -1,4 +1,4 @@
-"""Small versions for tests of the store, and programs that work on one in a process of their own."""
+"""Small versions for tests of the store, and scripts that work on a store in separate processes."""
 
 import sys
 from pathlib import Path
@@ -29,7 +29,7 @@ def commit(store: Store, version=THIS, **parts: pl.DataFrame) -> VersionRef:
 
 
 def commit_model(store: Store) -> None:
-    """As ranks do it: whatever an earlier attempt left is written anew."""
+    """Commits a model as ranks do: whatever an earlier attempt left is written anew."""
     draft = store.draft(MODEL)
     for path in draft.path.iterdir():
         path.unlink()

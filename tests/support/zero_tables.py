@@ -82,6 +82,7 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
                 "instruction": INSTRUCTIONS[n % 2],
                 "contrast": [INSTRUCTIONS[1 - n % 2]] if n % 3 else [],
                 "query": row["query"],
+                "history": None,
                 "output": row["completion"],
                 "prefix_ids": ids[:cut],
                 "target_ids": ids[cut:],
@@ -111,7 +112,7 @@ def cpu_ranks() -> Iterator[None]:
         yield
 
 
-class Cases:
+class LaunchCases:
     """Cases of one launch, and the files that they wrote."""
 
     def __init__(self, root: Path, ranks: int, data: Path) -> None:

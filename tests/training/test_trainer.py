@@ -13,7 +13,7 @@ from hir_core.errors import TrainingError
 from hir_core.modeling.rendering import Renderer
 from hir_core.sampling import transformers_engine
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Batch, Example, Layout
+from hir_core.training.batches import Batch, BatchLayout, Example
 from hir_core.training.losses import TripleLoss
 from hir_core.training.trainer import learning_rate
 
@@ -52,8 +52,8 @@ def renderer(tokenizer) -> Renderer:
     return Renderer(tokenizer, None)
 
 
-def layout(start: int | None = None) -> Layout:
-    return Layout(0, (END,), start, CPU)
+def layout(start: int | None = None) -> BatchLayout:
+    return BatchLayout(0, (END,), start, CPU)
 
 
 def sample(renderer: Renderer, number: int, completion_ids: list[int], **changes: Any) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
 def run_self_test(rows, renderer, layout):
     triples, samples = tables(rows)
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
-    preflight.self_test(examples, triples, samples, renderer, layout)
+    preflight.check_triples(examples, triples, samples, renderer, layout)
     return examples
 
 
@@ -109,7 +109,7 @@ def test_good_triples_pass_the_self_test(start, renderer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Moved(Layout):
+class Moved(BatchLayout):
     """A layout that predicts every target from `by` positions too early."""
 
     by: int = 1
@@ -124,11 +124,11 @@ class Moved(Layout):
 @pytest.mark.parametrize("by", [1, -1])
 def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, renderer):
     rows = [sample(renderer, 1, targets), sample(renderer, 2, [20, 21, 22, 23, END])]
-    with pytest.raises(TrainingError, match="triple ts01 or its neighbours is predicted from the wrong place"):
+    with pytest.raises(TrainingError, match="triple ts01 or its neighbours is predicted from the wrong position"):
         run_self_test(rows, renderer, Moved(0, (END,), start, CPU, by))
 
 
-class Unpadded(Layout):
+class Unpadded(BatchLayout):
     """A layout that has padding among its targets."""
 
     def collate(self, examples) -> Batch:
@@ -137,7 +137,7 @@ class Unpadded(Layout):
 
 
 def test_padding_in_the_loss_is_found(renderer):
-    with pytest.raises(TrainingError, match="do not reach the loss as sampled"):
+    with pytest.raises(TrainingError, match="in the batch differ from the sampled ones"):
         run_self_test(
             [sample(renderer, 1, [20]), sample(renderer, 2, [20, 21])], renderer, Unpadded(0, (END,), None, CPU)
         )
@@ -146,10 +146,10 @@ def test_padding_in_the_loss_is_found(renderer):
 @pytest.mark.parametrize(
     ("targets", "ends", "problem"),
     [
-        ([20, 21, END], False, "is taught where the output did not end"),
-        ([20, END, 21], False, "is taught where the output did not end"),
-        ([END, 20, END], True, "is taught where the output did not end"),
-        ([20, 21], True, "is missing where the output ended"),
+        ([20, 21, END], False, "is a target, but the output was cut off"),
+        ([20, END, 21], False, "is a target, but the output was cut off"),
+        ([END, 20, END], True, "is a target, but the output was cut off"),
+        ([20, 21], True, "is no target, but the output ended"),
     ],
 )
 def test_an_end_is_taught_where_and_only_where_the_output_ended(targets, ends, problem, renderer):
@@ -159,12 +159,12 @@ def test_an_end_is_taught_where_and_only_where_the_output_ended(targets, ends, p
 
 
 def test_any_of_a_models_end_tokens_ends_an_output(renderer):
-    run_self_test([sample(renderer, 1, [20, 44], ends=True)], renderer, Layout(0, (END, 44), None, CPU))
+    run_self_test([sample(renderer, 1, [20, 44], ends=True)], renderer, BatchLayout(0, (END, 44), None, CPU))
 
 
 def test_a_prompt_that_renders_differently_than_it_was_sampled_is_found(renderer, tokenizer):
     rows = [sample(renderer, n, [20, END]) for n in range(3)]
-    with pytest.raises(TrainingError, match="prompt of sample s00 renders to other tokens"):
+    with pytest.raises(TrainingError, match="prompt of sample s00 now renders to other tokens"):
         run_self_test(rows, Renderer(tokenizer, "{query}\n{instruction}\n"), layout())
 
 
@@ -222,7 +222,7 @@ def test_a_prompt_that_drifted_shows_in_the_log_probabilities(build_model, rende
     samples, training = draw_samples(model, renderer), TrainingConfig()
     drifted = samples.with_columns(prompt_ids=pl.col("prompt_ids").list.slice(1))
     module = TripleLoss(model, trainer.coefficients(training), 16)
-    with pytest.raises(TrainingError, match="a drifted prompt"):
+    with pytest.raises(TrainingError, match="other weights, attention mask or prompt"):
         preflight.check_logprobs(module, drifted, layout(), training)
 
 

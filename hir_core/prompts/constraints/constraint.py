@@ -1,4 +1,8 @@
-"""`Kind`: what all constraints of one kind share: how they are checked, how they are said, what their parameter is."""
+"""A constraint on a text that a program can check, and what all constraints of one kind share.
+
+`Kind` holds how its constraints are checked, how they are worded and which value they take. The functions above it
+split a text into what the kinds count.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,9 @@ from typing import Any, NamedTuple
 
 from hir_core.schemas import content_key
 
-# Accents and vowel signs that stand as characters of their own, in Arabic or Hindi for example; `\w` leaves them out.
+# --- words, sentences and lines of a text ----------------------------------------------------------------------------
+
+# Accents and vowel signs that are characters of their own, for example in Arabic or Hindi; `\w` does not match them.
 _MARKS = "".join(char for char in map(chr, range(0x10000)) if unicodedata.category(char).startswith("M"))
 WORD = rf"[^\W_](?:[^\W_]|[{_MARKS}]|['’-](?=[^\W_]))*+"
 """A regular expression: letters and digits, with apostrophes and hyphens between them."""
@@ -21,7 +27,7 @@ _SENTENCE_END = re.compile(rf"(?<![{FINAL_MARKS}])[{FINAL_MARKS}]+(?=\s|$)|[。�
 _WORDS = re.compile(WORD)
 
 
-@lru_cache(maxsize=1)  # one text is checked for many constraints in a row
+@lru_cache(maxsize=1)  # a text is checked for many constraints in a row
 def words(text: str) -> tuple[str, ...]:
     """The words of a text, as written."""
     return tuple(_WORDS.findall(text))
@@ -29,39 +35,42 @@ def words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def folded_words(text: str) -> tuple[str, ...]:
-    """The words of a text without their case."""
+    """The words of a text, without distinction of case."""
     return tuple(word.casefold() for word in words(text))
 
 
 def has_words(text: str) -> bool:
-    """Whether there is any word."""
+    """Whether the text has any word."""
     return _WORDS.search(text) is not None
 
 
 def sentences(text: str) -> list[str]:
-    """The pieces with a word in them that end with a final mark before a blank, or with the text."""
+    """The sentences of a text: they have a word, and end with a final mark before a blank or with the text."""
     return [piece for piece in _SENTENCE_END.split(text) if has_words(piece)]
 
 
 def lines(text: str) -> list[str]:
-    """The lines that are not blank, without the blanks around them; none where no line has a word."""
+    """The lines of a text that are not blank, stripped; none where no line has a word."""
     return [line.strip() for line in text.splitlines() if line.strip()] if has_words(text) else []
 
+
+# --- kinds -----------------------------------------------------------------------------------------------------------
 
 Value = int | str | None
 
 
 class Parameter(NamedTuple):
-    """What may stand in a kind's sentence."""
+    """The values that a kind of constraint takes."""
 
-    what: str
-    """In words, for messages."""
+    description: str
+    """For messages."""
     pattern: str
+    """A regular expression for the value in the kind's sentence."""
     read: Callable[[str], int | str]
 
     def allows(self, value: Any) -> bool:
-        """Whether a value is one that its written form reads back as."""
-        is_plain = type(value) in (int, str)  # True is an int, and no number
+        """Whether the value is valid: reading its written form gives the same value."""
+        is_plain = type(value) in (int, str)  # not isinstance: True is an int
         return is_plain and bool(re.fullmatch(self.pattern, str(value))) and self.read(str(value)) == value
 
 
@@ -76,43 +85,45 @@ class Kind:
 
     name: str
     sentence: str
-    """The instruction in English, ending with a full stop: `{}` stands for the parameter, and `(s)` for an s from two
-    on."""
+    """The instruction in English, which ends with a full stop: `{}` stands for the value, and `(s)` for a plural s."""
     holds: Callable[[str, Any], bool]
-    """Whether a text satisfies it, given its parameter."""
+    """Whether a text satisfies the constraint with a value."""
     parameter: Parameter | None = None
+    """The values that it takes; None: it takes none."""
     theme: str = ""
-    """Shared by kinds that speak of the same; left out where it stands alone."""
+    """Shared by kinds that contradict or imply each other; empty for a kind that has no such relation."""
 
     @property
     def topic(self) -> str:
-        """What it speaks of; of kinds with one topic, one at most makes sense in one instruction."""
+        """The theme or, without one, the name; an instruction should have at most one constraint of each topic."""
         return self.theme or self.name
 
     def say(self, value: Value) -> str:
-        """The sentence for a parameter."""
+        """The sentence for a value."""
         return self.sentence.format(value).replace("(s)", "" if value == 1 else "s")
 
     def read(self, sentence: str) -> tuple[Value] | None:
-        """The parameter that a sentence of this kind was said with; None where it is not one."""
-        match = re.fullmatch(self._pattern(), sentence)
+        """The value in a sentence of this kind, as a tuple; None where it is not such a sentence."""
+        pattern = re.escape(self.sentence).replace(re.escape("(s)"), "s?")
+        if self.parameter:
+            pattern = pattern.replace(re.escape("{}"), f"({self.parameter.pattern})")
+        match = re.fullmatch(pattern, sentence)
         if not match:
             return None
         value: Value = self.parameter.read(match[1]) if self.parameter else None
         return (value,) if self.say(value) == sentence else None
 
-    def _pattern(self) -> str:
-        literal = re.escape(self.sentence).replace(re.escape("(s)"), "s?")
-        return literal.replace(re.escape("{}"), f"({self.parameter.pattern})") if self.parameter else literal
+
+# --- constraints -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """Something that a text satisfies or not; `str` gives its canonical form, such as `words_exactly=3`."""
+    """A kind of constraint with a value; `str` gives its canonical form, for example `words_exactly=3`."""
 
     kind: str
     value: Value = None
-    """The number, word or letter that it speaks of; None where its kind needs none."""
+    """The number, word or letter; None where its kind takes no value."""
 
     def __str__(self) -> str:
         return self.kind if self.value is None else f"{self.kind}={json.dumps(self.value, ensure_ascii=False)}"
@@ -123,5 +134,5 @@ class Constraint:
 
 
 def group_of(constraints: Iterable[Constraint]) -> str:
-    """The key of a set of constraints, whatever their order: prompts that ask for the same set share it."""
+    """The group of the prompts that ask for a set of constraints, in whatever order."""
     return content_key("constraints", sorted({str(constraint) for constraint in constraints}))

@@ -1,1 +1,1 @@
-"""Generators of tasks with exact answers, one task a file; `registry` holds them by name."""
+"""Generators of tasks with exact answers, one task per file; `registry` maps a task's name to its generator."""

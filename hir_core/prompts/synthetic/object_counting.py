@@ -1,7 +1,7 @@
-"""The synthetic task `object_counting`: add up the things of one kind in a list of possessions.
+"""The synthetic task `object_counting`: count the things of one category in a list of possessions.
 
-For example: "I have three apples, two pears, and a chair. How many fruits do I have?" The answer is accepted as digits
-and as a word. Difficulty runs from two kinds with small counts to lists of ten with things that do not count.
+For example: "I have three apples, two pears, and a chair. How many fruits do I have?" The answer is accepted in digits
+and in words. The dials make lists of two nouns with small counts, or of ten nouns and others that do not count.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from pydantic import Field, model_validator
 
 from hir_core.config import Section
 from hir_core.prompts.items import Item
-from hir_core.prompts.numbers import SPELLED_BELOW, number_word
+from hir_core.prompts.numbers import number_references, number_word
 from hir_core.prompts.rng import SeededRng
+from hir_core.prompts.synthetic.dials import require_known
+from hir_core.prompts.synthetic.vocabulary import with_article
 from hir_core.schemas import content_key
 
 
 class Noun(NamedTuple):
-    """A countable thing."""
+    """A countable noun."""
 
     singular: str
     plural: str
 
 
 def _nouns(text: str) -> tuple[Noun, ...]:
-    """Nouns from a list of words; `knife/knives` where the plural is more than an added s."""
+    """The nouns of a text: `dog` where the plural only adds an s, else both forms, as in `knife/knives`."""
     pairs = (word.split("/") for word in text.split())
     return tuple(Noun(pair[0].replace("_", " "), (pair[-1] if len(pair) > 1 else pair[0] + "s")) for pair in pairs)
 
 
-# Usual words first: a small `words` dial takes them from the front.
+# Common words first: the dial `words` keeps the first ones of each category.
 CATEGORIES: dict[str, tuple[Noun, ...]] = {
     "fruits": _nouns(
         "apple pear plum lemon mango fig banana orange apricot kiwi peach/peaches cherry/cherries papaya lime melon "
@@ -56,96 +58,85 @@ CATEGORIES: dict[str, tuple[Noun, ...]] = {
         "knife/knives towel bench/benches ashtray suitcase"
     ),
 }
-EVERYTHING = "objects"  # every thing is an object, so a question about objects has nothing that does not count
+EVERYTHING = "objects"  # every thing is an object, so a list about objects has no decoys
 
 
 class CountingDials(Section):
-    """How hard the lists are; the defaults are those of BIG-bench's task."""
+    """How difficult the lists are; with the defaults, about as difficult as those of BIG-bench."""
 
     min_kinds: int = Field(2, ge=1, le=12)
-    """Fewest kinds of things that count."""
+    """Fewest different nouns of the category that is asked for."""
     max_kinds: int = Field(10, ge=1, le=12)
-    """Most kinds of things that count."""
+    """Most different nouns of the category that is asked for."""
     count_weights: tuple[float, ...] = Field((80.0, 10.0, 6.0, 3.0, 1.0), min_length=1, max_length=20)
-    """How often a thing is there once, twice, and so on; nine equal weights give counts from 1 to 9."""
+    """How often a noun has the count 1, 2, and so on; nine equal weights give counts from 1 to 9."""
     decoy_share: float = Field(0.25, ge=0, le=1)
-    """Share of the lists that also hold things that do not count."""
+    """Share of the lists with decoys: things of another category, which do not count."""
     max_decoys: int = Field(3, ge=1, le=10)
-    """Most kinds of things that do not count in one list."""
+    """Most different decoys of a list."""
     categories: tuple[str, ...] = Field(tuple(CATEGORIES), min_length=1)
-    """What is asked for."""
+    """The categories that questions ask for."""
     words: int = Field(20, ge=1)
-    """Different things per category, usual ones first."""
+    """Different nouns per category, common ones first."""
     numbers: Literal["words", "digits"] = "words"
     """`two apples` and `an apple`, or `2 apples` and `1 apple`."""
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> CountingDials:
-        if unknown := [name for name in self.categories if name not in CATEGORIES]:
-            raise ValueError(f"unknown categories {unknown}: choose from {', '.join(CATEGORIES)}")
+    def _lists_can_be_drawn(self) -> CountingDials:
+        require_known("categories", self.categories, CATEGORIES)
         if min(self.count_weights) < 0 or sum(self.count_weights) <= 0:
             raise ValueError("count_weights must be 0 or more, and one of them above 0")
-        fewest = min(self._words(name) for name in self.categories)
+        fewest = min(len(self.nouns(name)) for name in self.categories)
         if not self.min_kinds <= self.max_kinds <= fewest:
             raise ValueError(
                 f"max_kinds {self.max_kinds} must be at least min_kinds {self.min_kinds} and at most {fewest}, "
-                f"the things that the smallest category has with words = {self.words}"
+                f"the nouns of the smallest category with words = {self.words}"
             )
-        if self.decoy_share > 0 and self.max_decoys > min(self._words(name) for name in CATEGORIES):
+        if self.decoy_share > 0 and self.max_decoys > min(len(self.nouns(name)) for name in CATEGORIES):
             raise ValueError(f"max_decoys {self.max_decoys} exceeds the words of a category: lower it or raise words")
         return self
 
-    def _words(self, category: str) -> int:
-        return min(self.words, len(CATEGORIES[category]))
-
     def nouns(self, category: str) -> tuple[Noun, ...]:
-        """The things of a category that lists may hold."""
+        """The nouns of a category that lists may hold."""
         return CATEGORIES[category][: self.words]
 
 
 class ObjectCounting:
-    """Draws lists of possessions and asks how many of one kind they hold."""
+    """Draws a list of possessions and asks how many of one category it holds."""
 
     dials_model: ClassVar[type[Section]] = CountingDials
 
     def __init__(self, dials: CountingDials) -> None:
         self.dials = dials
 
-    def draw(self, rng: SeededRng, place: str) -> Item:
+    def draw(self, rng: SeededRng, origin: str) -> Item:
         """One list with its question."""
         category = rng.pick(self.dials.categories)
         counted = self._counts(rng, self.dials.nouns(category), rng.between(self.dials.min_kinds, self.dials.max_kinds))
-        decoys = self._decoys(rng, category)
-        things = rng.shuffled(counted + decoys)
-        answer = sum(count for count, _ in counted)
-        phrases = [_phrase(count, noun, self.dials.numbers) for count, noun in things]
+        decoys: list[tuple[int, Noun]] = []
+        if category != EVERYTHING and rng.chance(self.dials.decoy_share):
+            other = rng.pick([name for name in CATEGORIES if name != category])
+            decoys = self._counts(rng, self.dials.nouns(other), rng.between(1, self.dials.max_decoys))
+        counts = rng.shuffled(counted + decoys)
+        *first, last = [_phrase(count, noun, self.dials.numbers) for count, noun in counts]
+        comma = "," if len(first) > 1 else ""
+        listing = f"{', '.join(first)}{comma} and {last}" if first else last
         return Item(
             task="object_counting",
-            query=f"I have {_listing(phrases)}. How many {category} do I have?",
-            references=(str(answer), number_word(answer)) if answer < SPELLED_BELOW else (str(answer),),
-            place=place,
-            group=content_key("object_counting", sorted((noun.singular, count) for count, noun in things)),
+            query=f"I have {listing}. How many {category} do I have?",
+            references=number_references(sum(count for count, _ in counted)),
+            origin=origin,
+            group=content_key("object_counting", sorted((noun.singular, count) for count, noun in counts)),
             metadata={"category": category, "kinds": len(counted), "decoys": len(decoys)},
         )
 
-    def _counts(self, rng: SeededRng, nouns: tuple[Noun, ...], kinds: int) -> list[tuple[int, Noun]]:
-        return [(1 + rng.weighted(self.dials.count_weights), noun) for noun in rng.sample(nouns, kinds)]
-
-    def _decoys(self, rng: SeededRng, category: str) -> list[tuple[int, Noun]]:
-        if category == EVERYTHING or not rng.chance(self.dials.decoy_share):
-            return []
-        other = rng.pick([name for name in CATEGORIES if name != category])
-        return self._counts(rng, self.dials.nouns(other), rng.between(1, self.dials.max_decoys))
+    def _counts(self, rng: SeededRng, nouns: tuple[Noun, ...], size: int) -> list[tuple[int, Noun]]:
+        """`size` different nouns, each with a count."""
+        return [(1 + rng.weighted(self.dials.count_weights), noun) for noun in rng.sample(nouns, size)]
 
 
 def _phrase(count: int, noun: Noun, numbers: str) -> str:
-    name = noun.singular if count == 1 else noun.plural
+    """The noun with its count: `two apples` and `an apple`, or `2 apples` and `1 apple`."""
     if numbers == "digits":
-        return f"{count} {name}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}" if count == 1 else f"{number_word(count)} {name}"
-
-
-def _listing(phrases: list[str]) -> str:
-    if len(phrases) <= 2:
-        return " and ".join(phrases)
-    return ", ".join(phrases[:-1]) + f", and {phrases[-1]}"
+        return f"{count} {noun.singular if count == 1 else noun.plural}"
+    return with_article(noun.singular) if count == 1 else f"{number_word(count)} {noun.plural}"

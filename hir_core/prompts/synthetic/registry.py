@@ -1,7 +1,7 @@
-"""Synthetic sources: draws as many different items as asked from a task's generator.
+"""Prompts of the synthetic tasks (type `synthetic`): different items, drawn from a task's generator by seed.
 
-`SYNTHETIC` maps a task's name to its generator, one per file. An item that is already there, or whose story an earlier
-source holds, is drawn again, so that no two sources of a run can put one story on both sides of the split.
+`SYNTHETIC` maps a task's name to its generator. An item that is already drawn, or whose group an earlier source holds,
+is drawn again: two sources of a run never share a story, so none can be on both sides of the split.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from hir_core.prompts.synthetic.word_sorting import WordSorting
 
 
 class Generator(Protocol):
-    """A synthetic task: draws one item at a time."""
+    """The generator of a synthetic task, which draws one item at a time."""
 
     dials_model: ClassVar[type[Section]]
 
     def __init__(self, dials: Any) -> None: ...
 
-    def draw(self, rng: SeededRng, place: str) -> Item:
-        """One item, with its group."""
+    def draw(self, rng: SeededRng, origin: str) -> Item:
+        """One item, with its group; `origin` says in messages which one it is."""
         ...
 
 
@@ -50,11 +50,15 @@ SYNTHETIC: dict[str, type[Generator]] = {
     "date_understanding": DateUnderstanding,
     "penguins_in_a_table": PenguinsInATable,
 }
-PATIENCE = 10_000  # draws in a row that bring nothing new, before the task counts as used up
+MAX_REPEATS = 10_000  # after so many draws in a row that bring nothing new, the task has no more items
 
 
 def draw_synthetic(source: SyntheticPrompts, taken: AbstractSet[str]) -> list[Item]:
-    """Draws a source's items, all different, from stories that are not taken.
+    """`size` different items of a task, none of which shares its group with an earlier source.
+
+    Args:
+        source: the task, its dials, and how many items.
+        taken: the groups of earlier sources.
 
     Raises:
         ConfigError: the task or a dial is unknown, or the dials allow too few different items.
@@ -62,20 +66,22 @@ def draw_synthetic(source: SyntheticPrompts, taken: AbstractSet[str]) -> list[It
     generator = _build(source)
     rng = SeededRng(source.task, source.seed)
     items: dict[str, Item] = {}
-    in_vain = 0
+    repeats = 0
     while len(items) < source.size:
         item = generator.draw(rng, f"{source.task} item {len(items) + 1} (seed {source.seed})")
-        if item.group in taken or item.query in items:
-            in_vain += 1
-            if in_vain == PATIENCE:
-                raise _used_up(source, len(items))
+        if item.group not in taken and item.query not in items:
+            if item.options and source.shown == "text":
+                item = replace(item, references=item.references[::-1])
+            items[item.query], repeats = item, 0
             continue
-        items[item.query], in_vain = item if source.shown == "letter" else _shown_by_text(item), 0
+        repeats += 1
+        if repeats == MAX_REPEATS:
+            raise ConfigError(
+                f"prompts: {source.task} (seed {source.seed}): expected {source.size} different prompts, found "
+                f"{len(items)}, and then {MAX_REPEATS} draws in a row that this or an earlier source had already: "
+                f"lower size, or choose dials that allow more"
+            )
     return list(items.values())
-
-
-def _shown_by_text(item: Item) -> Item:
-    return replace(item, references=item.references[::-1]) if item.options else item
 
 
 def _build(source: SyntheticPrompts) -> Generator:
@@ -86,21 +92,14 @@ def _build(source: SyntheticPrompts) -> Generator:
     try:
         return generator(generator.dials_model.model_validate(source.dials))
     except ValidationError as error:
-        problems = [_explain(problem, generator.dials_model) for problem in error.errors()]
+        problems = [_explanation(problem, generator.dials_model) for problem in error.errors()]
         raise ConfigError("\n".join([f"prompts: {source.task}: {len(problems)} wrong dial(s)", *problems])) from None
 
 
-def _explain(problem: Any, dials: type[Section]) -> str:
-    place = ".".join(str(step) for step in problem["loc"]) or "dials"
+def _explanation(problem: Any, dials: type[Section]) -> str:
+    """One problem that pydantic found with a dial, as an indented line of a message."""
+    dial = ".".join(str(step) for step in problem["loc"]) or "dials"
     if problem["type"] == "extra_forbidden":
-        hint = did_you_mean(place, dials.model_fields) or f"; there are {', '.join(dials.model_fields)}"
-        return f"  {place}: unknown dial{hint}"
-    return f"  {place}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r})"
-
-
-def _used_up(source: SyntheticPrompts, found: int) -> ConfigError:
-    return ConfigError(
-        f"prompts: {source.task} (seed {source.seed}): expected {source.size} different prompts, found {found}, and "
-        f"then {PATIENCE} draws in a row that were there already, in this source or in an earlier one: "
-        f"lower size, or choose dials that allow more"
-    )
+        hint = did_you_mean(dial, dials.model_fields) or f"; there are {', '.join(dials.model_fields)}"
+        return f"  {dial}: unknown dial{hint}"
+    return f"  {dial}: {problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r})"

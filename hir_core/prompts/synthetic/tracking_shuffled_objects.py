@@ -1,7 +1,7 @@
-"""The synthetic task `tracking_shuffled_objects`: follow things through pairwise swaps and say who ends with what.
+"""The synthetic task `tracking_shuffled_objects`: follow things through swaps and say what one person has at the end.
 
-People start with one thing each, swap in pairs, and one of them is asked about. The options are all the things, in
-random order, so neither a letter nor the starting place gives the answer away.
+Each person starts with one thing, people swap in pairs, and the question asks about one of them. The options are all
+the things in random order, so neither a letter nor the thing that the person starts with gives the answer away.
 """
 
 from __future__ import annotations
@@ -12,38 +12,35 @@ from pydantic import Field
 
 from hir_core.config import Section
 from hir_core.prompts.items import Item
-from hir_core.prompts.options import accepted, with_options
+from hir_core.prompts.options import option_references, with_options
 from hir_core.prompts.rng import SeededRng
-from hir_core.prompts.synthetic.vocabulary import PEOPLE
+from hir_core.prompts.synthetic.vocabulary import PEOPLE, listed, things
 from hir_core.schemas import content_key
 
 
 class Theme(NamedTuple):
-    """One kind of story: how it opens, what a person does with a thing, and the things."""
+    """The words of one kind of story."""
 
     opening: str
-    starts: str
+    has: str
+    """What a person does with a thing at the start."""
     swap: str
     question: str
     things: tuple[str, ...]
 
 
-def _things(adjectives: str, noun: str) -> tuple[str, ...]:
-    return tuple(f"the {adjective} {noun}" for adjective in adjectives.split())
-
-
 _COLOURS = "red blue green yellow black white grey purple brown pink"
 THEMES = (
     Theme("are wrapping up a card game", "holds", "trade cards", "Which card does {} hold",
-          _things("moon sun star crown anchor tower bridge feather lantern compass", "card")),
+          things("moon sun star crown anchor tower bridge feather lantern compass", "card")),
     Theme("are trying on hats in a shop", "wears", "exchange hats", "Which hat does {} wear",
-          _things("straw felt wool silk leather velvet paper cotton linen denim", "hat")),
+          things("straw felt wool silk leather velvet paper cotton linen denim", "hat")),
     Theme("share a studio and paint with borrowed brushes", "uses", "swap brushes", "Which brush does {} use",
-          _things(_COLOURS, "brush")),
+          things(_COLOURS, "brush")),
     Theme("are packing parcels at a market", "carries", "swap parcels", "Which parcel does {} carry",
-          _things(_COLOURS, "parcel")),
+          things(_COLOURS, "parcel")),
     Theme("take part in a bicycle tour", "rides", "change bicycles", "Which bicycle does {} ride",
-          _things(_COLOURS, "bicycle")),
+          things(_COLOURS, "bicycle")),
 )  # fmt: skip
 
 
@@ -57,7 +54,7 @@ class TrackingDials(Section):
 
 
 class TrackingShuffledObjects:
-    """Draws stories of swaps and asks what one person has at the end."""
+    """Draws a story of swaps and asks what one person has at the end."""
 
     dials_model: ClassVar[type[Section]] = TrackingDials
 
@@ -65,43 +62,35 @@ class TrackingShuffledObjects:
         self.dials = dials
         self.swaps = dials.people if dials.swaps is None else dials.swaps
 
-    def draw(self, rng: SeededRng, place: str) -> Item:
+    def draw(self, rng: SeededRng, origin: str) -> Item:
         """One story with its question and options."""
         theme = rng.pick(THEMES)
         people = rng.sample(PEOPLE, self.dials.people)
-        start = dict(zip(people, rng.sample(theme.things, len(people)), strict=True))
+        thing_of = dict(zip(people, rng.sample(theme.things, len(people)), strict=True))
         swaps = [rng.sample(people, 2) for _ in range(self.swaps)]
-        asked, options = rng.pick(people), rng.shuffled(list(start.values()))
-        story = _story(theme, start, swaps)
-        answer = _after(start, swaps)[asked]
+        person, options = rng.pick(people), rng.shuffled(list(thing_of.values()))
+        story = _story(theme, thing_of, swaps)
+        for person_a, person_b in swaps:
+            thing_of[person_a], thing_of[person_b] = thing_of[person_b], thing_of[person_a]
         return Item(
             task="tracking_shuffled_objects",
-            query=with_options(f"{story} {theme.question.format(asked)} at the end?", options),
-            references=accepted([options.index(answer)], options),
-            place=place,
+            query=with_options(f"{story} {theme.question.format(person)} at the end?", options),
+            references=option_references([options.index(thing_of[person])], options),
+            origin=origin,
             options=tuple(options),
             group=content_key("tracking_shuffled_objects", story),
             metadata={"people": len(people), "swaps": len(swaps)},
         )
 
 
-def _after(start: dict[str, str], swaps: list[list[str]]) -> dict[str, str]:
-    """What everyone has once all swaps are done."""
-    has = dict(start)
-    for one, other in swaps:
-        has[one], has[other] = has[other], has[one]
-    return has
-
-
 def _story(theme: Theme, start: dict[str, str], swaps: list[list[str]]) -> str:
-    *first, last = start
-    *begins, end = (f"{person} {theme.starts} {thing}" for person, thing in start.items())
-    steps = [f"{_when(step, len(swaps))} {one} and {other} {theme.swap}." for step, (one, other) in enumerate(swaps)]
-    opening = f"{', '.join(first)} and {last} {theme.opening}. At first {', '.join(begins)}, and {end}."
-    return " ".join([opening, *steps])
-
-
-def _when(step: int, steps: int) -> str:
-    if step == 0:
-        return "Then" if steps == 1 else "To begin with,"
-    return "Finally," if step == steps - 1 else "Next,"
+    """What everyone has at first, then one sentence per swap."""
+    *first, last = (f"{person} {theme.has} {thing}" for person, thing in start.items())
+    sentences = [f"{listed(list(start))} {theme.opening}.", f"At first {', '.join(first)}, and {last}."]
+    for number, (person, other) in enumerate(swaps, start=1):
+        if number == 1:
+            when = "To begin with," if len(swaps) > 1 else "Then"
+        else:
+            when = "Next," if number < len(swaps) else "Finally,"
+        sentences.append(f"{when} {person} and {other} {theme.swap}.")
+    return " ".join(sentences)

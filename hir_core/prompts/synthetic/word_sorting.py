@@ -1,7 +1,8 @@
 """The synthetic task `word_sorting`: put words into alphabetical order.
 
-Words are plain English in small letters, so alphabetical order is the order of code points. The answer is the words
-separated by blanks. A list that comes in order already is kept: copying the list is right once in n! lists of n words.
+The words are English and in lower case, without accents, so alphabetical order is the order of code points. The answer
+is the words separated by blanks. Lists that are sorted already are kept: copying the list is right once in n! lists of
+n words.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ REQUESTS = (
 
 @cache
 def word_families(letters: int) -> tuple[tuple[str, ...], ...]:
-    """The words by their first letters, this many of them; all in one family for 0."""
+    """The words grouped by their first `letters` letters; one group of all words for 0."""
     families: dict[str, list[str]] = {}
     for word in WORDS:
         families.setdefault(word[:letters], []).append(word)
@@ -92,18 +93,18 @@ def word_families(letters: int) -> tuple[tuple[str, ...], ...]:
 
 
 class SortingDials(Section):
-    """How long the lists are and how alike their words."""
+    """How long the lists are, and how similar their words."""
 
     min_words: int = Field(2, ge=2, le=40)
     """Fewest words of a list."""
     max_words: int = Field(20, ge=2, le=40)
     """Most words of a list."""
     shared_letters: int = Field(0, ge=0, le=2)
-    """Letters that all words of a list begin with: with 1 or 2, the first letter alone decides nothing."""
+    """How many first letters all words of a list share: with 1 or 2, the first letter alone does not give the order."""
 
     @model_validator(mode="after")
-    def _can_be_drawn(self) -> SortingDials:
-        most = max(map(len, word_families(self.shared_letters)))
+    def _enough_words(self) -> SortingDials:
+        most = max(len(family) for family in word_families(self.shared_letters))
         if not self.min_words <= self.max_words <= most:
             raise ValueError(
                 f"max_words {self.max_words} must be at least min_words {self.min_words} and at most {most}, the words "
@@ -113,15 +114,15 @@ class SortingDials(Section):
 
 
 class WordSorting:
-    """Draws lists of different words to be sorted."""
+    """Draws a list of different words and asks to sort it."""
 
     dials_model: ClassVar[type[Section]] = SortingDials
 
     def __init__(self, dials: SortingDials) -> None:
         self.dials = dials
 
-    def draw(self, rng: SeededRng, place: str) -> Item:
-        """One list with its request."""
+    def draw(self, rng: SeededRng, origin: str) -> Item:
+        """One list of words with the request to sort it."""
         size = rng.between(self.dials.min_words, self.dials.max_words)
         families = [family for family in word_families(self.dials.shared_letters) if len(family) >= size]
         family = families[rng.weighted([len(family) for family in families])]
@@ -130,7 +131,7 @@ class WordSorting:
             task="word_sorting",
             query=rng.pick(REQUESTS).format(", ".join(words)),
             references=(" ".join(sorted(words)),),
-            place=place,
+            origin=origin,
             group=content_key("word_sorting", sorted(words)),
             metadata={"words": size},
         )

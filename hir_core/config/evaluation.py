@@ -1,0 +1,20 @@
+"""The section `evaluation`: how the test prompts are answered, and further test prompts."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from hir_core.config.prompts import PromptSource
+from hir_core.config.section import Section
+
+
+class EvaluationConfig(Section):
+    """How every model version is evaluated: by greedy completions of the test prompts."""
+
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Longest completion in tokens. Unset: as in `sampling`."""
+    guidance: float | None = Field(None, ge=0)
+    """Weight of classifier-free guidance away from the wrong instruction. Unset: as in `sampling`."""
+    also: tuple[PromptSource, ...] = ()
+    """Further prompt sources that are used for evaluation only: all of their prompts are test prompts, whatever their
+    `test_share`. Empty: the test prompts of `prompts` only."""

@@ -1,0 +1,73 @@
+"""Selection of the labeled samples to train on, and their weights: the section `select`, the same for every relabeler.
+
+Reads and returns one row per sample with `prompt_id`, `is_correct`, `instruction`, `completion_ids` and `rejected` (why
+it is left out; null where it is kept). Adds `weight`, the factor of a triple's loss, and `prefix_length`, the number of
+tokens at the beginning of the output that are given and not predicted. What is left out here has its reason too.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from hir_core.config import SelectConfig
+from hir_core.schemas import content_key
+
+ALL_WRONG, ALL_RIGHT = "all samples of the prompt wrong", "all samples of the prompt right"
+DUPLICATE = "duplicate of another output"
+TOO_MANY = "limit of others_per_correct"
+
+
+def select(labeled: pl.DataFrame, selection: SelectConfig, correct: str) -> pl.DataFrame:
+    """Rejects what the selection leaves out, and gives every other row its weight and its prefix length.
+
+    With `balance`, a row's weight is N / (I n): N kept rows, I instructions among them, n rows of its own instruction.
+
+    Args:
+        correct: the instruction for sampling and evaluation.
+    """
+    is_correct, one_sided = pl.col("is_correct"), pl.lit(None, dtype=pl.String)
+    if "all_wrong" in selection.drop_prompts:
+        one_sided = pl.when(~is_correct.any().over("prompt_id")).then(pl.lit(ALL_WRONG)).otherwise(one_sided)
+    if "all_right" in selection.drop_prompts:
+        one_sided = pl.when(is_correct.all().over("prompt_id")).then(pl.lit(ALL_RIGHT)).otherwise(one_sided)
+    labeled = _reject(labeled, one_sided)
+    if selection.deduplicate:
+        is_first = pl.struct("prompt_id", "instruction", "query", "completion_ids").is_first_distinct()
+        labeled = _reject(labeled, pl.when(~is_first).then(pl.lit(DUPLICATE)))
+    if selection.others_per_correct is not None:
+        labeled = _drop_surplus(labeled, correct, selection.others_per_correct)
+    of_instruction, instructions = pl.len().over("instruction"), pl.col("instruction").n_unique()
+    weight = pl.len() / (instructions * of_instruction) if selection.balance else pl.lit(1.0)
+    kept = labeled.filter(pl.col("rejected").is_null()).with_columns(weight=weight.cast(pl.Float64))
+    lengths = zip(kept["sample_id"].to_list(), kept["completion_ids"].list.len().to_list(), strict=True)
+    prefixes = [_prefix_length(sample_id, length or 0, selection.sub_outputs) for sample_id, length in lengths]
+    kept = kept.with_columns(prefix_length=pl.Series(prefixes, dtype=pl.Int64))
+    return pl.concat([kept, labeled.filter(pl.col("rejected").is_not_null())], how="diagonal").sort("sample_id")
+
+
+def _reject(labeled: pl.DataFrame, reason: pl.Expr) -> pl.DataFrame:
+    """Rejects the rows for which there is a reason; it is computed over the rows that are not rejected yet."""
+    kept = labeled.filter(pl.col("rejected").is_null()).with_columns(rejected=reason)
+    return pl.concat([kept, labeled.filter(pl.col("rejected").is_not_null())]).sort("sample_id")
+
+
+def _drop_surplus(labeled: pl.DataFrame, correct: str, others_per_correct: float) -> pl.DataFrame:
+    """Keeps of every other instruction only so many rows per row of the correct one, chosen by a hash of their ids.
+
+    Where the correct instruction has no row, all rows are kept.
+    """
+    kept = labeled.filter(pl.col("rejected").is_null())
+    most = kept.filter(pl.col("instruction") == correct).height * others_per_correct or kept.height
+    order = pl.Series("order", [content_key("surplus", key) for key in labeled["sample_id"]], dtype=pl.String)
+    rank = pl.col("order").rank("ordinal").over("instruction")
+    surplus = pl.when((rank > most) & (pl.col("instruction") != correct)).then(pl.lit(TOO_MANY))
+    return _reject(labeled.with_columns(order), surplus).drop("order")
+
+
+def _prefix_length(sample_id: str | None, length: int, share: float) -> int:
+    """0, or for a share of the samples 1 to all but the last token, drawn by a hash of the sample's id."""
+    if length < 2 or share == 0:
+        return 0
+    digits = content_key("sub-output", sample_id)
+    is_cut, position = int(digits[:8], 16) / 16**8 < share, int(digits[8:], 16)
+    return 1 + position % (length - 1) if is_cut else 0
