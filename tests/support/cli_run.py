@@ -19,6 +19,7 @@ import polars as pl
 import yaml
 
 from hir_core.store.store import Store
+from hir_core.supervisor import die_with_parent
 
 LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
@@ -104,7 +105,12 @@ def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [*arguments, *flags], env=environment(home) | quiet, stdout=log, stderr=log, start_new_session=True
+            [*arguments, *flags],
+            env=environment(home) | quiet,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
