@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 import yaml
 
+from hir_core import supervisor
 from hir_core.store.store import Store
-from hir_core.supervisor import die_with_parent
 
 LOGPROBS = "logprobs"
 CORES = len(os.sched_getaffinity(0))
@@ -97,20 +97,24 @@ def wait_until(is_true: Callable[[], object], what: str) -> None:
 
 
 def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen[bytes]]:
-    """Starts a Prefect server, and returns the URL of its API once it answers; what it prints is in `server.log`."""
+    """Starts a Prefect server, and returns the URL of its API once it answers; what it prints is in `server.log`.
+
+    It ends with this process, however that ends.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     arguments = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
+    watched = [sys.executable, "-I", "-S", supervisor.__file__, os.devnull, *arguments, *flags]
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
-            [*arguments, *flags],
+            watched,
             env=environment(home) | quiet,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
@@ -135,6 +139,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def digests(run_dir: Path) -> dict[str, str]:
