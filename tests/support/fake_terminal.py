@@ -6,6 +6,7 @@ The program has the terminal to itself, so that Ctrl-C reaches it as a key does.
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -88,7 +89,8 @@ class Terminal:
         except OSError:  # Linux: the other end is closed
             return False
         self.written += data
-        self._stream.feed(data)
-        if self.lines and self.lines[-1] not in self.frames[-1:]:
-            self.frames.append(self.lines[-1])
+        for redrawn in re.split(rb"(?=\r\x1b)", data):  # where this process was slow, one read has several frames
+            self._stream.feed(redrawn)
+            if self.lines and self.lines[-1] not in self.frames[-1:]:
+                self.frames.append(self.lines[-1])
         return True
