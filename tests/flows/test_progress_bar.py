@@ -146,7 +146,7 @@ def test_a_run_shows_each_of_its_steps_and_ctrl_c_leaves_a_sane_terminal(tmp_pat
         terminal.wait_for(lambda: terminal.frames[-1].startswith("starting the launch for model 1"))
         terminal.press(b"\x03")
         assert terminal.end() == 130
-    # "loading weights" is not among them: in a full run of the tests its frames were missed twice, and why is not known.
+    # Without "loading weights": in full runs of the tests its frames were missed twice, and the cause is not known yet.
     activity = ("starting Prefect", "starting the launch", "training model 0")
     for text in activity:
         assert any(frame.startswith(text) for frame in terminal.frames), text
