@@ -34,9 +34,9 @@ EVERY_S = 0.25
 """Seconds between two reports: a report takes longer than many a row does."""
 
 
-def ignore(done: int, total: int) -> None:
-    """The `OnRows` of a caller that does not follow the progress."""
-    del done, total
+def ignore(*reported: object) -> None:
+    """The callback of a caller that does not follow the progress, in rows or as a `Progress`."""
+    del reported
 
 
 def counted(rows: Iterable[T], total: int, on_rows: OnRows) -> Iterator[T]:

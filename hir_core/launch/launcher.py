@@ -25,7 +25,7 @@ from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Place, find_place
 from hir_core.launch.monitor import LaunchMonitor, launcher_log, stop_launch
 from hir_core.launch.ports import is_free
-from hir_core.progress import Progress
+from hir_core.progress import Progress, ignore
 
 
 def check_launch(config: LaunchConfig) -> Place:
@@ -54,8 +54,8 @@ def launch(
     config: LaunchConfig,
     *,
     module: str = "hir_core.worker",
-    on_progress: Callable[[Progress], None] | None = None,
-    on_step: Callable[[int], None] | None = None,
+    on_progress: Callable[[Progress], None] = ignore,
+    on_step: Callable[[int], None] = ignore,
 ) -> None:
     """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s.
 

@@ -69,12 +69,12 @@ class LaunchMonitor:
         job_dir: Path,
         command: Sequence[str],
         ranks: int,
-        on_progress: Callable[[Progress], None] | None,
-        on_step: Callable[[int], None] | None,
+        on_progress: Callable[[Progress], None],
+        on_step: Callable[[int], None],
     ) -> None:
         self._watch = RankWatch(job_dir)
         self._job_dir, self._command, self._ranks = job_dir, command, ranks
-        self._on_progress, self._on_step = on_progress or _ignore, on_step or _ignore
+        self._on_progress, self._on_step = on_progress, on_step
         self._steps = json.loads((job_dir / "job.json").read_text())["steps"]
         self._steps_done = 0
         self._progress: Progress | None = None
@@ -181,10 +181,6 @@ class LaunchMonitor:
             tail = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
         status = "" if code is None or self._was_stopped else _status(code)
         return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=tail, is_lost=is_lost)
-
-
-def _ignore(_: object) -> None:
-    """The callback where the caller gave none."""
 
 
 def _status(code: int) -> str:

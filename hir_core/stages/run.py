@@ -18,7 +18,7 @@ import polars as pl
 
 from hir_core.config import RunConfig
 from hir_core.launch.launcher import launch
-from hir_core.progress import OnRows, Progress
+from hir_core.progress import OnRows, Progress, ignore
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.stages.identity import Identities
@@ -27,11 +27,6 @@ from hir_core.store.branches import BranchLog
 from hir_core.store.manifest import Identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
-
-
-def ignore_progress(progress: Progress) -> None:
-    """Discards a progress report."""
-    del progress
 
 
 class Run:
@@ -48,7 +43,7 @@ class Run:
         ConfigError: the reward or the relabeler cannot be built.
     """
 
-    def __init__(self, config: RunConfig, on_progress: Callable[[Progress], None] = ignore_progress) -> None:
+    def __init__(self, config: RunConfig, on_progress: Callable[[Progress], None] = ignore) -> None:
         self.config = config
         self.on_progress = on_progress
         self.store = Store(config.run_dir)
@@ -90,7 +85,7 @@ class Run:
         """The measurements in a version's manifest."""
         return self.store.manifest(ref).metrics
 
-    def run_job(self, job_dir: Path, on_step: Callable[[int], None] | None = None) -> None:
+    def run_job(self, job_dir: Path, on_step: Callable[[int], None] = ignore) -> None:
         """Launches the job of a folder and waits for its end; `on_step` gets the number of each finished step."""
         self.on_progress(Progress("launch"))
         launch(job_dir, self.config.launch, on_progress=self.on_progress, on_step=on_step)

@@ -68,6 +68,6 @@ def score_after_launch(run: Run, plan: Plan) -> None:
     samples = None if plan.targets.samples is None else run.store.find(plan.targets.samples)
     if samples is not None:
         texts = pl.concat([texts, run.table(samples).select("prompt_id", "completion")])
-    run.row_counter("score", texts.height)
+    run.row_counter("score", texts.height)  # shows the step; its launch reports how far it is
     run.reward.judge_ahead(texts, plan.prompts)
     score_evaluation(run, draft, read_json(draft.path / ANSWERED))

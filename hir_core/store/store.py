@@ -76,6 +76,8 @@ class Store:
             launches = self.run_dir / "launches"
             for path in (launches, *launches.glob("*")):  # job files are written, and models deleted, in there
                 _refuse_link(path)
+            for path in launches.glob("*/.*.json.*"):  # reports that killed ranks were writing
+                path.unlink(missing_ok=True)
             yield
 
     @contextmanager

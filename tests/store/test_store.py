@@ -290,6 +290,15 @@ def test_hidden_files_of_the_system_are_no_damage(store):
     store.verify(ref)
 
 
+def test_half_written_reports_of_killed_ranks_are_deleted_by_the_next_writer(store):
+    job_dir = store.run_dir / "launches" / "0001"
+    job_dir.mkdir(parents=True)
+    (job_dir / ".rank-1.ended.json.4711").write_text("{")
+    (job_dir / "job.json").write_text("{}")
+    with store.lock():
+        assert [path.name for path in job_dir.iterdir()] == ["job.json"]
+
+
 def test_links_inside_a_run_are_refused(store, tmp_path):
     ref = commit(store)
     moved = ref.path.rename(tmp_path / "moved")
