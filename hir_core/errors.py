@@ -72,15 +72,20 @@ class TrainingError(HirError):
 class JobFailed(HirError):
     """A launch ended without its outputs.
 
+    A second try is worth its time where somebody else ended the launch (`is_lost`): a rank or the launcher was killed
+    or asked to end from outside, or a host vanished. So it is where the kernel killed a rank because memory ran out,
+    which may have been another program's doing. It is not where the same settings lead to the same end: an exception,
+    the lack of memory that a rank reported itself, a crash in native code, a full shared memory, or the time limit of
+    the launch or of a collective, which would be waited for once more.
+
     Args:
-        reason: one sentence that says why.
+        reason: one line that says why.
         command: the launcher's argument list.
         status: how the launcher ended, for example `exit code 1` or `signal 9`.
         rank: the first rank that failed, if it is known.
         log: the log file to read.
         tail: the last lines of that log.
-        is_lost: a rank was killed or vanished, and nothing is known to be wrong with the work, so that a second attempt
-            may succeed.
+        is_lost: the launch was ended from outside, and a second try may succeed.
     """
 
     def __init__(
@@ -94,8 +99,8 @@ class JobFailed(HirError):
         tail: Sequence[str] = (),
         is_lost: bool = False,
     ) -> None:
-        self.command, self.status, self.rank, self.log, self.tail = tuple(command), status, rank, log, tuple(tail)
-        self.is_lost = is_lost
+        self.reason, self.status, self.rank, self.is_lost = reason, status, rank, is_lost
+        self.command, self.log, self.tail = tuple(command), log, tuple(tail)
         facts = [reason]
         if status:
             facts.append(f"the launcher ended with {status}")

@@ -25,6 +25,10 @@ class LaunchConfig(Section):
     """TCP port on which the first rank waits for the others. Unset: a free port is chosen."""
     timeout_s: float | None = Field(None, gt=0)
     """Longest time in seconds that a launch may take before it is stopped. Unset: no limit."""
+    collective_timeout_s: float = Field(1800.0, gt=0, allow_inf_nan=False)
+    """Longest time in seconds that a rank may wait for the others in a collective operation. Then the launch fails, and
+    the message names the rank that was waited for. All ranks wait for the one that builds the model, and at the end of
+    each step for the slowest one; both must take less than this."""
 
     @model_validator(mode="after")
     def _hostfile_needs_deepspeed(self) -> LaunchConfig:

@@ -15,8 +15,16 @@ from pathlib import Path
 from hir_core.config import LaunchConfig
 from hir_core.launch.devices import Place
 from hir_core.launch.ports import free_port
+from hir_core.launch.rank import COLLECTIVE_TIMEOUT
 
-FORWARDED = ("DS_ACCELERATOR", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HOME", "HF_HUB_OFFLINE")
+FORWARDED = (
+    "DS_ACCELERATOR",
+    "OMP_NUM_THREADS",
+    "TOKENIZERS_PARALLELISM",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    COLLECTIVE_TIMEOUT,
+)
 """Variables that reach other hosts; the deepspeed launcher itself forwards `PYTHON*` and `NCCL*` only."""
 
 
@@ -47,7 +55,7 @@ def _deepspeed_on_this_machine(place: Place, port: int) -> list[str]:
     return [sys.executable, "-m", "deepspeed.launcher.launch", *flags, "--module", "--no_local_rank"]
 
 
-def launcher_env(job_dir: Path, place: Place) -> dict[str, str]:
+def launcher_env(job_dir: Path, config: LaunchConfig, place: Place) -> dict[str, str]:
     """The environment of launcher and ranks: this process's own, with defaults for what it does not set.
 
     Writes the variables that ranks on other hosts need to `launch.env`.
@@ -59,6 +67,7 @@ def launcher_env(job_dir: Path, place: Place) -> dict[str, str]:
             env["DS_ACCELERATOR"] = "cpu"
     env |= os.environ
     env["PYTHONUNBUFFERED"] = "1"
+    env[COLLECTIVE_TIMEOUT] = str(config.collective_timeout_s)
     # Ranks import `hir_core` and the user's own modules. An installed package is found without a path, and
     # site-packages must not come before the standard library.
     checkout = Path(__file__).resolve().parents[2]

@@ -61,7 +61,7 @@ def launch(
 
     Args:
         job_dir: holds `job.json`; on a file system that every host sees.
-        config: launcher, ranks, hosts, port, time limit.
+        config: launcher, ranks, hosts, port, time limits.
         module: the module that each rank runs, with `job_dir` as its only argument.
         on_progress: called with the latest progress report, a few times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
@@ -69,16 +69,16 @@ def launch(
     Raises:
         ConfigError: the launch cannot work here; nothing was started.
         HirError: a rank raised it; same class, same message.
-        JobFailed: a rank failed or was killed; the time limit passed, where the message names the rank that the others
-            waited for; or the launch ended without a step's outputs.
+        JobFailed: a rank failed or was killed; a time limit passed, that of the launch or of a collective, where the
+            message names the rank that the others waited for; or the launch ended without a step's outputs.
     """
     place, job_dir = check_launch(config), job_dir.resolve()
     _set_aside(job_dir)
     if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
         clear_build_locks()
     command = launcher_command(job_dir, config, place, module)
-    monitor = LaunchMonitor(job_dir, command, place.ranks, on_progress, on_step)
-    process = _start(job_dir, command, launcher_env(job_dir, place))
+    monitor = LaunchMonitor(job_dir, command, config, place, on_progress, on_step)
+    process = _start(job_dir, command, launcher_env(job_dir, config, place))
     try:
         monitor.follow(process, config.timeout_s)
     finally:
@@ -101,8 +101,8 @@ def _set_aside(job_dir: Path) -> None:
 
 
 def _delete_half_written(job_dir: Path) -> None:
-    """Deletes the reports that ranks were writing when they were killed."""
-    for path in job_dir.glob(".*.json.*"):
+    """Deletes the reports and stacks that ranks were writing when they were killed."""
+    for path in (*job_dir.glob(".*.json.*"), *job_dir.glob("logs/.*.stack.*")):
         path.unlink(missing_ok=True)
 
 

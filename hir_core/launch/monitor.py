@@ -1,8 +1,9 @@
 """The driver's view of a running launch: progress, finished steps, ranks that end, and why a launch failed.
 
 `LaunchMonitor.follow` waits until the supervisor ends and raises one exception where a step's outputs are missing.
-`RankWatch` notes which rank of this machine was killed first. Reads the files that ranks write (see `rank`) and, after
-a time limit, their stacks (see `stack_traces`). `launcher` starts the processes.
+`RankWatch` notices at once when a rank of this machine ends. Reads the files that ranks write (see `rank`) and, after a
+time limit, their stacks (see `stack_traces`). What their failures mean is left to `failures`; `launcher` starts the
+processes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hir_core import errors, supervisor
+from hir_core.config import LaunchConfig
 from hir_core.errors import HirError, JobFailed
-from hir_core.launch.rank import done_file, rank_log, read_progress, read_reports, report_file
-from hir_core.launch.stack_traces import STACK_SIGNAL, RankPosition, read_positions, stragglers
+from hir_core.launch.devices import Place
+from hir_core.launch.failures import explain, first_cause, has_timed_out, read_tail, was_asked
+from hir_core.launch.memory_advice import MemoryAdvice
+from hir_core.launch.rank import RankReport, done_file, has_reported_end, rank_log, read_progress, read_reports
+from hir_core.launch.stack_traces import STACK_SIGNAL, RankPosition, read_positions, recent_positions, stragglers
 from hir_core.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -34,7 +40,7 @@ FAILURE_GRACE_S = 3.0
 END_GRACE_S = 60.0
 """How long the ranks may take to end once every step is done."""
 STOP_S = supervisor.TERM_GRACE_S + supervisor.KILL_GRACE_S + 2.0
-TAIL_LINES, TAIL_BYTES = 20, 65536
+TAIL_LINES = 20
 
 
 def launcher_log(job_dir: Path) -> Path:
@@ -59,7 +65,8 @@ class LaunchMonitor:
     Args:
         job_dir: the job's folder, with `job.json`.
         command: the launcher's argument list, for messages.
-        ranks: how many ranks there are.
+        config: with the time limit of collectives.
+        place: where the ranks run.
         on_progress: called with each new progress report, and with `end` once every step is done.
         on_step: called once for each finished step, in order.
     """
@@ -68,14 +75,17 @@ class LaunchMonitor:
         self,
         job_dir: Path,
         command: Sequence[str],
-        ranks: int,
+        config: LaunchConfig,
+        place: Place,
         on_progress: Callable[[Progress], None],
         on_step: Callable[[int], None],
     ) -> None:
         self._watch = RankWatch(job_dir)
-        self._job_dir, self._command, self._ranks = job_dir, command, ranks
+        self._job_dir, self._command, self._place = job_dir, command, place
+        self._collective_timeout_s = config.collective_timeout_s
         self._on_progress, self._on_step = on_progress, on_step
-        self._steps = json.loads((job_dir / "job.json").read_text())["steps"]
+        self._job = json.loads((job_dir / "job.json").read_text())
+        self._steps = self._job["steps"]
         self._steps_done = 0
         self._progress: Progress | None = None
         self._was_stopped = False
@@ -120,11 +130,16 @@ class LaunchMonitor:
         return self._steps_done == len(self._steps)
 
     def _grace_s(self) -> float:
-        """Seconds until the launch is stopped: limited once every step is done, or a rank has failed or was killed."""
+        """Seconds until the launch is stopped: limited once every step is done, or a rank has failed or died."""
         if self._is_done:  # the deepspeed launcher alone would stay for seconds
-            have_all_ended = len(read_reports(self._job_dir, "ended")) == self._ranks and not self._watch.is_watching
+            have_all_ended = (
+                len(read_reports(self._job_dir, "ended")) == self._place.ranks and not self._watch.is_watching
+            )
             return 0 if have_all_ended else END_GRACE_S
-        return FAILURE_GRACE_S if self._watch.killed or read_reports(self._job_dir, "failed") else math.inf
+        return FAILURE_GRACE_S if self._failures() or self._watch.vanished() else math.inf
+
+    def _failures(self) -> list[RankReport]:
+        return [*read_reports(self._job_dir, "failed"), *read_reports(self._job_dir, "died")]
 
     def _relay(self) -> None:
         """Calls back for what is new: the latest progress, each finished step once, in order, and then the end."""
@@ -140,33 +155,56 @@ class LaunchMonitor:
             self._on_progress(Progress("end"))
 
     def _failure(self, code: int) -> HirError:
-        """The first cause of a failed launch: a rank's own error, a rank that was killed, or outputs that are missing.
+        """The first cause of a failed launch: what happened to a rank, or to the launcher, or outputs that are missing.
 
         Args:
             code: the supervisor's exit code.
         """
-        # A killed rank makes others fail, and the driver may be late to see it: what they saw tells the cause.
-        reports = read_reports(self._job_dir, "failed")
-        failed = min(reports, key=lambda report: (report.has_lost_rank, report.time), default=None)
-        killed, killed_at = min(self._watch.killed.items(), key=lambda item: item[1], default=(None, math.inf))
-        if failed is not None and (killed is None or (failed.time <= killed_at and not failed.has_lost_rank)):
-            raised = getattr(errors, failed.type, None)
-            if isinstance(raised, type) and issubclass(raised, HirError) and raised is not JobFailed:
-                return raised(failed.message)
-            reason = f"rank {failed.rank} raised {failed.type}: {failed.message}"
-            return self._job_failed(reason, code=code, rank=failed.rank)
-        if killed is not None:
-            reason = f"rank {killed} was killed: by somebody, or because memory ran out, which `dmesg` would show"
-            return self._job_failed(reason, code=code, rank=killed, is_lost=True)
-        started, ended = (len(read_reports(self._job_dir, event)) for event in ("started", "ended"))
+        cause = first_cause(self._failures())
+        if cause is None or was_asked(cause):
+            killer = "" if self._was_stopped else _signal_from_outside(code)
+            if killer:
+                return self._job_failed(f"the launcher was ended from outside by {killer}", code=code, is_lost=True)
+            cause = first_cause(self._watch.vanished()) or cause
+        if cause is None:
+            started, ended = (len(read_reports(self._job_dir, event)) for event in ("started", "ended"))
+            reason = f"the launch ended but step {self._steps_done} ({self._step_name}) has no outputs"
+            return self._job_failed(reason, code=code, is_lost=started > ended)  # a rank on another host vanished
+        raised = getattr(errors, cause.type, None)
+        if isinstance(raised, type) and issubclass(raised, HirError) and raised is not JobFailed:
+            return raised(cause.message)
+        log = rank_log(self._job_dir, cause.rank)
+        if has_timed_out(cause, log):
+            return self._collective_timed_out()
         step = self._steps[self._steps_done]
-        name = step.get("name") or step.get("type")
-        reason = f"the launch ended but step {self._steps_done} ({name}) has no outputs"
-        return self._job_failed(reason, code=code, is_lost=started > ended)  # a rank on another host vanished
+        advice = MemoryAdvice(self._job, step, self._place.ranks, bool(self._place.devices.gpus))
+        explanation = explain(cause, log, advice)
+        return self._job_failed(explanation.reason, code=code, rank=cause.rank, is_lost=explanation.is_lost)
+
+    @property
+    def _step_name(self) -> str:
+        step = self._steps[self._steps_done]
+        return str(step.get("name") or step.get("type"))
+
+    def _collective_timed_out(self) -> JobFailed:
+        """The failure after ranks have waited too long in a collective: those that gave up were waiting as well."""
+        limit_s = self._collective_timeout_s
+        logs = {rank: rank_log(self._job_dir, rank) for rank in range(self._place.ranks)}
+        gave_up = {failure.rank for failure in self._failures() if has_timed_out(failure, logs[failure.rank])}
+        positions = [
+            replace(position, waits=position.waits or position.rank in gave_up)
+            for position in recent_positions(logs, limit_s)
+        ]
+        step = f"step {self._steps_done} ({self._step_name})"
+        reason = f"{step}: ranks waited for others longer than launch.collective_timeout_s = {limit_s:g} s"
+        return self._hung(reason, positions)
 
     def _timed_out(self, reason: str) -> JobFailed:
-        """The failure after the time limit, with where the ranks are that the others wait for, else where all are."""
-        positions = self._watch.positions()
+        """The failure after the time limit of the launch."""
+        return self._hung(reason, self._watch.positions())
+
+    def _hung(self, reason: str, positions: Sequence[RankPosition]) -> JobFailed:
+        """A failure with where the ranks are that the others wait for, else where all are."""
         suspects = stragglers(positions)
         rank = suspects[0].rank if len(suspects) == 1 else None
         return self._job_failed("; ".join([reason, *map(str, suspects or positions)]), rank=rank)
@@ -176,9 +214,7 @@ class LaunchMonitor:
     ) -> JobFailed:
         """A failure with the log to read and its last lines: the rank's, or the launcher's where no rank is known."""
         log = launcher_log(self._job_dir) if rank is None else rank_log(self._job_dir, rank)
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-            tail = file.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
+        tail = read_tail(log).splitlines()[-TAIL_LINES:]
         status = "" if code is None or self._was_stopped else _status(code)
         return JobFailed(reason, command=self._command, status=status, rank=rank, log=log, tail=tail, is_lost=is_lost)
 
@@ -192,46 +228,50 @@ def _status(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {-code} in its supervisor"
 
 
-class RankWatch:
-    """The ranks of this machine, and the order in which they were killed.
+def _signal_from_outside(code: int) -> str:
+    """The signal that ended the launcher or the supervisor itself; empty where none did."""
+    number = -code if code < 0 else code - 128
+    return f"signal {number} ({signal.strsignal(number)})" if 0 < number < signal.NSIG and code < 192 else ""
 
-    A rank that was killed leaves no report, and its launcher ends the others within moments. Which one ended first can
-    only be seen at that moment, so one descriptor per process (pidfd) wakes the driver.
-    """
+
+class RankWatch:
+    """The ranks of this machine: one descriptor per process (pidfd) wakes the driver when a rank ends."""
 
     def __init__(self, job_dir: Path) -> None:
-        self.killed: dict[int, float] = {}
-        """Ranks that have ended without a report, and when that was seen, in seconds since the epoch."""
         self._job_dir = job_dir
         self._known: set[int] = set()
-        self._pidfds: dict[int, int] = {}
+        self._alive: dict[int, RankReport] = {}
+        self._gone: list[RankReport] = []
+        self._poll = select.epoll()  # lists what has happened in the order in which it did
 
     def wait(self, seconds: float) -> None:
         """Sleeps until a rank ends, at most the time given."""
         self._find_ranks()
-        poll = select.poll()
-        for pidfd in self._pidfds:
-            poll.register(pidfd, select.POLLIN)
-        for pidfd, _ in poll.poll(seconds * 1000):
+        for pidfd, _ in self._poll.poll(seconds):
+            self._note_end(self._alive.pop(pidfd))
             os.close(pidfd)
-            self._note_end(self._pidfds.pop(pidfd))
 
     @property
     def is_watching(self) -> bool:
         """Whether a rank of this machine is known to be alive."""
-        return bool(self._pidfds)
+        return bool(self._alive)
+
+    def vanished(self) -> list[RankReport]:
+        """The ranks that have ended without a report of it, as when they are killed together with their parent."""
+        return [report for report in self._gone if not has_reported_end(self._job_dir, report.rank)]
 
     def positions(self) -> list[RankPosition]:
         """Where the ranks of this machine are that are alive, by the stacks that a signal makes them write."""
-        for pidfd in self._pidfds:
+        for pidfd in self._alive:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, STACK_SIGNAL)
-        return read_positions([(rank, rank_log(self._job_dir, rank)) for rank in self._pidfds.values()])
+        return read_positions([(report.rank, rank_log(self._job_dir, report.rank)) for report in self._alive.values()])
 
     def close(self) -> None:
         """Closes the descriptors."""
-        while self._pidfds:
-            os.close(self._pidfds.popitem()[0])
+        while self._alive:
+            os.close(self._alive.popitem()[0])
+        self._poll.close()
 
     def _find_ranks(self) -> None:
         """Opens a descriptor for every rank of this machine that has started since the last call."""
@@ -240,12 +280,14 @@ class RankWatch:
             if report.host != socket.gethostname():
                 continue
             try:
-                self._pidfds[os.pidfd_open(report.pid)] = report.rank
+                pidfd = os.pidfd_open(report.pid)
             except ProcessLookupError:
-                self._note_end(report.rank)
-            except OSError:  # an old kernel or a sandbox: which rank was killed first stays unknown
+                self._note_end(report)
+            except OSError:  # an old kernel or a sandbox: the end of this rank is seen when its launcher ends
                 logger.debug("cannot watch rank %d", report.rank, exc_info=True)
+            else:
+                self._alive[pidfd] = report
+                self._poll.register(pidfd, select.EPOLLIN)
 
-    def _note_end(self, rank: int) -> None:
-        if not any(report_file(self._job_dir, rank, event).exists() for event in ("ended", "failed")):
-            self.killed[rank] = time.time()
+    def _note_end(self, started: RankReport) -> None:
+        self._gone.append(replace(started, time=time.time(), status=-signal.SIGKILL))

@@ -13,8 +13,8 @@ another name and then renamed, so that a reader never sees half of one:
     done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
     stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when it appears
 
-Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`. Imports nothing heavy. The work itself is in `worker`;
-`monitor` reads these files and decides what they mean.
+Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`, and the time limit of collectives. Imports nothing heavy.
+The work itself is in `worker`; `monitor` reads these files, and `failures` decides what they mean.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hir_core.errors import HirError
-from hir_core.launch.stack_traces import write_stack_on_signal
+from hir_core.launch.exit_status import Ending, continue_in_child
+from hir_core.launch.stack_traces import write_recent_stacks, write_stack_on_signal
 from hir_core.progress import Progress
 from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
 
 STOP_POLL_S = 1.0
+COLLECTIVE_TIMEOUT = "HIR_COLLECTIVE_TIMEOUT_S"
+"""The environment variable in which ranks find the setting `launch.collective_timeout_s`."""
 
-Event = Literal["started", "ended", "failed"]
-_LAST_EVENTS: tuple[Event, ...] = ("ended", "failed")
+Event = Literal["started", "ended", "failed", "died"]
+_LAST_EVENTS: tuple[Event, ...] = ("ended", "failed", "died")
 
 
 @dataclass(frozen=True)
 class RankReport:
-    """What a rank reports about itself when it starts, ends or fails."""
+    """What a rank reports about itself when it starts, ends or fails, or its parent when it has died."""
 
     rank: int
     pid: int
@@ -59,7 +62,13 @@ class RankReport:
     """Class of the exception that ended it; empty where none did."""
     message: str = ""
     has_lost_rank: bool = False
-    """Whether another rank had ended without a report when this one failed: the failure may come from that."""
+    """Whether another rank had ended without a report when this one failed or died: that may be the cause."""
+    status: int = 0
+    """Of a rank that died: its exit code, or minus the number of the signal that ended it."""
+    was_asked: bool = False
+    """Of a rank that died: whether it had been asked to end."""
+    memory_kills: int | None = None
+    """Of a rank that died: how many processes the kernel killed meanwhile because memory ran out; None: unknown."""
 
 
 def rank_log(job_dir: Path, rank: int) -> Path:
@@ -73,8 +82,13 @@ def done_file(job_dir: Path, step: int) -> Path:
 
 
 def report_file(job_dir: Path, rank: int, event: Event) -> Path:
-    """The file that a rank writes when it starts, ends or fails."""
+    """The file that a rank writes when it starts, ends or fails, or its parent when it has died."""
     return job_dir / f"rank-{rank}.{event}.json"
+
+
+def has_reported_end(job_dir: Path, rank: int) -> bool:
+    """Whether there is a report of how the rank ended."""
+    return any(report_file(job_dir, rank, event).exists() for event in _LAST_EVENTS)
 
 
 def read_progress(job_dir: Path) -> Progress | None:
@@ -105,6 +119,8 @@ class Rank:
     rank: int
     world_size: int
     local_rank: int
+    collective_timeout_s: float | None = None
+    """How long it may wait for the others in a collective; None: as long as torch lets it."""
 
     def progress(self, progress: Progress) -> None:
         """Reports how far the step has come; does nothing on ranks other than 0."""
@@ -118,22 +134,24 @@ class Rank:
 
     def report(self, event: Event, error: BaseException | None = None) -> None:
         """Reports that this rank has started, ended or failed."""
-        report = RankReport(
-            rank=self.rank,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            time=time.time(),
-            type=type(error).__name__ if error else "",
-            message=str(error) if error else "",
-            has_lost_rank=event == "failed" and self._has_lost_rank(),
-        )
+        described = {"type": type(error).__name__, "message": str(error)} if error else {}
+        self._write_report(event, has_lost_rank=event == "failed" and self._has_lost_rank(), **described)
+
+    def report_death(self, ending: Ending) -> None:
+        """Reports, from this rank's parent, how its process ended, unless it has done so itself."""
+        if not has_reported_end(self.job_dir, self.rank):
+            self._write_report("died", has_lost_rank=self._has_lost_rank(), **dataclasses.asdict(ending))
+
+    def _write_report(self, event: Event, **facts: Any) -> None:
+        # The time is taken last: whoever is not yet seen as gone by this rank then reports a later one.
+        report = RankReport(rank=self.rank, pid=os.getpid(), host=socket.gethostname(), time=time.time(), **facts)
         _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(report))
 
     def _has_lost_rank(self) -> bool:
-        """Whether another rank of this machine has ended without a report of its own."""
-        reported = {report.rank for event in _LAST_EVENTS for report in read_reports(self.job_dir, event)}
-        started = read_reports(self.job_dir, "started", {self.rank, *reported})
-        return any(report.host == socket.gethostname() and not _is_alive(report.pid) for report in started)
+        """Whether another rank of this machine has ended without a report of it yet."""
+        others = read_reports(self.job_dir, "started", {self.rank})
+        gone = [other for other in others if other.host == socket.gethostname() and not _is_alive(other.pid)]
+        return not all(has_reported_end(self.job_dir, other.rank) for other in gone)
 
 
 def _is_alive(pid: int) -> bool:
@@ -147,7 +165,9 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def rank_process(job_dir: Path) -> Iterator[Rank]:
-    """Makes this process a rank of the job: with its own log, ended with its launcher, its failure reported.
+    """Makes this process a rank of the job: with its own log, ended with its launcher, its failure or death reported.
+
+    The block runs in a child of this process; see `exit_status`.
 
     Enter it before importing anything heavy, so that what the imports print goes to the log too.
 
@@ -157,11 +177,15 @@ def rank_process(job_dir: Path) -> Iterator[Rank]:
     number, world_size, local_rank = (
         int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
     )
-    rank = Rank(job_dir, number, world_size, local_rank)
+    limit = os.environ.get(COLLECTIVE_TIMEOUT)
+    rank = Rank(job_dir, number, world_size, local_rank, None if limit is None else float(limit))
     log = rank_log(job_dir, number)
     _redirect_output(log)
     write_stack_on_signal(log)
     _die_with_launcher()
+    continue_in_child(rank.report_death)
+    if rank.collective_timeout_s is not None:
+        write_recent_stacks(log, rank.collective_timeout_s)
     if int(os.environ.get("CROSS_SIZE", "1")) > 1:
         threading.Thread(target=_die_at_stop_file, args=(job_dir / "stop",), daemon=True).start()
     rank.report("started")

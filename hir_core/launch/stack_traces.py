@@ -1,9 +1,11 @@
-"""Stack traces of the ranks, written when a signal comes, to find the rank that the others wait for.
+"""Stack traces of the ranks, written at a signal and every so often, to find the rank that the others wait for.
 
-    logs/rank-N.stack    the stacks of rank N's threads; empty until the first signal
+    logs/rank-N.stack         the stacks of rank N's threads at the last signal; empty until the first one
+    logs/rank-N.stack.recent  the same, written anew several times within the time limit of a collective
 
-When a launch outlives its time limit, usually all ranks but one wait in a collective for that one; only the stacks show
-which. Writes and reads these files; `monitor` sends the signals and decides. Imports nothing heavy.
+When a launch hangs, usually all ranks but one wait in a collective for that one; only the stacks show which. When a
+collective's own time limit strikes, the ranks are gone before anybody can ask them: then their recent stacks are read.
+Writes and reads these files; `monitor` sends the signals and decides. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import faulthandler
 import re
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,8 @@ STACK_SIGNAL = signal.SIGUSR1
 """The signal upon which a rank writes its stack."""
 ANSWER_TIMEOUT_S = 2.0
 """A rank that has not written its stack by then has been stopped, or hangs in the kernel."""
+RECENT_PER_LIMIT = 4
+"""How often a rank writes its stack within the time limit of a collective."""
 COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>\S+)$', re.MULTILINE)
 
@@ -46,9 +51,32 @@ def write_stack_on_signal(log: Path) -> None:
     faulthandler.register(STACK_SIGNAL, file=stack_file(log).open("wb", buffering=0), all_threads=True)
 
 
+def write_recent_stacks(log: Path, limit_s: float) -> None:
+    """Starts a thread that writes this process's stacks beside its log, RECENT_PER_LIMIT times within the limit.
+
+    A thread, and not the signal, because this goes on in ranks that are well: it runs only while no other thread runs
+    Python code, and interrupts no call.
+    """
+
+    def write() -> None:
+        recent = _recent_file(log)
+        draft = recent.with_name(f".{recent.name}")
+        while True:
+            time.sleep(limit_s / RECENT_PER_LIMIT)
+            with draft.open("wb", buffering=0) as file:
+                faulthandler.dump_traceback(file)
+            draft.replace(recent)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
 def stack_file(log: Path) -> Path:
     """The file for the stack of the rank that has this log."""
     return log.with_suffix(".stack")
+
+
+def _recent_file(log: Path) -> Path:
+    return log.with_suffix(".stack.recent")
 
 
 def read_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
@@ -63,22 +91,45 @@ def read_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
         stacks = {rank: file.read_text(errors="replace") if file.exists() else "" for rank, file in files.items()}
         are_whole = all(stack.endswith("\n") and "hread 0x" in stack for stack in stacks.values())
         if are_whole or time.monotonic() > deadline:
-            return [_position(rank, stack) for rank, stack in sorted(stacks.items())]
+            return [position(rank, stack) for rank, stack in sorted(stacks.items())]
         time.sleep(0.05)
 
 
-def _position(rank: int, stacks: str) -> RankPosition:
+def recent_positions(logs: Mapping[int, Path], limit_s: float) -> list[RankPosition]:
+    """Where ranks were when the time limit of a collective struck; a rank whose stack is old did not answer.
+
+    Args:
+        logs: the log of each rank.
+        limit_s: that time limit.
+    """
+    files = {rank: _recent_file(log) for rank, log in logs.items()}
+    written = {rank: file.stat().st_mtime for rank, file in files.items() if file.exists()}
+    old = max(written.values(), default=0.0) - limit_s * 2 / RECENT_PER_LIMIT
+    return [
+        position(rank, file.read_text(errors="replace") if written.get(rank, old) > old else "")
+        for rank, file in sorted(files.items())
+    ]
+
+
+def position(rank: int, stacks: str) -> RankPosition:
+    """Where a rank is by its stacks, as the interpreter writes them; without a place where there are none."""
     # Every thread's stack starts with its innermost call; the main thread's stack comes last.
     frames = list(_FRAME.finditer(stacks.rpartition("hread 0x")[2]))
     if not frames:
         return RankPosition(rank, "")
     own = next((n for n, frame in enumerate(frames) if "/hir_core/" in frame["file"]), None)
     frame = frames[own or 0]
-    waits = any(part in inner["file"] for inner in frames[: own or len(frames)] for part in COLLECTIVES)
+    waits = any(map(_is_collective, frames if own is None else frames[:own]))
     return RankPosition(rank, f"{Path(frame['file']).name}:{frame['line']} `{frame['function']}`", waits)
+
+
+def _is_collective(frame: re.Match[str]) -> bool:
+    # ZeRO-3 starts its collectives in advance, and waits for them in methods of its own.
+    is_zero = "/deepspeed/runtime/zero/" in frame["file"] and frame["function"] == "wait"
+    return is_zero or any(part in frame["file"] for part in COLLECTIVES)
 
 
 def stragglers(positions: Sequence[RankPosition]) -> list[RankPosition]:
     """The ranks that the others wait for in a collective; empty where all of them wait, or none."""
-    busy = [position for position in positions if not position.waits]
+    busy = [one for one in positions if not one.waits]
     return busy if len(busy) < len(positions) else []

@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from deepspeed.accelerator import get_accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed import distributed_c10d
 from transformers import PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -30,8 +32,12 @@ from hir_core.store.files import write_json
 SHARD_BYTES = 2 * 1024**3
 
 
-def connect(local_rank: int) -> torch.device:
-    """Joins the ranks of this launch and returns this rank's device."""
+def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
+    """Joins the ranks of this launch and returns this rank's device.
+
+    Args:
+        collective_timeout_s: how long a collective may wait for a rank; None: as long as torch lets it.
+    """
     accelerator = get_accelerator()
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
@@ -40,7 +46,14 @@ def connect(local_rank: int) -> torch.device:
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
-    deepspeed.init_distributed(dist_init_required=True)
+    if collective_timeout_s is None:
+        deepspeed.init_distributed(dist_init_required=True)
+        return device
+    limit = timedelta(seconds=collective_timeout_s)
+    # Where a process group is made without a limit, as DeepSpeed does, torch takes the one of its module.
+    for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
+        setattr(distributed_c10d, default, limit)
+    deepspeed.init_distributed(dist_init_required=True, timeout=limit)
     return device
 
 

@@ -46,7 +46,7 @@ from hir_core.worker.reward_model import Classifier
 def run_job(rank: Rank) -> None:
     """Does every step of the job, and reports each with its result once all ranks have done it."""
     spec = JobSpec.read(rank.job_dir)
-    device = zero.connect(rank.local_rank)
+    device = zero.connect(rank.local_rank, rank.collective_timeout_s)
     is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
     job: Any = Classifier(rank, spec, device) if is_scoring else Job(rank, spec, device)
     for number, step in enumerate(spec.steps):

@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cli_run import PATIENCE_S
+from launched_work import PLAIN_LAUNCHER, READY, are_ready, processes_of, wait_until
 
 from hir_core import supervisor
 from hir_core.config import LaunchConfig
@@ -25,105 +25,11 @@ from hir_core.launch.build_locks import clear_build_locks
 from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Devices, Place, find_devices, read_hostfile
 from hir_core.launch.launcher import check_launch, launch
-from hir_core.launch.monitor import LaunchMonitor
 from hir_core.launch.rank import read_reports
 from hir_core.progress import Progress
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 needs_two_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two usable cores")
-
-PLAIN_LAUNCHER = """
-import os, subprocess, sys, time
-ranks, *command = sys.argv[1:]
-places = [os.environ | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": ranks} for r in range(int(ranks))]
-running = [subprocess.Popen([sys.executable, "-m", *command], env=env) for env in places]
-while any(process.poll() is None for process in running) and not any(process.poll() for process in running):
-    time.sleep(0.05)
-for process in running:
-    process.terminate()
-codes = [process.wait() for process in running]
-sys.exit(next((code for code in codes if code not in (0, -15)), 0))
-"""
-
-WORK = """
-import os, signal, subprocess, sys, time
-from pathlib import Path
-from hir_core.errors import ConfigError
-from hir_core.launch.rank import rank_process
-from hir_core.progress import Progress
-
-with rank_process(Path(sys.argv[1])) as rank:
-{body}
-"""
-
-
-@pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Writes a job with that many steps, and the given lines as the module `work` that its ranks run."""
-
-    def write(body: str, steps: int = 1) -> Path:
-        (tmp_path / "work.py").write_text(WORK.format(body="\n".join(f"    {line}" for line in body.splitlines())))
-        (tmp_path / "job").mkdir()
-        names = [{"type": "train"}, {"type": "sample", "name": "evaluate"}]
-        (tmp_path / "job" / "job.json").write_text(json.dumps({"steps": names[:steps]}))
-        return tmp_path / "job"
-
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return write
-
-
-@pytest.fixture
-def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchConfig:
-    """Two ranks, started by PLAIN_LAUNCHER."""
-    launcher = tmp_path / "plain_launcher.py"
-    launcher.write_text(PLAIN_LAUNCHER)
-
-    def command(job_dir: Path, config: LaunchConfig, place: Place, module: str) -> list[str]:
-        return [sys.executable, str(launcher), str(place.ranks), module, str(job_dir)]
-
-    monkeypatch.setattr("hir_core.launch.launcher.launcher_command", command)
-    return LaunchConfig(processes=2)
-
-
-READY = 'Path(sys.argv[1], f"ready-{rank.rank}").touch()'
-"""Says that a rank has come to this line."""
-
-
-def are_ready(job_dir: Path) -> bool:
-    return (job_dir / "ready-0").exists() and (job_dir / "ready-1").exists()
-
-
-@pytest.fixture
-def limit_from_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Has a launch's time limit begin when both ranks are ready, however long they take to start."""
-    follow = LaunchMonitor.follow
-
-    def follow_ready(self: LaunchMonitor, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
-        assert wait_until(lambda: are_ready(tmp_path / "job"), PATIENCE_S)
-        follow(self, process, timeout_s)
-
-    monkeypatch.setattr(LaunchMonitor, "follow", follow_ready)
-
-
-def processes_of(marker: Path | str) -> list[int]:
-    """Living processes whose command line names the folder."""
-    pids = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and str(marker).encode() in (entry / "cmdline").read_bytes():
-                pids.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return pids
-
-
-def wait_until(is_true: Callable[[], object], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_true() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(is_true())
-
 
 # --- progress and steps ----------------------------------------------------------------------------------------------
 
@@ -500,9 +406,9 @@ def test_deepspeed_gets_the_gpus_that_are_visible(tmp_path):
 
 def test_ranks_on_the_cpu_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert launcher_env(tmp_path, Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "2"
+    assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert launcher_env(tmp_path, Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "7"
+    assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
     [
         ({"sampling.batch_tokens": 7, "sampling.write_every_s": 1, "sampling.zero3_weights": "stream"}, set()),
         ({"launch.processes": 1, "launch.launcher": "torchrun", "launch.timeout_s": 9}, set()),
+        ({"launch.collective_timeout_s": 9}, set()),
         (
             {"training.micro_batch_size": 2, "training.logits_chunk": 8, "training.activation_checkpointing": True},
             set(),

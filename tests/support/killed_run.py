@@ -325,7 +325,7 @@ class KilledRun:
             return attempt.process.pid
         rank = victim.removeprefix("rank ") if victim.startswith("rank") else "0"
         pid = int(read(self._job_dir(visit) / f"rank-{rank}.started.json")["pid"])
-        for _ in range({"launcher": 1, "supervisor": 2}.get(victim, 0)):
+        for _ in range({"launcher": 2, "supervisor": 3}.get(victim, 0)):
             pid = parent_of(pid)
         return pid
 
