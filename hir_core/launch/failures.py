@@ -13,15 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hir_core.launch.exit_status import REQUESTS
 from hir_core.launch.memory_advice import MemoryAdvice
 from hir_core.launch.rank import RankReport
 from hir_core.launch.stack_traces import position
 
 TAIL_BYTES = 65536
-REQUESTED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-"""How a rank ends that was asked to; the second where it found the file `stop`."""
-FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-"""The signals that come from somebody else, and say nothing about the work that they interrupt."""
+STOPPED = 128 + signal.SIGTERM
+"""The exit code of a rank that has found the file `stop`."""
 _TIMED_OUT = re.compile(
     r"Timed out waiting \d+ms for (recv|send) operation"  # gloo
     r"|Watchdog caught collective operation timeout"  # NCCL
@@ -60,7 +59,7 @@ def first_cause(reports: Iterable[RankReport]) -> RankReport | None:
 
 def was_asked(report: RankReport) -> bool:
     """Whether a rank ended because it was asked to."""
-    return report.was_asked or report.status in REQUESTED
+    return report.was_asked or report.status == STOPPED or -report.status in REQUESTS
 
 
 def has_timed_out(report: RankReport, log: Path) -> bool:
@@ -77,17 +76,17 @@ def explain(report: RankReport, log: Path, advice: MemoryAdvice) -> Explanation:
         lacks_memory = report.type in ("MemoryError", "OutOfMemoryError") or _NO_MEMORY.search(report.message)
         helps = f"; {advice.sentence(report.type, message)}" if lacks_memory else ""
         return Explanation(f"{name} raised {report.type}: {message}{helps}")
-    if report.status >= 0 and report.status not in REQUESTED:
+    number = int(signal.SIGTERM) if report.status == STOPPED else -report.status
+    if number <= 0:
         return Explanation(f"{name} ended with exit code {report.status} and without an error of its own")
-    number = int(signal.SIGTERM) if report.status in REQUESTED else -report.status
     if number in _CRASHES:
         return Explanation(f"{name} {_CRASHES[number]}{_crash_site(log)}")
-    if number not in FROM_OUTSIDE:
-        return Explanation(f"{name} was ended by signal {number} ({signal.strsignal(number)})")
-    if number != signal.SIGKILL:
-        description = f"signal {number} ({signal.strsignal(number)})"
+    if number == signal.SIGKILL:
+        return Explanation(f"{name} was killed: signal 9, {_killer(report, advice)}", is_lost=True)
+    description = f"signal {number} ({signal.strsignal(number)})"
+    if number in REQUESTS:
         return Explanation(f"{name} was asked to end with {description}, by somebody or by the cluster", is_lost=True)
-    return Explanation(f"{name} was killed: signal 9, {_killer(report, advice)}", is_lost=True)
+    return Explanation(f"{name} was ended by {description}")
 
 
 def _killer(report: RankReport, advice: MemoryAdvice) -> str:
@@ -95,7 +94,7 @@ def _killer(report: RankReport, advice: MemoryAdvice) -> str:
     if report.memory_kills:
         return f"by the kernel because memory ran out; {advice.sentence()}"
     if report.memory_kills == 0:
-        return "from outside, as with `kill -9`: the kernel has killed nothing because of its memory meanwhile"
+        return "from outside, as with `kill -9`; the kernel has killed no process for lack of memory meanwhile"
     return "from outside, as with `kill -9`, or by the kernel because memory ran out, which `dmesg` would show"
 
 

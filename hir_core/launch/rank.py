@@ -184,6 +184,7 @@ def rank_process(job_dir: Path) -> Iterator[Rank]:
     write_stack_on_signal(log)
     _die_with_launcher()
     continue_in_child(rank.report_death)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request from outside, as SIGTERM is, and no error
     if rank.collective_timeout_s is not None:
         write_recent_stacks(log, rank.collective_timeout_s)
     if int(os.environ.get("CROSS_SIZE", "1")) > 1:

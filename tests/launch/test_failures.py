@@ -89,6 +89,7 @@ def report(rank: int, time: float, **facts) -> RankReport:
         (report(1, 2.0, status=-6), report(0, 1.0, status=-6, has_lost_rank=True)),
         (report(1, 1.0, type="ValueError"), report(0, 2.0, status=-6)),
         (report(1, 1.0, status=-15), report(0, 2.0, status=-15)),
+        (report(1, 1.0, status=-2), report(0, 2.0, status=-15)),
     ],
 )
 def test_the_first_cause_is_told_from_what_it_led_to(first, consequence):
@@ -103,6 +104,8 @@ def test_the_first_cause_is_told_from_what_it_led_to(first, consequence):
     [
         ("os.kill(os.getpid(), signal.SIGTERM)", r"rank 1 was asked to end with signal 15 \(Terminated\), by ", True),
         ("os.kill(os.getpid(), signal.SIGHUP)", r"rank 1 was asked to end with signal 1 \(Hangup\), by ", True),
+        ("os.kill(os.getpid(), signal.SIGINT)", r"rank 1 was asked to end with signal 2 \(Interrupt\), by ", True),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", r"rank 1 was ended by signal 24 \(CPU time limit exceeded\)$", False),
         (
             "os.kill(os.getpid(), signal.SIGBUS)",
             r"rank 1 died of signal 7, a bus error: shared memory is full.*",
