@@ -66,7 +66,7 @@ def finished_parts(folder: Path) -> list[Path]:
     for path in list_parts(folder):
         try:
             pl.read_parquet_schema(path)
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             path.unlink()
         else:
             finished.append(path)
