@@ -38,7 +38,7 @@ from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations
 from hir_core.stages.run import Run
 from hir_core.stages.train import Outputs
-from hir_core.store.files import write_text
+from hir_core.store.files import write_table, write_text
 from hir_core.store.manifest import code_version
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -117,7 +117,7 @@ def write(comparison: CompareConfig, arms: Sequence[ArmResult], planned: int) ->
     table = [*summary_table(results.summary, list(comparison.tasks)), "", f"{len(arms)} of {planned} arms", *sentences]
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "results.json", results)
-    curves.write_parquet(folder / "curves.parquet")
+    write_table(folder / "curves.parquet", curves)
     write_text(folder / "table.md", "\n".join([*table, ""]))
     write_text(folder / "plot.svg", comparison_plot(arms, [summary.method for summary in results.summary]))
 

@@ -32,9 +32,10 @@ ARROWS = {
     "progress": "",
     "supervisor": "",
     "dynamic_imports": "errors",
+    "parquet_trial": "",
     "config": "errors",
     "store": "errors schemas config",
-    "prompts": "errors schemas config dynamic_imports",
+    "prompts": "errors schemas config dynamic_imports parquet_trial",
     "rewards": "errors schemas progress supervisor dynamic_imports config store prompts",
     "relabelers": "errors schemas progress dynamic_imports config prompts",
     "launch": "errors progress supervisor config store",
@@ -43,7 +44,7 @@ ARROWS = {
     "sampling": "errors schemas progress config store launch modeling",
     "worker": "errors schemas progress config store launch modeling training sampling",
     "stages": "errors schemas progress config store prompts rewards relabelers launch",
-    "inspect": "errors schemas dynamic_imports config store launch",
+    "inspect": "errors schemas dynamic_imports parquet_trial config store launch",
     "flows": "errors schemas progress supervisor dynamic_imports config store prompts rewards relabelers launch stages "
     "inspect",
 }

@@ -28,14 +28,14 @@ from flows.cli.options import (
     terminal_width,
 )
 from flows.terminal.formatting import NOTHING, clipped, columns, number, printable, size
-from hir_core.errors import VersionNotFound
+from hir_core.errors import ConfigError, VersionNotFound
 
 if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
     from hir_core.inspect.verify import RunCheck
 
 Key = Annotated[str, typer.Argument(help="[RUN/]KEY: a prompt_id, sample_id or triple_id, or its first characters.")]
-Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL expression is true, as in 'k = 0'.")]
+Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL condition is true, as in 'k = 0'.")]
 Columns = Annotated[str | None, typer.Option(help="Only these columns, separated by commas: a,b.")]
 AnyRun = Annotated[str | None, typer.Argument(help="A run, by name or folder; all runs if left out.")]
 CELL = 60
@@ -210,6 +210,15 @@ def export(
     ref: Ref,
     out: Annotated[Path, typer.Argument(help="The file to write; for hf the folder.")],
     to: Annotated[str, typer.Option(help="The format: jsonl, csv, parquet, or hf (a folder that `datasets` loads).")],
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="With csv: write every text as it is, so that a program reads back the same table. Otherwise a text "
+            "that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line break, and is no "
+            "number) gets a ' in front, which makes it text there too; numbers stay numbers. A comma ends a cell.",
+        ),
+    ] = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -218,7 +227,9 @@ def export(
     from hir_core.store.references import find_version
 
     with messages():
-        rows = exports.export(*find_version(ref, runs_dir), to, out)
+        if raw and to != "csv":
+            raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
+        rows = exports.export(*find_version(ref, runs_dir), to, out, is_raw=raw)
         answer({"rows": rows, "path": str(out)}, as_json, lambda _: [f"{number(rows)} rows in {printable(str(out))}"])
 
 

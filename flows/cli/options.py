@@ -63,6 +63,12 @@ def messages() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted: nothing that was committed is lost; the same command continues", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # polars', which is no Exception; it is not imported for its name
+            raise
+        what = printable(" ".join(str(error).split())[:300])
+        print(f"error: polars failed: {what}; is a file damaged or of a stranger? See `hir verify`", file=sys.stderr)
+        raise typer.Exit(HirError.exit_code) from None
 
 
 def _leave_now(code: int) -> NoReturn:

@@ -29,6 +29,7 @@ from hir_core.store.branches import BRANCHES
 from hir_core.store.gc import GONE, leftovers, sweep
 from hir_core.store.locks import exclusive, is_held, signature
 from hir_core.store.manifest import STAGES, VERSION_ID
+from hir_core.store.plain_files import not_plain
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -172,12 +173,23 @@ def _nearest_folder(path: Path) -> Path:
 
 def check_upkeep(run_dir: Path) -> list[Finding]:
     """Orphans, foreign files and leftovers in the folder of a run, without what belongs to a process that writes."""
+    if links := list(_not_plain(run_dir)):
+        return links  # nothing else is looked at, and nothing repaired: it could be in another folder
     findings = [*_orphans(Store(run_dir)), *_foreign_files(run_dir)]
     lock = run_dir / LOCK
     is_written = signature(lock) is not None and is_held(lock)
     if not is_written:
         findings += [*_stale_locks(run_dir), *_drafts(run_dir), *_leftovers(run_dir)]
     return findings
+
+
+def _not_plain(run_dir: Path) -> Iterator[Finding]:
+    """Links, pipes and devices where hir reads, writes and deletes files of its own."""
+    for name in (LOCK, BRANCHES, "launches", *STAGES):
+        for path in not_plain(run_dir / name):
+            what = "a symbolic link" if path.is_symlink() else "a pipe or a device"
+            what = f"{what} in a run, which holds files of its own only"
+            yield Finding(what, str(path), "find out who made it, and remove it")
 
 
 def _orphans(store: Store) -> Iterator[Finding]:

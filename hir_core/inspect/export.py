@@ -1,7 +1,8 @@
 """The table of a version for other programs, for `hir export`: JSON lines, CSV, Parquet, or a folder for `datasets`.
 
 Reads a version, its digests checked. Writes one new file or folder, which appears complete or not at all, and never
-replaces an existing one.
+replaces an existing one. A spreadsheet runs a cell that begins as a formula does, whoever wrote its text: a model, or
+whoever wrote a prompt. In CSV, such a text is therefore marked as text, unless the table is asked for as it is.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from hir_core.errors import ConfigError
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+"""How a text begins that a spreadsheet takes for a formula, as OWASP lists it under "CSV injection"."""
+NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 
-def export(store: Store, ref: VersionRef, form: str, out: Path) -> int:
+
+def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool = False) -> int:
     """Writes a version's rows in the order of its table; returns how many there are.
 
     Args:
@@ -28,6 +34,7 @@ def export(store: Store, ref: VersionRef, form: str, out: Path) -> int:
         ref: a version that holds a table.
         form: one of `FORMS`.
         out: the file to make, for `hf` the folder.
+        is_raw: whether CSV has every text as it is, also one that a spreadsheet would take for a formula.
 
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
@@ -46,6 +53,8 @@ def export(store: Store, ref: VersionRef, form: str, out: Path) -> int:
                 f"{out} lies inside the run {store.run_dir}, which holds its own files only: give another place"
             )
         table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
+        if form == "csv" and not is_raw:
+            table = _without_formulas(table)
         _write_atomically(table, FORMS[form], out)
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is polars' ComputeError
         raise ConfigError(f"cannot write {out}: {error}; give another place") from None
@@ -65,6 +74,16 @@ def _write_atomically(table: pl.DataFrame, write: Callable[[pl.DataFrame, Path],
             os.link(temporary, out)
     finally:
         shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def _without_formulas(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with a ' before each text that a spreadsheet would take for a formula; a number is none.
+
+    This holds for a spreadsheet that takes a comma for the end of a cell, as the file means it.
+    """
+    text = cs.string()
+    is_formula = text.str.contains(FORMULA) & ~text.str.contains(NUMBER)
+    return table.with_columns(pl.when(is_formula).then(pl.lit("'") + text).otherwise(text).name.keep())
 
 
 def _write_csv(table: pl.DataFrame, out: Path) -> None:

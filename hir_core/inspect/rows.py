@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from hir_core.errors import ConfigError, did_you_mean
+from hir_core.inspect.conditions import condition, invalid
 from hir_core.schemas import SCHEMAS
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -33,7 +34,7 @@ def head(
 
     Args:
         count: the most rows to return.
-        where: an SQL expression over the columns; only rows for which it is true are returned or drawn.
+        where: an SQL condition over the columns; only rows for which it is true are returned or drawn.
         columns: the columns to keep, in this order; an empty sequence keeps all.
         seed: the seed of the random draw; None returns the first rows.
 
@@ -46,7 +47,8 @@ def head(
         # One scan per file: polars promises no row order for a scan of many files.
         scans = [pl.scan_parquet(path) for path in store.parts(ref)]
         if where is not None:
-            scans = [scan.filter(pl.sql_expr(where)) for scan in scans]
+            chosen = condition(where)
+            scans = [scan.filter(chosen) for scan in scans]
         if seed is not None:
             return _drawn(scans, ref.stage, count, columns, seed)
         tables: list[pl.DataFrame] = []
@@ -102,6 +104,4 @@ def _explained(where: str | None) -> Iterator[None]:
     except pl.exceptions.PolarsError as error:
         if where is None:
             raise
-        problem = str(error).splitlines()[0]
-        example = """as in "finish_reason = 'length' and k > 0\""""
-        raise ConfigError(f"--where: `{where}` is not a valid filter: {problem}; expected SQL, {example}") from None
+        raise invalid(where, str(error)) from None

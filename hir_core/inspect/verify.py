@@ -1,17 +1,21 @@
 """The check of a whole run against its manifests, for `hir verify`: files, row counts, keys, and parents of every row.
 
 Reads every file of the run and writes nothing. Every problem is reported with the version it lies in; a damaged version
-does not keep the others from being checked.
+does not keep the others from being checked. Tables are first read in a process with limited memory: a run may come from
+elsewhere, and its digests, which whoever made it has computed, do not say that its files are harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TypedDict
 
 import polars as pl
 
 from hir_core.errors import HirError, StoreError
+from hir_core.parquet_trial import unreadable
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import Manifest, Part
 from hir_core.store.store import Store
@@ -54,6 +58,7 @@ def check_run(store: Store) -> RunCheck:
     problems: list[Problem] = []
     parts: list[Part] = []
     refs = sorted(store.versions(), key=lambda ref: ref.iteration)
+    harmful = _harmful_parts(store, refs)
     for ref in refs:
         try:
             released = store.released(ref)
@@ -61,7 +66,8 @@ def check_run(store: Store) -> RunCheck:
         except StoreError as error:
             problems.append({"version": str(ref), "problem": str(error)})
         else:
-            problems += [{"version": str(ref), "problem": problem} for problem in check_version(store, ref)]
+            found = harmful.get(str(ref)) or check_version(store, ref, harmful)
+            problems += [{"version": str(ref), "problem": problem} for problem in found]
     return {
         "run": store.run_dir.resolve().name,
         "versions": len(refs),
@@ -71,9 +77,28 @@ def check_run(store: Store) -> RunCheck:
     }
 
 
-def check_version(store: Store, ref: VersionRef) -> Iterator[str]:
-    """The problems of a version whose manifest can be read; none where it is undamaged."""
+def _harmful_parts(store: Store, refs: Sequence[VersionRef]) -> dict[str, list[str]]:
+    """The versions with files that are as their manifest says and cannot be read with limited memory, each with why."""
+    versions: dict[Path, VersionRef] = {}
+    for ref in refs:
+        with suppress(StoreError):  # a model, or a damaged version, which has other problems
+            versions |= dict.fromkeys(store.parts(ref), ref)
+    problems: dict[str, list[str]] = {}
+    for path, problem in unreadable(versions).items():
+        problems.setdefault(str(versions[path]), []).append(f"{path.name} cannot be read: {problem}")
+    return problems
+
+
+def check_version(store: Store, ref: VersionRef, harmful: Container[str] = ()) -> Iterator[str]:
+    """The problems of a version whose manifest can be read; none where it is undamaged.
+
+    Args:
+        harmful: versions whose files must not be read.
+    """
     manifest = store.manifest(ref)
+    if unread := [name for name in manifest.parents if name in harmful]:
+        yield f"it was not checked, because it is made from {', '.join(unread)}, whose files cannot be read"
+        return
     gone = [name for name in manifest.parents if not _exists(store, name)]
     if gone:
         yield f"it is made from {', '.join(gone)}, which no longer exists"

@@ -16,6 +16,7 @@ from hir_core.config import LaunchConfig
 from hir_core.launch.devices import Place
 from hir_core.launch.ports import free_port
 from hir_core.launch.rank import COLLECTIVE_TIMEOUT
+from hir_core.store.files import write_text
 
 FORWARDED = (
     "DS_ACCELERATOR",
@@ -87,5 +88,4 @@ def _write_forwarded(path: Path, env: dict[str, str]) -> Path:
     users_files = [folder / env.get("DS_ENV_FILE", ".deepspeed_env") for folder in (Path.home(), Path.cwd())]
     lines = [f"{name}={env[name]}" for name in FORWARDED if name in env]
     lines += [line for file in users_files if file.is_file() for line in file.read_text().splitlines() if "=" in line]
-    path.write_text("".join(f"{line}\n" for line in dict.fromkeys(lines)))
-    return path
+    return write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))

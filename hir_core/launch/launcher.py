@@ -26,6 +26,7 @@ from hir_core.launch.devices import Place, find_place
 from hir_core.launch.monitor import LaunchMonitor, launcher_log, stop_launch
 from hir_core.launch.ports import is_free
 from hir_core.progress import Progress, ignore
+from hir_core.store.plain_files import open_plain
 
 
 def check_launch(config: LaunchConfig) -> Place:
@@ -110,7 +111,7 @@ def _start(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subpro
     """Starts the launcher below a supervisor, which ends it when the pipe to its standard input closes."""
     # By path and isolated: the supervisor must start whatever the user's folder or environment does to imports.
     supervised = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), *command]
-    with launcher_log(job_dir).open("ab") as log:
+    with open_plain(launcher_log(job_dir), "a") as log:
         return subprocess.Popen(
             supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
         )

@@ -39,6 +39,7 @@ from hir_core.errors import HirError
 from hir_core.launch.exit_status import Ending, continue_in_child
 from hir_core.launch.stack_traces import write_recent_stacks, write_stack_on_signal
 from hir_core.progress import Progress
+from hir_core.store.plain_files import open_plain, write_whole
 from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
 
 STOP_POLL_S = 1.0
@@ -202,12 +203,11 @@ def rank_process(job_dir: Path) -> Iterator[Rank]:
 def _redirect_output(log: Path) -> None:
     """Sends everything that this process prints, C++ code included, to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
+    with open_plain(log, "a") as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     faulthandler.enable()  # a segmentation fault leaves its stack in the log
 
 
@@ -231,6 +231,5 @@ def _die_at_stop_file(stop: Path) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content))
-    draft.replace(path)
+    data = json.dumps(content).encode()
+    write_whole(path, lambda file: file.write(data), is_synced=False)  # a launch does not survive a power cut either

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hir_core.store.plain_files import open_plain
+
 STACK_SIGNAL = signal.SIGUSR1
 """The signal upon which a rank writes its stack."""
 ANSWER_TIMEOUT_S = 2.0
@@ -48,7 +50,7 @@ class RankPosition:
 def write_stack_on_signal(log: Path) -> None:
     """Makes this process write its threads' stacks beside its log at every STACK_SIGNAL."""
     # Never closed: the handler, which runs while Python may be stuck in a C call, knows only the descriptor.
-    faulthandler.register(STACK_SIGNAL, file=stack_file(log).open("wb", buffering=0), all_threads=True)
+    faulthandler.register(STACK_SIGNAL, file=open_plain(stack_file(log), "w"), all_threads=True)
 
 
 def write_recent_stacks(log: Path, limit_s: float) -> None:

@@ -20,6 +20,7 @@ import polars as pl
 
 from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError
+from hir_core.parquet_trial import unreadable
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import ANSWER_COLUMNS, Row, item_from_row
 
@@ -75,10 +76,9 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        frame = pl.read_parquet(path, glob=False)
-    except pl.exceptions.PolarsError as error:
-        raise ConfigError(f"prompts: {path} cannot be read as Parquet: {error}") from None
+    if problem := unreadable([path]).get(path):
+        raise ConfigError(f"prompts: {path} cannot be read as Parquet: {problem}")
+    frame = pl.read_parquet(path, glob=False)
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         yield f"{path} row {number}", row
 

@@ -2,7 +2,8 @@
 
 A problem of one request (refused, timed out, malformed reply) leaves that request without a reply. A problem of all
 requests (key, address, no connection) is raised as one RewardError. Redirects are not followed, so that the key is sent
-to one host only. Reads the environment variable of the key; writes nothing.
+to one host only. No compressed reply is asked for, and none is unpacked: a kilobyte of it can hold gigabytes. Reads the
+environment variable of the key; writes nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Endpoint:
         self.address = f"{config.url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
         self._key = read_key(config)
         self._stopped = Event()
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+        headers = {"Accept-Encoding": "identity"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
         limits = httpx.Limits(max_connections=config.max_concurrency)
         self._client = httpx.Client(headers=headers, timeout=config.timeout_s, limits=limits, follow_redirects=False)
 
@@ -141,8 +144,11 @@ class Endpoint:
         deadline = time.monotonic() + self.config.timeout_s
         try:
             with self._client.stream("POST", self.address, json=request) as response:
-                body = b""
-                for chunk in response.iter_bytes():
+                encoding = response.headers.get("content-encoding", "identity")
+                if encoding.strip().lower() != "identity":
+                    return self._reply(response, f"(compressed as {encoding}, which was not asked for)".encode())
+                body = bytearray()
+                for chunk in response.iter_raw():  # as it arrives, so that the limit holds before anything is decoded
                     body += chunk
                     if time.monotonic() > deadline:  # httpx limits each read, not all of them together
                         return Reply(problem="timed out")
@@ -154,7 +160,7 @@ class Endpoint:
             raise _RetryableError(f"{type(error).__name__} {error}".strip(), concerns_all=True) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return Reply(problem=f"malformed reply: {self._safe(str(error))}")
-        return self._reply(response, body)
+        return self._reply(response, bytes(body))
 
     def _reply(self, response: httpx.Response, body: bytes) -> Reply:
         status = response.status_code

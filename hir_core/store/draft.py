@@ -10,6 +10,7 @@ is declared in `schemas`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ from hir_core.schemas import SCHEMAS
 from hir_core.store.files import finished_parts, read_json, sync, write_json, write_part
 from hir_core.store.locks import exclusive
 from hir_core.store.manifest import Identity, Manifest, Part, code_version, utc_now
+from hir_core.store.plain_files import open_folder
 from hir_core.store.validation import check_columns, check_table
 from hir_core.store.version import MANIFEST, VersionRef, digests, problems_of, visible_files
 
@@ -123,9 +125,11 @@ class Draft:
     def _finish(self, outcome: _Outcome) -> None:
         """Checks and syncs the sealed draft, and writes its manifest last."""
         folder = self.sealed_path
-        for path in folder.iterdir():  # temporary files of killed writers, and the manifest of an unfinished commit
-            if path.name.startswith(".") or path.name == MANIFEST:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with open_folder(folder) as sealed, os.scandir(sealed) as entries:
+            for entry in list(entries):  # temporary files of killed writers, the manifest of an unfinished commit
+                if entry.name.startswith(".") or entry.name == MANIFEST:
+                    remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
+                    remove(entry.name, dir_fd=sealed)
         files = visible_files(folder)
         rows: Sequence[int | None] = [None] * len(files)
         if self._schema is not None:

@@ -11,14 +11,14 @@ import json
 import math
 import os
 import re
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
 from hir_core.errors import StoreError
+from hir_core.store.plain_files import open_plain, write_whole
 
 ROW_GROUP_ROWS = 4096
 """Rows per Parquet row group: what a reader must load at once."""
@@ -36,8 +36,8 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
     if not _PART_NAME.fullmatch(name):
         raise StoreError(f"`{name}` cannot name a part: expected letters, digits, `.`, `_` and `-`, as in `r0-00001`")
 
-    def write(path: Path) -> None:
-        frame.write_parquet(path, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS)
+    def write(file: BinaryIO) -> None:
+        frame.write_parquet(file, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS)
 
     return _write_atomically(folder / f"part-{name}.parquet", write)
 
@@ -66,7 +66,7 @@ def finished_parts(folder: Path) -> list[Path]:
     for path in list_parts(folder):
         try:
             pl.read_parquet_schema(path)
-        except pl.exceptions.PolarsError:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             path.unlink()
         else:
             finished.append(path)
@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> Path:
         StoreError: the file cannot be written.
     """
     data = text.encode("utf-8", "backslashreplace")
-    return _write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    return _write_atomically(path, lambda file: file.write(data))
 
 
 def read_json(path: Path) -> Any:
@@ -113,11 +113,13 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: the file is not JSON.
+        StoreError: the file is not JSON, or no plain file.
     """
+    with open_plain(path) as file:
+        content = file.readall()
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is not JSON: {error}") from None
 
 
@@ -130,17 +132,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    # Must not end in `.parquet`: polars' globs, unlike a shell's, match hidden files too.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     try:
-        write(temporary)
-        sync(temporary)
-        temporary.rename(path)
+        write_whole(path, write)
     except (OSError, pl.exceptions.PolarsError) as error:  # polars reports a full disk as a ComputeError
         raise StoreError(f"cannot write {path}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

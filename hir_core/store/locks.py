@@ -20,7 +20,11 @@ from pathlib import Path
 
 from hir_core.errors import RunLocked, StoreError
 from hir_core.store.manifest import utc_now
+from hir_core.store.plain_files import open_plain
 
+_SIGNATURE = b'{"pid": '
+"""The beginning of what a lock file holds while its lock is held, or after its process was killed."""
+_SIGNATURE_BYTES = 4096
 _HELD: set[io.FileIO] = set()
 """The open files of the locks that this process holds."""
 
@@ -45,11 +49,11 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
 
     Raises:
         RunLocked: another process holds it; says which.
-        StoreError: the file cannot be written, or its file system has no locks.
+        StoreError: the file cannot be written, is not a lock file, or its file system has no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = io.FileIO(path, "a+")
+        handle = open_plain(path, "a+")
     except OSError as error:
         raise StoreError(f"cannot write to {path.parent}: {error.strerror}") from None
     with handle:
@@ -61,6 +65,7 @@ def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
             ) from None
         except OSError as error:
             raise StoreError(f"cannot lock {path}: {error.strerror}; put the run on a file system with locks") from None
+        _refuse_what_is_no_lock(handle, path)
         _HELD.add(handle)
         try:
             _sign(handle, path)
@@ -122,9 +127,13 @@ class Reader:
 
 
 def signature(path: Path) -> str | None:
-    """The process that signed a lock file, as text for messages; None without a signature or a file."""
+    """The process that signed a lock file, as text for messages; None without a signature or a file.
+
+    Raises:
+        StoreError: it is no plain file.
+    """
     try:
-        with io.FileIO(path) as handle:
+        with open_plain(path) as handle:
             return _holder(handle) if handle.read(1) else None
     except OSError:
         return None
@@ -132,12 +141,19 @@ def signature(path: Path) -> str | None:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds a lock file now. Takes the lock for a moment itself, so call it for signed files only."""
-    with io.FileIO(path) as handle:
+    with open_plain(path) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
+
+
+def _refuse_what_is_no_lock(handle: io.FileIO, path: Path) -> None:
+    """Checks that a file may be emptied: one that holds anything else than a signature is not hir's."""
+    handle.seek(0)
+    if not _SIGNATURE.startswith(handle.read(len(_SIGNATURE))):
+        raise StoreError(f"{path} holds something else than a lock of hir: move it away")
 
 
 def _sign(handle: io.FileIO, path: Path) -> None:
@@ -152,7 +168,7 @@ def _sign(handle: io.FileIO, path: Path) -> None:
 def _holder(handle: io.FileIO) -> str:
     handle.seek(0)
     try:
-        holder = json.loads(handle.read())
+        holder = json.loads(handle.read(_SIGNATURE_BYTES))
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # it has taken the lock and not signed yet
+    except (ValueError, KeyError, TypeError, RecursionError):  # it has taken the lock and not signed yet
         return "its pid is not recorded yet"

@@ -28,6 +28,7 @@ from hir_core.errors import StoreError, VersionCorrupt, VersionNotFound
 from hir_core.store.files import read_json
 from hir_core.store.locks import Reader, exclusive
 from hir_core.store.manifest import STAGES, VERSION_ID, Identity, Manifest
+from hir_core.store.plain_files import refuse_what_is_not_plain
 from hir_core.store.version import (
     MANIFEST,
     VersionRef,
@@ -70,12 +71,13 @@ class Store:
 
         Raises:
             RunLocked: another process holds it; says which.
-            StoreError: the folder cannot be written, its file system has no locks, or a folder of launches is a link.
+            StoreError: the folder cannot be written, its file system has no locks, or in it lies a link, a pipe or a
+                device, where files are written and deleted.
         """
         with exclusive(self.run_dir / ".lock", wait=wait):
             launches = self.run_dir / "launches"
-            for path in (launches, *launches.glob("*")):  # job files are written, and models deleted, in there
-                _refuse_link(path)
+            for path in (launches, *(self.run_dir / stage for stage in STAGES)):
+                refuse_what_is_not_plain(path)
             for path in launches.glob("*/.*.json.*"):  # reports that killed ranks were writing
                 path.unlink(missing_ok=True)
             yield
@@ -95,11 +97,12 @@ class Store:
         """Opens the draft of a version: an earlier one with its finished parts, or a new one.
 
         Raises:
-            StoreError: the run's folder cannot be written, or contains a symbolic link instead of a folder.
+            StoreError: the run's folder cannot be written, or the draft contains something else than plain files.
         """
         draft = self._draft(identity)
-        for path in (draft.ref.path, draft.path, draft.sealed_path):
-            self._refuse_links(path)
+        self._refuse_links(draft.ref.path)
+        for path in (draft.path, draft.sealed_path):
+            refuse_what_is_not_plain(path)
         with exclusive(draft.stage_lock, wait=True):
             if (
                 draft.sealed_path.exists()

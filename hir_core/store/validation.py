@@ -46,7 +46,7 @@ def check_table(schema: type[dy.Schema], ref: object, paths: Sequence[Path]) -> 
 def _readable(ref: object, path: Path) -> Iterator[None]:
     try:
         yield
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # a panic is no Exception
         raise StoreError(f"{ref} {path.name} cannot be read: {str(error).splitlines()[0]}; delete it") from None
 
 

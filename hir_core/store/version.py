@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from hir_core.errors import StoreError
 from hir_core.store.files import read_json
 from hir_core.store.manifest import Part
+from hir_core.store.plain_files import open_plain
 
 MANIFEST = "manifest.json"
 RELEASED = ".released.json"
@@ -48,13 +49,13 @@ def visible_files(folder: Path) -> list[Path]:
     """The files of a folder, sorted by name, without hidden ones and the manifest.
 
     Raises:
-        StoreError: it contains a folder or a symbolic link, which a version may not.
+        StoreError: it contains something else than plain files, which a version may not.
     """
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != MANIFEST)
     for path in paths:
         if path.is_symlink() or not path.is_file():
-            kind = "symbolic link" if path.is_symlink() else "folder"
-            raise StoreError(f"{path} is a {kind}: a version holds plain files only; remove it")
+            kind = "a symbolic link" if path.is_symlink() else "a folder" if path.is_dir() else "a pipe or a device"
+            raise StoreError(f"{path} is {kind}: a version holds plain files only; remove it")
     return paths
 
 
@@ -82,7 +83,7 @@ def _digest(path: Path) -> str:
     # Not by name: after the rename of a commit a large model must not be read a second time.
     key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if key not in _KNOWN_DIGESTS:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             _KNOWN_DIGESTS[key] = hashlib.file_digest(file, "sha256").hexdigest()
     return _KNOWN_DIGESTS[key]
 

@@ -18,6 +18,7 @@ from store_tables import THIS, commit, rewards
 
 from flows.orchestration.server import without_password
 from hir_core.config import FilePrompts, ScratchModel
+from hir_core.config.load import load_config
 from hir_core.errors import ConfigError, HirError, RewardError, StoreError, VersionNotFound
 from hir_core.inspect.verify import check_run
 from hir_core.modeling.rendering import Renderer
@@ -212,6 +213,17 @@ def test_a_link_where_launches_write_and_delete_is_refused(settings, tmp_path, p
     with pytest.raises(StoreError, match=f"{place} is a symbolic link"), store.lock():
         pass
     assert (outside / "model").is_dir()
+
+
+@pytest.mark.parametrize("value", ["!!python/object/apply:os.mkdir [harmed]", "!!python/name:os.mkdir", "!odd {a: 1}"])
+def test_a_tag_in_a_config_builds_nothing(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    Path("odd.yaml").write_text(f"run: odd\nmodel: {value}\n")
+    for changes in ((), (f"model={value}",)):
+        with pytest.raises(ConfigError) as caught:
+            load_config(Path("odd.yaml"), changes)
+        assert "\n" not in str(caught.value)
+    assert not Path("harmed").exists()
 
 
 def test_half_a_character_in_a_setting_is_named(settings):

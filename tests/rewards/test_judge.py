@@ -1,9 +1,12 @@
 """The reward `judge` against a real server of the protocol on this machine: replies, refusals, retries, the cache."""
 
+import gzip
 import json
 import logging
+import resource
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -11,7 +14,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from judge_server import KEY, Handler
+from judge_server import KEY, Handler, reply
 from reward_tables import verdicts
 
 from hir_core.config import JudgeReward
@@ -129,6 +132,50 @@ def test_a_malformed_reply_cannot_be_judged_and_is_not_kept(serve, judge):
             assert score is None
             assert reason.startswith("malformed reply: ")
     assert len(server.requests) == 16
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """256 MiB as gzip in gzip, in a few kilobytes."""
+    packed = gzip.compress(gzip.compress(bytes(2**28)))
+    assert len(packed) < 5000
+    return packed
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 503])
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip", "br", "identity, gzip", "Gzip"])
+def test_a_compressed_reply_is_neither_asked_for_nor_unpacked(serve, judge, bomb, encoding, status):
+    server = serve((status, {"Content-Encoding": encoding}, bomb))
+    tracemalloc.start()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        message = str(verdicts(judge(server, retries=0), ["8"], ROW))
+    except RewardError as error:
+        message = str(error)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # in kB
+    assert server.headers[0]["Accept-Encoding"] == "identity"
+    assert f"compressed as {encoding}, which was not asked for" in message or status == 503
+
+
+def test_a_reply_that_says_that_it_is_not_compressed_is_read(serve, judge):
+    server = serve((200, {"Content-Encoding": "identity"}, reply("Score: 1")))
+    assert verdicts(judge(server), ["8"], ROW)[0][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b" " * 11_000_000, b"[" * 9_000_000, b"9" * 9_000_000, b'{"a":' * 500_000, b'{"choices": ' + b"[[]," * 10**6],
+)
+def test_a_reply_of_too_much_is_malformed_and_soon_given_up(serve, judge, body):
+    started = time.monotonic()
+    ((score, reason),) = verdicts(judge(serve((200, {}, body))), ["8"], ROW)
+    assert score is None
+    assert reason.startswith("malformed reply: ")
+    assert len(reason) < 300
+    assert time.monotonic() - started < 10
 
 
 # --- when it does not answer ---

@@ -11,8 +11,10 @@ from typing import Any
 
 import polars as pl
 import pytest
+from store_tables import THIS, rewards
 
 from hir_core.errors import SchemaError, StoreError, VersionCorrupt
+from hir_core.parquet_trial import unreadable
 from hir_core.schemas import SCHEMAS
 from hir_core.store.files import write_json
 from hir_core.store.store import Store
@@ -205,3 +207,21 @@ def test_files_that_are_not_parquet_are_named(small_run):
         (draft.path / "part-7.parquet").write_bytes(data)
         with pytest.raises(StoreError, match=r"part-7\.parquet cannot be read"):
             draft.commit()
+
+
+def test_a_part_at_which_polars_panics_is_named(tmp_path):
+    """A changed byte in a page makes some readers panic, which is no Exception; which byte does, is found first."""
+    draft = Store(tmp_path / "run").draft(THIS)
+    sound = tmp_path / "sound.parquet"
+    rewards(3).write_parquet(sound, compression="uncompressed", statistics=False)
+    data = sound.read_bytes()
+    changed = {tmp_path / f"{place}": data[:place] + b"\x07" + data[place + 1 :] for place in range(4, len(data), 3)}
+    for path, changed_data in changed.items():
+        path.write_bytes(changed_data)
+    panicking = [path for path, problem in unreadable(changed).items() if "panic" in problem]
+    assert panicking
+    for path in panicking[:5]:
+        path.replace(draft.path / "part-7.parquet")
+        with pytest.raises(StoreError, match=r"part-7\.parquet cannot be read") as caught:
+            draft.commit()
+        assert "\n" not in str(caught.value)
