@@ -16,7 +16,7 @@ import torch
 from torch import distributed as dist
 
 from hir_core.config import HubModel
-from hir_core.errors import ConfigError
+from hir_core.errors import ConfigError, NumericalError
 from hir_core.launch.job_spec import (
     JobSpec,
     LogprobStep,
@@ -66,6 +66,11 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
+        if (weight := zero.unusable_weight(self.model, device)) is not None:
+            raise ConfigError(
+                f"model.source: {weight} of `{source}` {zero.UNUSABLE}, so its outputs mean nothing: the file is "
+                "damaged, or what trained it went wrong: choose another model"
+            )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
         self.layout = BatchLayout(
@@ -134,6 +139,8 @@ class Job:
         seed = (self.spec.seed, step.iteration)
         result = trainer.train(self.engine, examples, training, self.layout, seed, self.rank.progress)
         zero.release_optimizer(self.engine)
+        if (weight := zero.unusable_weight(self.model, self.device)) is not None:
+            raise NumericalError(f"after training: {weight} {zero.UNUSABLE}; {trainer.advice(training)}")
         if gap is not None:
             result["logprob_gap"] = gap
         return result
