@@ -18,8 +18,12 @@ HirError
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Collection, Sequence
 from pathlib import Path
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "make room; nothing that was committed is lost, and the same command continues"
 
 
 class HirError(Exception):

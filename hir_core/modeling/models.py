@@ -27,7 +27,8 @@ from transformers import (
 from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.config.model_files import gguf_file
 from hir_core.config.model_folder import check_folder
-from hir_core.errors import ConfigError, HirError
+from hir_core.errors import MAKE_ROOM, ConfigError, HirError, StoreError
+from hir_core.store.files import refusal, writing
 
 END, PAD = "<|end|>", "<|pad|>"
 UNLIMITED = 10**6
@@ -42,13 +43,21 @@ def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: 
     Args:
         texts: what a scratch model's tokenizer is fitted to.
         seed: for a scratch model's weights.
+
+    Raises:
+        ConfigError: the GGUF file cannot be loaded.
+        StoreError: the files cannot be written.
     """
     if isinstance(spec, ScratchModel):
         tokenizer = fit_tokenizer(texts, spec.vocab_size)
-        tokenizer.save_pretrained(folder)
-        build_scratch(spec, tokenizer, seed).save_pretrained(folder)
+        model = build_scratch(spec, tokenizer, seed)
     elif isinstance(spec, GgufModel):
-        _unpack_gguf(spec, folder)
+        model, tokenizer = _unpacked_gguf(spec)
+    else:
+        return
+    with writing(folder):
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
 
 
 def load_tokenizer(source: str, revision: str | None = None, setting: str = "model") -> Any:
@@ -186,8 +195,8 @@ def build_scratch(spec: ScratchModel, tokenizer: Any, seed: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
-    """Writes the dense weights and the tokenizer of a GGUF file to the folder."""
+def _unpacked_gguf(spec: GgufModel) -> tuple[Any, Any]:
+    """The model of a GGUF file with dense weights, and its tokenizer."""
     path = gguf_file(spec)
     source, name = str(path.parent), path.name
     quantization = transformers.GgufConfig(gguf_file=name, dequantize=True)
@@ -198,8 +207,7 @@ def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # the weights are dense now: a saved config must not name a quantization
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    return model, tokenizer
 
 
 @contextmanager
@@ -217,6 +225,8 @@ def _opening(source: str, setting: str, kind: str = "a folder or a hub name") ->
     except (HirError, MemoryError):
         raise
     except Exception as error:  # whatever `transformers` raises for a file that is not what it should be
+        if MAKE_ROOM in refusal(error):  # for what is downloaded, or for the log
+            raise StoreError(f"cannot load `{source}`: {refusal(error)}") from error
         is_misfit = "ignore_mismatched_sizes" in str(error)
         if isinstance(error, RuntimeError) and not is_misfit and not isinstance(error, RecursionError):
             raise  # of torch: memory, devices, other ranks

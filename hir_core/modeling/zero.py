@@ -26,7 +26,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
-from hir_core.store.files import write_json
+from hir_core.store.files import write_json, writing
 
 SHARD_BYTES = 2 * 1024**3
 LARGEST_WEIGHT = math.sqrt(torch.finfo(torch.float32).max)
@@ -283,6 +283,9 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
 
     Shard n is written by rank n modulo world size, so no rank ever holds more than one shard beside its partition.
     All ranks must call it together.
+
+    Raises:
+        StoreError: a shard cannot be written.
     """
     shards = _assign_shards(model, shard_bytes)
     count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
@@ -293,15 +296,23 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
         if (shards[name] - 1) % world_size == rank:
             tensors[name] = tensor.to("cpu", copy=True).contiguous()
         if tensors and name in last_names:
-            hidden = folder / f".{files[name]}.tmp"  # a rank that is killed leaves no half-written shard
-            save_file(tensors, hidden, metadata={"format": "pt"})
-            hidden.rename(folder / files[name])
+            _save_shard(tensors, folder / files[name])
             tensors = {}
     total = parameter_bytes(model)
     if rank == 0:
         index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(folder / "model.safetensors.index.json", index)
     return total
+
+
+def _save_shard(tensors: dict[str, Tensor], path: Path) -> None:
+    hidden = path.with_name(f".{path.name}.tmp")  # a rank that is killed leaves no half-written shard
+    try:
+        with writing(path):
+            save_file(tensors, hidden, metadata={"format": "pt"})
+            hidden.rename(path)
+    finally:
+        hidden.unlink(missing_ok=True)  # what a full disk has let through takes up the room that is needed
 
 
 def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:

@@ -12,13 +12,14 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from hir_core.errors import StoreError
+from hir_core.errors import FULL_DISK, MAKE_ROOM, StoreError
 
 ROW_GROUP_ROWS = 4096
 """Rows per Parquet row group: what a reader must load at once."""
@@ -130,15 +131,42 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context in which a file or folder is written, by whatever library.
+
+    Raises:
+        StoreError: the file system refused something; one line says what, and on a full disk what helps.
+    """
+    try:
+        yield
+    except Exception as error:
+        problem = refusal(error) or (str(error) if isinstance(error, OSError | pl.exceptions.PolarsError) else "")
+        if not problem:
+            raise
+        raise StoreError(f"cannot write {path}: {problem}") from error
+
+
+def refusal(error: Exception) -> str:
+    """What a file system refused, in words; empty for an error that does not come from one.
+
+    Libraries in Rust (polars, safetensors, tokenizers) have errors of their own, which hold `(os error 28)`.
+    """
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number is None:
+        return ""
+    return f"{os.strerror(number)}: {MAKE_ROOM}" if number in FULL_DISK else os.strerror(number)
+
+
 def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     # Must not end in `.parquet`: polars' globs, unlike a shell's, match hidden files too.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        write(temporary)
-        sync(temporary)
-        temporary.rename(path)
-    except (OSError, pl.exceptions.PolarsError) as error:  # polars reports a full disk as a ComputeError
-        raise StoreError(f"cannot write {path}: {error}") from error
+        with writing(path):
+            write(temporary)
+            sync(temporary)
+            temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -35,7 +35,7 @@ from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling import memory, transformers_engine
 from hir_core.schemas import Samples, content_key
-from hir_core.store.files import read_parts
+from hir_core.store.files import read_parts, writing
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
@@ -97,7 +97,8 @@ class Job:
             return spec.model.source, spec.model.revision
         folder = self.rank.job_dir / "model"
         if self.rank.rank == 0:
-            folder.mkdir(exist_ok=True)
+            with writing(folder):
+                folder.mkdir(exist_ok=True)
             texts = pl.read_parquet(spec.texts)["text"].to_list() if spec.texts else []
             models.materialise(spec.model, folder, texts, spec.seed)
         dist.barrier()
@@ -149,11 +150,12 @@ class Job:
         """Writes the weights shard by shard, with config and tokenizer; files of a killed launch are deleted first."""
         self.rank.progress(Progress("save"))
         if self.rank.rank == 0:
-            for path in folder.iterdir():
-                path.unlink()
-            self.model.config.save_pretrained(folder)
-            self.model.generation_config.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+            with writing(folder):
+                for path in folder.iterdir():
+                    path.unlink()
+                self.model.config.save_pretrained(folder)
+                self.model.generation_config.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
         dist.barrier()
         weight_bytes = zero.save_weights(self.model, folder)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())

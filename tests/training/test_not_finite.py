@@ -73,7 +73,7 @@ def spoil(folder: Path, name: str, value: float) -> None:
 
 
 def save_job(folder: Path, place: Path, deepspeed: Any = None) -> JobSpec:
-    spec = ScratchModel(type="scratch", hidden_size=16, layers=1, heads=2, intermediate_size=16, context=32)
+    spec = ScratchModel(type="scratch", hidden_size=16, layers=1, heads=2, intermediate_size=16, context=128)
     models.materialise(spec, folder, ["one two"] * 4, 0)
     spoil(folder, "model.layers.0.mlp.down_proj.weight", NAN)
     model = HubModel(source=str(folder))
@@ -208,6 +208,7 @@ def test_tokens_that_a_model_rules_out_are_not_drawn_and_no_error(build_model, l
     for completion in complete(model, limits):
         assert all(token % 3 for token in completion.token_ids)
         assert all(map(math.isfinite, completion.logprobs))
+        assert set(completion.token_ids) != {299}  # the last one, which is drawn where no distribution is left
 
 
 def test_a_sample_without_a_probability_is_named(build_model):
