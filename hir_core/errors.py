@@ -9,6 +9,7 @@ HirError
 │   └── RunLocked        another process writes to this run
 ├── RewardError          a reward function failed or returned something invalid
 ├── TrainingError        the triples or the weights are not valid input of training
+├── NumericalError       a loss, gradient, weight or logit became NaN or infinite
 ├── JobFailed            a launch ended without its outputs
 ├── RunCancelled         the run was cancelled in Prefect
 └── ServerLost           Prefect's server stopped answering during a run
@@ -17,8 +18,12 @@ HirError
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Collection, Sequence
 from pathlib import Path
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MAKE_ROOM = "make room; nothing that was committed is lost, and the same command continues"
 
 
 class HirError(Exception):
@@ -67,6 +72,10 @@ class RewardError(HirError):
 
 class TrainingError(HirError):
     """The triples or the weights are not valid input of training; found by its checks before the first step."""
+
+
+class NumericalError(HirError):
+    """A loss, a gradient, a weight or a logit became NaN or infinite, so whatever followed would mean nothing."""
 
 
 class JobFailed(HirError):

@@ -15,17 +15,16 @@ from typing import Annotated, NoReturn, TypeVar
 import typer
 
 from flows.terminal.formatting import printable
-from hir_core.errors import HirError, ServerLost
+from hir_core.errors import FULL_DISK, MAKE_ROOM, HirError, ServerLost
 
 FOUND = 1
 """Exit code of a command that looks for differences, damage or faults, where it found some."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """Exit code where the reader of the output has ended, as in `hir ls | head -1`: that of a program ended by SIGPIPE."""
-_ROOM = "make room; nothing that was committed is lost, and the same command continues"
 _PERMISSION = "give this user permission, or choose another folder"
 FILE_ERROR_ADVICE = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
+    **dict.fromkeys(FULL_DISK, MAKE_ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _PERMISSION),
 }
 """What a user can do about an error of the file system, by its number."""

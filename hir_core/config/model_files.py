@@ -1,18 +1,18 @@
-"""A model's files on this machine: whether they exist, their digest for version ids, and a reward model's labels.
+"""A model's files on this machine: whether they can be loaded, their digest for version ids, a reward model's labels.
 
-Reads at most 2 MiB of each file, and downloads the `config.json` of a reward model on the hub. Imports no torch, so the
-driver can use it; `modeling.models` loads models. Raises ConfigError.
+What a folder may hold is in `model_folder`. Reads at most 2 MiB of each file, and downloads the `config.json` of a
+reward model on the hub. Imports no torch, so the driver can use it; `modeling.models` loads models. Raises ConfigError.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from hir_core.config.model import GgufModel, HubModel, ModelConfig
+from hir_core.config.model_folder import MOST_LABELS, check_folder, read_object
 from hir_core.errors import ConfigError
 
 DEFAULT_LABELS = 2
@@ -22,17 +22,20 @@ DIGESTED_BYTES = 1024 * 1024
 
 
 def check_files(model: ModelConfig, setting: str = "model") -> None:
-    """Checks that the local files of a model exist; models on the hub and scratch models have none to check.
+    """Checks the local files of a model; models on the hub and scratch models have none to check.
 
     Args:
         model: the section that names the model.
         setting: the key of that section, for error messages.
 
     Raises:
-        ConfigError: the folder is not a model's, or the GGUF file or its package is missing.
+        ConfigError: the folder is not a model's or holds what is never opened, or the GGUF file or its package is
+            missing.
     """
-    if isinstance(model, HubModel) and _is_path(model.source) and not (Path(model.source) / "config.json").is_file():
-        raise ConfigError(f"{setting}.source: {model.source} is no model folder: it has no config.json")
+    if isinstance(model, HubModel) and _is_path(model.source):
+        if not (Path(model.source) / "config.json").is_file():
+            raise ConfigError(f"{setting}.source: {model.source} is no model folder: it has no config.json")
+        check_folder(Path(model.source), f"{setting}.source")
     if isinstance(model, GgufModel):
         gguf_file(model)
 
@@ -50,12 +53,11 @@ def classifier_labels(model: HubModel) -> list[str]:
     Raises:
         ConfigError: its config cannot be found or is that of another kind of model, or it has no safetensors files.
     """
+    check_files(model, "reward")
     path = Path(model.source) / "config.json" if _is_path(model.source) else _download_config(model)
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"reward.source: {model.source} is no model folder: cannot read {path}: {error}") from None
-    architectures = config.get("architectures") or []
+    config = read_object(path, "reward.source")
+    listed = config.get("architectures")
+    architectures = list(map(str, listed)) if isinstance(listed, list) else []
     if architectures and not any("ForSequenceClassification" in architecture for architecture in architectures):
         raise ConfigError(
             f"reward.source: {model.source} is a {', '.join(architectures)}, expected a ...ForSequenceClassification: "
@@ -66,8 +68,19 @@ def classifier_labels(model: HubModel) -> list[str]:
             f"reward.source: {model.source} holds no *.safetensors; weights in other files are pickles, which can run "
             "code, and are not read: load it where you trust it, and save it with save_pretrained"
         )
-    labels = config.get("id2label") or {str(n): f"LABEL_{n}" for n in range(config.get("num_labels", DEFAULT_LABELS))}
-    return [str(labels[key]) for key in sorted(labels, key=int)]
+    return _labels(config, path)
+
+
+def _labels(config: dict[str, Any], path: Path) -> list[str]:
+    """The names of the labels of a classifier's config, in the order of its outputs."""
+    try:
+        names = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
+        count = int(config.get("num_labels", DEFAULT_LABELS))
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"reward.source: {path}: `id2label` does not number the labels of a classifier") from None
+    if not names and not 0 < count <= MOST_LABELS:
+        raise ConfigError(f"reward.source: {path}: `num_labels` is {count}, expected 1 to {MOST_LABELS:,}")
+    return [names[key] for key in sorted(names)] or [f"LABEL_{n}" for n in range(count)]
 
 
 def _download_config(model: HubModel) -> Path:

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -27,11 +26,11 @@ from transformers import (
 
 from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.config.model_files import gguf_file
-from hir_core.errors import ConfigError
+from hir_core.config.model_folder import check_folder
+from hir_core.errors import MAKE_ROOM, ConfigError, HirError, StoreError
+from hir_core.store.files import refusal, writing
 
 END, PAD = "<|end|>", "<|pad|>"
-_UNREADABLE = (OSError, ValueError, LookupError, TypeError, ImportError, RecursionError, SafetensorError)
-"""What `transformers` raises for files that are missing, cut short, or of another kind than expected."""
 UNLIMITED = 10**6
 """A tokenizer without a limit of its own has a `model_max_length` far above this."""
 
@@ -44,13 +43,21 @@ def materialise(spec: HubModel | GgufModel | ScratchModel, folder: Path, texts: 
     Args:
         texts: what a scratch model's tokenizer is fitted to.
         seed: for a scratch model's weights.
+
+    Raises:
+        ConfigError: the GGUF file cannot be loaded.
+        StoreError: the files cannot be written.
     """
     if isinstance(spec, ScratchModel):
         tokenizer = fit_tokenizer(texts, spec.vocab_size)
-        tokenizer.save_pretrained(folder)
-        build_scratch(spec, tokenizer, seed).save_pretrained(folder)
+        model = build_scratch(spec, tokenizer, seed)
     elif isinstance(spec, GgufModel):
-        _unpack_gguf(spec, folder)
+        model, tokenizer = _unpacked_gguf(spec)
+    else:
+        return
+    with writing(folder):
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)
 
 
 def load_tokenizer(source: str, revision: str | None = None, setting: str = "model") -> Any:
@@ -62,8 +69,9 @@ def load_tokenizer(source: str, revision: str | None = None, setting: str = "mod
     Raises:
         ConfigError: no tokenizer can be loaded from there.
     """
-    with _load_errors(source, setting):
+    with _opening(source, f"{setting}.source"):
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+        tokenizer.encode("a")  # some settings show only now that they are wrong
     if tokenizer.pad_token_id is None:
         # Masks are always built from lengths, never by comparing with this id, so sharing the id is safe.
         tokenizer.pad_token = tokenizer.eos_token
@@ -79,7 +87,7 @@ def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> 
     Raises:
         ConfigError: no model can be loaded from there, or some of its weights are missing.
     """
-    with _load_errors(source, "model"):
+    with _opening(source, "model.source"):
         config = _load_config(source, revision, "model")
         for name, value in config.to_dict().items():
             if "drop" in name and isinstance(value, float):  # dropout_rate, attention_dropout, attn_pdrop, layerdrop
@@ -102,7 +110,7 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
         ConfigError: no classifier can be loaded from there, or some of its weights are missing: `transformers` would
             make a missing head at random, and its scores would be random too.
     """
-    with _load_errors(source, "reward"):
+    with _opening(source, "reward.source"):
         config = _load_config(source, revision, "reward")
         model, missing = _load_weights(AutoModelForSequenceClassification, source, config, dtype, revision)
     if missing:
@@ -126,10 +134,16 @@ def context_length(model: Any, tokenizer: Any = None) -> int | None:
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every token id that ends an output, the tokenizer's own first."""
+    """Every token id that ends an output, the tokenizer's own first.
+
+    Raises:
+        ConfigError: what the model's generation config has as `eos_token_id` are no token ids.
+    """
     own = model.generation_config.eos_token_id if model.generation_config is not None else None
     listed = own if isinstance(own, list) else [] if own is None else [own]
-    return list(dict.fromkeys([int(tokenizer.eos_token_id), *map(int, listed)]))
+    if wrong := [token for token in listed if not isinstance(token, int) or not abs(token) < 2**31]:
+        raise ConfigError(f"the model's generation_config.json: `eos_token_id` has {wrong[0]!r}, expected a token id")
+    return list(dict.fromkeys([int(tokenizer.eos_token_id), *listed]))
 
 
 def fit_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
@@ -181,37 +195,72 @@ def build_scratch(spec: ScratchModel, tokenizer: Any, seed: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def _unpack_gguf(spec: GgufModel, folder: Path) -> None:
-    """Writes the dense weights and the tokenizer of a GGUF file to the folder."""
+def _unpacked_gguf(spec: GgufModel) -> tuple[Any, Any]:
+    """The model of a GGUF file with dense weights, and its tokenizer."""
     path = gguf_file(spec)
     source, name = str(path.parent), path.name
     quantization = transformers.GgufConfig(gguf_file=name, dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=name, quantization_config=quantization, trust_remote_code=False
-    )
+    with _opening(str(path), "model.path", "a GGUF file"):
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=name, quantization_config=quantization, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config  # the weights are dense now: a saved config must not name a quantization
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False).save_pretrained(folder)
+    return model, tokenizer
 
 
 @contextmanager
-def _load_errors(source: str, setting: str) -> Iterator[None]:
-    """Turns what `transformers` raises for files that cannot be loaded into a ConfigError of one line."""
+def _opening(source: str, setting: str, kind: str = "a folder or a hub name") -> Iterator[None]:
+    """A context in which `transformers` opens a model's files: no pickle, and errors become a ConfigError of one line.
+
+    Args:
+        setting: the key that names the model, for messages, as `kind` is.
+    """
+    if Path(source).is_dir():
+        check_folder(Path(source), setting)
     try:
-        yield
-    except _UNREADABLE as error:
+        with _without_pickles():
+            yield
+    except (HirError, MemoryError):
+        raise
+    except Exception as error:  # whatever `transformers` raises for a file that is not what it should be
+        if MAKE_ROOM in refusal(error):  # for what is downloaded, or for the log
+            raise StoreError(f"cannot load `{source}`: {refusal(error)}") from error
+        is_misfit = "ignore_mismatched_sizes" in str(error)
+        if isinstance(error, RuntimeError) and not is_misfit and not isinstance(error, RecursionError):
+            raise  # of torch: memory, devices, other ranks
         lines = str(error).strip().splitlines()
         reason = lines[0] if lines else type(error).__name__
+        if is_misfit:
+            reason = "its weights have other shapes than its config.json says: copy its files again"
         if "trust_remote_code" in str(error):
             reason = "it needs Python code from its own folder, which is never run: "
             reason += "choose a model that transformers knows"
-        raise ConfigError(f"{setting}.source: cannot load `{source}` as a folder or a hub name: {reason}") from None
+        raise ConfigError(f"{setting}: cannot load `{source}` as {kind}: {reason}") from None
+
+
+@contextmanager
+def _without_pickles() -> Iterator[None]:
+    """A context in which torch refuses to read pickles: what `transformers` opens is up to a model's files.
+
+    A folder's names are checked before; this also holds for the hub, for adapters, and for what later releases read.
+    """
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ValueError("its weights are in pickles, which can run code and are never opened: choose safetensors")
+
+    torch_load, torch.load = torch.load, refuse
+    try:
+        yield
+    finally:
+        torch.load = torch_load
 
 
 def _load_config(source: str, revision: str | None, setting: str) -> Any:
     """A model's config, which must not name attention code of the hub: `transformers` would fetch and run it."""
     config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    config.return_dict = True  # a config may say otherwise
     attention = getattr(config, "_attn_implementation_internal", None)
     if isinstance(attention, str) and "/" in attention:
         raise ConfigError(

@@ -1,8 +1,9 @@
 """Rendering of texts as tokens: instruction and query for a policy (`Renderer`), query and completion for a classifier.
 
 Reads a tokenizer and changes nothing. Turns, queries, instructions and completions are data: no text in them becomes a
-control token; only the template's own text may. Sampling and training render prompts with the same function. Padding
-and batching are left to `training.batches`, the sampling engines and `worker.reward_model`.
+control token; only the template's own text may. Sampling and training render prompts with the same function. Running a
+chat template is left to `chat_templates`, padding and batching to `training.batches`, the sampling engines and
+`worker.reward_model`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import jinja2
-
 from hir_core.errors import ConfigError
+from hir_core.modeling import chat_templates
 from hir_core.schemas import History, as_lines
 
 PLAIN_TEMPLATE = "{history}{instruction}\n{query}\n"
 PLAIN_PAIR_TEMPLATE = "{query}\n{completion}"
-_TEMPLATE_ERRORS = (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError)
-"""What a chat template can raise: it is a program."""
 _FIELD = re.compile(r"\{(instruction|query|history)\}")
-_TURN = re.compile("\ue000([0-9]+)\ue001")
+_TURN = re.compile("\ue000([0-9]{1,6})\ue001")
 """What a chat template is given instead of the text of turn n, to see where it puts that text."""
 _QUERY, _COMPLETION = "\ue000query\ue001", "\ue000completion\ue001"
 _Frame = tuple[list[int], list[tuple[int, list[int]]]]
@@ -131,15 +129,17 @@ class Renderer:
         turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
         remedy = "change the turns, or give model.template a format string with {history}"
         try:
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except _TEMPLATE_ERRORS as error:  # how templates refuse roles, or their order
+            text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True)
+        except ConfigError as error:
             raise ConfigError(
                 f"{of}: the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}: {remedy}"
             ) from None
         order = [int(n) for n in _TURN.findall(text)]
-        if wrong := [f"{n + 1} ({role})" for n, role in enumerate(roles) if order.count(n) != 1]:
+        wrong = [f"{n + 1} ({role})" for n, role in enumerate(roles) if order.count(n) != 1]
+        wrong += [f"{n + 1} (which there is not)" for n in sorted({*order}) if n >= len(roles)]
+        if wrong:
             raise ConfigError(
-                f"{of}: the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong)}: {remedy}"
+                f"{of}: the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}: {remedy}"
             )
         opening, *following = map(self._safe.encode_template, _TURN.split(text)[::2])
         self._frames[roles] = opening, list(zip(order, following, strict=True))
@@ -185,11 +185,17 @@ class PairRenderer:
         if not self.tokenizer.chat_template:
             raise ConfigError("reward.template is `chat`, but the tokenizer has no chat template: give a format string")
         turns = [{"role": "user", "content": _QUERY}, {"role": "assistant", "content": _COMPLETION}]
-        framed = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        remedy = "give a format string with {query} and {completion}"
+        try:
+            framed = chat_templates.render(self.tokenizer, turns, add_generation_prompt=False)
+        except ConfigError as error:
+            raise ConfigError(
+                "reward.template is `chat`, but the tokenizer's chat template refuses a turn of the user and one of "
+                f"the assistant: {error}: {remedy}"
+            ) from None
         if [framed.count(text) for text in (_QUERY, _COMPLETION)] != [1, 1]:
             raise ConfigError(
-                "reward.template is `chat`, but the tokenizer's chat template does not show both turns once: "
-                "give a format string with {query} and {completion}"
+                f"reward.template is `chat`, but the tokenizer's chat template does not show both turns once: {remedy}"
             )
         before, _, rest = framed.partition(_QUERY)
         between, _, after = rest.partition(_COMPLETION)

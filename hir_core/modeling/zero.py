@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import platform
 from collections.abc import Iterator
 from datetime import timedelta
@@ -27,9 +28,12 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
-from hir_core.store.files import write_json
+from hir_core.store.files import write_json, writing
 
 SHARD_BYTES = 2 * 1024**3
+LARGEST_WEIGHT = math.sqrt(torch.finfo(torch.float32).max)
+"""About 1.8e19, in bf16 as well, which has the range of fp32."""
+UNUSABLE = f"holds NaN, infinity, or a number beyond {LARGEST_WEIGHT:.0e}"
 
 
 def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
@@ -224,6 +228,36 @@ def min_over_ranks(value: int, device: torch.device) -> int:
     return int(minimum.item())
 
 
+def unusable_weight(model: nn.Module, device: torch.device) -> str | None:
+    """The name of the first weight that holds NaN, an infinity, or a number whose square is infinite; None without any.
+
+    Norms square such a number, and a model may then give every token the same probability without any NaN. All ranks
+    must call it together, and get the same name. Under ZeRO-3 each looks at its own partitions, which move nowhere; a
+    weight that is swapped out to a disk is not looked at.
+    """
+    tensors = _saved_tensors(model)
+    found = (number for number, tensor in enumerate(tensors.values()) if not _is_usable(_own_values(tensor)))
+    first = min_over_ranks(next(found, len(tensors)), device)
+    return None if first == len(tensors) else list(tensors)[first]
+
+
+def _own_values(tensor: Tensor) -> Tensor:
+    """A weight as far as this rank holds it, without the padding of a partition, which may hold anything."""
+    partition: Tensor | None = getattr(tensor, "ds_tensor", None)
+    if partition is None:
+        return tensor.detach()
+    values = partition.detach().flatten()
+    rest = tensor.ds_numel - dist.get_rank() * partition.numel()  # type: ignore[attr-defined]
+    return values[: max(0, rest)]
+
+
+def _is_usable(values: Tensor) -> bool:
+    if not values.is_floating_point() or not values.numel():
+        return True
+    smallest, largest = values.aminmax()  # one pass without a copy; NaN is passed on
+    return bool(smallest >= -LARGEST_WEIGHT and largest <= LARGEST_WEIGHT)
+
+
 def gathered_copy(model: Any, device: torch.device) -> Any:
     """A whole copy of a ZeRO-3 model for this rank; the partitions stay as they are.
 
@@ -262,6 +296,9 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
 
     Shard n is written by rank n modulo world size, so no rank ever holds more than one shard beside its partition.
     All ranks must call it together.
+
+    Raises:
+        StoreError: a shard cannot be written.
     """
     shards = _assign_shards(model, shard_bytes)
     count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
@@ -272,15 +309,23 @@ def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES)
         if (shards[name] - 1) % world_size == rank:
             tensors[name] = tensor.to("cpu", copy=True).contiguous()
         if tensors and name in last_names:
-            hidden = folder / f".{files[name]}.tmp"  # a rank that is killed leaves no half-written shard
-            save_file(tensors, hidden, metadata={"format": "pt"})
-            hidden.rename(folder / files[name])
+            _save_shard(tensors, folder / files[name])
             tensors = {}
     total = parameter_bytes(model)
     if rank == 0:
         index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(folder / "model.safetensors.index.json", index)
     return total
+
+
+def _save_shard(tensors: dict[str, Tensor], path: Path) -> None:
+    hidden = path.with_name(f".{path.name}.tmp")  # a rank that is killed leaves no half-written shard
+    try:
+        with writing(path):
+            save_file(tensors, hidden, metadata={"format": "pt"})
+            hidden.rename(path)
+    finally:
+        hidden.unlink(missing_ok=True)  # what a full disk has let through takes up the room that is needed
 
 
 def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:

@@ -20,9 +20,9 @@ from hir_core.progress import OnRows, ignore
 from hir_core.rewards.judge_endpoint import Endpoint, Reply, read_key
 from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, shortened
-from hir_core.rewards.time_limit import RowResult
 from hir_core.schemas import as_text
 from hir_core.store.files import read_json, write_json
+from hir_core.time_limit import RowResult
 
 _FIELDS = re.compile(r"\{(query|completion|references)\}")
 _SCORE_SEARCH_LIMIT_S = 1.0

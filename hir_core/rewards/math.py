@@ -17,7 +17,7 @@ from hir_core.config import MathReward
 from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
-from hir_core.rewards.time_limit import Work, process_rows
+from hir_core.time_limit import Work, process_rows
 
 MEMORY_LIMIT_BYTES = 4 << 30
 """Memory limit of the process that compares: an answer like 9^9^9^9 would need more than any machine has."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hir_core.progress import OnRows, ignore
-from hir_core.rewards.time_limit import RowResult, Work, process_rows
+from hir_core.time_limit import RowResult, Work, process_rows
 
 
 def find(

@@ -12,7 +12,7 @@ from hir_core.dynamic_imports import UserFunction, is_text
 from hir_core.errors import RewardError
 from hir_core.progress import OnRows, ignore
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, shortened
-from hir_core.rewards.time_limit import RowResult, Work, process_rows
+from hir_core.time_limit import RowResult, Work, process_rows
 
 Judged = float | None | dict[str, float | None]
 """What a function returns for one completion, as plain values: a score, None, or scores by attribute."""

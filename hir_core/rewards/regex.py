@@ -9,7 +9,7 @@ from hir_core.progress import OnRows, ignore
 from hir_core.rewards.exact_match import normalised
 from hir_core.rewards.patterns import find
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, shortened
-from hir_core.rewards.time_limit import RowResult
+from hir_core.time_limit import RowResult
 
 
 class Regex(Reward):

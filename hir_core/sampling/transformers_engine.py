@@ -10,6 +10,7 @@ Shapes: B rows of the batch, T prompt tokens, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hir_core.errors import NumericalError
 from hir_core.modeling import data_parallel
 
 COMPACT_BELOW = 0.5
@@ -91,6 +93,9 @@ def complete(
     Args:
         any_rank_is_unfinished: only for streamed weights, where all ranks call `complete` together and must make the
             same number of forward passes: whether any rank has unfinished rows, called with whether this one has.
+
+    Raises:
+        NumericalError: the model's logits for an output are not finite; names its prompt.
     """
     decoding = _Decoding(model, requests, limits, device)
     continues = any_rank_is_unfinished or bool
@@ -142,10 +147,20 @@ class _Decoding:
         drawn = zip(self.rows.tolist(), self.unfinished.tolist(), self.last.tolist(), logprobs.tolist(), strict=True)
         for row, is_unfinished, token, logprob in drawn:
             if is_unfinished:
+                if not math.isfinite(logprob):
+                    raise self._no_probabilities(row)
                 self.tokens[row].append(token)
                 self.logprobs[row].append(logprob)
         self.unfinished &= ~torch.isin(self.last, self.ends)
         self.step += 1
+
+    def _no_probabilities(self, row: int) -> NumericalError:
+        n, k = self.owners[row]
+        return NumericalError(
+            f"prompt {self.requests[n].key}: the model gives no probabilities for token {self.step + 1} of output {k}: "
+            "its logits hold NaN or infinity, so its training went wrong or its numbers are too large for their type: "
+            "lower training.learning_rate or warm_start.learning_rate, or choose another model"
+        )
 
     def forward(self) -> None:
         """Makes the forward pass for the next token; first drops the ended rows once they are many."""
@@ -165,6 +180,9 @@ class _Decoding:
 def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
     """One token per row, and its log-probability in the model's own distribution at temperature 1, both [B].
 
+    The log-probability is NaN where nothing can be drawn, because logits are NaN or infinite. Minus infinity rules a
+    token out.
+
     A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision: this
     takes one random number per token, and tiny differences in logits almost never change the token.
 
@@ -175,14 +193,18 @@ def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Te
     logprobs = torch.log_softmax(logits[0].float(), dim=-1)
     scores = logits[0]
     if limits.guidance:
-        scores = logprobs + limits.guidance * (logprobs - torch.log_softmax(logits[1].float(), dim=-1))
+        pushed = limits.guidance * (logprobs - torch.log_softmax(logits[1].float(), dim=-1))
+        scores = (logprobs + pushed).masked_fill(logprobs == -torch.inf, -torch.inf)
     if limits.temperature == 0:
         tokens = scores.argmax(-1)
+        basis = scores.gather(-1, tokens[:, None])[:, 0]
     else:
         cumulative = torch.softmax(scores.double() / limits.temperature, dim=-1).cumsum(-1)
-        points = uniforms.double() * cumulative[:, -1]
+        basis = cumulative[:, -1]
+        points = uniforms.double() * basis
         tokens = torch.searchsorted(cumulative, points[:, None], right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
-    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+    drawn = logprobs.gather(-1, tokens[:, None])[:, 0]
+    return tokens, drawn.masked_fill(~basis.isfinite(), torch.nan)
 
 
 def _cache_of(output: Any) -> dict[str, Any]:

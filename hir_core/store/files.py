@@ -11,13 +11,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import polars as pl
 
-from hir_core.errors import StoreError
+from hir_core.errors import FULL_DISK, MAKE_ROOM, StoreError
 from hir_core.store.plain_files import open_plain, write_whole
 
 ROW_GROUP_ROWS = 4096
@@ -132,11 +133,37 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A context in which a file or folder is written, by whatever library.
+
+    Raises:
+        StoreError: the file system refused something; one line says what, and on a full disk what helps.
+    """
     try:
+        yield
+    except Exception as error:
+        problem = refusal(error) or (str(error) if isinstance(error, OSError | pl.exceptions.PolarsError) else "")
+        if not problem:
+            raise
+        raise StoreError(f"cannot write {path}: {problem}") from error
+
+
+def refusal(error: Exception) -> str:
+    """What a file system refused, in words; empty for an error that does not come from one.
+
+    Libraries in Rust (polars, safetensors, tokenizers) have errors of their own, which hold `(os error 28)`.
+    """
+    found = re.search(r"\(os error ([0-9]+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+    if number is None:
+        return ""
+    return f"{os.strerror(number)}: {MAKE_ROOM}" if number in FULL_DISK else os.strerror(number)
+
+
+def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    with writing(path):
         write_whole(path, write)
-    except (OSError, pl.exceptions.PolarsError) as error:  # polars reports a full disk as a ComputeError
-        raise StoreError(f"cannot write {path}: {error}") from error
     return path
 
 

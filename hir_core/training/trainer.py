@@ -15,7 +15,8 @@ import polars as pl
 import torch
 from torch import distributed as dist
 
-from hir_core.config import TrainingConfig
+from hir_core.config import TrainingConfig, WarmStartConfig
+from hir_core.errors import NumericalError
 from hir_core.launch.job_spec import TrainResult
 from hir_core.modeling import zero
 from hir_core.modeling.rendering import Renderer
@@ -30,6 +31,10 @@ from hir_core.training.batches import (
     step_totals,
 )
 from hir_core.training.losses import TERMS, Coefficients
+
+NAMED = 4
+"""Triples that a message names."""
+_NAMES = {"contrastive": "contrastive term", "entropy": "entropy term", "grad_norm": "norm of the gradient"}
 
 # --- before the first step -------------------------------------------------------------------------------------------
 
@@ -69,6 +74,10 @@ def train(
         examples: the triples, in the same order on every rank.
         seed: of the shuffles.
         on_progress: called after each step.
+
+    Raises:
+        NumericalError: a loss, the gradient, or what the trained model makes of the last step's rows is not finite. All
+            ranks raise it together.
     """
     steps = plan_steps(len(examples), training, seed)
     engine.train()
@@ -80,9 +89,11 @@ def train(
             step_examples = contrast_in_batch(step_examples, training.contrast_ways)
         tokens += sum(len(example.prompts) * example.length for example in step_examples)
         target_tokens += sum(len(example.target_ids) for example in step_examples)
-        history.append(_optimizer_step(engine, step_examples, training, layout))
+        step = f"optimizer step {number + 1} of {len(steps)}"
+        history.append(_optimizer_step(engine, step_examples, training, layout, step))
         seconds, loss = time.monotonic() - started, history[-1]["loss"]
         on_progress(Progress("train", number + 1, len(steps), "steps", tokens=tokens, seconds=seconds, loss=loss))
+    _check_trained_model(engine, step_examples, training, layout)
     seconds = time.monotonic() - started
     last_epoch = history[-math.ceil(len(examples) / training.batch_size) :]
     means = {name: sum(terms[name] for terms in last_epoch) / len(last_epoch) for name in last_epoch[0]}
@@ -120,25 +131,80 @@ def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
 
 
 def _optimizer_step(
-    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout
+    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout, step: str
 ) -> dict[str, float]:
-    """One step on the examples, all ranks together; returns the loss terms and the norm of the gradient."""
+    """One step on the examples, all ranks together; returns the loss terms and the norm of the gradient.
+
+    Args:
+        step: its name, for messages.
+    """
     world_size, rank = dist.get_world_size(), dist.get_rank()
     count = zero.accumulation_steps(training, world_size)
     totals = step_totals(examples)
     # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
     scale = float(world_size * count)
-    sums = torch.zeros(len(TERMS), dtype=torch.float64)
     lengths = [example.length for example in examples]
-    for group in assign_micro_batches(range(len(examples)), lengths, world_size, count)[rank]:
+    groups = assign_micro_batches(range(len(examples)), lengths, world_size, count)[rank]
+    rows = []
+    for group in groups:
         batch = layout.collate([examples[row] for row in group] or [placeholder(examples[0])])
         loss, terms = engine(batch, totals, scale)
         engine.backward(loss)
         engine.step()
-        sums += torch.stack([terms[name] for name in TERMS]).double().cpu()
-    summed = sums.to(layout.device, dtype=torch.float32)
-    dist.all_reduce(summed)
-    return {**dict(zip(TERMS, summed.tolist(), strict=True)), "grad_norm": float(engine.get_global_grad_norm() or 0.0)}
+        rows.append(torch.stack([terms[name] for name in TERMS]).double().cpu())
+    sums = torch.stack(rows).sum(0).to(layout.device, dtype=torch.float32)
+    dist.all_reduce(sums)
+    made = {**dict(zip(TERMS, sums.tolist(), strict=True)), "grad_norm": float(engine.get_global_grad_norm() or 0.0)}
+    # Numbers that are the same on all ranks, so all of them stop. DeepSpeed has -1 for a norm that is not finite.
+    problems = [f"the {_NAMES.get(name, name)} is {value}" for name, value in made.items() if not math.isfinite(value)]
+    if problems or made["grad_norm"] < 0:
+        is_sound = [bool(terms.isfinite().all()) for terms in rows]
+        of = _keys(examples, groups, is_sound, layout.device)
+        raise NumericalError(f"{step}: {(problems or ['the gradient is not finite'])[0]}, in {of}: {advice(training)}")
+    return made
+
+
+def _check_trained_model(
+    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout
+) -> None:
+    """Raises NumericalError where the last step left a model that gives no finite loss, which no later step shows.
+
+    One forward pass of each rank, on its first micro-batch of that step; all ranks call it together.
+    """
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    count = zero.accumulation_steps(training, world_size)
+    lengths = [example.length for example in examples]
+    groups = assign_micro_batches(range(len(examples)), lengths, world_size, count)[rank][:1]
+    engine.eval()
+    with torch.no_grad():
+        batch = layout.collate([examples[row] for row in groups[0]] or [placeholder(examples[0])])
+        loss, _ = engine(batch, step_totals(examples), 1.0)
+    total = loss.detach().float().clone()
+    dist.all_reduce(total)
+    if not math.isfinite(total):
+        of = _keys(examples, groups, [bool(loss.isfinite())], layout.device)
+        raise NumericalError(f"after the last optimizer step: the loss is {float(total)}, in {of}: {advice(training)}")
+
+
+def _keys(examples: Sequence[Example], groups: Sequence[list[int]], is_sound: Sequence[bool], device: Any) -> str:
+    """The triples in unsound micro-batches of any rank, in words; where there are none, all those of the step.
+
+    Args:
+        groups: this rank's micro-batches, as row numbers.
+    """
+    marks = torch.zeros(len(examples), device=device)
+    for group, sound in zip(groups, is_sound, strict=True):
+        marks[group] = float(not sound)
+    dist.all_reduce(marks)
+    keys = [example.key for example, mark in zip(examples, marks.tolist(), strict=True) if mark]
+    keys = sorted({*(keys or (example.key for example in examples))})
+    return f"a batch with triple {', '.join(keys[:NAMED])}" + (f" and {len(keys) - NAMED} more" if keys[NAMED:] else "")
+
+
+def advice(training: TrainingConfig) -> str:
+    """What a user can do about numbers that are not finite."""
+    section = "warm_start" if isinstance(training, WarmStartConfig) else "training"
+    return f"nothing of this training was kept; lower {section}.learning_rate, which is {training.learning_rate:g}"
 
 
 def placeholder(example: Example) -> Example:

@@ -16,7 +16,7 @@ import torch
 from torch import distributed as dist
 
 from hir_core.config import HubModel
-from hir_core.errors import ConfigError
+from hir_core.errors import ConfigError, NumericalError
 from hir_core.launch.job_spec import (
     JobSpec,
     LogprobStep,
@@ -35,7 +35,7 @@ from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling import memory, transformers_engine
 from hir_core.schemas import Samples, content_key
-from hir_core.store.files import read_parts
+from hir_core.store.files import read_parts, writing
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
@@ -66,6 +66,11 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
+        if (weight := zero.unusable_weight(self.model, device)) is not None:
+            raise ConfigError(
+                f"model.source: {weight} of `{source}` {zero.UNUSABLE}, so its outputs mean nothing: the file is "
+                "damaged, or what trained it went wrong: choose another model"
+            )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
         self.layout = BatchLayout(
@@ -92,7 +97,8 @@ class Job:
             return spec.model.source, spec.model.revision
         folder = self.rank.job_dir / "model"
         if self.rank.rank == 0:
-            folder.mkdir(exist_ok=True)
+            with writing(folder):
+                folder.mkdir(exist_ok=True)
             texts = pl.read_parquet(spec.texts)["text"].to_list() if spec.texts else []
             models.materialise(spec.model, folder, texts, spec.seed)
         dist.barrier()
@@ -134,6 +140,8 @@ class Job:
         seed = (self.spec.seed, step.iteration)
         result = trainer.train(self.engine, examples, training, self.layout, seed, self.rank.progress)
         zero.release_optimizer(self.engine)
+        if (weight := zero.unusable_weight(self.model, self.device)) is not None:
+            raise NumericalError(f"after training: {weight} {zero.UNUSABLE}; {trainer.advice(training)}")
         if gap is not None:
             result["logprob_gap"] = gap
         return result
@@ -142,11 +150,12 @@ class Job:
         """Writes the weights shard by shard, with config and tokenizer; files of a killed launch are deleted first."""
         self.rank.progress(Progress("save"))
         if self.rank.rank == 0:
-            for path in folder.iterdir():
-                path.unlink()
-            self.model.config.save_pretrained(folder)
-            self.model.generation_config.save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+            with writing(folder):
+                for path in folder.iterdir():
+                    path.unlink()
+                self.model.config.save_pretrained(folder)
+                self.model.generation_config.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
         dist.barrier()
         weight_bytes = zero.save_weights(self.model, folder)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())

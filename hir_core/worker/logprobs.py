@@ -6,11 +6,13 @@ The driver's relabeler decides which instructions are kept.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
 import torch
 
+from hir_core.errors import NumericalError
 from hir_core.launch.job_spec import LogprobStep, RowsResult
 from hir_core.launch.rank import Rank
 from hir_core.modeling.data_parallel import Meter, PartWriter, batches, finished_keys, pad_to_longest_rank, share_of
@@ -66,10 +68,20 @@ def _read_examples(step: LogprobStep, renderer: Renderer) -> list[Example]:
 
 
 def mean_logprobs(module: TripleLoss, examples: list[Example], layout: BatchLayout) -> list[float]:
-    """Mean log-probability, in nats at temperature 1, of each example's target tokens under its own prompt."""
+    """Mean log-probability, in nats at temperature 1, of each example's target tokens under its own prompt.
+
+    Raises:
+        NumericalError: it is not finite; names the example.
+    """
     batch = layout.collate(examples)
     with torch.no_grad():
         logprobs = module.target_stats(batch).logprobs.double()
     sums = logprobs.new_zeros(len(examples)).index_add(0, batch.target_rows, logprobs)
     means: list[float] = (sums / torch.bincount(batch.target_rows, minlength=len(examples))).tolist()
+    for example, mean in zip(examples, means, strict=True):
+        if not math.isfinite(mean):
+            raise NumericalError(
+                f"sample {example.key}: the model that writes instructions gives it no probability: its logits hold "
+                "NaN or infinity: choose another relabel.writer, or lower training.learning_rate"
+            )
     return means

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hir_core.config import HubModel
+from hir_core.errors import ConfigError
 from hir_core.launch.job_spec import JobSpec, RowsResult, ScoreStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, zero
@@ -41,6 +42,11 @@ class Classifier:
         self.tokenizer = models.load_tokenizer(source, revision, setting="reward")
         with zero.loading(spec.deepspeed):
             self.model = models.load_classifier(source, zero.dtype(spec.deepspeed), revision)
+        if (weight := zero.unusable_weight(self.model, device)) is not None:
+            raise ConfigError(
+                f"reward.source: {weight} of `{source}` {zero.UNUSABLE}, so its scores mean nothing: the file is "
+                "damaged, or what trained it went wrong: choose another model"
+            )
         self.own_pad_id = self.model.config.get_text_config().pad_token_id
         self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 

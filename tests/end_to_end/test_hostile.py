@@ -5,6 +5,7 @@ Nothing here trusts a promise of `transformers`: every file that could run somet
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from fake_launch import loop, with_changes
 from store_tables import THIS, commit, rewards
 
 from flows.orchestration.server import without_password
-from hir_core.config import FilePrompts, ScratchModel
+from hir_core.config import FilePrompts, HubModel, ScratchModel
 from hir_core.config.load import load_config
+from hir_core.config.model_files import check_files
 from hir_core.errors import ConfigError, HirError, RewardError, StoreError, VersionNotFound
 from hir_core.inspect.verify import check_run
-from hir_core.modeling.rendering import Renderer
+from hir_core.modeling.rendering import PairRenderer, Renderer
 from hir_core.prompts.load import load_prompts
 from hir_core.schemas import ROLES
 from hir_core.store.files import write_part
@@ -273,6 +275,12 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def torch_fp32() -> Any:
+    import torch
+
+    return torch.float32
+
+
 def load(folder: Path) -> None:
     import torch
 
@@ -307,6 +315,211 @@ def test_no_pickle_in_a_models_folder_is_ever_opened(model, tmp_path):
     (model / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"no file named model\.safetensors"):
         load(model)
+    assert not (tmp_path / "harmed").exists()
+
+
+def shard(model: Path, name: str = "model-00001-of-00001.safetensors", **changes: Any) -> None:
+    """Turns the folder into one whose weights are named by an index."""
+    keys = header(model / "model.safetensors").keys() - {"__metadata__"}
+    (model / "model.safetensors").rename(model / "model-00001-of-00001.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(sorted(keys), name)}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index | changes))
+
+
+def header(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+
+
+def test_an_index_may_name_files_beside_it(model):
+    shard(model)
+    load(model)
+
+
+OUTSIDE = [
+    "weights.bin",
+    "weights.pt",
+    "../secret.safetensors",
+    "sub/weights.safetensors",
+    "sub\\weights.safetensors",
+    "absent.safetensors",
+    "a\0.safetensors",
+    "x.safetensors/",
+    "",
+    ".safetensors",
+    None,
+    5,
+    ["weights.bin"],
+]
+
+
+@pytest.mark.parametrize("name", [*OUTSIDE, "an absolute path"])
+def test_an_index_that_names_anything_else_is_refused_and_nothing_of_it_is_opened(model, name, tmp_path):
+    import torch
+
+    name = str(tmp_path / "secret.safetensors") if name == "an absolute path" else name
+    shard(model, name)
+    (model / "sub").mkdir()
+    for path in (model / "sub/weights.safetensors", tmp_path / "secret.safetensors"):
+        path.write_bytes((model / "model-00001-of-00001.safetensors").read_bytes())
+    for path in (model / "weights.bin", model / "weights.pt"):
+        torch.save(Bomb(tmp_path / "harmed"), path)
+    with pytest.raises(
+        ConfigError, match=r"model\.safetensors\.index\.json names .* as a file of weights: exp"
+    ) as caught:
+        check_files(HubModel(source=str(model)))
+    assert "\n" not in str(caught.value)
+    assert "\0" not in str(caught.value)
+    refused_by_ranks(model)
+    assert not (tmp_path / "harmed").exists()
+
+
+def refused_by_ranks(model: Path) -> None:
+    import torch
+
+    from hir_core.modeling.models import load_classifier, load_model
+
+    for load_it in (load_model, load_classifier):
+        with pytest.raises(ConfigError):
+            load_it(str(model), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight_map": {}}, "has no `weight_map`"),
+        ({"weight_map": ["weights.bin"]}, "has no `weight_map`"),
+        ({"weight_map": "weights.bin"}, "has no `weight_map`"),
+        (b"{", "cannot read .*index.json: Expecting property name"),
+        (b"[]", "cannot read .*index.json: expected a JSON object, found list"),
+        (b"[" * 100_000, "cannot read .*index.json: maximum recursion depth"),
+        (b"\xff", "cannot read .*index.json: 'utf-8' codec can't decode"),
+        (b" " * (64 * 1024**2 + 1), "cannot read .*index.json: it has 67,108,865 bytes, more than"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_an_index_that_is_none_is_one_clear_error(model, changes, message):
+    shard(model)
+    if isinstance(changes, dict):
+        edit(model / "model.safetensors.index.json", **changes)
+    else:
+        (model / "model.safetensors.index.json").write_bytes(changes)
+    with pytest.raises(ConfigError, match=message):
+        check_files(HubModel(source=str(model)))
+    refused_by_ranks(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_model.bin", "names 'adapter_model.bin' as a file of weights"),
+        ("../secret.safetensors", "names '../secret.safetensors' as a file of weights"),
+        ("other.safetensors.index.json", "other.safetensors.index.json names 'weights.bin' as a file of weights"),
+        ("../other.safetensors.index.json", "as a file of weights"),
+        (["weights.bin"], r"names \['weights.bin'\] as a file of weights"),
+    ],
+)
+def test_a_config_that_names_its_weights_itself_is_held_to_the_same(model, name, message, tmp_path):
+    import torch
+
+    for folder in (model, tmp_path):
+        (folder / "other.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"a": "weights.bin"}}')
+        (folder / "secret.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    for pickle in ("adapter_model.bin", "weights.bin"):
+        torch.save(Bomb(tmp_path / "harmed"), model / pickle)
+    edit(model / "config.json", transformers_weights=name)
+    with pytest.raises(ConfigError, match=message):
+        check_files(HubModel(source=str(model)))
+    refused_by_ranks(model)
+    edit(model / "config.json", transformers_weights="secret.safetensors")
+    load(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "generation_config.json"]
+)
+def test_a_link_that_leads_out_of_a_models_folder_is_refused(model, name, tmp_path):
+    (tmp_path / "secret").write_bytes((model / name).read_bytes() if (model / name).exists() else b"")
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(ConfigError, match=f"{name}' is a link that leads out of the folder: put the file itself there"):
+        check_files(HubModel(source=str(model)))
+    refused_by_ranks(model)
+    (model / name).unlink()
+    (model / name).symlink_to(name)
+    with pytest.raises(ConfigError, match=f"{name}' is a link that leads out"):
+        check_files(HubModel(source=str(model)))
+
+
+def test_a_pipe_an_adapter_and_shares_of_ranks_in_a_models_folder_are_refused(model):
+    import os
+
+    os.mkfifo(model / "model.safetensors.index.json")
+    with pytest.raises(ConfigError, match=r"index\.json' is neither a file nor a folder"):
+        check_files(HubModel(source=str(model)))
+    (model / "model.safetensors.index.json").unlink()
+    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "/somewhere"}')
+    with pytest.raises(ConfigError, match="makes it an adapter, which hir does not load"):
+        check_files(HubModel(source=str(model)))
+    (model / "adapter_config.json").unlink()
+    (model / "shard-00000-model-00001-of-00001.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    with pytest.raises(ConfigError, match="is a rank's share of the weights"):
+        check_files(HubModel(source=str(model)))
+    refused_by_ranks(model)
+
+
+FROM_THE_HUB = """
+import sys, torch
+from hir_core.errors import ConfigError
+from hir_core.modeling.models import load_model
+for source in sys.argv[1:]:
+    try:
+        load_model(source, torch.float32)
+        print("loaded")
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def cached(cache: Path, name: str, model: Path) -> Path:
+    """Puts a model into a hub's cache, which keeps blobs, and for each commit a folder of links to them."""
+    repository = cache / f"models--somebody--{name}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    for number, path in enumerate(sorted(model.iterdir())):
+        (repository / f"blobs/{number}").write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    return snapshot
+
+
+def test_models_of_the_hubs_cache_are_links_and_are_held_to_the_same(model, tmp_path):
+    import torch
+
+    cache = tmp_path / "cache"
+    sound = cached(cache, "sound", model)
+    shard(model)
+    cached(cache, "sharded", model)
+    (tmp_path / "secret.safetensors").write_bytes((model / "model-00001-of-00001.safetensors").read_bytes())
+    torch.save(Bomb(tmp_path / "harmed"), model / "weights.bin")
+    index = model / "model.safetensors.index.json"
+    sources = [str(sound), "somebody/sound", "somebody/sharded"]
+    for name, file in (("pickled", "weights.bin"), ("outside", "../../../../secret.safetensors")):
+        keys = json.loads(index.read_text())["weight_map"]
+        edit(index, weight_map=dict.fromkeys(keys, file))
+        cached(cache, name, model)
+        sources.append(f"somebody/{name}")
+    here = environment(tmp_path) | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_THE_HUB, *sources], env=here, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["loaded"] * 3
+    assert "its weights are in pickles, which can run code and are never opened" in lines[3]
+    assert lines[4].startswith("model.source: cannot load `somebody/outside`")
+    assert len(lines) == 5
     assert not (tmp_path / "harmed").exists()
 
 
@@ -351,12 +564,25 @@ def test_attention_code_of_the_hub_is_not_fetched(model):
         load(model)
 
 
+def tensor(offsets: list[int], shape: list[int]) -> bytes:
+    """A safetensors file of eight bytes, and what its header says of them."""
+    text = json.dumps({"lm_head.weight": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(8)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("model.safetensors", b""),
         ("model.safetensors", b"\xff" * 100),
         ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}"),
+        ("model.safetensors", (2**63).to_bytes(8, "little") + b"{}"),
+        ("model.safetensors", (2**64 - 1).to_bytes(8, "little") + b"{}"),
+        ("model.safetensors", tensor([0, 2**40], [2**38])),
+        ("model.safetensors", tensor([0, 8], [2**62, 4])),
+        ("model.safetensors", tensor([2**63, 2**63 + 4], [1])),
+        ("model.safetensors", tensor([4, 0], [1])),
+        ("model.safetensors", tensor([-4, 0], [1])),
         ("config.json", b"[" * 100_000),
         ("config.json", b"[]"),
         ("tokenizer.json", b'{"a": 1}'),
@@ -371,6 +597,33 @@ def test_a_models_file_that_is_not_what_it_should_be_is_one_clear_error(model, n
 
 
 @pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("config.json", "hidden_size", 32),
+        ("config.json", "hidden_size", "many"),
+        ("config.json", "vocab_size", 2**45),
+        ("config.json", "num_attention_heads", 0),
+        ("config.json", "num_labels", 10**9),
+        ("config.json", "quantization_config", "none"),
+        ("config.json", "dtype", "none"),
+        ("generation_config.json", "eos_token_id", "none"),
+        ("generation_config.json", "eos_token_id", [[1]]),
+        ("generation_config.json", "eos_token_id", 10**30),
+        ("tokenizer_config.json", "model_max_length", "none"),
+        ("tokenizer_config.json", "tokenizer_class", 5),
+        ("tokenizer_config.json", "auto_map", 5),
+    ],
+)
+def test_a_setting_of_a_model_that_is_none_is_one_clear_error(model, name, key, value):
+    from hir_core.modeling.models import end_ids, load_model, load_tokenizer
+
+    edit(model / name, **{key: value})
+    with pytest.raises(ConfigError) as caught:
+        end_ids(load_model(str(model), torch_fp32()), load_tokenizer(str(model)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "template",
     [
         "{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0].content }}",
@@ -378,14 +631,50 @@ def test_a_models_file_that_is_not_what_it_should_be_is_one_clear_error(model, n
         "{% include '/etc/passwd' %}{{ messages[0].content }}",
         "{{ 1 // 0 }}{{ messages[0].content }}",
         "{% for n in range(10**9) %}{% endfor %}{{ messages[0].content }}",
+        "{{ raise_exception('line\n' * 10**7) }}",
+        "{{ messages[0].content }}\ue0007\ue001",
+        "{{ messages[0].content }}\ue000" + "1" * 5000 + "\ue001{{ x[5] }}",
     ],
 )
 def test_a_chat_template_that_reaches_out_is_refused(chat_tokenizer, template, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chat_tokenizer.chat_template = template
-    with pytest.raises(ConfigError, match="chat template refuses turns of user"):
+    with pytest.raises(ConfigError, match=r"chat template (refuses turns of user|leaves out, or repeats,)") as caught:
         Renderer(chat_tokenizer, None).prompt_ids("Say", "Hi")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
     assert not Path("harmed").exists()
+
+
+LOOPS = "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (LOOPS, "it took longer than 2 s"),
+        ("{{ 9**(9**11) }}", "it took (longer|more) than"),
+        ("{{ 'a' * 10**12 }}", "it took more than 1.1 GB of memory"),
+        (
+            "{% set ns = namespace(s='ab') %}{% for n in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+            "it took (longer|more) than",
+        ),
+        ("{% for n in range(99999) %}{{ 'x' * 20 }}{% endfor %}", "it wrote 1,999,9.. characters, more than 1,000,000"),
+        ("{{ messages[0].content }}{{ '(' * 10**5 }}{{" + "(" * 10**5 + "1" + ")" * 10**5 + "}}", "recursion|crashed"),
+    ],
+    ids=["loops", "power", "memory", "doubling", "length", "depth"],
+)
+def test_a_chat_template_that_does_not_end_is_refused_in_time(chat_tokenizer, template, message, monkeypatch):
+    from hir_core.modeling import chat_templates
+
+    monkeypatch.setattr(chat_templates, "RENDER_S", 2.0)
+    chat_tokenizer.chat_template = template
+    with pytest.raises(
+        ConfigError, match=f"refuses turns of user: .*{message}.*: change the turns, or give model.temp"
+    ):
+        Renderer(chat_tokenizer, None).prompt_ids("Say", "Hi")
+    with pytest.raises(ConfigError, match=f"refuses a turn of the user and one of the assistant: .*{message}"):
+        PairRenderer(chat_tokenizer, "chat")
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import torch
 import transformers
 from cli_run import PATIENCE_S, command, digests, environment, hir, manifest, write_config
 from fake_launch import liking, loop, ranks, steps, versions, with_changes
+from safetensors.torch import load_file, save_file
 from tokenizers import processors
 from zero_tables import STAGES, cpu_ranks, launch_cases
 
@@ -81,6 +82,16 @@ def job(folder: Path, place: Path, texts: Sequence[tuple[str, str]], deepspeed: 
     values = {"template": None, "label": 0, "activation": "none", "batch_tokens": 500, "write_every_s": 0} | changes
     step = ScoreStep(requests=place / "requests.parquet", output=place / "scores", **values)
     return JobSpec(model=HubModel(source=str(folder)), seed=0, deepspeed=deepspeed or {}, steps=(step,))
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_classifier_whose_weights_are_not_finite_is_not_loaded(tmp_path):
+    folder = make_classifier(tmp_path / "classifier")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["score.weight"][0, 0] = float("inf")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"^reward\.source: score\.weight of .* holds NaN, infinity, or a number be"):
+        Classifier(Rank(tmp_path, 0, 1, 0), job(folder, tmp_path, TEXTS[:1]), CPU)
 
 
 def written(place: Path) -> list[tuple[float | None, str]]:

@@ -14,7 +14,7 @@ import pytest
 
 from hir_core.errors import ConfigError, RewardError
 from hir_core.rewards.patterns import find
-from hir_core.rewards.time_limit import RowResult, Work, process_rows
+from hir_core.time_limit import RowResult, Work, process_rows
 
 MAKER = """
 import ctypes, os, subprocess, sys, time
@@ -126,7 +126,7 @@ def test_a_driver_that_is_killed_takes_the_process_with_it(work, tmp_path):
     code = f"""
     import sys
     sys.path[:] = {sys.path!r}
-    from hir_core.rewards.time_limit import Work, process_rows
+    from hir_core.time_limit import Work, process_rows
     process_rows(Work({work.maker!r}, {json.dumps(work.settings)}), ["a", "sleep"], 60)
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL)

@@ -8,9 +8,11 @@ separate process; nothing in the library is replaced.
 import errno
 import json
 import os
+import resource
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,14 +25,16 @@ from fake_launch import loop, ranks, versions, with_changes
 from store_tables import THIS, commit, commit_model, fork, names, rewards, script
 
 from flows.cli.options import FILE_ERROR_ADVICE
-from hir_core.config import RunConfig
-from hir_core.errors import SchemaError, StoreError
+from hir_core import errors
+from hir_core.config import HubModel, RunConfig, ScratchModel
+from hir_core.errors import MAKE_ROOM, SchemaError, StoreError
 from hir_core.inspect.verify import check_run
+from hir_core.launch.job_spec import JobSpec, SaveStep
 from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.stages import run as run_module
 from hir_core.store import manifest
-from hir_core.store.files import finished_parts, list_parts, write_part
+from hir_core.store.files import finished_parts, list_parts, write_part, writing
 from hir_core.store.store import Store
 
 # --- at every step of a commit ---------------------------------------------------------------------------------------
@@ -183,6 +187,92 @@ def test_a_full_disk_is_reported_and_the_next_attempt_ends_as_if_it_had_not_been
     for mine, theirs in zip(here.versions(), there.versions(), strict=True):
         if mine.stage != "models":
             assert here.table(mine).collect().equals(there.table(theirs).collect())
+
+
+@contextmanager
+def no_room(limit: int) -> Iterator[None]:
+    """No file of this process, or of one that it starts, grows beyond the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+NO_ROOM = r"^cannot write .*/{}: File too large: make room; nothing that was committed is lost, and the same command co"
+
+
+class NoProgress(Rank):
+    """A rank whose progress is not written, so that what it writes is what it was told to."""
+
+    def progress(self, progress: Any) -> None: ...
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("limit", [0, 500, 20_000])
+def test_weights_and_tokenizers_on_a_full_disk_are_one_message_and_leave_nothing_half_written(limit, tmp_path):
+    import torch
+
+    from hir_core.modeling import models, zero
+    from hir_core.worker.job import Job
+
+    spec = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 512, "context": 32}
+    config, whole, job_dir = ScratchModel(type="scratch", **spec), tmp_path / "whole", tmp_path / "job"
+    models.materialise(config, whole, ["one two"] * 4, 0)
+    job_dir.mkdir()
+    step = SaveStep(output=tmp_path / "saved")
+    step.output.mkdir()
+    job = Job(
+        Rank(job_dir, 1, 1, 0),  # its progress is not written
+        JobSpec(model=HubModel(source=str(whole)), seed=1, deepspeed={}, steps=(step,)),
+        torch.device("cpu"),
+    )
+    job.rank = NoProgress(job_dir, 0, 1, 0)
+    with no_room(limit):
+        with pytest.raises(StoreError, match=NO_ROOM.format("model-00001-of-00001.safetensors")):
+            zero.save_weights(job.model, step.output)
+        assert names(step.output) == []
+        with pytest.raises(StoreError, match=NO_ROOM.format("job")):
+            models.materialise(config, job_dir, ["one two"] * 4, 0)
+        with pytest.raises(StoreError, match=NO_ROOM.format("saved.*")):
+            job.save(step.output)
+    job.save(step.output)
+    assert {*names(step.output)} == {
+        *(name for name in names(whole) if name != "model.safetensors"),
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+    }
+
+
+@pytest.mark.parametrize("number", errors.FULL_DISK)
+def test_whatever_library_meets_a_full_disk_it_is_the_same_message(number, tmp_path):
+    text = f"{os.strerror(number)} (os error {number})"
+    for error in (OSError(number, "", "a"), Exception(text), pl.exceptions.ComputeError(f"part: {text}")):
+        with pytest.raises(StoreError) as caught, writing(tmp_path):
+            raise error
+        assert str(caught.value) == f"cannot write {tmp_path}: {os.strerror(number)}: {MAKE_ROOM}"
+    with pytest.raises(ValueError, match="a mistake of ours"), writing(tmp_path):
+        raise ValueError("a mistake of ours")
+
+
+@pytest.mark.slow
+def test_real_ranks_that_cannot_write_their_weights_commit_nothing_and_the_same_command_continues(
+    settings, monkeypatch, tmp_path
+):
+    from hir_core.modeling import models
+
+    spec = ScratchModel(type="scratch", hidden_size=64, layers=4, heads=2, intermediate_size=512, context=128)
+    models.materialise(spec, tmp_path / "policy", ["one two"] * 4, 0)
+    monkeypatch.setattr(run_module, "launch", launch)
+    changes = {"iterations": 0, "launch": {"processes": 2}, "deepspeed": "ds_configs/zero3.json"}
+    config = with_changes(settings, {**changes, "model": {"source": str(tmp_path / "policy")}})
+    with no_room(300_000), pytest.raises(StoreError, match=NO_ROOM.format("model-00001-of-00001.safetensors")):
+        loop(config)
+    assert versions(Store(config.run_dir)) == {"prompts@0": 1, "triples@0": 1}
+    store = loop(config).store
+    assert versions(store)["models@0"] == versions(store)["evaluations@0"] == 1
+    assert check_run(store)["problems"] == []
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Row-by-row work in a separate process that is ended when a row takes too long: the time limit of several rewards.
+"""Row-by-row work in a separate process that is ended when a row takes too long: for rewards, and for chat templates.
 
 It takes a process, because neither a regular expression nor a C extension can be interrupted from within, and because
 alarms reach the main thread only. Rows and results are sent through pipes as lines of JSON; `time_limit_worker` is what
@@ -27,7 +27,7 @@ START_LIMIT_S = 120.0
 """Seconds that imports may take; they do not count as a row's time."""
 END_GRACE_S = 2.0
 # With the search path of this process, so that the worker can import what can be imported here.
-_COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from hir_core.rewards.time_limit_worker import main; main()"
+_COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from hir_core.time_limit_worker import main; main()"
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRow
         HirError: the work raised it; same class, same message.
         RewardError: the work raised something else, or its process does not start.
     """
-    worker: _Worker | None = None
+    worker: LimitedProcess | None = None
     results = []
     try:
         for row in counted(rows, len(rows), on_rows):
-            worker = worker or _Worker(work)
+            worker = worker or LimitedProcess(work)
             results.append(worker.process(row, limit_s))
             if results[-1].problem:
                 worker.end(0)
@@ -84,8 +84,12 @@ class _NoReply(Exception):
     """The process will not reply; the message says why."""
 
 
-class _Worker:
-    """A worker process and the pipes to it."""
+class LimitedProcess:
+    """The process that works on rows, and the pipes to it; it ends with this one at the latest.
+
+    Raises:
+        HirError: the work cannot be made, or its process does not start: see `process_rows`.
+    """
 
     def __init__(self, work: Work) -> None:
         self._process = subprocess.Popen(
@@ -112,13 +116,19 @@ class _Worker:
             raise
 
     def process(self, row: Any, limit_s: float) -> RowResult:
+        """The result for a row; after one with a problem the process can only be ended."""
         try:
             return RowResult(self._exchange(row, limit_s))
         except _NoReply as error:
             return RowResult(problem=str(error))
 
     def end(self, grace_s: float) -> None:
-        """Gives the process some seconds to end by itself, then kills it and every process that it has started."""
+        """Gives the process some seconds to end by itself, then kills it and every process that it has started.
+
+        Does nothing once it has ended.
+        """
+        if self._process.returncode is not None:
+            return
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
