@@ -8,7 +8,6 @@ Raises StoreError. Which folders are drafts or versions is decided by `store.sto
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
@@ -19,6 +18,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.errors import StoreError
+from hir_core.json_values import finite, parse_json
 
 ROW_GROUP_ROWS = 4096
 """Rows per Parquet row group: what a reader must load at once."""
@@ -113,12 +113,12 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: the file is not JSON.
+        StoreError: the file is not JSON, or nested too deeply.
     """
     try:
-        return json.loads(path.read_bytes())
+        return parse_json(path.read_bytes(), lone_surrogates=True)  # as `write_json` writes them
     except ValueError as error:
-        raise StoreError(f"{path} is not JSON: {error}") from None
+        raise StoreError(f"{path} is not JSON that can be read: {error}") from None
 
 
 def sync(path: Path) -> None:
@@ -142,12 +142,3 @@ def _write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def finite(value: Any) -> Any:
-    """The value as `write_json` writes it: None instead of NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
