@@ -37,10 +37,11 @@ class HirError(Exception):
     exit_code = 1
 
     def __init__(self, *lines: str) -> None:
-        super().__init__(*(_shortened(printable(line)) for line in lines))
+        self.lines = tuple(_shortened(printable(line)) for line in lines)
+        super().__init__("\n".join(self.lines))
 
     def __str__(self) -> str:
-        return "\n".join(self.args)
+        return "\n".join(self.lines)  # not the argument: a copy is made from it as if it were one line
 
 
 class ConfigError(HirError):

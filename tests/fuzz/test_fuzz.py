@@ -28,14 +28,11 @@ from fuzz_readers import READERS, Give
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-INPUTS = 120
-"""Inputs for each reader by default."""
 BATCH = 200
 """Inputs that begin with one seed, of which Hypothesis keeps in mind what it has tried."""
 RESULTS = Path(__file__).with_name("results.json")
 RELEASES = ("hypothesis", "polars", "pydantic", "pyyaml", "httpx")
 EVERY_TIME = settings(
-    max_examples=INPUTS,
     derandomize=True,
     database=None,
     deadline=None,
@@ -67,7 +64,8 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 def circumstances(config: pytest.Config) -> dict[str, Any]:
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], text=True, capture_output=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain"], text=True, capture_output=True).stdout
+    others = [":/", f":(exclude){RESULTS.name}"]
+    changed = subprocess.run([*git, "status", "--porcelain", "--", *others], text=True, capture_output=True).stdout
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "command": f"pytest tests/fuzz --fuzz-minutes {config.getoption('--fuzz-minutes'):g}",
@@ -82,7 +80,7 @@ def test_a_reader_gives_a_valid_value_or_one_message(
     name: str, give: Give, results: dict[str, Any], pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not (minutes := pytestconfig.getoption("--fuzz-minutes")):
-        fuzz(give, READERS[name].inputs, EVERY_TIME, Counter())
+        fuzz(give, READERS[name].inputs, settings(EVERY_TIME, max_examples=READERS[name].every_time), Counter())
         return
     results[name] = told = campaign(give, READERS[name].inputs, minutes * 60 / len(READERS))
     with capsys.disabled():
