@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
 from hir_core.config.model import GgufModel, HubModel, ModelConfig
 from hir_core.errors import ConfigError
+from hir_core.json_values import parse_json
 
 DEFAULT_LABELS = 2
 """Number of labels of a classifier whose config does not say it, as in `transformers`."""
+MOST_LABELS = 10**6
+"""Labels of a classifier."""
 DIGESTED_BYTES = 1024 * 1024
 """Bytes read at each end of a file: enough to tell models apart, and fast for files of many GB."""
 
@@ -52,10 +54,11 @@ def classifier_labels(model: HubModel) -> list[str]:
     """
     path = Path(model.source) / "config.json" if _is_path(model.source) else _download_config(model)
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        config = parse_json(path.read_bytes())
+        architectures = [str(name) for name in config.get("architectures") or []]
+        labels = _labels(config)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"reward.source: {model.source} is no model folder: cannot read {path}: {error}") from None
-    architectures = config.get("architectures") or []
     if architectures and not any("ForSequenceClassification" in architecture for architecture in architectures):
         raise ConfigError(
             f"reward.source: {model.source} is a {', '.join(architectures)}, expected a ...ForSequenceClassification: "
@@ -66,8 +69,16 @@ def classifier_labels(model: HubModel) -> list[str]:
             f"reward.source: {model.source} holds no *.safetensors; weights in other files are pickles, which can run "
             "code, and are not read: load it where you trust it, and save it with save_pretrained"
         )
-    labels = config.get("id2label") or {str(n): f"LABEL_{n}" for n in range(config.get("num_labels", DEFAULT_LABELS))}
-    return [str(labels[key]) for key in sorted(labels, key=int)]
+    return labels
+
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    """The names of the labels of a classifier's config, in the order of its outputs."""
+    if names := config.get("id2label"):
+        return [str(names[key]) for key in sorted(names, key=int)]
+    if (count := int(config.get("num_labels", DEFAULT_LABELS))) > MOST_LABELS:
+        raise ValueError(f"it has {count} labels, more than {MOST_LABELS:,}")
+    return [f"LABEL_{number}" for number in range(count)]
 
 
 def _download_config(model: HubModel) -> Path:

@@ -56,9 +56,10 @@ def give(request: pytest.FixtureRequest, made_run: Path, tmp_path: Path, monkeyp
 def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """What each reader went through, written to `results.json` where inputs are new each time."""
     found: dict[str, Any] = {}
+    told = circumstances(request.config)  # of the code as it is loaded
     yield found
     if found:
-        RESULTS.write_text(json.dumps(circumstances(request.config) | {"readers": found}, indent=2) + "\n")
+        RESULTS.write_text(json.dumps(told | {"readers": found}, indent=2) + "\n")
 
 
 def circumstances(config: pytest.Config) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class _Watch:
         if event == "open":
             path, mode, flags = arguments
             is_change = bool(set(mode) & set("wax+")) if isinstance(mode, str) else bool(flags & _WRITE_FLAGS)
-            if is_change and path != "/dev/null":
+            if is_change and not isinstance(path, int) and path != "/dev/null":  # a number is open already: a pipe
                 self.changes.append(f"open {path!r}")
         elif _CHANGES.fullmatch(event):
             self.changes.append(f"{event} {arguments!r}")

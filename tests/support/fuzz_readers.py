@@ -36,7 +36,7 @@ from hir_core.config import BigBenchHardPrompts, BigBenchPrompts, FilePrompts, H
 from hir_core.config.comparison import load_comparison
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 from hir_core.config.load import load_config, parse_config
-from hir_core.config.model_files import classifier_labels
+from hir_core.config.model_files import check_files, classifier_labels
 from hir_core.inspect.rows import head
 from hir_core.launch.devices import read_hostfile
 from hir_core.prompts.load import load_prompts
@@ -482,19 +482,35 @@ HOST_PIECES = [
 ]
 
 
-def _classifier() -> Give:
-    Path("model").mkdir()
-    Path("model/model.safetensors").write_bytes(b"")
+def _model_folder() -> Give:
+    """A reward model in two files of weights, which an index names."""
+    folder = Path("model")
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"model-0000{number}-of-00002.safetensors").write_bytes(b"")
+
+    def give(case: tuple[bytes, bytes]) -> Callable[[], object]:
+        for name, content in zip(("config.json", "model.safetensors.index.json"), case, strict=True):
+            (folder / name).write_bytes(content)
+        return read
 
     def read() -> None:
-        assert all(isinstance(label, str) for label in classifier_labels(HubModel(source="./model")))
+        model = HubModel(source="./model")
+        check_files(model)
+        assert all(isinstance(label, str) for label in classifier_labels(model))
 
-    return partial(_given_file, Path("model/config.json"), read)
+    return give
 
 
 CLASSIFIERS = [
     {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "bad", "1": "good"}, "num_labels": 2},
-    {"architectures": None, "num_labels": 3},
+    {"architectures": None, "num_labels": 3, "auto_map": {"AutoModel": "mine.Model"}, "transformers_weights": None},
+]
+INDEXES = [
+    {
+        "metadata": {"total_size": 100},
+        "weight_map": {"a.weight": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
+    }
 ]
 
 
@@ -588,6 +604,9 @@ READERS: dict[str, Reader] = {
     "--where": Reader(changed_texts(FILTERS, st.one_of(st.sampled_from(FILTER_PIECES), texts)), _filters),
     "run configs": Reader(st.tuples(settings_files(CONFIGS), changes_to_settings()), _config),
     "comparisons": Reader(st.tuples(settings_files([COMPARISON]), changes_to_settings()), _comparison),
+    "model folders": Reader(
+        st.tuples(encoded(documents(CLASSIFIERS, json_values)), encoded(documents(INDEXES, json_values))), _model_folder
+    ),
     "DeepSpeed files": Reader(encoded(documents(DEEPSPEED_FILES, json_values)), _deepspeed),
     "judges": Reader(replies(), _judge),
     "hostfiles": Reader(encoded(changed_texts(HOSTFILES, st.sampled_from(HOST_PIECES))), _hostfile),
