@@ -1,5 +1,8 @@
 """The exceptions of hir. Every message says what was expected, what was found, where, and what to do next.
 
+A message quotes what was typed and what was read, so its lines hold no character that could act on a terminal or begin
+a line of its own, and are cut where they are too long to read.
+
 HirError
 ├── ConfigError          a setting, a path or an input file is wrong: nothing was started
 ├── SchemaError          a table does not follow its schema
@@ -22,14 +25,27 @@ import errno
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+LONGEST_LINE = 2000
+"""Characters of a message's line; of a longer one, the middle is left out."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MAKE_ROOM = "make room; nothing that was committed is lost, and the same command continues"
 
 
 class HirError(Exception):
-    """An error that hir reports as a message instead of a traceback; `exit_code` is that of the command."""
+    """An error that hir reports as a message instead of a traceback; `exit_code` is that of the command.
+
+    Args:
+        lines: the message, and further lines that list what it is about.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = tuple(_shortened(printable(line)) for line in lines)
+        super().__init__("\n".join(self.lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)  # not the argument: a copy is made from it as if it were one line
 
 
 class ConfigError(HirError):
@@ -120,7 +136,7 @@ class JobFailed(HirError):
         lines = ["; ".join(facts), *(f"  | {line}" for line in tail)]
         if command:
             lines.append("command: " + " ".join(command))
-        super().__init__("\n".join(lines))
+        super().__init__(*lines)
 
 
 class RunCancelled(HirError):
@@ -131,6 +147,18 @@ class RunCancelled(HirError):
 
 class ServerLost(HirError):
     """Prefect's server stopped answering during a run. The run itself was completed."""
+
+
+def printable(text: str) -> str:
+    """The text with control characters, direction marks and the like escaped, so that none acts on the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def _shortened(line: str) -> str:
+    if len(line) <= LONGEST_LINE:
+        return line
+    half = LONGEST_LINE // 2 - 20  # the end says what to do
+    return f"{line[:half]} … ({len(line) - 2 * half:,} characters) … {line[-half:]}"
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:

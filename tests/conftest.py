@@ -27,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     told = "how often test_kills.py kills a run in each stage; with many, also give --timeout=0"
     parser.addoption("--kills", type=int, default=1, help=told)
     parser.addoption("--kills-in", default="", help="only in these stages: models,samples")
+    told = "how long tests/fuzz goes on with inputs that are new each time; 0: the same few each time"
+    parser.addoption("--fuzz-minutes", type=float, default=0.0, help=told)
     parser.addoption("--kills-seed", type=int, default=1, help="what its moments and victims are drawn with")
 
 

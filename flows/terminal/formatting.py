@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from hir_core.errors import printable as printable  # what shows texts takes it from here
+
 NOTHING = "–"
 
 
@@ -46,11 +48,6 @@ def duration(seconds: float) -> str:
 def age(created: str) -> str:
     """How long ago a time of a manifest was."""
     return duration(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(created)).total_seconds()))
-
-
-def printable(text: str) -> str:
-    """The text with control characters, direction marks and the like escaped, so that none acts on the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
 def folded(text: str, width: int, lines: int = 4) -> list[str]:

@@ -47,6 +47,14 @@ class CompareConfig(Section):
             raise ValueError(f"reference `{self.reference}` is none of the methods: {', '.join(self.methods)}")
         return self
 
+    @model_validator(mode="after")
+    def _only_is_a_list(self) -> CompareConfig:
+        for name, changes in self.methods.items():
+            only = changes.get("only", [])
+            if not isinstance(only, list):
+                raise ValueError(f"methods.{name}.only: expected a list of tasks, found {only!r}")
+        return self
+
     @property
     def folder(self) -> Path:
         """The folder that contains the runs of all arms and the results."""

@@ -6,6 +6,7 @@ Reads the file that `deepspeed:` names, or one of the files in `ds_configs/`. Ra
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from pydantic import PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from hir_core.errors import ConfigError, did_you_mean
+from hir_core.json_values import parse_json
 
 SHIPPED_DS_CONFIGS = Path(__file__).resolve().parents[2] / "ds_configs"
 FILE_PROBLEM = "deepspeed_file"
@@ -56,8 +58,9 @@ def _read_once(value: Any) -> DeepSpeedFile:
         raise PydanticCustomError("path_type", "expected a path")
     path = Path(value)
     shipped = SHIPPED_DS_CONFIGS / path.name
-    if path.parent in (Path("ds_configs"), Path()) and shipped.is_file() and not path.exists():
-        path = shipped
+    with suppress(OSError):  # a name that is too long for the file system
+        if path.parent in (Path("ds_configs"), Path()) and shipped.is_file() and not path.exists():
+            path = shipped
     try:
         return DeepSpeedFile(path, json.dumps(read_deepspeed(path)))
     except ConfigError as error:  # reported together with the other problems of the config
@@ -97,14 +100,14 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
 
 def _read_json_object(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text())
+        settings = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         shipped = sorted(f"ds_configs/{file.name}" for file in SHIPPED_DS_CONFIGS.glob("*.json"))
         hint = did_you_mean(str(path), shipped)
         raise ConfigError(f"deepspeed: no such file {path}{hint}; shipped: {', '.join(shipped)}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"deepspeed: {path} is not JSON: line {error.lineno}: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"deepspeed: cannot read {path}: {error}") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"deepspeed: {path} must hold a JSON object, found {type(settings).__name__}")

@@ -7,16 +7,18 @@ the prompts, the reward and the model can be used is checked later, by the stage
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from hir_core.config.messages import explain, root_problems
 from hir_core.config.run import RunConfig
 from hir_core.config.section import Section
+from hir_core.config.yaml_values import parse_yaml
 from hir_core.errors import ConfigError, did_you_mean
+from hir_core.json_values import DEEPEST
 
 S = TypeVar("S", bound=Section)
 
@@ -46,8 +48,9 @@ def find_config(name: str, recipes: Path, here: Path = Path(), where: str = "") 
         ConfigError: there is no such file; suggests the nearest name and lists the recipes.
     """
     for path in (here / name, recipes / f"{name.removesuffix('.yaml')}.yaml"):
-        if path.is_file():
-            return path
+        with suppress(OSError):  # a name that is too long for the file system
+            if path.is_file():
+                return path
     shipped = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
     folder = Path(name).parent
     nearby = sorted(str(folder / file.name) for file in (here / folder).glob("*.yaml"))
@@ -63,13 +66,13 @@ def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: the file cannot be read, or a change cannot be applied to it.
     """
     try:
-        raw = _read_yaml(path.read_text())
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no such config file: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {_yaml_problem(error)}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML that can be read: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings as `key: value`, found {type(raw).__name__}")
     for change in changes:
@@ -103,7 +106,7 @@ def parse_section(section: type[S], raw: dict[str, Any], where: str) -> S:
     except ValidationError as error:
         problems = [explain(problem, section) for problem in root_problems(error.errors())]
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError("\n".join([f"{where}: {count}", *(f"  {problem}" for problem in problems)])) from None
+        raise ConfigError(f"{where}: {count}", *(f"  {problem}" for problem in problems)) from None
 
 
 def _lone_surrogates(value: Any, place: str = "") -> Iterator[str]:
@@ -113,32 +116,12 @@ def _lone_surrogates(value: Any, place: str = "") -> Iterator[str]:
             yield place
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _lone_surrogates(item, f"{place}.{name}".removeprefix("."))
+            inner = f"{place}.{name}".removeprefix(".")
+            yield from _lone_surrogates(name, inner)
+            yield from _lone_surrogates(item, inner)
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
             yield from _lone_surrogates(item, f"{place}.{number}")
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML loader that refuses a repeated key, of which YAML itself would silently keep the last value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"`{key.value}` twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(text: str) -> Any:
-    return yaml.load(text, _UniqueKeyLoader)
-
-
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-    return where + (getattr(error, "problem", None) or str(error))
 
 
 def _apply_change(raw: dict[str, Any], change: str) -> None:
@@ -147,11 +130,13 @@ def _apply_change(raw: dict[str, Any], change: str) -> None:
     if not equals or not key:
         raise ConfigError(f"expected key=value, found `{change}`; for example iterations=12 or training.epochs=2")
     try:
-        value = _read_yaml(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"`{change}`: the value is not YAML: {_yaml_problem(error)}") from None
-    node: Any = raw
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"`{change}`: the value is not YAML that can be read: {error}") from None
     *parents, last = key.split(".")
+    if len(parents) >= DEEPEST:
+        raise ConfigError(f"`{change}`: expected a key of at most {DEEPEST} parts, found {len(parents) + 1}")
+    node: Any = raw
     for name in parents:
         if isinstance(node, dict) and node.get(name) is None:
             node[name] = {}
@@ -165,6 +150,6 @@ def _key_or_index(node: dict[str, Any] | list[Any], name: str, change: str) -> A
     """The name itself as the key of a dict, or as the index of a list."""
     if isinstance(node, dict):
         return name
-    if not name.isdecimal() or int(name) >= len(node):
+    if not name.isdecimal() or len(name) > 9 or int(name) >= len(node):
         raise ConfigError(f"`{change}`: the list has {len(node)} item(s), counted from 0, so there is no `{name}`")
     return int(name)

@@ -6,12 +6,12 @@ called `.safetensors`. Reads `config.json` and that index, and no weights. Raise
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from hir_core.errors import ConfigError
+from hir_core.json_values import parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_BYTES = 64 * 1024**2
@@ -57,10 +57,10 @@ def read_object(path: Path, setting: str) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > JSON_BYTES:
             raise ValueError(f"it has {size:,} bytes, more than the {JSON_BYTES:,} that are read")
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"expected a JSON object, found {type(value).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{setting}: cannot read {path}: {error}") from None
     return value
 

@@ -6,6 +6,7 @@ A reward that cannot judge a completion gives it no score (null); such samples a
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -85,7 +86,8 @@ def check_pattern(pattern: str, group: int | str | None) -> None:
         ValueError: says what is wrong with it.
     """
     try:
-        compiled = re.compile(pattern)
+        with warnings.catch_warnings(action="ignore"):  # of patterns that a later Python may understand otherwise
+            compiled = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     known = [*range(compiled.groups + 1), *compiled.groupindex]

@@ -23,7 +23,7 @@ ExcludedFromId = _ExcludedFromId()
 class Section(BaseModel):
     """A section of the configuration: immutable, without unknown keys, and with a docstring below every field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     def fingerprint(self) -> dict[str, Any]:
         """The settings that decide a result, as plain JSON values: what a version's id is made from."""

@@ -101,15 +101,15 @@ def read_hostfile(path: Path) -> dict[str, int]:
             number) that is not `host slots=N`.
     """
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"launch.hostfile: cannot read {path}: {error.strerror}") from None
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"launch.hostfile: cannot read {path}: {getattr(error, 'strerror', error)}") from None
     hosts: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         entry, where = line.partition("#")[0].strip(), f"launch.hostfile: {path}, line {number}"
         if not entry:
             continue
-        match = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", entry)
+        match = re.fullmatch(r"(\w[\w.@:-]*)\s+slots=([1-9]\d{0,5})", entry, re.ASCII)
         if match is None:
             raise ConfigError(f"{where}: expected `host slots=N`, found `{entry}`")
         if match[1] in hosts:

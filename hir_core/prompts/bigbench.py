@@ -6,7 +6,6 @@ story share a group. Raises a ConfigError that names the file, and the example, 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from hir_core.config import BigBenchHardPrompts, BigBenchPrompts
 from hir_core.errors import ConfigError
+from hir_core.json_values import parse_json
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import (
     MAX_OPTIONS,
@@ -171,11 +171,13 @@ def _read_task_file(path: Path, shape: str) -> _TaskFile:
         ConfigError: the file is missing or has another shape.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"prompts: {path} is not JSON: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"prompts: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"prompts: {path} is not JSON that can be read: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("examples"), list):
         raise ConfigError(f"prompts: {path}: expected {shape}")
     examples = [(f"{path} example {number}", example) for number, example in enumerate(content["examples"], start=1)]

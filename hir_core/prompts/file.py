@@ -20,6 +20,7 @@ import polars as pl
 
 from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError
+from hir_core.json_values import parse_json
 from hir_core.parquet_trial import unreadable
 from hir_core.prompts.items import Item
 from hir_core.prompts.rows import ANSWER_COLUMNS, Row, item_from_row
@@ -43,10 +44,13 @@ def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # no
     if suffix not in ROW_READERS:
         *most, last = ROW_READERS
         raise ConfigError(f"prompts: expected a {', '.join(most)} or {last} file, found {path}: convert or rename it")
-    if not path.is_file():
-        raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})")
     task = source.task or path.stem
-    return [item_from_row(row, origin, task, source.seed) for origin, row in ROW_READERS[suffix](path)]
+    try:
+        if not path.is_file():
+            raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})")
+        return [item_from_row(row, origin, task, source.seed) for origin, row in ROW_READERS[suffix](path)]
+    except OSError as error:
+        raise ConfigError(f"prompts: cannot read {path}: {error.strerror}") from None
 
 
 # --- JSONL and Parquet -----------------------------------------------------------------------------------------------
@@ -59,15 +63,14 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-                json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair can be escaped, but not stored
+                row = parse_json(line.decode("utf-8-sig"))
             except json.JSONDecodeError as error:
                 problem = f"{error.msg} at column {error.colno}"
                 raise ConfigError(f"prompts: {origin} is not JSON: {problem}: correct it") from None
-            except (UnicodeDecodeError, UnicodeEncodeError) as error:
+            except (UnicodeDecodeError, UnicodeEncodeError) as error:  # half a character can be escaped, but not stored
                 message = f"prompts: {origin} is not UTF-8 text: {error.reason}: save the file as UTF-8"
                 raise ConfigError(message) from None
-            except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or lists nested too deeply
+            except ValueError as error:  # numbers of thousands of digits, or lists nested too deeply
                 raise ConfigError(f"prompts: {origin} is too much JSON for one row: {error}: correct it") from None
             if not isinstance(row, dict):
                 found = type(row).__name__
@@ -78,9 +81,13 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Row]]:
 def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
     if problem := unreadable([path]).get(path):
         raise ConfigError(f"prompts: {path} cannot be read as Parquet: {problem}")
-    frame = pl.read_parquet(path, glob=False)
-    for number, row in enumerate(frame.iter_rows(named=True), start=1):
-        yield f"{path} row {number}", row
+    try:
+        frame = pl.read_parquet(path, glob=False)
+        yield from ((f"{path} row {number}", row) for number, row in enumerate(frame.iter_rows(named=True), start=1))
+    except (ValueError, OverflowError, pl.exceptions.PanicException) as error:
+        raise ConfigError(
+            f"prompts: {path} is damaged, or holds dates or times beyond the years 1 to 9999: {error}: drop that column"
+        ) from None
 
 
 # --- CSV and TSV -----------------------------------------------------------------------------------------------------
@@ -136,8 +143,8 @@ def _cell_value(column: str, text: str, origin: str) -> Any:
         return None
     if column in _LIST_COLUMNS or (column in ANSWER_COLUMNS and text.lstrip().startswith("[")):
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError):
+            values = parse_json(text)
+        except ValueError:
             values = None
         if isinstance(values, list):
             return values

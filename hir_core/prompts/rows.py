@@ -11,11 +11,11 @@ replaced by its letter and its text. A query that already ends with its options 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hir_core.errors import ConfigError
+from hir_core.json_values import finite, parse_json
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import (
     MAX_OPTIONS,
@@ -38,7 +38,7 @@ def item_from_row(row: Row, origin: str, task: str, seed: int) -> Item:
     """The prompt that a row describes.
 
     Args:
-        row: values by column; an empty cell is None.
+        row: values by column; an empty cell is None, and so is a number that is not finite.
         origin: where the row stands, for messages.
         task: the task of a row that names none.
         seed: decides the order of the options.
@@ -46,7 +46,7 @@ def item_from_row(row: Row, origin: str, task: str, seed: int) -> Item:
     Raises:
         ConfigError: the row is malformed; names where it stands.
     """
-    row = {name: value for name, value in row.items() if value is not None}
+    row = {name: value for name, value in finite(row).items() if value is not None}
     question, history = read_question(row, origin)
     offered = _offered(question, _options(row, origin), _references(row, origin), origin, seed)
     split = row.get("split")
@@ -76,8 +76,8 @@ def _metadata(row: Row, origin: str) -> Row:
     metadata = row.get("metadata", {})
     if isinstance(metadata, str):
         try:
-            metadata = json.loads(metadata)
-        except (ValueError, RecursionError):
+            metadata = parse_json(metadata)
+        except ValueError:
             metadata = {"metadata": metadata}
     if not isinstance(metadata, dict):
         raise ConfigError(f"prompts: {origin}: `metadata` must be an object, found {metadata!r}")

@@ -74,4 +74,4 @@ def check_leaks(prompts: pl.DataFrame) -> None:
         examples = pairs.head(EXAMPLES_SHOWN).iter_rows(named=True)
         lines += [f"    train {pair['train_id']} · test {pair['test_id']}" for pair in examples]
         lines += [f"    and {pairs.height - EXAMPLES_SHOWN} more"] if pairs.height > EXAMPLES_SHOWN else []
-    raise ConfigError("\n".join(lines))
+    raise ConfigError(*lines)

@@ -8,7 +8,6 @@ Raises StoreError. Which folders are drafts or versions is decided by `store.sto
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from hir_core.errors import FULL_DISK, MAKE_ROOM, StoreError
+from hir_core.json_values import finite, parse_json
 from hir_core.store.plain_files import open_plain, write_whole
 
 ROW_GROUP_ROWS = 4096
@@ -114,14 +114,14 @@ def read_json(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoreError: the file is not JSON, or no plain file.
+        StoreError: the file is not JSON, is nested too deeply, or is no plain file.
     """
     with open_plain(path) as file:
         content = file.readall()
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path} is not JSON: {error}") from None
+        return parse_json(content, lone_surrogates=True)  # as `write_json` writes them
+    except ValueError as error:
+        raise StoreError(f"{path} is not JSON that can be read: {error}") from None
 
 
 def sync(path: Path) -> None:
@@ -165,12 +165,3 @@ def _write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     with writing(path):
         write_whole(path, write)
     return path
-
-
-def finite(value: Any) -> Any:
-    """The value as `write_json` writes it: None instead of NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,9 +17,9 @@ from typing import Any
 
 import polars as pl
 from polars.datatypes import DataTypeClass
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hir_core.store.files import finite
+from hir_core.json_values import finite
 
 INSTRUCTIONS_KEPT = 20
 """Number of different values that a manifest counts one by one."""
@@ -41,7 +41,7 @@ def value_counts(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, 
 
 STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")
 """The stages of the loop, in its order; each has a folder of this name in a run."""
-VERSION_ID = re.compile(r"\d{4,}-[0-9a-f]{8}")
+VERSION_ID = re.compile(r"[0-9]{4,9}-[0-9a-f]{8}")
 """The form of a version's id: iteration and hash."""
 _PARENT = re.compile(rf"({'|'.join(STAGES)})/{VERSION_ID.pattern}")
 
@@ -100,10 +100,10 @@ class Identity(_Frozen):
 class Part(_Frozen):
     """One file of a version."""
 
-    name: str
-    rows: int | None
+    name: str = Field(pattern=r"^[^/\x00]+$")
+    rows: int | None = Field(ge=0)
     """Number of rows; None for a model's files."""
-    bytes: int
+    bytes: int = Field(ge=0)
     """Size of the file in bytes."""
     sha256: str
     """Digest of the file, in hexadecimal."""
@@ -122,7 +122,7 @@ class Manifest(_Frozen):
     code_version: str
     """Version of hir that wrote it."""
     created: str
-    """Time of the commit: UTC, ISO 8601."""
+    """Time of the commit: ISO 8601, with its distance from UTC."""
     parts: tuple[Part, ...]
     """The files of the version."""
     rows: int | None
@@ -157,10 +157,22 @@ class Manifest(_Frozen):
             table_schema=self.table_schema,
         )
 
+    @field_validator("created")
+    @classmethod
+    def _created_is_a_time(cls, created: str) -> str:
+        time = datetime.fromisoformat(created)
+        if time.utcoffset() is None or not 1 < time.year < 9999:
+            raise ValueError(f"expected a time with its distance from UTC, found `{created}`")
+        return created
+
     @model_validator(mode="after")
     def _id_follows_from_identity(self) -> Manifest:
-        if self.id != self.identity.id:
-            raise ValueError(f"it is named {self.id}, but its config and parents make {self.identity.id}")
+        try:
+            identity_id = self.identity.id
+        except ValidationError as error:
+            raise ValueError("; ".join(problem["msg"] for problem in error.errors())) from None
+        if self.id != identity_id:
+            raise ValueError(f"it is named {self.id}, but its config and parents make {identity_id}")
         return self
 
     # Before the fields are validated: the digest is of the file's content, not of what pydantic makes of it.

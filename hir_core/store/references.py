@@ -6,6 +6,7 @@ version of a run `samples@3` is, is left to the store.
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -31,9 +32,9 @@ def find_run(name: str, runs_dir: Path) -> Path:
         VersionNotFound: there is no such run; the message lists the runs that exist.
     """
     for path in (runs_dir / name, Path(name)):
-        if path.is_dir() and _is_run(path):
+        if _is_folder(path) and _is_run(path):
             return path
-    if Path(name).is_dir():
+    if _is_folder(Path(name)):
         raise VersionNotFound(f"`{name}` is a folder without versions, so no run: {_existing_runs(runs_dir)}")
     raise VersionNotFound(f"no run `{name}` in {runs_dir}; {_existing_runs(runs_dir)}")
 
@@ -109,6 +110,15 @@ def _existing_runs(runs_dir: Path) -> str:
     if not names:
         return f"{runs_dir} holds no run: `hir run quickstart` makes one"
     return f"{runs_dir} holds {', '.join(names)}"
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def _is_run(path: Path) -> bool:

@@ -216,7 +216,7 @@ def test_the_last_of_two_changes_holds(tmp_path: Path) -> None:
         ("warm_start.epochs=3", "warm_start.demonstrations: required, but missing"),
         ("iterations", "expected key=value, found `iterations`"),
         ("=3", "expected key=value, found `=3`"),
-        ("iterations=[1", "`iterations=[1`: the value is not YAML: line 1, column 3"),
+        ("iterations=[1", "`iterations=[1`: the value is not YAML that can be read: line 1, column 3"),
         ("run.x=3", "`run.x=3`: `run` is 'tiny', so nothing can be set below it"),
         ("prompts.3.size=1", "the list has 1 item(s), counted from 0, so there is no `3`"),
     ],
@@ -269,7 +269,7 @@ def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("- a\n", "must hold settings as `key: value`, found list"),
-        ("run: [\n", "is not YAML: line 2"),
+        ("run: [\n", "is not YAML that can be read: line 2"),
         ("", "must hold settings as `key: value`, found NoneType"),
     ],
 )

@@ -292,6 +292,16 @@ def test_parquet_reads_as_jsonl_does(tmp_path):
     assert table(parquet).equals(table(jsonl(tmp_path, *rows)))
 
 
+def test_a_number_that_is_not_finite_is_a_missing_value_in_every_kind_of_file(tmp_path):
+    rows = [
+        {"query": f"{n} + 1?", "answer": float(answer), "note": float("nan")} for n, answer in enumerate(["nan", 2])
+    ]
+    pl.DataFrame(rows).write_parquet(tmp_path / "mine.parquet")
+    for prompts in (table(FilePrompts(path=tmp_path / "mine.parquet")), table(jsonl(tmp_path, *rows))):
+        assert sorted(prompts["references"].to_list()) == [[], ["2.0"]]
+        assert set(prompts["metadata"]) <= {None, '{"note": null}'}
+
+
 def test_a_table_of_prompts_reads_back_as_the_same_prompts(tmp_path):
     prompts = table(synthetic(size=40), synthetic("tracking_shuffled_objects", size=40))
     prompts.write_parquet(tmp_path / "prompts.parquet")

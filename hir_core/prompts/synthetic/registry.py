@@ -93,7 +93,7 @@ def _build(source: SyntheticPrompts) -> Generator:
         return generator(generator.dials_model.model_validate(source.dials))
     except ValidationError as error:
         problems = [_explanation(problem, generator.dials_model) for problem in error.errors()]
-        raise ConfigError("\n".join([f"prompts: {source.task}: {len(problems)} wrong dial(s)", *problems])) from None
+        raise ConfigError(f"prompts: {source.task}: {len(problems)} wrong dial(s)", *problems) from None
 
 
 def _explanation(problem: Any, dials: type[Section]) -> str:
