@@ -10,8 +10,7 @@ HirError
 ├── RewardError          a reward function failed or returned something invalid
 ├── TrainingError        the triples or the weights are not valid input of training
 ├── JobFailed            a launch ended without its outputs
-├── RunCancelled         the run was cancelled in Prefect
-└── ServerLost           Prefect's server stopped answering during a run
+└── RunCancelled         the run was cancelled in Prefect
 """
 
 from __future__ import annotations
@@ -113,10 +112,6 @@ class RunCancelled(HirError):
     """The run was cancelled in Prefect while it worked."""
 
     exit_code = 130
-
-
-class ServerLost(HirError):
-    """Prefect's server stopped answering during a run. The run itself was completed."""
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
