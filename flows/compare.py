@@ -11,20 +11,22 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import polars as pl
 from prefect import flow
 
 from flows.hindsight import hindsight
+from flows.orchestration import server
 from flows.orchestration.flow_runs import sign
 from flows.report.comparison_plot import comparison_plot
 from flows.report.comparison_tables import summary_table
 from hir_core.config.comparison import Arm, CompareConfig
+from hir_core.errors import HirError, RunCancelled
 from hir_core.inspect.comparison import (
     ArmResult,
     CurvePoint,
@@ -45,21 +47,43 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
-def compare(comparison: CompareConfig, arms: list[Arm]) -> None:
-    """Runs the arms that are not complete yet, one after the other, and keeps the results up to date."""
+def compare(comparison: CompareConfig, arms: list[Arm], left_out: dict[str, str]) -> None:
+    """Runs the arms that are not complete yet, one after the other, and keeps the results up to date.
+
+    Args:
+        arms: those that can start.
+        left_out: why the others cannot, by their names.
+
+    Raises:
+        HirError: an arm has no result; all others were run.
+    """
     sign()
     results: list[ArmResult] = []
+    planned, failed = len(arms) + len(left_out), dict(left_out)
     for number, arm in enumerate(arms, start=1):
-        print(f"\n{arm.task} · {arm.method} · seed {arm.seed} · arm {number} of {len(arms)}", flush=True)
+        print(f"\n{arm.name} · arm {number} of {len(arms)}", flush=True)
         run = Run(arm.config)
         versions_before = run.store.versions()
-        # A state would come only from a flow that was to skip or wait for another writer.
-        models = completed_models(run) or cast(list[Outputs], hindsight(arm.config))
-        results.append(arm_result(arm, run, models))
+        try:
+            models = completed_models(run) or server.call(hindsight, arm.config)
+            results.append(arm_result(arm, run, models))
+        except RunCancelled:
+            raise
+        except HirError as error:
+            failed[arm.name] = str(error)
+            print(f"error: {error}\nthe comparison goes on", file=sys.stderr, flush=True)
         # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
-        if number == len(arms) or run.store.versions() != versions_before:
-            write(comparison, results, len(arms))
-    folder = comparison.folder
+        if results and (number == len(arms) or run.store.versions() != versions_before):
+            write(comparison, results, planned)
+    if results:
+        print_results(comparison.folder)
+    if failed:
+        first_lines = [f"  {name}: {why.splitlines()[0]}" for name, why in failed.items()]
+        raise HirError("\n".join([f"{len(failed)} of {planned} arms have no result:", *first_lines]))
+
+
+def print_results(folder: Path) -> None:
+    """Prints the comparison's table, and where its files are."""
     print(f"\n{(folder / 'table.md').read_text()}")
     print(f"plot    {folder / 'plot.svg'}\nresults {folder / 'results.json'}")
 

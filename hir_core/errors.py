@@ -14,8 +14,7 @@ HirError
 ├── TrainingError        the triples or the weights are not valid input of training
 ├── NumericalError       a loss, gradient, weight or logit became NaN or infinite
 ├── JobFailed            a launch ended without its outputs
-├── RunCancelled         the run was cancelled in Prefect
-└── ServerLost           Prefect's server stopped answering during a run
+└── RunCancelled         the run was cancelled in Prefect
 """
 
 from __future__ import annotations
@@ -143,10 +142,6 @@ class RunCancelled(HirError):
     """The run was cancelled in Prefect while it worked."""
 
     exit_code = 130
-
-
-class ServerLost(HirError):
-    """Prefect's server stopped answering during a run. The run itself was completed."""
 
 
 def printable(text: str) -> str:

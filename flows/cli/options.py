@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 
 from flows.terminal.formatting import printable
-from hir_core.errors import FULL_DISK, MAKE_ROOM, HirError, ServerLost
+from hir_core.errors import FULL_DISK, MAKE_ROOM, HirError
 
 FOUND = 1
 """Exit code of a command that looks for differences, damage or faults, where it found some."""
@@ -47,8 +47,6 @@ def messages() -> Iterator[None]:
     except HirError as error:
         lines = f"error: {error}".split("\n")  # an error quotes what was typed and what was read
         print("\n".join(map(printable, lines)), file=sys.stderr)
-        if isinstance(error, ServerLost):
-            _leave_now(error.exit_code)
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
@@ -68,13 +66,6 @@ def messages() -> Iterator[None]:
         what = printable(" ".join(str(error).split())[:300])
         print(f"error: polars failed: {what}; is a file damaged or of a stranger? See `hir verify`", file=sys.stderr)
         raise typer.Exit(HirError.exit_code) from None
-
-
-def _leave_now(code: int) -> NoReturn:
-    """Ends this process at once; in a normal exit Prefect would try for ten seconds to send each remaining event."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def answer(value: T, as_json: bool, text: Callable[[T], Iterable[str]]) -> None:

@@ -10,16 +10,20 @@ import re
 import shlex
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.options import messages
-from hir_core.errors import ConfigError
+from hir_core.errors import ConfigError, HirError
 
 if TYPE_CHECKING:
     from hir_core.config import RunConfig
+    from hir_core.config.comparison import Arm
+    from hir_core.stages.prompts import LoadedPrompts
+    from hir_core.stages.run import Run
 
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -32,17 +36,27 @@ def run(
     ] = None,
 ) -> None:
     """Run all iterations of a config; the same command again continues where the run ended."""
-    with messages():
+    from flows.orchestration import server
+
+    with server.ended_at_once_if_lost(), messages():
         run_config = read_config(config, changes or [])
-        check([run_config])
+        if lacks_an_evaluation(run_config):
+            server.prepare()
+        run, loaded = check(run_config)
         from flows.terminal.run_table import headline
 
         print(headline(run_config), flush=True)
-        connect()
-        from flows.hindsight import hindsight
-        from flows.orchestration import server
+        if is_complete(run, loaded):
+            from flows.loop import Loop
+            from flows.terminal.run_table import RunTable
 
-        server.call(hindsight, run_config)
+            with run.store.lock():
+                Loop(run, loaded, RunTable(run.store)).iterate()
+        else:
+            connect()
+            from flows.hindsight import hindsight
+
+            server.call(hindsight, run_config)
         print(f"next    {next_commands(run_config, config, changes or [])}")
 
 
@@ -53,17 +67,18 @@ def compare(
     ] = None,
 ) -> None:
     """Compare methods over tasks and seeds; the same command again continues where it ended."""
+    from flows.orchestration import server
     from hir_core.config.comparison import load_comparison
     from hir_core.config.load import find_config
 
-    with messages():
+    with server.ended_at_once_if_lost(), messages():
         comparison, arms = load_comparison(find_config(config, CONFIGS), CONFIGS, changes or [])
-        check([arm.config for arm in arms])
-        connect()
+        arms, left_out, is_done = check_arms(arms)
+        if not is_done:
+            connect()
         from flows.compare import compare
-        from flows.orchestration import server
 
-        server.call(compare, comparison, arms)
+        (compare.fn if is_done else partial(server.call, compare))(comparison, arms, left_out)
 
 
 def schedule(
@@ -131,36 +146,80 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     return load_config(find_config(config, CONFIGS), changes)
 
 
-def check(configs: Sequence[RunConfig]) -> None:
-    """Checks that these runs can start; writes nothing.
+def lacks_an_evaluation(config: RunConfig) -> bool:
+    """Whether a run has work to do for certain: it has no evaluation of the last iteration, by any config."""
+    from hir_core.store.store import Store
+
+    return all(ref.iteration < config.iterations for ref in Store(config.run_dir).versions("evaluations"))
+
+
+def check(config: RunConfig) -> tuple[Run, LoadedPrompts]:
+    """The run and its prompts, after checking that it can start; writes nothing.
 
     Raises:
         HirError: the prompts, the model's folder, the reward or the launch settings are wrong.
-        RunLocked: another process writes to a run.
+        RunLocked: another process writes to the run.
     """
     from flows.terminal.progress_bar import StatusLine
+
+    with StatusLine() as status_line:
+        status_line.update("reading the prompts")
+        return _check(config)
+
+
+def check_arms(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, str], bool]:
+    """The arms that can start, why the others cannot, by their names, and whether all that can are complete.
+
+    Raises:
+        HirError: of the first arm, where none can start.
+    """
+    from flows.terminal.progress_bar import StatusLine
+
+    ready: list[Arm] = []
+    left_out: dict[str, str] = {}
+    is_done = True
+    with StatusLine() as status_line:
+        for number, arm in enumerate(arms, start=1):
+            status_line.update(f"checking run {number} of {len(arms)}")
+            try:
+                is_done = is_complete(*_check(arm.config)) and is_done
+                ready.append(arm)
+            except HirError as error:
+                if not ready and number == len(arms):
+                    raise
+                left_out[arm.name] = str(error)
+        for name, why in left_out.items():
+            status_line.print_above(f"warning: left out: {name}: {why}")
+    return ready, left_out, is_done
+
+
+def is_complete(run: Run, loaded: LoadedPrompts) -> bool:
+    """Whether the store holds everything that a run is to make."""
+    from hir_core.stages.resume import completed_iterations
+
+    return len(completed_iterations(run, loaded.rows)) > run.config.iterations
+
+
+def _check(config: RunConfig) -> tuple[Run, LoadedPrompts]:
     from hir_core.stages.prompts import check as check_run
     from hir_core.stages.run import Run
 
-    with StatusLine() as status_line:
-        for number, config in enumerate(configs, start=1):
-            activity = "reading the prompts" if len(configs) == 1 else f"checking run {number} of {len(configs)}"
-            status_line.update(activity)
-            run = Run(config)
-            check_run(run)
-            if config.run_dir.exists():
-                with run.store.lock():
-                    pass  # the flow takes it later; a second process should not have to wait for prefect first
+    run = Run(config)
+    loaded = check_run(run)
+    if config.run_dir.exists():
+        with run.store.lock():
+            pass  # the flow takes it later; a second process should not have to wait for Prefect first
+    return run, loaded
 
 
 def connect() -> None:
-    """Connects to Prefect; takes seconds, and longer the first time, when its database is created."""
+    """Connects to Prefect, which takes seconds; a run goes on without it where it does not answer."""
     from flows.orchestration import server
     from flows.terminal.progress_bar import StatusLine
 
     with StatusLine() as status_line:
         status_line.update("starting Prefect")
-        server.connect()
+        server.connect(status_line.print_above)
 
 
 def _period(text: str | None) -> timedelta | None:

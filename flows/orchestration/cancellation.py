@@ -16,8 +16,9 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import PrefectException, TerminationSignal
 
+from flows.orchestration import server
 from hir_core.errors import RunCancelled
 
 POLL_S = 2.0
@@ -67,6 +68,8 @@ class _Watch:
 
     def _poll(self) -> None:
         while not self._ended.wait(POLL_S):
+            if server.is_lost():
+                return
             if not self._is_cancelled():
                 continue
             with self._signal_lock:
@@ -79,6 +82,6 @@ class _Watch:
         try:
             with get_client(sync_client=True) as client:
                 state = client.read_flow_run(self._flow_run_id).state
-        except httpx.HTTPError:  # a server that is away cancels nothing; it may come back
+        except (httpx.HTTPError, PrefectException):  # a server that is away cancels nothing; it may come back
             return False
         return state is not None and (state.is_cancelling() or state.is_cancelled())

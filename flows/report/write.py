@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 PROBLEM_CHARACTERS = 300
+HEAD_CHARACTERS = 2_000
+"""In so many characters at its start a page names its model."""
 
 
 def write_report(store: Store, last: VersionRef | None = None) -> Path:
@@ -33,6 +35,15 @@ def write_report(store: Store, last: VersionRef | None = None) -> Path:
     from hir_core.store.files import write_text
 
     return write_text(page_path(store), page(build_report(store, last)))
+
+
+def is_drawn(store: Store, last: VersionRef) -> bool:
+    """Whether the page in the run's folder is the report up to this model."""
+    try:
+        with page_path(store).open(encoding="utf-8") as file:
+            return f'<meta name="model" content="{last}">' in file.read(HEAD_CHARACTERS)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def update_report(store: Store, last: VersionRef, say: Callable[[str], None]) -> None:

@@ -77,6 +77,11 @@ class RunTable:
         if kind is None:
             self.print_results()
 
+    @property
+    def has_new_versions(self) -> bool:
+        """Whether a version was committed since the table was entered."""
+        return set(self.store.versions()) != self.versions_before
+
     def show_progress(self, progress: Progress) -> None:
         """Shows how far a step of the run is."""
         self.status_line.update(STEP_TEXTS[progress.step].format(len(self.models)), progress)
@@ -103,7 +108,7 @@ class RunTable:
     def print_results(self) -> None:
         """Prints the accuracies by task, and where the last model and the report are."""
         self.status_line.print_above("")
-        if set(self.store.versions()) == self.versions_before:
+        if not self.has_new_versions:
             iterations = len(self.models) - 1
             done = (
                 f"all {iterations} iterations are" if iterations > 1 else f"model {iterations} and its evaluation are"

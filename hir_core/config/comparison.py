@@ -70,6 +70,11 @@ class Arm:
     seed: int
     config: RunConfig
 
+    @property
+    def name(self) -> str:
+        """The arm in words."""
+        return f"{self.task} · {self.method} · seed {self.seed}"
+
 
 def load_comparison(path: Path, recipes: Path, changes: Sequence[str] = ()) -> tuple[CompareConfig, list[Arm]]:
     """A comparison and all of its arms, each checked before the first one runs.

@@ -206,13 +206,6 @@ finally:
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_prefect_server_that_does_not_answer(folder: Path) -> None:
-    ended = hir(folder, "run", "tiny.yaml", PREFECT_API_URL="http://127.0.0.1:9/api")
-    assert ended.returncode == 2
-    assert "PREFECT_API_URL is http://127.0.0.1:9/api, which does not answer" in ended.stderr
-    assert not Path("runs").exists()
-
-
 # --- output that nobody reads ---
 
 

@@ -1,6 +1,8 @@
 """The real command, with real launches: every kind of model, reward, relabeler, launcher and ZeRO stage runs."""
 
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli_run import CORES, TINY, TWO_RANKS, assert_same_content, digests, hir, manifest, write_config
+from cli_run import CORES, TINY, TWO_RANKS, assert_same_content, digests, environment, hir, manifest, write_config
 from report_page import Page
 
 from hir_core.inspect.comparison import read_results
@@ -67,6 +69,20 @@ def test_the_same_call_again_says_nothing_to_do_and_changes_no_byte(calls):
     assert "nothing to do: all 2 iterations are there" in calls[1].output
     assert calls[1].rows == calls[0].rows
     assert calls[1].files == calls[0].files
+
+
+def test_where_nothing_is_to_do_no_server_is_asked(calls, folder, tmp_path):
+    write_config(tmp_path)
+    (tmp_path / "runs").symlink_to(folder / "runs")
+    program = (
+        "import sys; from flows.cli.app import app; app(standalone_mode=False); print({'prefect'} & set(sys.modules))"
+    )
+    call = [sys.executable, "-c", program, "run", "tiny.yaml", "iterations=3"]
+    nowhere = environment(tmp_path / "home") | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    done = subprocess.run(call, cwd=tmp_path, env=nowhere, capture_output=True, text=True, check=True)
+    assert "nothing to do" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
+    assert not (tmp_path / "home").exists()
 
 
 def test_more_iterations_continue_where_the_run_ended(calls):

@@ -7,13 +7,17 @@ counted by what Prefect, or the test, put into their environment.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -296,15 +300,19 @@ def test_a_flow_that_takes_longer_than_its_time_out_leaves_no_process(server, fo
 @pytest.fixture
 def scripted(tmp_path) -> Path:
     """A folder with a scripted run."""
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    (tmp_path / "scripted.json").write_text(json.dumps(SCRIPTED))
-    return tmp_path
+    return write_scripted(tmp_path)
 
 
-def start_scripted(server: Server, folder: Path, mark: str) -> subprocess.Popen[bytes]:
+def write_scripted(folder: Path) -> Path:
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    (folder / "scripted.json").write_text(json.dumps(SCRIPTED))
+    return folder
+
+
+def start_scripted(server: Server, folder: Path, mark: str, **environment: str) -> subprocess.Popen[bytes]:
     path = os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])
     program = [sys.executable, str(SUPPORT / "scripted_run.py"), "scripted.json"]
-    return server.start(folder, *program, HIR_TEST=mark, PYTHONPATH=path)
+    return server.start(folder, *program, HIR_TEST=mark, PYTHONPATH=path, **environment)
 
 
 def test_reward_workers_end_with_a_flow_run_that_is_cancelled(server, scripted):
@@ -322,17 +330,29 @@ def test_reward_workers_end_with_a_flow_run_that_is_cancelled(server, scripted):
     assert left_alive("HIR_TEST=judged") == []
 
 
-def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_launch_was_lost(server, scripted):
-    (scripted / "lose").touch()
-    process = start_scripted(server, scripted, "told")
-    assert process.wait(PATIENCE_S) == 0, next(scripted.glob("python*.log")).read_text()
+@pytest.fixture(scope="module")
+def told(server, tmp_path_factory) -> Path:
+    """The folder of a scripted run that reported all to the server; its first launch was lost."""
+    folder = write_scripted(tmp_path_factory.mktemp("told"))
+    (folder / "lose").touch()
+    process = start_scripted(server, folder, "told")
+    assert process.wait(PATIENCE_S) == 0, said_by(folder)
+    return folder
+
+
+def said_by(folder: Path) -> str:
+    return next(folder.glob("python*.log")).read_text()
+
+
+def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_launch_was_lost(server, told):
     (run,) = [r for r in server.client.read_flow_runs() if r.name == "scripted to 2" and r.state.is_completed()]
     of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
     found = server.client.read_artifacts(artifact_filter=of_run)
-    told = {"hir-scripted-iteration": 3, "hir-scripted-report": 1}
-    assert Counter(artifact.key for artifact in found) == told
-    assert not (scripted / "lose").exists()
-    store = Store(scripted / "runs/scripted")
+    keys = {"hir-scripted-iteration": 3, "hir-scripted-report": 1}
+    assert Counter(artifact.key for artifact in found) == keys
+    assert not (told / "lose").exists()
+    assert "warning: launch lost (rank 0 was killed): trying once more\n" in said_by(told)
+    store = Store(told / "runs/scripted")
     parents = {
         f"hir://scripted/{ref}": {f"hir://scripted/{parent}" for parent in store.manifest(ref).parents}
         for ref in store.versions()
@@ -359,21 +379,84 @@ def assets(server: Server) -> dict[str, set[str]]:
     }
 
 
+# --- without a server ------------------------------------------------------------------------------------------------
+
+
+class Unavailable(BaseHTTPRequestHandler):
+    """A server that is there, and cannot serve."""
+
+    def answer(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    do_GET = do_POST = do_PATCH = answer  # noqa: N815 - the names that http.server looks for
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class Refusing(Unavailable):
+    """One that is well, and wants a password for all else."""
+
+    def answer(self) -> None:
+        self.send_response(200 if self.path.endswith("/health") else 401)
+        self.end_headers()
+
+    do_GET = do_POST = do_PATCH = answer  # noqa: N815
+
+
+@contextmanager
+def listening(kind: str) -> Iterator[int]:
+    """The port of a server of this kind."""
+    if kind in ("refuses connections", "never answers"):
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            if kind == "never answers":
+                silent.listen()
+            yield silent.getsockname()[1]
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), {"503": Unavailable, "401": Refusing}[kind]) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield http.server_address[1]
+        http.shutdown()
+
+
+def assert_went_on(folder: Path, told: Path, url: str) -> None:
+    """A run ended like the one that reported all, and said once that it went on without the server at this URL."""
+    said = said_by(folder)
+    (line,) = [line for line in said.splitlines() if line.startswith("warning: Prefect")]
+    assert line.startswith(f"warning: Prefect's server at {url} ")
+    assert line.endswith(": the run goes on, and Prefect does not show the rest of it")
+    assert "Traceback" not in said
+    store, whole = Store(folder / "runs/scripted"), Store(told / "runs/scripted")
+    assert [str(ref) for ref in store.versions()] == [str(ref) for ref in whole.versions()]
+    for ref in store.versions():
+        if ref.stage != "models":
+            assert store.table(ref).collect().equals(whole.table(whole.resolve(str(ref))).collect()), ref
+    assert list((folder / "runs").rglob(".draft-*")) == []
+
+
+@pytest.mark.parametrize("kind", ["refuses connections", "503", "401", "never answers"])
+def test_a_run_goes_on_without_a_server_that_cannot_be_reported_to(kind, server, told, scripted):
+    with listening(kind) as port:
+        url = f"http://127.0.0.1:{port}/api"
+        environment = {"PREFECT_API_URL": url, "PREFECT_API_REQUEST_TIMEOUT": "2"}
+        process = start_scripted(server, scripted, kind, **environment)
+        assert process.wait(LOST_WITHIN_S) == 0, said_by(scripted)
+    assert_went_on(scripted, told, url)
+
+
 # --- the server is lost: last, for it is the one of all tests --------------------------------------------------------
 
 
-def test_a_run_whose_server_is_lost_goes_on_to_its_end_and_says_so(server, scripted):
+def test_a_run_whose_server_is_lost_goes_on_to_its_end_and_says_so(server, told, scripted):
     (scripted / "hold").touch()
     process = start_scripted(server, scripted, "lost")
     wait_until((scripted / "launched").exists, "the first launch")
     os.killpg(server.process.pid, signal.SIGKILL)
     (scripted / "hold").unlink()
-    assert process.wait(LOST_WITHIN_S) == 1  # and not minutes later, with all that Prefect would still have to send
-    said = next(scripted.glob("python*.log")).read_text()
-    assert f"error: Prefect's server at {server.url} was lost" in said
-    assert "Traceback" not in said
-    assert {"models@2", "evaluations@2"} <= versions(scripted, "scripted")
-    assert list((scripted / "runs").rglob(".draft-*")) == []
+    assert process.wait(LOST_WITHIN_S) == 0, said_by(scripted)  # and not minutes later, with all that is left to send
+    assert_went_on(scripted, told, server.url)
 
 
 def test_a_schedule_without_a_server_that_answers_says_what_to_do(server, folder):

@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Failed
 from typer.testing import CliRunner
 
 from flows.cli.app import app
 from flows.cli.run import CONFIGS
-from flows.hindsight import was_lost
-from flows.orchestration.artifacts import artifact_key
+from flows.orchestration.observer import artifact_key
 from flows.orchestration.server import SETTINGS
 from flows.schedule import build_deployment, parameters
 from hir_core.config import RunConfig, load_config
 from hir_core.config.load import parse_config
-from hir_core.errors import ConfigError, JobFailed, RunLocked
+from hir_core.errors import ConfigError
 
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
@@ -85,23 +83,6 @@ def scheduled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 )
 def test_a_schedule_that_cannot_be_says_what_to_do(scheduled, arguments, said):
     assert said in scheduled(*arguments)
-
-
-# --- retries ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("error", "is_retried"),
-    [
-        (JobFailed("rank 1 was killed", is_lost=True), True),
-        (JobFailed("rank 1 raised ValueError: seven"), False),
-        (ConfigError("no such folder"), False),
-        (RunLocked("another process"), False),
-        (ValueError("a bug"), False),
-    ],
-)
-def test_only_a_lost_launch_is_tried_again(error, is_retried):
-    assert was_lost(None, None, Failed(data=error)) is is_retried
 
 
 # --- artifacts -------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from flows import compare
-from flows.cli.run import CONFIGS
+from flows.cli.run import CONFIGS, check_arms
 from flows.report.comparison_plot import comparison_plot
 from flows.report.comparison_tables import COMPARISONS, README, curve_table, filled, summary_table
 from hir_core.config.comparison import load_comparison, merged
-from hir_core.errors import ConfigError, StoreError
+from hir_core.errors import ConfigError, HirError, RewardError, StoreError
 from hir_core.inspect.comparison import (
     ArmResult,
     CurvePoint,
@@ -334,7 +334,7 @@ def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_n
     assert len(arms) == 6
     written, ran = [], []
 
-    def run_arm(config):
+    def run_arm(flow, config):
         ran.append(config)
         if len(ran) == 3:
             (config.run_dir / "models" / "0000-0123abcd").mkdir(parents=True)
@@ -344,9 +344,59 @@ def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_n
         comparison.folder.mkdir(parents=True, exist_ok=True)
         (comparison.folder / "table.md").write_text("")
 
-    monkeypatch.setattr(compare, "hindsight", run_arm)
+    monkeypatch.setattr(compare.server, "call", run_arm)
     monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)
     monkeypatch.setattr(compare, "write", write)
-    compare.compare.fn(comparison, arms)
+    compare.compare.fn(comparison, arms, {})
     assert ran == [arm.config for arm in arms]
     assert written == [(3, 6), (6, 6)]
+
+
+# --- arms that fail --------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_that_cannot_start_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    (tmp_path / "broken.jsonl").write_text('{"query": "1 + 1?", "references"')
+    broken = {"prompts": [{"path": str(tmp_path / "broken.jsonl")}]}
+    _, arms = loaded(tmp_path, tasks={"broken": broken, "counting": {}}, runs_dir=str(tmp_path / "runs"))
+    ready, left_out, is_done = check_arms(arms)
+    assert {arm.task for arm in ready} == {"counting"}
+    assert list(left_out) == [arm.name for arm in arms if arm.task == "broken"]
+    assert all("broken.jsonl" in why for why in left_out.values())
+    assert not is_done
+    assert capsys.readouterr().out.count("warning: left out: broken · hindsight · seed 0: ") == 1
+
+
+def test_where_no_arm_can_start_the_error_is_theirs(tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    broken = {"prompts": [{"path": str(tmp_path / "nowhere.jsonl")}]}
+    _, arms = loaded(tmp_path, tasks={"counting": broken}, runs_dir=str(tmp_path / "runs"))
+    with pytest.raises(ConfigError, match=r"no such file .*nowhere\.jsonl"):
+        check_arms(arms)
+
+
+def test_an_arm_that_fails_stops_no_other_and_the_comparison_says_so_at_its_end(tmp_path, monkeypatch, capsys):
+    where = {"runs_dir": str(tmp_path / "runs"), "tasks": {"counting": {}}, "seeds": [0]}
+    comparison, arms = loaded(tmp_path, **where)
+    written = []
+
+    def run_arm(flow, config):
+        if config.branch == "filter":
+            raise RewardError("the reward raised ValueError\nin its second line")
+
+    monkeypatch.setattr(compare.server, "call", run_arm)
+    monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)
+    monkeypatch.setattr(compare, "write", lambda comparison, results, planned: written.append((results, planned)))
+    monkeypatch.setattr(compare, "print_results", lambda folder: print("the table"))
+    with pytest.raises(HirError) as caught:
+        compare.compare.fn(comparison, arms, {"sums · plain · seed 3": "no such file"})
+    assert str(caught.value).splitlines() == [
+        "2 of 4 arms have no result:",
+        "  sums · plain · seed 3: no such file",
+        "  counting · filter · seed 0: the reward raised ValueError",
+    ]
+    assert written == [(["hindsight", "plain"], 4)]
+    printed = capsys.readouterr()
+    assert printed.out.endswith("the table\n")
+    assert "error: the reward raised ValueError\nin its second line\nthe comparison goes on\n" in printed.err

@@ -32,8 +32,8 @@ def patient(job_dir: Path, *arguments: object, **options: Any) -> None:
 
 def main(settings: Path) -> None:
     run_module.launch = patient
-    with messages():
-        server.connect()
+    with server.ended_at_once_if_lost(), messages():
+        server.connect(print)
         from flows.hindsight import hindsight
 
         server.call(hindsight, parse_config(json.loads(settings.read_text())))

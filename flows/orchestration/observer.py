@@ -1,4 +1,4 @@
-"""Prefect artifacts and assets of a run: a table per iteration, a link to the report, an asset per version.
+"""What Prefect is told of a run: a task run per stage, a table per iteration, an asset per version, the report's place.
 
 Reads manifests; writes to Prefect's API. Only the process that completes an iteration reports it. When the server does
 not answer, reporting stops and the run goes on.
@@ -7,19 +7,18 @@ not answer, reporting stops and the run goes on.
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
+from prefect import task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.assets import Asset, AssetProperties, add_asset_metadata, materialize
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
+from flows.loop import Observer
+from flows.orchestration import server
 from flows.terminal.formatting import NOTHING, accuracy, number
 from flows.terminal.version_list import metric, metric_text
 from hir_core.inspect.report import page_path
@@ -28,25 +27,32 @@ from hir_core.stages.train import Outputs
 from hir_core.store.manifest import Manifest
 from hir_core.store.version import VersionRef
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
-class PrefectArtifacts:
-    """Reports one run to Prefect from inside its flow; a context manager, to be used while the run's lock is held."""
+class PrefectObserver(Observer):
+    """Tells Prefect of one run, from inside its flow.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    Args:
+        say: prints a line.
+    """
+
+    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+        self.run, self.say = run, say
         self._there = set(run.store.versions())
-        self._is_linked = self._is_lost = False
+        self._is_linked = False
 
-    def __enter__(self) -> PrefectArtifacts:
-        return self
+    def stage(self, name: str, subject: str, work: Callable[[], T]) -> T:
+        """Does the work in a task run, which is called and never submitted: signals must reach the waiting thread."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._link()
+        def in_prefect(work: Callable[[], T]) -> None:
+            @task(name=name, task_run_name=lambda: subject, cache_policy=NO_CACHE, persist_result=False)
+            def stage() -> T:
+                return work()
+
+            stage()
+
+        return server.shown_in_prefect(in_prefect, work, self.say)
 
     def iteration(self, outputs: Outputs, *inputs: VersionRef | None) -> None:
         """Reports one iteration: the versions that its model is made from, the model, and its evaluation."""
@@ -56,8 +62,8 @@ class PrefectArtifacts:
         overall = self.run.metrics(outputs.evaluation)["overall"]
         get_run_logger().info("model %d: accuracy %s", outputs.model.iteration, accuracy(overall))
         for ref in refs:
-            record(self.run, ref)
-        self._create(
+            self._tell(record, run=self.run, ref=ref)
+        self._tell(
             create_table_artifact,
             key=artifact_key(self.run, "iteration"),
             table=iteration_table(self.run, refs),
@@ -65,21 +71,24 @@ class PrefectArtifacts:
         )
         self._link()
 
+    def end(self) -> None:
+        """Links the report, where a run of no new iteration has drawn it."""
+        self._link()
+
     def _link(self) -> None:
         report = page_path(self.run.store).resolve()
         if report.is_file() and not self._is_linked:
             self._is_linked = True
             link = {"link": report.as_uri(), "link_text": f"report of {self.run.config.run}"}
-            self._create(create_link_artifact, key=artifact_key(self.run, "report"), **link)
+            self._tell(create_link_artifact, key=artifact_key(self.run, "report"), **link)
 
-    def _create(self, create: Callable[..., Any], **content: Any) -> None:
-        if self._is_lost:
+    def _tell(self, tell: Callable[..., Any], **content: Any) -> None:
+        if server.is_lost():
             return
         try:
-            create(**content)
-        except (httpx.HTTPError, PrefectException) as error:  # the store is the record; each try would wait a minute
-            self._is_lost = True
-            logger.warning("Prefect's server accepts no artifacts (%r); the run goes on without them", error)
+            tell(**content)
+        except Exception as error:  # noqa: BLE001 - the store is the record: whatever Prefect raises, the run goes on
+            server.lose(error, self.say)
 
 
 def artifact_key(run: Run, name: str) -> str:

@@ -1,0 +1,150 @@
+"""A run goes on without Prefect, wherever its server is lost; and what a private server shows to others: nothing."""
+
+import base64
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from prefect import flow
+
+from flows.orchestration import private_server, server
+from flows.orchestration.private_server import PrivateServer
+from hir_core.errors import HirError, RunCancelled
+
+
+@pytest.fixture(autouse=True)
+def connection(monkeypatch):
+    """A connection of this test's own, to a server that the user has set."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://somebody:secret@127.0.0.1:9/api?key=secret")
+    monkeypatch.setattr(server, "_CONNECTION", server._Connection())
+
+
+class Work:
+    """Counts how often it is done."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.times = error, 0
+
+    def __call__(self) -> str:
+        self.times += 1
+        if self.error is not None:
+            raise self.error
+        return "done"
+
+
+class Unavailable(Exception):
+    """Whatever Prefect raises; its message has further lines."""
+
+
+def refused_before(work):
+    raise Unavailable("503\nFor more information check: …")
+
+
+def refused_after(work):
+    work()
+    raise Unavailable("503\nFor more information check: …")
+
+
+def refused_after_any(work):
+    try:
+        work()
+    finally:
+        raise Unavailable("503")
+
+
+LINE = (
+    "warning: Prefect's server at {} was lost (Unavailable: 503): the run goes on, and Prefect does not show the rest "
+    "of it"
+)
+
+
+@pytest.mark.parametrize("in_prefect", [refused_before, refused_after])
+def test_work_is_done_once_wherever_the_server_is_lost_and_said_once(in_prefect, monkeypatch):
+    monkeypatch.setattr(server, "configured_server", lambda: "http://somebody:secret@127.0.0.1:9/api?key=secret")
+    said, work = [], Work()
+    for _ in range(3):
+        assert server.shown_in_prefect(in_prefect, work, said.append) == "done"
+    assert work.times == 3
+    assert said == [LINE.format("http://127.0.0.1:9/api")]
+    assert server.is_lost()
+
+
+@pytest.mark.parametrize("error", [HirError("a stage failed"), KeyboardInterrupt()], ids=repr)
+def test_the_works_own_error_comes_through_also_where_the_server_is_lost_after_it(error):
+    said, work = [], Work(error)
+    with pytest.raises(type(error)) as caught:
+        server.shown_in_prefect(refused_after_any, work, said.append)
+    assert (caught.value, work.times, len(said)) == (error, 1, 1)
+
+
+def test_the_works_own_error_is_no_loss():
+    error = HirError("a stage failed")
+    with pytest.raises(HirError) as caught:
+        server.shown_in_prefect(lambda work: work(), Work(error), print)
+    assert caught.value is error
+    assert not server.is_lost()
+
+
+def test_a_flow_that_was_cancelled_before_it_began_is_not_run():
+    def cancelled(work):
+        raise RunCancelled("cancelled from Prefect")
+
+    work = Work()
+    with pytest.raises(RunCancelled):
+        server.shown_in_prefect(cancelled, work, print)
+    assert work.times == 0
+
+
+def test_a_flow_is_its_function_once_prefect_is_lost():
+    @flow
+    def twice(number: int) -> int:
+        return 2 * number
+
+    server.lose(Unavailable("503"), lambda _: None)
+    assert server.call(twice, 4) == 8
+
+
+# --- a private server ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_private_server_answers_nobody_without_its_secret_and_writes_no_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    private = PrivateServer()
+    try:
+        assert private.wait() is None
+        url, secret = (private.client_environment[f"PREFECT_API_{name}"] for name in ("URL", "AUTH_STRING"))
+        assert asked(url, {}) == 401
+        assert asked(url, {"Authorization": "Basic Z3Vlc3M="}) == 401
+        assert asked(url, {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}) == 200
+        assert [path.name for path in tmp_path.rglob("*.db*")] == []
+        commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert secret not in commands
+    finally:
+        private.stop()
+        private._process.wait(60)
+
+
+def asked(url: str, headers: dict[str, str]) -> int:
+    """The status of a request for the flow runs, with their parameters."""
+    request = urllib.request.Request(f"{url}/flow_runs/filter", b"{}", {"content-type": "application/json", **headers})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_private_server_that_does_not_start_in_time_is_ended_and_a_run_goes_on(monkeypatch):
+    monkeypatch.setattr(private_server, "START_S", 0.2)
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setattr(server, "configured_server", lambda: None)
+    said = []
+    server.connect(said.append)
+    assert said == [
+        "warning: Prefect's private server did not start within 0.2 s, a time limit of hir's: the run goes on, and "
+        "Prefect does not show the rest of it"
+    ]
+    assert server.is_lost()
+    assert server._CONNECTION.private._process.wait(20) is not None
