@@ -6,6 +6,7 @@ server ends with its run, and has none to show.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import socket
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
+from flows.orchestration.server import without_password
 from hir_core.inspect.doctor import Finding
 
 _SIGNED = re.compile(r"process (?P<pid>\d+) of (?P<host>\S+) since (?P<since>\d+)")
@@ -62,19 +64,32 @@ def flow_runs_of_dead_processes(url: str) -> list[Finding]:
     """The findings about the Prefect server whose API is at this URL."""
     running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}, "limit": 200}
     try:
-        answer = httpx.post(f"{url}/flow_runs/filter", json=running, timeout=ASK_S)
+        answer = httpx.post(f"{url}/flow_runs/filter", json=running, headers=_credentials(), timeout=ASK_S)
         answer.raise_for_status()
         runs = [FlowRun(run["id"], run["name"], run["tags"]) for run in answer.json()]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        what = f"the Prefect server does not answer ({error})"
-        return [Finding(what, f"PREFECT_API_URL={url}", "start that server, or unset it: a run needs no server")]
+        what = f"the Prefect server does not answer ({str(error).splitlines()[0]})"
+        where = f"PREFECT_API_URL={without_password(url)}"
+        return [Finding(what, where, "start that server, or unset it: a run needs no server")]
     findings = []
     for run in runs:
         owner = next(filter(None, map(_SIGNED.fullmatch, run.tags)), None)
         if owner is not None and owner["host"] == socket.gethostname() and not _is_alive(owner[0], int(owner["pid"])):
             what = f"flow run {run.name} ({run.id}) is `Running` in Prefect, but its process {owner['pid']} is gone"
-            findings.append(Finding(what, url, f"prefect flow-run delete {run.id}; no version is lost"))
+            findings.append(
+                Finding(what, without_password(url), f"prefect flow-run delete {run.id}; no version is lost")
+            )
     return findings
+
+
+def _credentials() -> dict[str, str]:
+    """The header with which the user's settings ask a server that wants a password, or Prefect's cloud."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+    if (password := PREFECT_API_AUTH_STRING.value()) is not None:
+        return {"Authorization": f"Basic {base64.b64encode(password.encode()).decode()}"}
+    key = PREFECT_API_KEY.value()
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _is_alive(signed: str, pid: int) -> bool:

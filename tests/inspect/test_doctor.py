@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from finished_run import hir
 from gc_runs import names, note, tree
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from flows.orchestration import flow_runs as prefect_flow_runs
 from hir_core.inspect import doctor
@@ -329,13 +330,29 @@ def test_a_running_flow_run_without_its_process_is_stuck(store, prefect_server):
     assert {finding["where"] for finding in findings} == {url}
 
 
-def test_a_server_that_does_not_answer_is_found():
+def test_a_server_that_does_not_answer_is_found_and_its_password_not_shown():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        (found,) = prefect_flow_runs.flow_runs_of_dead_processes(f"http://127.0.0.1:{closed.getsockname()[1]}/api")
+        place = f"127.0.0.1:{closed.getsockname()[1]}/api"
+        (found,) = prefect_flow_runs.flow_runs_of_dead_processes(f"http://user:secret@{place}")
     assert isinstance(found, Finding)
+    assert found.where == f"PREFECT_API_URL=http://{place}"
+    assert "secret" not in found.what
     assert found.what.startswith("the Prefect server does not answer (")
     assert "unset it: a run needs no server" in found.do
+
+
+def test_a_server_that_wants_a_password_is_asked_with_it(monkeypatch):
+    asked = []
+
+    def post(url, *, headers, **_):
+        asked.append(headers)
+        return httpx.Response(200, json=[], request=httpx.Request("POST", url))
+
+    monkeypatch.setattr(prefect_flow_runs.httpx, "post", post)
+    with temporary_settings({PREFECT_API_AUTH_STRING: "user:secret"}):
+        assert prefect_flow_runs.flow_runs_of_dead_processes("http://127.0.0.1:9/api") == []
+    assert asked == [{"Authorization": "Basic dXNlcjpzZWNyZXQ="}]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
