@@ -22,12 +22,12 @@ DIGEST_DIGITS = 12
 
 
 def describe(store: Store, ref: VersionRef) -> dict[str, Any]:
-    """The manifest of a version as JSON values, with its run and folder, and its released files."""
+    """The manifest of a version as plain values, with its run and folder, and its released files."""
     manifest = store.manifest(ref)
     return {
         "run": store.run_dir.name,
         "path": str(ref.path),
-        **manifest.model_dump(mode="json"),
+        **manifest.model_dump(),
         "released": store.released(ref),
     }
 

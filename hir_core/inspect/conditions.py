@@ -41,7 +41,7 @@ def condition(text: str) -> pl.Expr:
     while place < len(text):
         token = _TOKEN.match(text, place)
         if token is None:
-            raise invalid(text, f"`{text[place : place + 10].split()[0]}` is not allowed in it")
+            raise invalid(text, f"`{text[place : place + 10].partition(' ')[0]}` is not allowed in it")
         word = token[0].lower()
         # `is distinct from` is a comparison; a query begins with `from` only at its start or after a bracket.
         if word in BEGIN_A_QUERY and (word, previous) != ("from", "distinct"):

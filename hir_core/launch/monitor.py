@@ -172,7 +172,7 @@ class LaunchMonitor:
             return self._job_failed(reason, code=code, is_lost=started > ended)  # a rank on another host vanished
         raised = getattr(errors, cause.type, None)
         if isinstance(raised, type) and issubclass(raised, HirError) and raised is not JobFailed:
-            return raised(cause.message)
+            return raised(*cause.message.split("\n"))
         log = rank_log(self._job_dir, cause.rank)
         if has_timed_out(cause, log):
             return self._collective_timed_out()

@@ -15,6 +15,9 @@ from fuzz_inputs import BOMB, MERGED
 from fuzz_limits import judged
 from fuzz_readers import BBH, BIGBENCH, COMPARISON, EVERYTHING, INDEXES, READERS
 
+from flows.terminal.version import describe
+from hir_core.store.store import Store
+
 DEEP = 960
 """Deep enough for Python's JSON to be read, and too deep for what walks through it later."""
 
@@ -232,10 +235,18 @@ def test_hostfiles(content: bytes, outcome_of: Any) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        *(b"null", b"[1]", b'{"architectures": 2}', b'{"architectures": [{"a": 1}]}', b'{"id2label": "ab"}'),
+        *(b"null", b"[1]", b'{"architectures": [{"a": 1}]}', b'{"id2label": "ab"}'),
         *(b'{"num_labels": []}', b'{"num_labels": Infinity}', b'{"num_labels": 1e12}', deep(5_000).encode()),
-        b'{"architectures": ["\\u001b[31m"]}',
+        *(b'{"architectures": ["\\u001b[31m"]}', b'{"id2label": [true]}'),
     ],
 )
 def test_model_folders(config: bytes, outcome_of: Any) -> None:
     assert outcome_of("model folders", (config, json.dumps(INDEXES[0]).encode())) == "ConfigError"
+
+
+def test_hir_show_of_a_manifest_with_half_of_a_character(outcome_of: Any) -> None:
+    content = b'{"metrics": {"loss": {"\\ud800": 0.5}}}'
+    assert outcome_of("manifests", ("samples", content, True)) == "read"
+    store = Store(Path("runs/small"))
+    shown = json.dumps(describe(store, store.resolve("samples@2")))
+    assert json.loads(shown)["metrics"] == json.loads(content)["metrics"]

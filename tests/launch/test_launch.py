@@ -79,12 +79,12 @@ def test_exit_0_without_outputs_is_a_failure(job, plain):
 
 def test_a_config_error_in_a_rank_is_the_drivers_config_error(job, plain):
     job_dir = job(
-        'if rank.rank == 1:\n    raise ConfigError("model.source: no such folder\\nlook again")\ntime.sleep(60)'
+        'if rank.rank == 1:\n    raise ConfigError("model.source: no such folder", "  look again")\ntime.sleep(60)'
     )
     with pytest.raises(ConfigError) as caught:
         launch(job_dir, plain, module="work")
     assert type(caught.value) is ConfigError
-    assert str(caught.value) == "model.source: no such folder\nlook again"
+    assert str(caught.value) == "model.source: no such folder\n  look again"
 
 
 def test_an_exception_in_a_rank_names_rank_log_and_last_lines(job, plain):
