@@ -79,7 +79,7 @@ def compare(comparison: CompareConfig, arms: list[Arm], left_out: dict[str, str]
         print_results(comparison.folder)
     if failed:
         first_lines = [f"  {name}: {why.splitlines()[0]}" for name, why in failed.items()]
-        raise HirError("\n".join([f"{len(failed)} of {planned} arms have no result:", *first_lines]))
+        raise HirError(f"{len(failed)} of {planned} arms have no result:", *first_lines)
 
 
 def print_results(folder: Path) -> None:

@@ -61,7 +61,7 @@ def prepare() -> None:
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     files = (home / "profiles.toml", Path("prefect.toml"), Path("pyproject.toml"), Path(".env"))
     is_set = any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"))
-    if not is_set and not any(path.exists() for path in files):
+    if _CONNECTION.private is None and not is_set and not any(path.exists() for path in files):
         _CONNECTION.private = PrivateServer()
 
 

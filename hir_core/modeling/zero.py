@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import math
 import platform
 from collections.abc import Iterator
 from datetime import timedelta
@@ -31,9 +30,6 @@ from hir_core.errors import ConfigError
 from hir_core.store.files import write_json, writing
 
 SHARD_BYTES = 2 * 1024**3
-LARGEST_WEIGHT = math.sqrt(torch.finfo(torch.float32).max)
-"""About 1.8e19, in bf16 as well, which has the range of fp32."""
-UNUSABLE = f"holds NaN, infinity, or a number beyond {LARGEST_WEIGHT:.0e}"
 
 
 def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
@@ -228,36 +224,6 @@ def min_over_ranks(value: int, device: torch.device) -> int:
     return int(minimum.item())
 
 
-def unusable_weight(model: nn.Module, device: torch.device) -> str | None:
-    """The name of the first weight that holds NaN, an infinity, or a number whose square is infinite; None without any.
-
-    Norms square such a number, and a model may then give every token the same probability without any NaN. All ranks
-    must call it together, and get the same name. Under ZeRO-3 each looks at its own partitions, which move nowhere; a
-    weight that is swapped out to a disk is not looked at.
-    """
-    tensors = _saved_tensors(model)
-    found = (number for number, tensor in enumerate(tensors.values()) if not _is_usable(_own_values(tensor)))
-    first = min_over_ranks(next(found, len(tensors)), device)
-    return None if first == len(tensors) else list(tensors)[first]
-
-
-def _own_values(tensor: Tensor) -> Tensor:
-    """A weight as far as this rank holds it, without the padding of a partition, which may hold anything."""
-    partition: Tensor | None = getattr(tensor, "ds_tensor", None)
-    if partition is None:
-        return tensor.detach()
-    values = partition.detach().flatten()
-    rest = tensor.ds_numel - dist.get_rank() * partition.numel()  # type: ignore[attr-defined]
-    return values[: max(0, rest)]
-
-
-def _is_usable(values: Tensor) -> bool:
-    if not values.is_floating_point() or not values.numel():
-        return True
-    smallest, largest = values.aminmax()  # one pass without a copy; NaN is passed on
-    return bool(smallest >= -LARGEST_WEIGHT and largest <= LARGEST_WEIGHT)
-
-
 def gathered_copy(model: Any, device: torch.device) -> Any:
     """A whole copy of a ZeRO-3 model for this rank; the partitions stay as they are.
 
@@ -286,7 +252,7 @@ def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
     Tied parameters come once, under their first name. All ranks must iterate together.
     """
-    for name, tensor in _saved_tensors(model).items():
+    for name, tensor in saved_tensors(model).items():
         with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
             yield name, tensor.detach()
 
@@ -332,7 +298,7 @@ def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
     """The shard (from 1) of every weight, in order; no shard is larger than `shard_bytes` unless one tensor is."""
     shards: dict[str, int] = {}
     shard, filled = 1, 0
-    for name, tensor in _saved_tensors(model).items():
+    for name, tensor in saved_tensors(model).items():
         size = getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size()
         if filled and filled + size > shard_bytes:
             shard, filled = shard + 1, 0
@@ -340,7 +306,7 @@ def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
     return shards
 
 
-def _saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, as they are partitioned."""
     parameters: dict[str, Tensor] = dict(model.named_parameters())
     persistent = model.state_dict().keys()

@@ -29,7 +29,7 @@ from hir_core.launch.job_spec import (
     TrainStep,
 )
 from hir_core.launch.rank import Rank
-from hir_core.modeling import models, zero
+from hir_core.modeling import models, weight_checks, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
@@ -66,10 +66,10 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
-        if (weight := zero.unusable_weight(self.model, device)) is not None:
+        if (weight := weight_checks.unusable_weight(self.model, device)) is not None:
             raise ConfigError(
-                f"model.source: {weight} of `{source}` {zero.UNUSABLE}, so its outputs mean nothing: the file is "
-                "damaged, or what trained it went wrong: choose another model"
+                f"model.source: {weight} of `{source}` {weight_checks.UNUSABLE}, so its outputs mean nothing: the file "
+                "is damaged, or what trained it went wrong: choose another model"
             )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
         self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
@@ -140,8 +140,8 @@ class Job:
         seed = (self.spec.seed, step.iteration)
         result = trainer.train(self.engine, examples, training, self.layout, seed, self.rank.progress)
         zero.release_optimizer(self.engine)
-        if (weight := zero.unusable_weight(self.model, self.device)) is not None:
-            raise NumericalError(f"after training: {weight} {zero.UNUSABLE}; {trainer.advice(training)}")
+        if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
+            raise NumericalError(f"after training: {weight} {weight_checks.UNUSABLE}; {trainer.advice(training)}")
         if gap is not None:
             result["logprob_gap"] = gap
         return result

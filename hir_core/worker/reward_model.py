@@ -17,7 +17,7 @@ from hir_core.config import HubModel
 from hir_core.errors import ConfigError
 from hir_core.launch.job_spec import JobSpec, RowsResult, ScoreStep
 from hir_core.launch.rank import Rank
-from hir_core.modeling import models, zero
+from hir_core.modeling import models, weight_checks, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, batches, finished_keys, pad_to_longest_rank, share_of
 from hir_core.modeling.rendering import PairRenderer
 from hir_core.progress import Progress
@@ -42,10 +42,10 @@ class Classifier:
         self.tokenizer = models.load_tokenizer(source, revision, setting="reward")
         with zero.loading(spec.deepspeed):
             self.model = models.load_classifier(source, zero.dtype(spec.deepspeed), revision)
-        if (weight := zero.unusable_weight(self.model, device)) is not None:
+        if (weight := weight_checks.unusable_weight(self.model, device)) is not None:
             raise ConfigError(
-                f"reward.source: {weight} of `{source}` {zero.UNUSABLE}, so its scores mean nothing: the file is "
-                "damaged, or what trained it went wrong: choose another model"
+                f"reward.source: {weight} of `{source}` {weight_checks.UNUSABLE}, so its scores mean nothing: the file "
+                "is damaged, or what trained it went wrong: choose another model"
             )
         self.own_pad_id = self.model.config.get_text_config().pad_token_id
         self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)

@@ -383,7 +383,7 @@ def test_an_arm_that_fails_stops_no_other_and_the_comparison_says_so_at_its_end(
 
     def run_arm(flow, config):
         if config.branch == "filter":
-            raise RewardError("the reward raised ValueError\nin its second line")
+            raise RewardError("the reward raised ValueError", "in its second line")
 
     monkeypatch.setattr(compare.server, "call", run_arm)
     monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)

@@ -22,7 +22,7 @@ from hir_core.inspect.verify import check_run
 from hir_core.launch.job_spec import JobSpec, SaveStep
 from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
-from hir_core.modeling import models, zero
+from hir_core.modeling import models, weight_checks
 from hir_core.sampling import transformers_engine
 from hir_core.sampling.transformers_engine import Limits, Request
 from hir_core.stages import run as run_module
@@ -44,14 +44,14 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_weight_that_no_model_can_use_is_named(build_model, dtype):
     model = build_model("llama").to(dtype)
-    assert zero.unusable_weight(model, CPU) is None
+    assert weight_checks.unusable_weight(model, CPU) is None
     for value in (NAN, INF, -INF, 1e30, -1e30):
         for name in ("model.norm.weight", "model.layers.1.mlp.up_proj.weight"):
             whole = model.get_parameter(name).data.clone()
             model.get_parameter(name).data.flatten()[-1] = value
-            assert zero.unusable_weight(model, CPU) == name
+            assert weight_checks.unusable_weight(model, CPU) == name
             model.get_parameter(name).data.copy_(whole)
-    assert zero.unusable_weight(model, CPU) is None
+    assert weight_checks.unusable_weight(model, CPU) is None
 
 
 @pytest.mark.usefixtures("alone")
@@ -59,9 +59,9 @@ def test_the_padding_of_a_partition_and_whole_numbers_are_no_weights():
     model = nn.Linear(3, 1, bias=False)
     model.register_buffer("steps", torch.tensor([2**60]))
     model.weight.ds_tensor, model.weight.ds_numel = torch.tensor([1.0, 2.0, 3.0, NAN]), 3
-    assert zero.unusable_weight(model, CPU) is None
+    assert weight_checks.unusable_weight(model, CPU) is None
     model.weight.ds_tensor[2] = NAN
-    assert zero.unusable_weight(model, CPU) == "weight"
+    assert weight_checks.unusable_weight(model, CPU) == "weight"
 
 
 def spoil(folder: Path, name: str, value: float) -> None:
