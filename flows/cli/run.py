@@ -171,7 +171,7 @@ def check_arms(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, str], bool]:
     """The arms that can start, why the others cannot, by their names, and whether all that can are complete.
 
     Raises:
-        HirError: of the first arm, where none can start.
+        HirError: of the last arm, where none can start.
     """
     from flows.terminal.progress_bar import StatusLine
 

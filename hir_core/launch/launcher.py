@@ -26,7 +26,7 @@ from hir_core.launch.devices import Place, find_place
 from hir_core.launch.monitor import LaunchMonitor, launcher_log, stop_launch
 from hir_core.launch.ports import is_free
 from hir_core.progress import Progress, ignore
-from hir_core.store.plain_files import open_plain
+from hir_core.store.plain_files import delete_half_written, open_plain
 
 
 def check_launch(config: LaunchConfig) -> Place:
@@ -85,7 +85,7 @@ def launch(
     finally:
         stop_launch(process)
         monitor.close()
-        _delete_half_written(job_dir)
+        delete_half_written(job_dir)
 
 
 def _set_aside(job_dir: Path) -> None:
@@ -97,14 +97,8 @@ def _set_aside(job_dir: Path) -> None:
         attempt.mkdir()
         for path in earlier_files:
             path.rename(attempt / path.name)
-    _delete_half_written(job_dir)
+    delete_half_written(job_dir)
     (job_dir / "logs").mkdir()
-
-
-def _delete_half_written(job_dir: Path) -> None:
-    """Deletes the reports and stacks that ranks were writing when they were killed."""
-    for path in (*job_dir.glob(".*.json.*"), *job_dir.glob("logs/.*.stack.*")):
-        path.unlink(missing_ok=True)
 
 
 def _start(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:

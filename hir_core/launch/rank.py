@@ -6,9 +6,10 @@ another name and then renamed, so that a reader never sees half of one:
 
     logs/rank-N.log      output of rank N, file descriptors 1 and 2, that of C++ code included
     logs/rank-N.stack    its stack, at a signal: see `stack_traces`
-    rank-N.started.json  a `RankReport` of rank N at its start; at its end one of these two:
+    rank-N.started.json  a `RankReport` of rank N at its start; at its end one of these three:
     rank-N.ended.json
     rank-N.failed.json   with the exception
+    rank-N.died.json     by its parent, where it could not report its end: see `exit_status`
     progress.json        `Progress`, by rank 0
     done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
     stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when it appears

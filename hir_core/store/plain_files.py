@@ -126,6 +126,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, is_synced: b
                 os.unlink(temporary, dir_fd=folder)
 
 
+def delete_half_written(job_dir: Path) -> None:
+    """Deletes the reports and stacks that the ranks of a launch were writing when they were killed."""
+    for path in (*job_dir.glob(".*.json.*"), *job_dir.glob("logs/.*.stack.*")):
+        path.unlink(missing_ok=True)
+
+
 def refuse_what_is_not_plain(path: Path) -> None:
     """Checks that at and below a path lie plain files and folders only; nothing needs to lie there.
 

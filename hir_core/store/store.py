@@ -28,7 +28,7 @@ from hir_core.errors import StoreError, VersionCorrupt, VersionNotFound
 from hir_core.store.files import read_json
 from hir_core.store.locks import Reader, exclusive
 from hir_core.store.manifest import STAGES, VERSION_ID, Identity, Manifest
-from hir_core.store.plain_files import refuse_what_is_not_plain
+from hir_core.store.plain_files import delete_half_written, refuse_what_is_not_plain
 from hir_core.store.version import (
     MANIFEST,
     VersionRef,
@@ -78,8 +78,8 @@ class Store:
             launches = self.run_dir / "launches"
             for path in (launches, *(self.run_dir / stage for stage in STAGES)):
                 refuse_what_is_not_plain(path)
-            for path in launches.glob("*/.*.json.*"):  # reports that killed ranks were writing
-                path.unlink(missing_ok=True)
+            for job_dir in launches.glob("*"):
+                delete_half_written(job_dir)
             yield
 
     @contextmanager

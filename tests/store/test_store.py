@@ -292,11 +292,12 @@ def test_hidden_files_of_the_system_are_no_damage(store):
 
 def test_half_written_reports_of_killed_ranks_are_deleted_by_the_next_writer(store):
     job_dir = store.run_dir / "launches" / "0001"
-    job_dir.mkdir(parents=True)
+    (job_dir / "logs").mkdir(parents=True)
     (job_dir / ".rank-1.ended.json.4711").write_text("{")
+    (job_dir / "logs/.rank-1.stack.recent").write_text("Thr")
     (job_dir / "job.json").write_text("{}")
     with store.lock():
-        assert [path.name for path in job_dir.iterdir()] == ["job.json"]
+        assert [path.name for path in job_dir.rglob("*") if path.is_file()] == ["job.json"]
 
 
 def test_links_inside_a_run_are_refused(store, tmp_path):
