@@ -15,6 +15,8 @@ import polars as pl
 
 ROLES = ("system", "user", "assistant")
 """Roles of the turns of a conversation."""
+OUTCOMES = ("scored", "no_answer", "not_judged")
+"""What became of judging a completion."""
 History = Sequence[Mapping[str, str]]
 """The turns of a conversation in order, each with `role` and `content`, as in tables and for chat templates."""
 
@@ -107,14 +109,21 @@ class Rewards(dy.Schema):
     """The sample that was scored."""
     reward = dy.String()
     """Type of the reward."""
+    outcome = dy.Enum(OUTCOMES)
+    """`scored`; `no_answer`: there is no score because the sample names no answer at all, as a refusal does;
+    `not_judged`: there is none for another reason, for example because the sample names several answers."""
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
-    """The score; null, which differs from 0, if the reward cannot judge this sample."""
+    """The score; null, which differs from 0, if the sample has none."""
     reason = dy.String()
     """Why the sample got this score, as text."""
     parts = dy.List(
         dy.Struct({"name": dy.String(), "score": dy.Float64(nullable=True, allow_inf=False, allow_nan=False)})
     )
     """The score of each attribute by name, null if it cannot be judged; empty for rewards without attributes."""
+
+    @dy.rule()
+    def has_a_score_if_scored(cls) -> pl.Expr:
+        return (pl.col("outcome") == "scored") == pl.col("score").is_not_null()
 
     @dy.rule()
     def part_names_are_unique_and_sorted(cls) -> pl.Expr:
@@ -191,8 +200,14 @@ class Evaluations(dy.Schema):
     """The completion as text."""
     finish_reason = dy.Enum(["eos", "length"])
     """`eos`: the model ended the completion; `length`: it was cut off at `max_new_tokens`."""
+    outcome = dy.Enum(OUTCOMES)
+    """Whether the completion has a score and, if not, whether it names no answer at all, as in the rewards."""
     score = dy.Float64(nullable=True, allow_inf=False, allow_nan=False)
-    """The score; null if the reward cannot judge this completion."""
+    """The score; null if the completion has none."""
+
+    @dy.rule()
+    def has_a_score_if_scored(cls) -> pl.Expr:
+        return (pl.col("outcome") == "scored") == pl.col("score").is_not_null()
 
 
 class Logprobs(dy.Schema):

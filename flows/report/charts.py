@@ -80,13 +80,16 @@ def task_accuracy(report: Report) -> Iterator[Figure]:
             accuracy(evaluation.tasks[task]),
             number(evaluation.tasks[task].get("majority_baseline"), ".3f"),
             number(evaluation.tasks[task].get("items")),
+            number(evaluation.tasks[task].get("no_answer")),
             number(evaluation.tasks[task].get("not_judged")),
         ]
         for task in tasks
         for n, evaluation in evaluations.items()
         if task in evaluation.tasks
     ]
-    header = ("iteration", "task", "trained on", "accuracy [95 %]", "majority baseline", "items", "not judged")
+    header = (
+        "iteration", "task", "trained on", "accuracy [95 %]", "majority baseline", "items", "no answer", "not judged"
+    )  # fmt: skip
     note = f"The first {SERIES} of {len(tasks)} tasks." if len(tasks) > SERIES else "Each with its 95 % interval."
     yield lines_figure("Accuracy by task", note, "accuracy", lines, _decimal, header, rows, top=1.0)
 
@@ -110,13 +113,16 @@ def _accuracy_figure(title: str, evaluations: Sequence[tuple[int, EvaluationRepo
             accuracy(evaluation.overall),
             number(evaluation.overall.get("majority_baseline"), ".3f"),
             number(evaluation.overall.get("items")),
+            number(evaluation.overall.get("no_answer")),
             number(evaluation.overall.get("not_judged")),
             number(evaluation.overall.get("mean_score"), ".3f"),
             evaluation.version,
         ]
         for n, evaluation in evaluations
     ]
-    header = ("iteration", "accuracy [95 %]", "majority baseline", "items", "not judged", "mean score", "version")
+    header = (
+        "iteration", "accuracy [95 %]", "majority baseline", "items", "no answer", "not judged", "mean score", "version"
+    )  # fmt: skip
     plots = [line_plot(lines, title, "accuracy", _decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
     return Figure(title, note, _legend(lines), header, rows, *plots)
 
@@ -143,18 +149,18 @@ def sample_scores(report: Report) -> Iterator[Figure]:
     for place, name in enumerate(names):
         colour = round(RAMP * place / max(1, len(names) - 1))
         layers.append(Layer(name, shares(scored.histogram[place] for scored in rewards.values()), f"s{colour}"))
-    layers.append(Layer("cannot be judged", shares(scored.not_judged for scored in rewards.values()), "g1"))
+    layers.append(Layer("no answer", shares(scored.no_answer for scored in rewards.values()), "g2"))
+    layers.append(Layer("not judged", shares(scored.not_judged for scored in rewards.values()), "g1"))
     layers = [layer for layer in layers if any(layer.values.values())] or layers[:1]
     rows = []
     for n, scored in rewards.items():
-        reasons = [
-            f"{clipped(why, NAME_CHARACTERS)} {number(count)}" for why, count in scored.not_judged_reasons.items()
-        ]
+        reasons = [f"{clipped(why, NAME_CHARACTERS)} {number(count)}" for why, count in scored.unscored_reasons.items()]
         rows.append(
             [str(n), number(scored.rows), share(scored.share_correct), number(scored.mean, ".3f"),
-             *map(number, scored.histogram), number(scored.not_judged), " · ".join(reasons) or NOTHING, scored.version]
+             *map(number, (*scored.histogram, scored.no_answer, scored.not_judged)), " · ".join(reasons) or NOTHING,
+             scored.version]
         )  # fmt: skip
-    header = ("iteration", "samples", "right", "mean score", *names, "cannot be judged", "why not", "version")
+    header = ("iteration", "samples", "right", "mean score", *names, "no answer", "not judged", "why", "version")
     note = "The scores of each iteration's samples, which the model of the previous iteration generated."
     yield bars_figure("Scores of the samples", note, "share of samples", layers, percent, header, rows, top=1.0)
 

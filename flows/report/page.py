@@ -93,7 +93,7 @@ def page(report: Report) -> str:
         versions=versions,
         settings=list(_settings(report)),
         software=_software(report),
-        score=lambda score: "cannot be judged" if score is None else number(score, ".4g"),
+        score=lambda score: "without a score" if score is None else number(score, ".4g"),
         probability=lambda logprob: NOTHING if logprob is None else f"{math.exp(logprob):.3f}",
         merged=_merge_equal,
         picture=Markup,

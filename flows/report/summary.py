@@ -48,6 +48,8 @@ def remarks(report: Report) -> list[str]:
     if report.answers:
         right, wrong = number(report.answers.became_right), number(report.answers.became_wrong)
         sentences.append(f"From the first to the last evaluation {right} answers became right and {wrong} wrong.")
+    if no_answer := last.get("no_answer"):
+        sentences.append(f"{number(no_answer)} of the last completions name no answer at all; they count as not right.")
     if not_judged := last.get("not_judged"):
         sentences.append(f"{number(not_judged)} of the last answers could not be judged; they count as not right.")
     blind = [str(n) for n, model in report.models.items() if model.tells_apart is False]

@@ -11,7 +11,7 @@ from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, Trac
 
 LABEL = 12
 LEFT_OUT = "left out"
-NOT_JUDGED = "cannot be judged"
+NO_SCORE = "no score"
 
 
 class TraceLine(NamedTuple):
@@ -86,7 +86,7 @@ def _labelled(label: str, text: str, width: int) -> Iterator[str]:
 
 
 def _score(score: float | None) -> str:
-    return NOT_JUDGED if score is None else number(score, "g")
+    return NO_SCORE if score is None else number(score, "g")
 
 
 # --- hir trace -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@ def _shares(label: str, counts: dict[str, int], width: int) -> Iterator[str]:
 def _scores(score: Scores) -> Iterator[str]:
     """The mean score, the share that reaches the threshold, and a histogram."""
     share = "" if score["share_correct"] is None else f" · {score['share_correct']:.1%} reach {score['threshold']:g}"
-    yield f"score       mean {number(score['mean'], '.3f')}{share} · {number(score['not_judged'])} not judged"
+    unscored = f"{number(score['no_answer'])} without an answer · {number(score['not_judged'])} not judged"
+    yield f"score       mean {number(score['mean'], '.3f')}{share} · {unscored}"
     most = max((bar["rows"] for bar in score["histogram"]), default=1)
     for bar in score["histogram"]:
         scores = f"{bar['from']:.4g}" if bar["from"] == bar["to"] else f"{bar['from']:.4g} to {bar['to']:.4g}"

@@ -122,8 +122,8 @@ def difference(a: Side, b: Side, key: str | None = None) -> Difference:
         found["instructions"] = {"a": value_counts(in_a["instruction"]), "b": value_counts(in_b["instruction"])}
     if "score" in compared:
         found["score"] = {
-            "a": scores(in_a["score"], a.store.manifest(a.ref).config.get("threshold")),
-            "b": scores(in_b["score"], b.store.manifest(b.ref).config.get("threshold")),
+            "a": scores(in_a, a.store.manifest(a.ref).config.get("threshold")),
+            "b": scores(in_b, b.store.manifest(b.ref).config.get("threshold")),
             "up": both.filter(pl.col("score" + _B) > pl.col("score")).height,
             "down": both.filter(pl.col("score" + _B) < pl.col("score")).height,
         }

@@ -83,7 +83,7 @@ class IterationExamples:
     best: tuple[SampleExample, ...]
     worst: tuple[SampleExample, ...]
     """Empty where all scores are equal."""
-    not_judged: tuple[SampleExample, ...]
+    unscored: tuple[SampleExample, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def clip(text: str, kept: int = NAME_CHARACTERS) -> str:
 
 
 def sample_examples(graph: VersionGraph, iteration: Iteration) -> IterationExamples:
-    """The best and worst samples of an iteration, and some that could not be judged.
+    """The best and worst samples of an iteration, and some without a score.
 
     Args:
         graph: the run's versions.
@@ -135,10 +135,10 @@ def sample_examples(graph: VersionGraph, iteration: Iteration) -> IterationExamp
     judged = rows.drop_nulls("score")
     best = first_ids(judged, descending=True)
     worst = first_ids(judged, descending=False) if judged["score"].n_unique() > 1 else []
-    not_judged = first_ids(rows.filter(pl.col("score").is_null()), descending=True)
-    by_id = _sample_examples_by_id(graph, iteration, [*best, *worst, *not_judged])
-    best_worst_not_judged = (tuple(by_id[sample_id] for sample_id in ids) for ids in (best, worst, not_judged))
-    return IterationExamples(iteration.iteration, *best_worst_not_judged)
+    unscored = first_ids(rows.filter(pl.col("score").is_null()), descending=True)
+    by_id = _sample_examples_by_id(graph, iteration, [*best, *worst, *unscored])
+    best_worst_unscored = (tuple(by_id[sample_id] for sample_id in ids) for ids in (best, worst, unscored))
+    return IterationExamples(iteration.iteration, *best_worst_unscored)
 
 
 def changed_answers(graph: VersionGraph, evaluations: Sequence[VersionRef]) -> tuple[ChangedAnswer, ...]:

@@ -37,6 +37,7 @@ class Accuracy(TypedDict, total=False):
 
     items: int
     judged: int
+    no_answer: int
     not_judged: int
     accuracy: float | None
     low: float
@@ -108,14 +109,18 @@ class RewardsReport:
     rows: int
     right: int
     """Rows whose score reaches the threshold."""
+    no_answer: int
+    """Rows without a score because they name no answer at all."""
     not_judged: int
+    """Rows without a score for another reason."""
     mean: float | None
     threshold: float
     share_correct: float | None
     """The share of all rows whose score reaches the threshold."""
     histogram: tuple[int, ...]
     """Rows in each of the report's `score_bins`."""
-    not_judged_reasons: dict[str, int]
+    unscored_reasons: dict[str, int]
+    """Rows without a score, by the beginning of their reason."""
     attributes: dict[str, AttributeMean]
 
     @classmethod
@@ -125,25 +130,26 @@ class RewardsReport:
         """The report of a rewards version, from what `scored_samples` says of its samples."""
         manifest = graph.manifests[str(ref)]
         threshold = float(manifest.config["threshold"])
-        stats = scores(scored["score"], threshold)
+        stats = scores(scored, threshold)
         return cls(
             version=str(ref),
             rows=scored.height,
             right=int(scored["right"].sum()),
+            no_answer=stats["no_answer"],
             not_judged=stats["not_judged"],
             mean=stats["mean"],
             threshold=threshold,
             share_correct=stats["share_correct"],
             histogram=tuple(bar["rows"] for bar in histogram(scored["score"].drop_nulls(), score_bins)),
-            not_judged_reasons=manifest.metrics.get("not_judged_reasons", {}),
+            unscored_reasons=manifest.metrics.get("unscored_reasons", {}),
             attributes=manifest.metrics.get("attributes", {}),
         )
 
 
 def scored_samples(store: Store, rewards: VersionRef, samples: VersionRef | None) -> pl.DataFrame:
-    """The `score` of each sample of a rewards version, its `prompt_id`, and whether it is `right`."""
+    """The `outcome` and `score` of each sample of a rewards version, its `prompt_id`, and whether it is `right`."""
     threshold = store.manifest(rewards).config["threshold"]
-    scored = columns_of(store, rewards, ["sample_id", "score"])
+    scored = columns_of(store, rewards, ["sample_id", "outcome", "score"])
     scored = scored.with_columns(right=(pl.col("score") >= threshold).fill_null(value=False))
     if samples is None:
         return scored.with_columns(prompt_id=pl.lit(None, dtype=pl.String))

@@ -51,13 +51,15 @@ HistogramBar = TypedDict("HistogramBar", {"from": float, "to": float, "rows": in
 class Scores(TypedDict):
     """The scores of a table."""
 
+    no_answer: int
+    """Rows without a score because they name no answer at all."""
     not_judged: int
-    """Rows without a score."""
+    """Rows without a score for another reason."""
     mean: float | None
     threshold: float | None
     """The score of a correct output; None where the version's config has none."""
     share_correct: float | None
-    """The share of all rows, those not judged included, whose score reaches the threshold, as the loop counts it."""
+    """The share of all rows, with or without a score, whose score reaches the threshold, as the loop counts it."""
     histogram: list[HistogramBar]
 
 
@@ -151,15 +153,22 @@ def lengths(column: pl.Series) -> Lengths | None:
     return {"min": ordered[0], "median": statistics.median(ordered), "p95": p95, "max": ordered[-1]}
 
 
-def scores(score: pl.Series, threshold: float | None = None) -> Scores:
-    """The mean and histogram of scores, and the share that reaches the threshold where there is one."""
-    judged = score.drop_nulls()
+def scores(table: pl.DataFrame, threshold: float | None = None) -> Scores:
+    """The mean and histogram of scores, and the share that reaches the threshold where there is one.
+
+    Args:
+        table: rows with `outcome` and `score`.
+        threshold: the score of a correct output.
+    """
+    outcomes, judged = Counter(table["outcome"]), table["score"].drop_nulls()
     mean = judged.mean()
+    share_correct = None if threshold is None or table.is_empty() else int((judged >= threshold).sum()) / table.height
     return {
-        "not_judged": score.null_count(),
+        "no_answer": outcomes["no_answer"],
+        "not_judged": outcomes["not_judged"],
         "mean": mean if isinstance(mean, float) else None,
         "threshold": threshold,
-        "share_correct": None if threshold is None or not len(score) else int((judged >= threshold).sum()) / len(score),
+        "share_correct": share_correct,
         "histogram": histogram(judged.to_list(), bins(judged.to_list())),
     }
 
@@ -191,7 +200,7 @@ def _row_stats(rows: pl.DataFrame, stage: str, threshold: float | None) -> RowSt
     if "instruction" in rows.columns:
         stats["instructions"] = value_counts(rows["instruction"])
     if "score" in rows.columns:
-        stats["score"] = scores(rows["score"], threshold)
+        stats["score"] = scores(rows, threshold)
     return stats
 
 

@@ -18,6 +18,7 @@ from hir_core.relabelers.select import select
 from hir_core.schemas import Triples, content_key
 
 CANNOT_JUDGE = "cannot judge"
+NO_ANSWER = "names no answer"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
 TRIPLE_SCHEMA = Triples.create_empty().schema
@@ -29,8 +30,8 @@ class Relabeler:
     """An instruction generation function phi of Zhang et al. 2023 (arXiv 2302.05206): p* = phi(p, q, o, R).
 
     The rules are expressions over a table with one row per sample, sorted by sample_id: sample_id, prompt_id,
-    completion, completion_ids, finish_reason, score, parts, is_correct, query, history, references, metadata. A
-    relabeler that needs more than expressions overrides `label`.
+    completion, completion_ids, finish_reason, outcome, score, parts, is_correct, query, history, references,
+    metadata. A relabeler that needs more than expressions overrides `label`.
     """
 
     name: str
@@ -78,9 +79,10 @@ class Relabeler:
 
     def rejection(self) -> pl.Expr:
         """Why a sample is left out; null where it is kept."""
+        outcome = pl.col("outcome")
         return (
             pl.when(~self.is_judged())
-            .then(pl.lit(CANNOT_JUDGE))
+            .then(pl.when(outcome == "no_answer").then(pl.lit(NO_ANSWER)).otherwise(pl.lit(CANNOT_JUDGE)))
             .when(pl.col("completion_ids").list.len() == 0)
             .then(pl.lit(EMPTY_COMPLETION))
         )
@@ -145,7 +147,7 @@ class Relabeler:
                     f"{unmatched.height} of {samples.height} samples have no row in {name}, first sample_id "
                     f"{unmatched['sample_id'].sort()[0]}: pass the tables of one iteration"
                 )
-        scores = rewards.select("sample_id", "score", "parts")
+        scores = rewards.select("sample_id", "outcome", "score", "parts")
         asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
         return (
             samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")

@@ -64,8 +64,9 @@ class Combined(Reward):
         scores = [score for score in parts.values() if score is not None]
         if len(scores) < len(parts):
             part_scores = [f"{name} {'none' if score is None else f'{score:.4g}'}" for name, score in parts.items()]
-            first_reason = next(verdict.reason for verdict in verdicts if verdict.score is None)
-            return Verdict(None, f"{first_reason} [{', '.join(part_scores)}]", parts)
+            unscored = [verdict for verdict in verdicts if verdict.score is None]
+            reason = f"{unscored[0].reason} [{', '.join(part_scores)}]"
+            return Verdict(None, reason, parts, no_answer=all(verdict.no_answer for verdict in unscored))
         reasons = [
             f"{name} {score:.4g}{f' ({verdict.reason})' if verdict.reason else ''}"
             for name, score, verdict in zip(self.names, scores, verdicts, strict=True)

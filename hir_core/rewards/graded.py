@@ -42,7 +42,7 @@ class Graded(RowReward):
         has_numbers = any(word.isdecimal() for items in references for word, _ in items)
         answer = items_of(text if has_numbers else _LIST_NUMBER.sub(" ", text))
         if not any(set(answer) & set(items) for items in references):
-            return Verdict(None, f"names no item: {shortened(completion)}")
+            return Verdict(None, f"names no item: {shortened(completion)}", no_answer=True)
         share = prefix_share if self.config.measure == "prefix" else order_share
         best = max(references, key=lambda items: share(answer, items))
         expected = " ".join(word for word, _ in best)

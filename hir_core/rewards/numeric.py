@@ -8,7 +8,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from hir_core.config import NumericReward
-from hir_core.prompts.numbers import Reading, read_number
+from hir_core.prompts.numbers import NO_NUMBER, Reading, read_number
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, after_marker, shortened
 
 
@@ -33,7 +33,7 @@ class Numeric(RowReward):
             return Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}")
         number, problem = self._read(text)
         if number is None:
-            return Verdict(None, f"{problem}: {shortened(completion)}")
+            return Verdict(None, f"{problem}: {shortened(completion)}", no_answer=problem == NO_NUMBER)
         accepted = self._accepted(prompt)
         absolute, relative = Fraction(self.config.absolute_tolerance), Fraction(self.config.relative_tolerance)
         for reference, expected in accepted.items():

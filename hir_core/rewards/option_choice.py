@@ -34,7 +34,7 @@ class OptionChoice(RowReward):
         named = options_named(completion, options, has_letters=_has_letters(prompt))
         if len(named) != 1:
             what = "no option" if not named else f"{len(named)} options"
-            return Verdict(None, f"names {what}: {shortened(completion)}")
+            return Verdict(None, f"names {what}: {shortened(completion)}", no_answer=not named)
         (chosen,) = named
         result = "right" if chosen in right else "wrong"
         return Verdict(float(chosen in right), f"{result}: names {shortened(options[chosen])}")

@@ -17,13 +17,14 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict, cast
 
 import polars as pl
+import pyarrow as pa
 
 from hir_core.config import Section
 from hir_core.errors import ConfigError, SchemaError
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.schemas import Rewards
 
-_PARTS = Rewards.create_empty().schema["parts"]
+_SCHEMA = Rewards.create_empty().schema
 _NO_PARTS: Mapping[str, float | None] = MappingProxyType({})
 
 
@@ -49,6 +50,15 @@ class Verdict(NamedTuple):
     reason: str
     parts: Mapping[str, float | None] = _NO_PARTS
     """The score of each attribute by name, None where it cannot be judged; empty where one score is all there is."""
+    no_answer: bool = False
+    """Whether there is no score because the completion names no answer at all, as a refusal does."""
+
+    @property
+    def outcome(self) -> str:
+        """`scored`, `no_answer` or `not_judged`."""
+        if self.score is not None:
+            return "scored"
+        return "no_answer" if self.no_answer else "not_judged"
 
 
 class Reward(ABC):
@@ -104,7 +114,7 @@ class Reward(ABC):
             )
 
     def judge(self, completions: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
-        """The given rows with `score`, `reason` and `parts`, in the same order.
+        """The given rows with `outcome`, `score`, `reason` and `parts`, in the same order.
 
         Args:
             completions: rows with a `prompt_id` and a `completion`.
@@ -118,13 +128,11 @@ class Reward(ABC):
         prompt_rows = self._prompts_of(completions, prompts)
         texts = completions["completion"].to_list()
         verdicts = [finite(verdict) for verdict in self.verdicts(texts, prompt_rows, on_rows=on_rows)]
-        parts = [
-            [{"name": name, "score": score} for name, score in sorted(verdict.parts.items())] for verdict in verdicts
-        ]
         return completions.with_columns(
+            outcome=pl.Series([verdict.outcome for verdict in verdicts], dtype=_SCHEMA["outcome"]),
             score=pl.Series([verdict.score for verdict in verdicts], dtype=pl.Float64),
             reason=pl.Series([verdict.reason for verdict in verdicts], dtype=pl.String),
-            parts=pl.Series(parts, dtype=_PARTS),
+            parts=_parts_column(verdicts),
         )
 
     def judge_ahead(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> None:
@@ -143,9 +151,9 @@ class Reward(ABC):
         """
         judged = self.judge(samples.select("sample_id", "prompt_id", "completion"), prompts, on_rows=on_rows)
         return (
-            judged.select("sample_id", pl.lit(self.name).alias("reward"), "score", "reason", "parts")
+            judged.select("sample_id", pl.lit(self.name).alias("reward"), "outcome", "score", "reason", "parts")
             .sort("sample_id")
-            .cast(Rewards.create_empty().schema)
+            .cast(_SCHEMA)
         )
 
     def _prompts_of(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> list[PromptRow]:
@@ -181,17 +189,35 @@ def _prompt_rows(prompts: pl.DataFrame) -> list[PromptRow]:
     return cast(list[PromptRow], decoded)
 
 
+def _parts_column(verdicts: Sequence[Verdict]) -> pl.Series:
+    """The column `parts`, built from flat arrays: from a Python list per row it would take longer than judging."""
+    offsets, names, scores = [0], [], []
+    for verdict in verdicts:
+        for name, score in sorted(verdict.parts.items()):
+            names.append(name)
+            scores.append(score)
+        offsets.append(len(names))
+    fields = pa.StructArray.from_arrays(
+        [pa.array(names, pa.large_string()), pa.array(scores, pa.float64())], ["name", "score"]
+    )
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), fields)
+    return pl.Series(lists, dtype=_SCHEMA["parts"])
+
+
 def finite(verdict: Verdict) -> Verdict:
     """The verdict with None in place of scores that are NaN or infinite, which no threshold can be compared with."""
-    score, reason, parts = verdict
-    parts = {name: part if part is not None and math.isfinite(part) else None for name, part in parts.items()}
-    if score is None or math.isfinite(score):
-        return Verdict(score, reason, parts)
-    return Verdict(None, f"not finite: {score}{f', {reason}' if reason else ''}", parts)
+    if verdict.parts:
+        scores = verdict.parts.items()
+        parts = {name: score if score is not None and math.isfinite(score) else None for name, score in scores}
+        verdict = verdict._replace(parts=parts)
+    if verdict.score is None or math.isfinite(verdict.score):
+        return verdict
+    reason = f"not finite: {verdict.score}{f', {verdict.reason}' if verdict.reason else ''}"
+    return verdict._replace(score=None, reason=reason)
 
 
-def not_judged_reasons(judged: pl.DataFrame, most: int = 20) -> dict[str, int]:
-    """How many rows have no score, by reason, the frequent ones first.
+def unscored_reasons(judged: pl.DataFrame, most: int = 20) -> dict[str, int]:
+    """How many rows have no score, by reason, the frequent ones first; those that name no answer included.
 
     The text of a reason after its first colon is about one completion and is left out of the count.
 

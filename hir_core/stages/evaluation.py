@@ -52,8 +52,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Accuracy per task and over the run's own tasks, as plain JSON values.
 
-    An answer is right where its score reaches the threshold. One that could not be judged counts as not right, and is
-    counted under `not_judged` as well.
+    An answer is right where its score reaches the threshold. One without a score counts as not right, and is counted
+    under `no_answer` or `not_judged` as well.
 
     Args:
         judged: one model's answers, as `Reward.judge` returns them, with their `task`.
@@ -62,13 +62,13 @@ def summarise(
         uses_references: whether the reward judges by references; where it does not, there is no baseline.
 
     Returns:
-        `tasks`: for each task `items`, `judged`, `not_judged`, `accuracy`, `low`, `high`, `mean_score` (of those that
-        were judged), `majority_baseline`, and where the reward judges several attributes `attributes`, each one's
-        `mean` score and how many are `judged`;
+        `tasks`: for each task `items`, `judged`, `no_answer`, `not_judged`, `accuracy`, `low`, `high`, `mean_score` (of
+        those that were judged), `majority_baseline`, and where the reward judges several attributes `attributes`,
+        each one's `mean` score and how many are `judged`;
         `overall`: the same over the run's own tasks, named in `overall.tasks`. Its baseline answers each task by that
         task's own most frequent answer.
     """
-    answers = judged.select("prompt_id", "task", "score", "parts", right=pl.col("score") >= threshold)
+    answers = judged.select("prompt_id", "task", "outcome", "score", "parts", right=pl.col("score") >= threshold)
     answers = answers.join(prompts.select("prompt_id", "references"), on="prompt_id", how="left").sort("prompt_id")
     tasks = sorted(answers["task"].unique())
     by_task = {task: answers.filter(pl.col("task") == task) for task in tasks}
@@ -85,12 +85,13 @@ def summarise(
 
 
 def _accuracy(rows: pl.DataFrame, baseline: float | None) -> dict[str, Any]:
-    right, judged = int(rows["right"].sum()), rows["right"].count()
+    right, outcomes = int(rows["right"].sum()), Counter(rows["outcome"])
     low, high = wilson_interval(right, rows.height)
     return {
         "items": rows.height,
-        "judged": judged,
-        "not_judged": rows.height - judged,
+        "judged": outcomes["scored"],
+        "no_answer": outcomes["no_answer"],
+        "not_judged": outcomes["not_judged"],
         "accuracy": right / rows.height if rows.height else None,
         "low": low,
         "high": high,

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.rewards.reward import attribute_means, not_judged_reasons
+from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
 from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan
@@ -32,8 +32,9 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     metrics = {
         "correct_share": correct / max(1, rewards.height),
         "mean_score": rewards["score"].mean(),
-        "not_judged": rewards["score"].null_count(),
-        "not_judged_reasons": not_judged_reasons(rewards),
+        "no_answer": int((rewards["outcome"] == "no_answer").sum()),
+        "not_judged": int((rewards["outcome"] == "not_judged").sum()),
+        "unscored_reasons": unscored_reasons(rewards),
         **attribute_means(rewards),
     }
     return run.commit(identity, rewards, rows_in=sampled.height, metrics=metrics)
@@ -54,7 +55,7 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
     draft.write("0", rows)
     summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
-    summary["not_judged_reasons"] = not_judged_reasons(judged)
+    summary["unscored_reasons"] = unscored_reasons(judged)
     draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
 
 

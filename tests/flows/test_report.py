@@ -92,7 +92,7 @@ def test_scores_and_what_became_of_samples_are_those_of_the_tables(finished, par
     for row in parsed.tables["Scores of the samples"]:
         scores = [reward["score"] for reward in rows_of(finished, "rewards", int(row["iteration"]))]
         counts = [str(scores.count(value)) for value in (0.0, 0.25, 1.0, None)]
-        assert [row["score 0"], row["score 0.25"], row["score 1"], row["cannot be judged"]] == counts
+        assert [row["score 0"], row["score 0.25"], row["score 1"], row["not judged"]] == counts
         assert row["right"] == f"{scores.count(1.0) / len(scores):.1%}"
     outcomes = {
         (row["iteration"], row["instruction, or why left out"]): row for row in parsed.tables["What the samples became"]
@@ -258,8 +258,8 @@ def test_where_nothing_was_judged_the_page_says_so(tmp_path):
     commit(store, "rewards", 1, [prompts, samples], judged(drawn(1, model), [None] * 6), {"threshold": 1.0})
     parsed = Page(page(build_report(store)))
     (row,) = parsed.tables["Scores of the samples"]
-    assert (row["samples"], row["mean score"], row["cannot be judged"]) == ("6", "–", "6")
-    assert "Cannot be judged" in parsed.texts["h4"]
+    assert (row["samples"], row["mean score"], row["not judged"]) == ("6", "–", "6")
+    assert "Without a score" in parsed.texts["h4"]
 
 
 def test_twenty_iterations_fit_into_half_a_megabyte(finished):

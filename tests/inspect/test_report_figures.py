@@ -109,7 +109,7 @@ def test_the_best_and_worst_outputs_are_of_prompts_of_their_own(report):
     last = report.picks.iterations[-1]
     assert [sample.score for sample in last.best] == [1.0, 1.0, 0.0]
     assert [sample.score for sample in last.worst] == [0.0, 0.25, 1.0]
-    assert [sample.sample_id for sample in last.not_judged] == ["s2p30"]
+    assert [sample.sample_id for sample in last.unscored] == ["s2p30"]
     wrong = last.worst[0]
     assert (wrong.asked.instruction.text, wrong.asked.query.text) == (RIGHT, "1 + 3?")
     assert [triple.instruction.text for triple in wrong.became] == [WRONG]
@@ -178,14 +178,15 @@ def test_where_nothing_was_judged_there_is_no_score(tmp_path):
     model = trained(store, 0, [prompts])
     samples = commit(store, "samples", 1, [prompts, model], drawn(1, model))
     rows = [
-        {"sample_id": s["sample_id"], "reward": "r", "score": None, "reason": "?", "parts": []} for s in drawn(1, model)
+        {"sample_id": s["sample_id"], "reward": "r", "outcome": "not_judged", "score": None, "reason": "?", "parts": []}
+        for s in drawn(1, model)
     ]
     commit(store, "rewards", 1, [prompts, samples], rows, {"threshold": 1.0})
     report = build_report(store)
     assert report.score_bins == ()
     assert report.iterations[-1].rewards.mean is None
     examples = report.picks.iterations[0]
-    assert (examples.best, examples.worst, len(examples.not_judged)) == ((), (), 3)
+    assert (examples.best, examples.worst, len(examples.unscored)) == ((), (), 3)
 
 
 def test_a_sample_without_tokens_has_no_log_probability(tmp_path):

@@ -41,22 +41,25 @@ def test_lengths_are_those_of_a_sorted_list(count):
 
 def test_values_that_are_all_null_have_no_lengths():
     assert lengths(pl.Series([None], dtype=pl.String)) is None
-    assert scores(pl.Series([None], dtype=pl.Float64), 1.0)["histogram"] == []
+    rows = pl.DataFrame({"score": [None], "outcome": ["not_judged"]}, {"score": pl.Float64, "outcome": pl.String})
+    assert scores(rows, 1.0)["histogram"] == []
 
 
 def test_few_scores_are_counted_one_by_one():
-    stats = scores(pl.Series([1.0, 0.0, None, 1.0, 0.5]), 0.5)
+    rows = pl.DataFrame({"score": [1.0, 0.0, None, 1.0, 0.5, None]})
+    outcomes = ["scored", "scored", "not_judged", "scored", "scored", "no_answer"]
+    stats = scores(rows.with_columns(outcome=pl.Series(outcomes)), 0.5)
     assert stats["histogram"] == [
         {"from": 0.0, "to": 0.0, "rows": 1},
         {"from": 0.5, "to": 0.5, "rows": 1},
         {"from": 1.0, "to": 1.0, "rows": 2},
     ]
-    assert (stats["not_judged"], stats["mean"], stats["share_correct"]) == (1, 0.625, 0.6)
+    assert (stats["no_answer"], stats["not_judged"], stats["mean"], stats["share_correct"]) == (1, 1, 0.625, 0.5)
 
 
 def test_many_scores_are_counted_in_ten_bars_that_hold_all():
     values = [random.Random(1).gauss(0, 1) for _ in range(7)] + [n / 100 for n in range(100)] + [-3.0, 5.0]
-    bars = scores(pl.Series(values))["histogram"]
+    bars = scores(pl.DataFrame({"score": values, "outcome": "scored"}))["histogram"]
     assert len(bars) == 10
     assert (bars[0]["from"], bars[-1]["to"]) == (-3.0, 5.0)
     for place, bar in enumerate(bars):
@@ -131,7 +134,9 @@ def test_figures_need_a_table_and_what_it_is_made_from(store):
 def test_stats_are_drawn(store):
     lines = hir("stats", "rewards@2").splitlines()
     assert lines[0].endswith(" · 6 rows")
-    assert any(line.startswith("score       mean 0.667 · 66.7% reach 1 · 0 not judged") for line in lines)
+    assert any(
+        line.startswith("score       mean 0.667 · 66.7% reach 1 · 0 without an answer · 0 not judged") for line in lines
+    )
     bars = Counter({line.split()[0]: line.count("█") for line in lines if "█" in line})
     assert bars == {"0": 12, "1": 24}
     assert lines[-2:] == [f"sums      4       0.750    {75.0}%", f"words     2       0.500    {50.0}%"]

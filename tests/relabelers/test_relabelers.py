@@ -100,6 +100,15 @@ def test_what_cannot_be_judged_or_is_empty_is_counted_not_taught(relabeler):
     assert relabeled(relabeler, None, 0.0, 1.0, **empty)[1] == {"cannot judge": 1, "empty completion": 2}
 
 
+@pytest.mark.parametrize("relabeler", [HINDSIGHT, KEEP_CORRECT], ids=["hindsight", "keep_correct"])
+def test_what_names_no_answer_is_counted_apart_and_not_taught(relabeler):
+    samples, rewards, asked = tables(None, None)
+    rewards = rewards.with_columns(outcome=pl.Series(["no_answer", "not_judged"], dtype=rewards.schema["outcome"]))
+    triples, rejected = relabeler.relabel(samples, rewards, asked)
+    assert triples.is_empty()
+    assert rejected == {"names no answer": 1, "cannot judge": 1}
+
+
 def test_keep_correct_leaves_wrong_outputs_out_and_contrasts_nothing():
     triples, rejected = relabeled(KEEP_CORRECT, 1.0, 0.0, None, 0.5)
     assert triples.select("sample_id", "instruction", "contrast").rows() == [("s0", "Be right.", [])]

@@ -9,7 +9,7 @@ from hir_core.config import CombinedReward
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError
 from hir_core.rewards.registry import build_reward
-from hir_core.rewards.reward import not_judged_reasons
+from hir_core.rewards.reward import unscored_reasons
 
 TINY = {"run": "tiny", "iterations": 1, "model": {"source": "m"}, "prompts": [{"path": "p.jsonl"}]}
 GRADED = {"reward": {"type": "graded"}}
@@ -59,8 +59,9 @@ def test_where_one_part_cannot_judge_the_whole_cannot_and_its_reason_is_counted(
     reward = build_reward(combined(EXACT, NUMERIC))
     scored = reward.score(samples("many", "4", "1,2"), prompts({"references": ["4"]}))
     assert scored["score"].to_list() == [None, 1.0, None]
+    assert scored["outcome"].to_list() == ["no_answer", "scored", "not_judged"]
     assert scored["reason"][0] == "no number: 'many' [exact_match 0, numeric none]"
-    assert not_judged_reasons(scored) == {"no number": 1, "unclear number": 1}
+    assert unscored_reasons(scored) == {"no number": 1, "unclear number": 1}
 
 
 def test_each_part_is_an_attribute_by_its_name_or_its_rewards():

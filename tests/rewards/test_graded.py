@@ -3,7 +3,7 @@
 from itertools import combinations, permutations
 
 import pytest
-from reward_tables import prompts, verdict
+from reward_tables import prompts, samples, verdict
 
 from hir_core.config import GradedReward
 from hir_core.errors import ConfigError
@@ -93,6 +93,11 @@ def test_with_a_marker_only_what_follows_is_graded():
 def test_a_hundred_kilobytes_of_anything_have_a_low_grade_or_none(config, piece):
     score, _ = verdict(config, piece * (10**5 // len(piece)), FRUITS)
     assert score is None or score < 1e-4
+
+
+def test_a_completion_with_none_of_the_items_names_no_answer():
+    scored = build_reward(PREFIX).score(samples("who knows?", "fig"), prompts(FRUITS))
+    assert scored["outcome"].to_list() == ["no_answer", "scored"]
 
 
 def test_prompts_without_a_sequence_stop_the_run():

@@ -11,7 +11,7 @@ from reward_tables import parts_of, prompts, samples, verdict
 from hir_core.config import ExactMatchReward, OptionChoiceReward, PythonReward
 from hir_core.errors import ConfigError, RewardError, SchemaError
 from hir_core.rewards.registry import build_reward
-from hir_core.rewards.reward import attribute_means, not_judged_reasons
+from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Rewards
 
 COLOURS = {"query": "Which?\nOptions:\n(A) red\n(B) dark blue\n(C) blue", "options": ["red", "dark blue", "blue"]}
@@ -147,7 +147,7 @@ def test_scores_are_one_row_per_sample_in_order_of_their_ids():
 def test_judging_keeps_rows_and_their_order():
     answers = pl.DataFrame({"prompt_id": ["p1", "p0"], "completion": ["1", "1"], "model": ["m", "m"]})
     judged = build_reward(ExactMatchReward()).judge(answers, prompts({"references": ["0"]}, {"references": ["1"]}))
-    assert judged.columns == ["prompt_id", "completion", "model", "score", "reason", "parts"]
+    assert judged.columns == ["prompt_id", "completion", "model", "outcome", "score", "reason", "parts"]
     assert judged["score"].to_list() == [1.0, 0.0]
 
 
@@ -185,14 +185,14 @@ def test_what_is_not_finite_is_no_score_and_counted(write_reward, value, time_li
     scored = build_reward(config).score(samples("odd", "even", "odd"), prompts({}))
     assert scored["score"].to_list() == [None, 1.0, None]
     assert all(reason.startswith("not finite: ") for reason in scored["reason"].to_list()[::2])
-    assert not_judged_reasons(scored) == {"not finite": 2}
+    assert unscored_reasons(scored) == {"not finite": 2}
 
 
 def test_reasons_are_counted_without_what_is_about_one_completion():
     reasons = ["timed out: 'a'", "timed out: 'b'", "cannot judge", "no number: 'x: y'", *(f"r{n}" for n in range(5))]
     judged = pl.DataFrame({"score": [1.0, *[None] * len(reasons)], "reason": ["right", *reasons]})
-    assert not_judged_reasons(judged, most=3) == {"timed out": 2, "cannot judge": 1, "no number": 1, "other": 5}
-    assert not_judged_reasons(judged.filter(pl.col("score").is_not_null())) == {}
+    assert unscored_reasons(judged, most=3) == {"timed out": 2, "cannot judge": 1, "no number": 1, "other": 5}
+    assert unscored_reasons(judged.filter(pl.col("score").is_not_null())) == {}
 
 
 def test_a_time_limit_holds_for_each_completion_by_itself(write_reward):
@@ -262,7 +262,7 @@ def test_a_function_may_judge_several_attributes_whose_mean_is_the_score(write_r
     none = {"right": None, "brief": None}
     assert parts_of(scored) == [{"right": 1.0, "brief": 0.5}, {"right": 1.0, "brief": None}, none, {}]
     assert scored["parts"][0].to_list() == [{"name": "brief", "score": 0.5}, {"name": "right", "score": 1.0}]
-    assert not_judged_reasons(scored) == {"cannot judge": 2, "not finite": 1}
+    assert unscored_reasons(scored) == {"cannot judge": 2, "not finite": 1}
 
 
 def test_a_function_may_say_itself_what_its_attributes_come_to(write_reward):

@@ -24,7 +24,7 @@ def evaluations(**tasks):
     """Answers to the first prompts of each task, given as scores."""
     rows = [
         {"prompt_id": f"{task}{n}", "model": "m", "task": task, "instruction": "i", "completion": "c",
-         "finish_reason": "eos", "score": score}
+         "finish_reason": "eos", "outcome": "not_judged" if score is None else "scored", "score": score}
         for task, scores in tasks.items()
         for n, score in enumerate(scores)
     ]  # fmt: skip
@@ -86,15 +86,15 @@ def test_summary_of_two_tasks_and_one_that_is_only_evaluated():
     assert json.loads(json.dumps(found)) == found
     low, high = wilson_interval(2, 4)
     assert found["tasks"]["sums"] == {
-        "items": 4, "judged": 3, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high, "mean_score": 2 / 3,
-        "majority_baseline": 0.5,
+        "items": 4, "judged": 3, "no_answer": 0, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high,
+        "mean_score": 2 / 3, "majority_baseline": 0.5,
     }  # fmt: skip
     assert found["tasks"]["words"]["accuracy"] == 0.5
     assert found["tasks"]["bench"]["accuracy"] == 0.0
     low, high = wilson_interval(3, 6)
     assert found["overall"] == {
         "tasks": ["sums", "words"],
-        "items": 6, "judged": 5, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high,
+        "items": 6, "judged": 5, "no_answer": 0, "not_judged": 1, "accuracy": 0.5, "low": low, "high": high,
         "mean_score": 3.5 / 5, "majority_baseline": (2 + 1) / 6,
     }  # fmt: skip
 
@@ -108,6 +108,13 @@ def test_a_graded_score_is_right_from_the_threshold_on():
     asked = prompts(a=[("test", []), ("test", [])])
     found = summarise(evaluations(a=[0.7, 0.4]), asked, threshold=0.5)["overall"]
     assert (found["accuracy"], found["majority_baseline"]) == (0.5, None)
+
+
+def test_answers_that_name_none_are_counted_apart_from_those_not_judged():
+    rows = evaluations(a=[None, None, 1.0]).with_columns(outcome=pl.Series(["no_answer", "not_judged", "scored"]))
+    found = summarise(rows, prompts(a=[("test", ["1"])] * 3))["overall"]
+    assert (found["judged"], found["no_answer"], found["not_judged"]) == (1, 1, 1)
+    assert found["accuracy"] == 1 / 3
 
 
 def test_attributes_have_their_mean_in_each_task():

@@ -155,8 +155,8 @@ def test_what_cannot_be_judged_is_counted_by_its_reason(settings):
     run = loop(with_changes(settings, {"reward": {"type": "python", "function": "odd:score"}}))
     counts = {name: run.metrics(run.store.resolve(name)) for name in ("rewards@1", "evaluations@1")}
     assert counts["rewards@1"]["not_judged"] == 16
-    assert counts["rewards@1"]["not_judged_reasons"] == {"cannot judge": 8, "not finite": 8}
-    assert counts["evaluations@1"]["not_judged_reasons"] == {}
+    assert counts["rewards@1"]["unscored_reasons"] == {"cannot judge": 8, "not finite": 8}
+    assert counts["evaluations@1"]["unscored_reasons"] == {}
 
 
 def test_an_edited_source_makes_other_prompts_and_a_moved_one_does_not(settings):

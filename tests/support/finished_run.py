@@ -86,7 +86,7 @@ def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: 
 
 def answered(store: Store, iteration: int, prompts: VersionRef, model: VersionRef) -> VersionRef:
     row = {"prompt_id": "t1", "model": str(model), "task": "sums", "instruction": RIGHT, "finish_reason": "eos"}
-    rows = [row | {"completion": str(2 + iteration), "score": float(iteration == 2)}]
+    rows = [row | {"completion": str(2 + iteration), "outcome": "scored", "score": float(iteration == 2)}]
     overall = {"tasks": ["sums"], "accuracy": iteration / 2, "low": 0.0, "high": 1.0}
     return commit(
         store, "evaluations", iteration, [prompts, model], rows, {"threshold": 1.0}, metrics={"overall": overall}
@@ -116,7 +116,14 @@ def drawn(iteration: int, model: VersionRef) -> list[Row]:
 def judged(iteration: int) -> list[Row]:
     keys = [f"s{iteration}{prompt_id}{k}" for prompt_id in COMPLETIONS[iteration] for k in range(2)]
     return [
-        {"sample_id": key, "reward": "exact_match", "score": score, "reason": f"says {score}", "parts": []}
+        {
+            "sample_id": key,
+            "reward": "exact_match",
+            "outcome": "not_judged" if score is None else "scored",
+            "score": score,
+            "reason": f"says {score}",
+            "parts": [],
+        }
         for key, score in zip(keys, SCORES[iteration], strict=True)
     ]
 

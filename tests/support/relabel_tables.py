@@ -21,7 +21,8 @@ def tables(*scores, prompt_ids=None, completions=None, parts=None, **changed):
         row |= {"completion": text, "completion_ids": [ord(text), 2]}
     samples = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     judged = [
-        {"sample_id": f"s{n}", "reward": "r", "score": score, "reason": "",
+        {"sample_id": f"s{n}", "reward": "r", "outcome": "not_judged" if score is None else "scored",
+         "score": score, "reason": "",
          "parts": [{"name": name, "score": part} for name, part in sorted(by_name.items())]}
         for n, (score, by_name) in enumerate(zip(scores, parts or [{}] * len(scores), strict=True))
     ]  # fmt: skip

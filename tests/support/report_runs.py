@@ -53,7 +53,14 @@ def make_run(folder: Path) -> Store:
 
 def judged(samples: Sequence[Row], scores: Sequence[float | None]) -> list[Row]:
     return [
-        {"sample_id": sample["sample_id"], "reward": "r", "score": score, "reason": "", "parts": []}
+        {
+            "sample_id": sample["sample_id"],
+            "reward": "r",
+            "outcome": "not_judged" if score is None else "scored",
+            "score": score,
+            "reason": "",
+            "parts": [],
+        }
         for sample, score in zip(samples, scores, strict=True)
     ]
 
@@ -86,6 +93,7 @@ def evaluated(
             "instruction": RIGHT,
             "completion": str(n * iteration),
             "finish_reason": "eos" if n else "length",
+            "outcome": "scored",
             "score": float(n < TESTED[iteration]),
         }
         for n in range(12)
@@ -109,7 +117,7 @@ def attacked_run(folder: Path) -> Store:
     scored = [row | {"reason": ATTACK} for row in judged(rows, [1.0, 0.0, 0.0, None, None, 0.0])]
     scored[0]["reason"] = long
     config = {"threshold": 1.0, "lone": "\ud800 \udfff" + ATTACK}
-    reasons = {"not_judged_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
+    reasons = {"unscored_reasons": {ATTACK: 2}, "attributes": {ATTACK: {"mean": 0.5, "judged": 3}}}
     rewards = commit(store, "rewards", 1, [prompts, samples], scored, config, metrics=reasons)
     kept = [triple(row, 0.0) | {"instruction": ATTACK, "query": ATTACK} for row in rows[:3]]
     settings = {"relabel": {"instructions": {ATTACK: ATTACK}}}

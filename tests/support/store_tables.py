@@ -16,9 +16,10 @@ MODEL = identity("models", 1, {}, [])
 
 
 def rewards(rows: int, prefix: str = "s") -> pl.DataFrame:
-    return pl.DataFrame(
-        {"sample_id": [f"{prefix}{n}" for n in range(rows)], "reward": "exact", "score": 1.0, "reason": ""}
-    ).with_columns(parts=pl.lit([], Rewards.create_empty().schema["parts"]))
+    schema = Rewards.create_empty().schema
+    keys = pl.DataFrame({"sample_id": [f"{prefix}{n}" for n in range(rows)]})
+    rest = {"reward": "exact", "outcome": "scored", "score": 1.0, "reason": "", "parts": []}
+    return keys.with_columns(pl.lit(value, schema[name]).alias(name) for name, value in rest.items())
 
 
 def commit(store: Store, version=THIS, **parts: pl.DataFrame) -> VersionRef:
