@@ -100,12 +100,22 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A Prefect home whose profile names a server that stands until the tests end.
 
     For the runs that end by themselves: each one would otherwise start a private server, which takes as long as half a
-    launch. One that is killed leaves a flow run behind that the server shows as running: it gets a home of its own.
+    launch. One that is killed leaves a flow run behind that the server shows as running: it reports elsewhere.
     """
-    from cli_run import end, start_prefect_server
+    from cli_run import end, name_server, start_prefect_server
 
     home = tmp_path_factory.mktemp("prefect")
     url, server = start_prefect_server(home, "--no-scheduler", "--no-late-runs")
-    (home / "profiles.toml").write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+    name_server(home, url)
     yield home
+    end(server)
+
+
+@pytest.fixture(scope="session")
+def server_for_killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a second such server, for runs that are killed and need no server of their own."""
+    from cli_run import end, start_prefect_server
+
+    url, server = start_prefect_server(tmp_path_factory.mktemp("prefect"), "--no-scheduler", "--no-late-runs")
+    yield url
     end(server)

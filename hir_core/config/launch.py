@@ -14,7 +14,8 @@ class LaunchConfig(Section):
     """How the rank processes of a job are started. No setting here changes a result."""
 
     launcher: Literal["deepspeed", "torchrun"] = "deepspeed"
-    """The program that starts the ranks: DeepSpeed's launcher, or PyTorch's `torchrun` for a single machine."""
+    """The program that starts the ranks: DeepSpeed's launcher, or PyTorch's `torchrun` for a single machine. A single
+    rank on this machine needs no launcher; `deepspeed` then starts it directly."""
     processes: int | Literal["auto"] = "auto"
     """Number of ranks on this machine. `auto` starts one rank per GPU, or one rank where there is no GPU. Ignored with
     a `hostfile`, whose slots decide."""

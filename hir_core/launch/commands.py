@@ -1,5 +1,6 @@
 """Command lines and environment with which `deepspeed` or `torchrun` starts a module on every rank.
 
+A single rank on this machine is started without a launcher, which would take two seconds to start one process.
 The argument lists hold the module and the job's folder, never a setting or a prompt. Writes `launch.env` into the job's
 folder, for ranks on other hosts. Starts nothing itself: `launcher` does.
 """
@@ -37,11 +38,18 @@ def launcher_command(job_dir: Path, config: LaunchConfig, place: Place, module: 
         flags = [f"--hostfile={config.hostfile}", "--force_multi", "--module", "--no_local_rank"]
         master_port = [] if config.port is None else [f"--master_port={config.port}"]
         return [sys.executable, "-m", "deepspeed.launcher.runner", *flags, *master_port, *work]
+    if _is_alone(config, place):
+        return [sys.executable, "-m", *work]
     port = config.port or free_port()
     if config.launcher == "torchrun":
         flags = ["--nnodes=1", f"--nproc-per-node={place.ranks}", "--master-addr=127.0.0.1", f"--master-port={port}"]
         return [sys.executable, "-m", "torch.distributed.run", *flags, "-m", *work]
     return [*_deepspeed_on_this_machine(place, port), *work]
+
+
+def _is_alone(config: LaunchConfig, place: Place) -> bool:
+    """Whether the only rank is here, and no launcher was asked for that does more than to start it."""
+    return place.ranks == 1 and not place.is_remote and config.launcher == "deepspeed"
 
 
 def _deepspeed_on_this_machine(place: Place, port: int) -> list[str]:
@@ -67,6 +75,8 @@ def launcher_env(job_dir: Path, config: LaunchConfig, place: Place) -> dict[str,
         if not place.devices.gpus:
             env["DS_ACCELERATOR"] = "cpu"
     env |= os.environ
+    if _is_alone(config, place):
+        env |= _environment_of_the_only_rank(config.port or free_port(), place)
     env["PYTHONUNBUFFERED"] = "1"
     env[COLLECTIVE_TIMEOUT] = str(config.collective_timeout_s)
     # Ranks import `hir_core` and the user's own modules. An installed package is found without a path, and
@@ -81,6 +91,13 @@ def launcher_env(job_dir: Path, config: LaunchConfig, place: Place) -> dict[str,
     if place.is_remote:
         env["DS_ENV_FILE"] = str(_write_forwarded(job_dir / "launch.env", env))
     return env
+
+
+def _environment_of_the_only_rank(port: int, place: Place) -> dict[str, str]:
+    """What DeepSpeed's launcher would set for it."""
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "CROSS_RANK": "0", "CROSS_SIZE": "1"}
+    device = {"CUDA_VISIBLE_DEVICES": place.devices.gpus[0]} if place.devices.gpus else {}
+    return rank | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | device
 
 
 def _write_forwarded(path: Path, env: dict[str, str]) -> Path:

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from cli_run import TINY, TWO_RANKS, assert_same_content, write_config
+from cli_run import TINY, TWO_RANKS, assert_same_content, name_server, write_config
 from killed_run import DRIVER_POLL_S, ORDER, STAGES, Blow, Duration, KilledRun, stage_of
 
 pytestmark = pytest.mark.slow
@@ -90,15 +90,12 @@ class Campaign:
 
 
 @pytest.fixture(scope="module")
-def campaign(request, tmp_path_factory) -> Campaign:
+def campaign(request, tmp_path_factory, server_for_killed_runs) -> Campaign:
     kills, stages, seed = (request.config.getoption(name) for name in ("--kills", "--kills-in", "--kills-seed"))
-    made = Campaign(
-        kills,
-        stages.split(",") if stages else list(STAGES),
-        seed,
-        tmp_path_factory.mktemp("killed"),
-        tmp_path_factory.mktemp("prefect"),
-    )
+    home = tmp_path_factory.mktemp("prefect")  # of these runs alone: their processes are found by it
+    name_server(home, server_for_killed_runs)
+    stages = stages.split(",") if stages else list(STAGES)
+    made = Campaign(kills, stages, seed, tmp_path_factory.mktemp("killed"), home)
     usual = " · ".join(f"{visit} {median(total for _, total in made.usual[visit]):.2f} s" for visit in ORDER)
     print(f"{made}\n{len(made.rounds)} rounds; usual durations: {usual}")
     return made

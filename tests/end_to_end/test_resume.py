@@ -32,6 +32,7 @@ from cli_run import (
     hir,
     left_alive,
     manifest,
+    name_server,
     write_config,
 )
 
@@ -156,15 +157,17 @@ def parts_in(folder: Path, pattern: str) -> dict[str, tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory) -> Story:
-    folder = tmp_path_factory.mktemp("stopped")
+def story(tmp_path_factory, server_for_killed_runs) -> Story:
+    """Stopped by each signal while it has a private Prefect server, then while it reports to one that stays."""
+    folder, home = tmp_path_factory.mktemp("stopped"), tmp_path_factory.mktemp("prefect")
     write_config(folder, **SETTINGS)
-    story = Story(folder, tmp_path_factory.mktemp("prefect"))
+    story = Story(folder, home)
     story.stop("killed in training", signal.SIGKILL, lambda started: story.is_training(0, started))
     story.stop("killed in sampling", signal.SIGKILL, lambda _: story.has("models", 0) and story.has_parts(4))
     story.stop("killed between stages", signal.SIGKILL, lambda _: story.has("rewards", 1))
     story.stop("told to end in training", signal.SIGTERM, lambda started: story.is_training(1, started))
     story.stop("Ctrl-C at the start", signal.SIGINT, lambda started: story.has_started_ranks(1, started))
+    name_server(home, server_for_killed_runs)
     draw = random.Random(11)
     for n in range(RANDOM_KILLS):  # between the start of python and the first steps of training
         moment = partial(story.are_ranks_as_old_as, draw.uniform(0, 4), 1)

@@ -404,6 +404,17 @@ def test_deepspeed_gets_the_gpus_that_are_visible(tmp_path):
     assert json.loads(base64.urlsafe_b64decode(where)) == {"localhost": ["3", "5"]}
 
 
+def test_a_single_rank_here_is_started_without_a_launcher_whatever_environment_the_user_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")  # as in a job that some other launcher has started
+    config, place = LaunchConfig(port=29123), Place(1, Devices(("3", "5"), 8))
+    assert launcher_command(tmp_path, config, place, "work") == [sys.executable, "-m", "work", str(tmp_path)]
+    env = launcher_env(tmp_path, config, place)
+    assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_PORT"], env["CUDA_VISIBLE_DEVICES"]) == ("0", "1", "29123", "3")
+    asked = launcher_command(tmp_path, LaunchConfig(launcher="torchrun"), place, "work")
+    elsewhere = launcher_command(tmp_path, LaunchConfig(hostfile=tmp_path), Place(1, Devices((), 8), ("far",)), "work")
+    assert ("torch.distributed.run" in asked, "deepspeed.launcher.runner" in elsewhere) == (True, True)
+
+
 def test_ranks_on_the_cpu_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "2"

@@ -126,6 +126,11 @@ def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen
     return url, process
 
 
+def name_server(home: Path, url: str) -> None:
+    """Makes this the server to which runs with this Prefect home report; they start none of their own then."""
+    (home / "profiles.toml").write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+
+
 def _answers(url: str) -> bool:
     try:
         urllib.request.urlopen(f"{url}/health", timeout=5).close()
