@@ -67,6 +67,9 @@ HAND = {
     "lines_exactly=2": (["a\nb", "\na\n\n b \n", "a\r\nb"], ["a", "a\nb\nc"]),
     "lines_at_least=2": (["a\nb\nc"], ["a\n\n"]),
     "lines_at_most=2": (["a", "a\nb"], ["", "\n \n", "a\nb\nc"]),
+    "paragraphs_exactly=2": (["a\n\nb", "a\nb\n \n\nc\n"], ["", "a", "a\nb", "a\n\nb\n\nc"]),
+    "paragraphs_at_least=2": (["a\n\nb\n\nc"], ["a\n\n...", "a\nb"]),
+    "paragraphs_at_most=2": (["a", "a\n\nb"], ["", "\n\n", "a\n\nb\n\nc"]),
     'contains="fig"': (["a fig fell", "FIG!", "(fig)", "Fig,plum"], ["figs", "a plum", "fig-tree", ""]),
     'excludes="fig"': (["figs", "a plum"], ["a Fig fell", ""]),
     'starts_with="fig"': (["Fig and plum", '"fig"'], ["a fig", "figs fell", ""]),
@@ -80,7 +83,9 @@ HAND = {
     "json_object": (['{"a": [1]}', " {} ", '{"n": ' + "9" * 5000 + "}"], ["[1]", "{a: 1}", '{"a": NaN}', "{} x", ""]),
     "json_list": (["[1, {}]", "[]"], ["{}", "[1,]", "1", "[" * 100_000]),
     "bullets=2": (["- a\n- b", "* a\n\n• b"], ["- a", "- a\nb", "-a\n-b", "- \n- b"]),
+    "numbered_list=2": (["1. a\n2. b", "1) a\n\n2) b"], ["1. a", "1. a\nb", "1. a\n3. b", "1.a\n2.b", "1. a\n2. -"]),
     "comma_list=2": (["fig, plum", "fig,plum."], ["fig", "fig,", "fig, plum, pear", "fig,\nplum"]),
+    "no_commas": (["So; be it."], ["So, be it.", "好，", "...", ""]),
     "ends_in_mark": (["So.", "So? ", "Oui…", "是。"], ["So", ".", "", "So. Yes"]),
 }
 
