@@ -74,6 +74,7 @@ KEYWORDS = (
 # --- letters: their case, and the first letter of every word ---------------------------------------------------------
 
 
+# After a letter and an apostrophe a new part begins, as in `O'Neill`, but not with the `s` of `it's`.
 _PARTS = re.compile(r"[^\W_]+(?:['’][^\W_]{1,2}(?![^\W_]))?")
 
 
@@ -83,10 +84,11 @@ def _is_title(text: str) -> bool:
     A part of a word, as in `Well-Known`, may begin with a capital too.
     """
     cased = [word for word in words(text) if word.lower() != word.upper()]
-    return bool(cased) and all(
-        word[0] != word[0].lower() and not any(char.isupper() for part in _PARTS.findall(word) for char in part[1:])
-        for word in cased
-    )
+    return bool(cased) and all(word[0] != word[0].lower() and _has_small_ends(word) for word in cased)
+
+
+def _has_small_ends(word: str) -> bool:
+    return word[1:].islower() or all(part[1:] == part[1:].lower() for part in _PARTS.findall(word))
 
 
 LETTERS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_FENCES = ("```", "~~~")
 BULLETS = "-*+•◦▪●‣–"
 # Matched from the line break before the line, because a literal first character is what `re` searches fast.
 _FENCE_LINE = re.compile(r"\n[ \t>]*+(?:```|~~~)[^\n`]*+(?=\n|\Z)")
@@ -14,7 +13,7 @@ _ITEM_MARK = re.compile(
     r"(?:\*\*)?[ \t]++(?=\S)"
 )
 _HEADING = re.compile(r"\n[ \t>]*+(?:#{1,6}[ \t][^\n]*+|\*\*[^\n*]*+(?<![.!?…。！？])\*\*:?[ \t]*+(?=\n|\Z))")
-_LINK_TARGET = re.compile(r"\]\([^()\n]*+\)")
+_LINK_TARGET = re.compile(r"\]\((?:[^()\n]|\([^()\n]*+\))*+\)")
 _TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*+(?:\s[^<>\n]*+)?/?>")
 _JSON_FENCE = re.compile(r"(```|~~~)[ \t]*+(?:json)?", re.IGNORECASE)
 
@@ -23,7 +22,7 @@ _JSON_FENCE = re.compile(r"(```|~~~)[ \t]*+(?:json)?", re.IGNORECASE)
 def plain(text: str) -> str:
     """The text without Markdown; before each item of a list stands a blank line instead of its mark."""
     text = _from_line_break(text)
-    if any(fence in text for fence in _FENCES):
+    if "```" in text or "~~~" in text:
         text = _FENCE_LINE.sub("\n", text)  # what it holds stands apart from the text around it
     if "](" in text:
         text = _LINK_TARGET.sub("]", text)
@@ -41,11 +40,11 @@ def without_headings(text: str) -> str:
 
 def without_blank_lines_of_code(text: str) -> str:
     """The text without the blank lines that stand within code fences."""
-    if not any(fence in text for fence in _FENCES):
+    if "```" not in text and "~~~" not in text:
         return text
     kept, is_code = [], False
     for line in text.splitlines():
-        if line.lstrip().startswith(_FENCES):
+        if line.lstrip().startswith(("```", "~~~")):
             is_code = not is_code
         if line.strip() or not is_code:
             kept.append(line)

@@ -15,12 +15,12 @@ text, so some ends are guessed:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 FINAL_MARKS = ".!?…。！？｡．؟۔।॥։።፧။។‼⁇⁈⁉‽"
-_QUOTES = "\"'”’»›)）】」』》"
-CLOSING = f"{_QUOTES}*_~`"
+CLOSING = "\"'”’»›)）】」』》*_~`"
 """Characters that may stand between the final mark of a sentence and the blank after it."""
+_QUOTES = frozenset(CLOSING) - frozenset("*_~`")
 _OPENING = "\"'“”‘’«‹„¿¡([{（【「『《*_~`>#|-"
 _WITHOUT_BLANK = "。！？｡"  # ideographic marks: none needs to follow
 _LONGEST = 12  # letters of an abbreviation or of the word after it
@@ -30,31 +30,24 @@ _CANDIDATE = re.compile(
     rf"(?P<marks>{_MARK}(?<!{_MARK}{{2}})(?<!{_MARK} .){_MARK}*+(?: {_MARK}++)*+)"
     rf"(?P<closing>(?:[{re.escape(CLOSING)}\]}}]|\[\d{{1,3}}\])*+)(?=\s|\Z)"
     rf"|[{_WITHOUT_BLANK}]{_MARK}*+[{re.escape(CLOSING)}]*+"
-    r"|(?P<gap>\n[^\S\n]*+\n)"
+    r"|(?P<gap>\n[^\S\n]*+\n\s*+)"
 )
 _FOLLOWING = re.compile(rf"[\s{re.escape(_OPENING)}]*+(?P<word>[^\W_]{{0,{_LONGEST}}}+)(?P<dot>\.?)")
 _NUMBER_OF_ITEM = re.compile(r"(?:\A|[:;]\s)\s*+[(\[*_]*+(\d{1,2})\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.-?[^\W\d_])*+")
+_ELLIPSIS = re.compile(r"…|\. ?\.")
 _ROMAN = re.compile(r"[IVXLC]{2,}")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+
+
+# --- which words go on with a sentence after a full stop -------------------------------------------------------------
 
 
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_NEVER_LAST = _set(
-    "dr drs mr mrs ms mx prof messrs mme mlle sra srta dra e.g i.e cf viz vs approx p.s p.p.s bzw ca डॉ д-р проф ул"
-)
-_TITLES = _set("Adm Capt Cmdr Col Cpl Gen Gov Hon Lt Maj Msgr Mt Ft Pres Rep Rev Sen Sgt Supt")  # small, some are words
-_BEFORE_NUMBERS = _set("no nos nr fig figs eq eqs vol vols ch chap art p pp op ex ver v para")
-_BEFORE_CAPITALS = _set("al assn ave b.sc blvd co corp dept govt inc jr llc ltd m.sc ph.d rd sr st")
-_BEFORE_SMALL = _set(
-    "etc usw est ext incl min max avg misc jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur "
-    "thurs fri hr hrs sec secs mins yr yrs ft mi oz lb lbs yd yds"
-)
-_CLOCK = _set("a.m p.m")
-_AFTER_CLOCK = _set(
+_CLOCK_GOES_ON_WITH = _set(
     "monday tuesday wednesday thursday friday saturday sunday eastern central mountain pacific "
     "est edt cst cdt mst mdt pst pdt et pt gmt utc bst cet cest"
 )
@@ -65,6 +58,51 @@ _FIRST_WORDS = _set(
     "sometimes soon still such that the their then there these they this those though thus to today together "
     "tomorrow under until was we were what when where which while who why with without yes yesterday yet you your"
 )
+
+
+def _any(_: str) -> bool:
+    return True
+
+
+def _small(word: str) -> bool:
+    return word[:1].islower()
+
+
+def _small_or_number(word: str) -> bool:
+    return word[:1].islower() or word[:1].isdigit()
+
+
+def _number(word: str) -> bool:
+    return word[:1].isdigit() or _ROMAN.fullmatch(word) is not None
+
+
+def _clock(word: str) -> bool:
+    return _small_or_number(word) or word.casefold() in _CLOCK_GOES_ON_WITH
+
+
+def _no_first_word(word: str) -> bool:
+    return _small(word) or word.casefold() not in _FIRST_WORDS
+
+
+_GOES_ON: dict[str, Callable[[str], bool]] = {
+    abbreviation: rule
+    for abbreviations, rule in {
+        "dr drs mr mrs ms mx prof messrs mme mlle sra srta dra e.g i.e cf viz vs approx p.s p.p.s bzw ca": _any,
+        "डॉ д-р проф ул": _any,
+        # Titles only with a capital, because some are words without.
+        "Adm Capt Cmdr Col Cpl Gen Gov Hon Lt Maj Msgr Mt Ft Pres Rep Rev Sen Sgt Supt": _any,
+        "no nos nr fig figs eq eqs vol vols ch chap art pp op ex ver para": _number,
+        "al assn ave b.sc blvd co corp dept govt inc jr llc ltd m.sc ph.d rd sr st": _no_first_word,
+        "etc usw est ext incl min max avg misc hr hrs sec secs mins yr yrs ft mi oz lb lbs yd yds": _small_or_number,
+        "jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri": _small_or_number,
+        "a.m p.m": _clock,
+    }.items()
+    for abbreviation in abbreviations.split()
+}
+"""Abbreviations without their last full stop, folded except for titles, and what goes on with the sentence after it."""
+
+
+# --- the sentences ---------------------------------------------------------------------------------------------------
 
 
 def split_sentences(text: str) -> list[str]:
@@ -80,7 +118,7 @@ def _pieces(text: str) -> Iterator[str]:
         number = _NUMBER_OF_ITEM.search(before) if has_list and candidate["marks"] == "." else None
         if number and int(number[1]) in (1, item + 1):
             item = int(number[1])
-        elif _ends_sentence(before, candidate):
+        elif candidate.end() == len(text) or _ends_sentence(before, candidate):
             yield text[start : candidate.end()]
             start = candidate.end()
     yield text[start:]
@@ -88,51 +126,37 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _ends_sentence(before: str, candidate: re.Match[str]) -> bool:
     """Whether a sentence ends with a final mark or blank line; `before` is the end of the text before it."""
+    marks, closing, gap = candidate.groups()
+    is_open = gap or (closing and not _QUOTES.isdisjoint(closing)) or (marks and _ELLIPSIS.search(marks))
+    abbreviation = _abbreviation(before.split()) if marks == "." else ""
+    if not is_open and not abbreviation:
+        return True
     following = _FOLLOWING.match(candidate.string, candidate.end())
     assert following, "an empty text matches"
-    is_small = following["word"][:1].islower()
-    marks, closing = candidate["marks"], candidate["closing"]
-    if candidate["gap"]:
-        return not is_small
-    if not marks:
-        return True
-    if is_small and ("…" in marks or ".." in marks or ". ." in marks or not set(_QUOTES).isdisjoint(closing)):
+    if is_open and _small(following["word"]):
         return False
-    return marks != "." or not _goes_on(before.split(), following)
+    return not abbreviation or not _goes_on(abbreviation, following)
 
 
-def _goes_on(before: list[str], following: re.Match[str]) -> bool:
-    """Whether the full stop after the words before belongs to an abbreviation within a sentence."""
-    shortened = _with_letters_before([part.lstrip(_OPENING) for part in before[-3:]])
-    folded, word = shortened.casefold(), following["word"]
-    is_small, is_number = word[:1].islower(), word[:1].isdigit()
-    is_first_word = not is_small and word.casefold() in _FIRST_WORDS
-    if folded in _NEVER_LAST or shortened in _TITLES:
-        return True
-    if folded in _BEFORE_NUMBERS and (is_number or _ROMAN.fullmatch(word)):
-        return True
-    if folded in _BEFORE_CAPITALS:
-        return not is_first_word
-    if folded in _BEFORE_SMALL:
-        return is_small or is_number
-    if folded in _CLOCK:
-        return is_small or is_number or word.casefold() in _AFTER_CLOCK
-    if not _INITIALS.fullmatch(shortened):
-        return False
+def _abbreviation(before: list[str]) -> str:
+    """The last of the words before a full stop, if it may be shortened: known, or letters as in `U.S` or `p. m`."""
+    last = before[-1].lstrip(_OPENING) if before else ""
+    for word in reversed(before[-3:-1]) if len(last) == 1 else ():
+        if len(word.lstrip(_OPENING)) == 2 and word[-1] == ".":
+            last = word.lstrip(_OPENING) + last
+    if last == "I" and len(before) > 1:  # `So did I.`, but `I. Newton`
+        return ""
+    return last if last in _GOES_ON or last.casefold() in _GOES_ON or _INITIALS.fullmatch(last) else ""
+
+
+def _goes_on(abbreviation: str, following: re.Match[str]) -> bool:
+    """Whether the sentence goes on after an abbreviation and its full stop."""
+    word = following["word"]
+    rule = _GOES_ON.get(abbreviation) or _GOES_ON.get(abbreviation.casefold())
+    if rule:
+        return rule(word)
     if following["dot"] and len(word) == 1:  # the next initial
         return True
-    if len(shortened) == 1 and shortened.islower():  # such as `x`, or the `b` of `b. 1564`
-        return is_number
-    if shortened == "I":
-        return len(before) == 1
-    return not is_first_word
-
-
-def _with_letters_before(words: list[str]) -> str:
-    """The last word, with the single letters that stand before it, as in `z. B` and `5 p. m`."""
-    joined = ""
-    for word in reversed(words):
-        if joined and not (len(word) == 2 and word[1] == "." and _INITIALS.fullmatch(joined)):
-            break
-        joined = word + joined
-    return joined
+    if len(abbreviation) == 1 and abbreviation.islower():  # such as `x`, or the `b` of `b. 1564`
+        return word[:1].isdigit()
+    return _no_first_word(word)

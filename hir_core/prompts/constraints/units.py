@@ -17,18 +17,21 @@ from hir_core.prompts.constraints.sentences import split_sentences
 _MARKS = "".join(char for char in map(chr, range(0x10000)) if unicodedata.category(char).startswith("M"))
 _ENDINGS = "ai|app|co|com|csv|de|dev|edu|exe|fr|gov|html|io|jpg|js|json|md|net|org|pdf|png|py|ts|txt|uk|yaml|yml"
 _LETTER = r"[^\W\d_]"
+# Each begins with a character and not with what stands before it, because `re` then skips it fast.
 _JOINED = "|".join([
     r"['’‐‑&°\u00ad\u200c\u200d_-](?=[^\W_])",
-    r"(?<=\d)[.,:/–](?=\d)",
-    rf"(?<=(?<![^\W_]){_LETTER})\.(?={_LETTER}(?![^\W_]))",  # `U.S`
-    r"(?<=\bPh)\.(?=D\b)",
-    rf"\.(?=(?:[\w-]{{1,63}}+\.){{0,3}}(?:{_ENDINGS})\b)",  # `example.com`
+    r"[.,:/–](?=\d)(?<=\d.)",
+    r"\.(?:" + "|".join([
+        rf"(?={_LETTER}(?![^\W_]))(?<=(?<![^\W_]){_LETTER}\.)",  # `U.S`
+        r"(?=D\b)(?<=\bPh\.)|(?=(?:Sc|Ed|Eng)\b)(?<=\b[BM]\.)",
+        rf"(?=(?:[\w-]{{1,63}}+\.){{0,3}}(?:{_ENDINGS})\b)",  # `example.com`
+    ]) + ")",
 ])  # fmt: skip
 WORD = rf"[^\W_]++(?:(?:[{_MARKS}]|{_JOINED})[^\W_]*+)*+"
 """A regular expression: letters and digits, with what may stand between those of one word."""
 _WORDS = re.compile(WORD)
 _WORDS_AND_ADDRESSES = re.compile(rf"(?:https?://|www\.)[^\s<>]++|[\w.+%-]{{1,64}}+@[\w-]++(?:\.[\w-]++)*+|{WORD}")
-_ONE_WAY_TO_WRITE = str.maketrans({"’": "'", "‐": "-", "‑": "-", "\u00ad": None})
+_SAME = (("’", "'"), ("‐", "-"), ("‑", "-"), ("\u00ad", ""))
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _BLANK_LINES = re.compile(r"\n[^\S\n]*+\n")
 
@@ -46,13 +49,17 @@ def words(text: str) -> tuple[str, ...]:
 
 def folded(text: str) -> str:
     """The text without distinction of case, of kinds of apostrophes and hyphens, and of how accents are encoded."""
-    return unicodedata.normalize("NFC", text.translate(_ONE_WAY_TO_WRITE)).casefold()
+    if not text.isascii():
+        for variant, usual in _SAME:
+            text = text.replace(variant, usual)
+        text = unicodedata.normalize("NFC", text)
+    return text.casefold()
 
 
 @lru_cache(maxsize=1)
 def folded_words(text: str) -> tuple[str, ...]:
     """The words of a text, each folded."""
-    return tuple(folded(word) for word in words(text))
+    return tuple(folded("\n".join(words(text))).split("\n")) if has_words(text) else ()
 
 
 def has_words(text: str) -> bool:
