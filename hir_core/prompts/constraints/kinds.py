@@ -103,7 +103,7 @@ LETTERS = (
     Kind(
         "initials",
         "Begin every word with the letter {}.",
-        lambda text, letter: has_words(text) and all(w.startswith(folded(letter)) for w in folded_words(text)),
+        lambda text, letter: bool(words(text)) and all(w.startswith(folded(letter)) for w in folded_words(text)),
         LETTER,
     ),
 )
@@ -114,7 +114,7 @@ LETTERS = (
 NUMBER_WORDS = frozenset(
     [
         *(part for number in range(SPELLED_BELOW) for part in number_word(number).split("-")),
-        *("hundred", "thousand", "million", "billion"),
+        *("hundred", "thousand", "million", "billion", "trillion"),
     ]
 )
 _DIGIT = re.compile(r"\d")
@@ -196,8 +196,10 @@ def _is_indented(line: str) -> bool:
 
 
 def _is_comma_list(text: str, items: int) -> bool:
+    if len(text.strip().splitlines()) != 1:
+        return False
     parts = _COMMA.split(text)
-    return len(parts) == items and len(lines(text)) == 1 and all(map(has_words, parts))
+    return len(parts) == items and all(map(has_words, parts))
 
 
 FORMATS = (

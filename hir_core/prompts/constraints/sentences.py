@@ -26,11 +26,13 @@ _WITHOUT_BLANK = "。！？｡"  # ideographic marks: none needs to follow
 _LONGEST = 12  # letters of an abbreviation or of the word after it
 
 _MARK = f"[{FINAL_MARKS}]"
+# Begins with one set of characters, because `re` searches for these fast.
 _CANDIDATE = re.compile(
-    rf"(?P<marks>{_MARK}(?<!{_MARK}{{2}})(?<!{_MARK} .){_MARK}*+(?: {_MARK}++)*+)"
+    rf"[{FINAL_MARKS}\n](?:"
+    rf"(?<={_MARK})(?<!{_MARK}{{2}})(?<!{_MARK} .){_MARK}*+(?: {_MARK}++)*+"
     rf"(?P<closing>(?:[{re.escape(CLOSING)}\]}}]|\[\d{{1,3}}\])*+)(?=\s|\Z)"
-    rf"|[{_WITHOUT_BLANK}]{_MARK}*+[{re.escape(CLOSING)}]*+"
-    r"|(?P<gap>\n[^\S\n]*+\n\s*+)"
+    rf"|(?<=[{_WITHOUT_BLANK}]){_MARK}*+[{re.escape(CLOSING)}]*+"
+    r"|(?<=\n)(?P<gap>[^\S\n]*+\n\s*+))"
 )
 _FOLLOWING = re.compile(rf"[\s{re.escape(_OPENING)}]*+(?P<word>[^\W_]{{0,{_LONGEST}}}+)(?P<dot>\.?)")
 _NUMBER_OF_ITEM = re.compile(r"(?:\A|[:;]\s)\s*+[(\[*_]*+(\d{1,2})\Z")
@@ -115,7 +117,7 @@ def _pieces(text: str) -> Iterator[str]:
     has_list = " 1. " in text and " 2. " in text
     for candidate in _CANDIDATE.finditer(text):
         before = text[max(start, candidate.start() - _LONGEST) : candidate.start()]
-        number = _NUMBER_OF_ITEM.search(before) if has_list and candidate["marks"] == "." else None
+        number = _NUMBER_OF_ITEM.search(before) if has_list and candidate[0] == "." else None
         if number and int(number[1]) in (1, item + 1):
             item = int(number[1])
         elif candidate.end() == len(text) or _ends_sentence(before, candidate):
@@ -126,8 +128,9 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _ends_sentence(before: str, candidate: re.Match[str]) -> bool:
     """Whether a sentence ends with a final mark or blank line; `before` is the end of the text before it."""
-    marks, closing, gap = candidate.groups()
-    is_open = gap or (closing and not _QUOTES.isdisjoint(closing)) or (marks and _ELLIPSIS.search(marks))
+    closing = candidate["closing"] or ""
+    marks = candidate[0].removesuffix(closing)
+    is_open = candidate.lastgroup == "gap" or not _QUOTES.isdisjoint(closing) or _ELLIPSIS.search(marks)
     abbreviation = _abbreviation(before.split()) if marks == "." else ""
     if not is_open and not abbreviation:
         return True

@@ -59,7 +59,7 @@ def folded(text: str) -> str:
 @lru_cache(maxsize=1)
 def folded_words(text: str) -> tuple[str, ...]:
     """The words of a text, each folded."""
-    return tuple(folded("\n".join(words(text))).split("\n")) if has_words(text) else ()
+    return tuple(folded("\n".join(words(text))).split("\n")) if words(text) else ()
 
 
 def has_words(text: str) -> bool:
