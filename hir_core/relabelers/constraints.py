@@ -82,7 +82,7 @@ def achieved(
     met: list[Constraint] = []
     for constraint in asked:
         topic = KINDS[constraint.kind].topic
-        same_topic = [other for other in candidates if KINDS[other.kind].topic == topic and other not in met]
+        same_topic = [c for c in candidates if KINDS[c.kind].topic == topic and c not in met and c not in asked]
         if check(constraint, completion):
             met.append(constraint)
         elif same_topic:

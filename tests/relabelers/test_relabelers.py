@@ -401,6 +401,12 @@ def test_a_constraint_that_is_met_stays_and_one_that_is_not_becomes_another_of_i
     assert achieved("s", "", asked, vocabulary) == ()
 
 
+def test_a_constraint_that_is_asked_for_is_named_once():
+    """Prompts of a file may ask for two constraints of one topic, of which the output meets one."""
+    asked = [Constraint("bullets", 2), Constraint("json_list")]
+    assert achieved("s", '["sun"]', asked, asked) == (Constraint("json_list"),)
+
+
 def test_prompts_without_constraints_are_counted():
     assert relabeled(CONSTRAINTS, 1.0)[1] == {"prompt has no constraints in its query": 1}
 

@@ -1,58 +1,18 @@
 """A constraint on a text that a program can check, and what all constraints of one kind share.
 
-`Kind` holds how its constraints are checked, how they are worded and which value they take. The functions above it
-split a text into what the kinds count.
+`Kind` holds how its constraints are checked, how they are worded and which value they take.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from hir_core.prompts.constraints.units import WORD
 from hir_core.schemas import content_key
-
-# --- words, sentences and lines of a text ----------------------------------------------------------------------------
-
-# Accents and vowel signs that are characters of their own, for example in Arabic or Hindi; `\w` does not match them.
-_MARKS = "".join(char for char in map(chr, range(0x10000)) if unicodedata.category(char).startswith("M"))
-WORD = rf"[^\W_](?:[^\W_]|[{_MARKS}]|['’-](?=[^\W_]))*+"
-"""A regular expression: letters and digits, with apostrophes and hyphens between them."""
-FINAL_MARKS = ".!?…。！？؟।"
-_SENTENCE_END = re.compile(rf"(?<![{FINAL_MARKS}])[{FINAL_MARKS}]+(?=\s|$)|[。！？]+")
-_WORDS = re.compile(WORD)
-
-
-@lru_cache(maxsize=1)  # a text is checked for many constraints in a row
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text, as written."""
-    return tuple(_WORDS.findall(text))
-
-
-@lru_cache(maxsize=1)
-def folded_words(text: str) -> tuple[str, ...]:
-    """The words of a text, without distinction of case."""
-    return tuple(word.casefold() for word in words(text))
-
-
-def has_words(text: str) -> bool:
-    """Whether the text has any word."""
-    return _WORDS.search(text) is not None
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a text: they have a word, and end with a final mark before a blank or with the text."""
-    return [piece for piece in _SENTENCE_END.split(text) if has_words(piece)]
-
-
-def lines(text: str) -> list[str]:
-    """The lines of a text that are not blank, stripped; none where no line has a word."""
-    return [line.strip() for line in text.splitlines() if line.strip()] if has_words(text) else []
-
 
 # --- kinds -----------------------------------------------------------------------------------------------------------
 

@@ -39,9 +39,11 @@ def _sentences(words: list[str]) -> str:
 FORMS: dict[str, Callable[[list[str]], str]] = {
     **dict.fromkeys((name for name in KINDS if name.startswith("sentences")), _sentences),
     **dict.fromkeys((name for name in KINDS if name.startswith("lines")), "\n".join),
+    **dict.fromkeys((name for name in KINDS if name.startswith("paragraphs")), "\n\n".join),
     "json_object": lambda words: json.dumps({"line": " ".join(words)}),
     "json_list": json.dumps,
     "bullets": lambda words: "\n".join(f"- {word}" for word in words),
+    "numbered_list": lambda words: "\n".join(f"{number}. {word}" for number, word in enumerate(words, 1)),
     "comma_list": ", ".join,
 }
 CASES: dict[str, Callable[[str], str]] = {"upper_case": str.upper, "title_case": str.title}
