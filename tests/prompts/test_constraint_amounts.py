@@ -19,6 +19,8 @@ SENTENCES = [
     ("We met at 5 p.m. and left at 7 p.m. yesterday.", 1),
     ("The meeting starts at 5 p.m. John will be late.", 2),
     ("Doors open at 7 a.m. Monday through Friday.", 1),
+    ("At 5 p.m. Dr. Smith met Mrs. Jones and Mr. Brown.", 1),
+    ("They left at 5 p.m. Dr. Smith stayed.", 2),
     ("The call is at 3 p.m. EST. Please join on time.", 2),
     ("See No. 5 on the list. It is the best.", 2),
     ("Did he agree? No. He left.", 3),

@@ -38,6 +38,11 @@ _FOLLOWING = re.compile(rf"[\s{re.escape(_OPENING)}]*+(?P<word>[^\W_]{{0,{_LONGE
 _NUMBER_OF_ITEM = re.compile(r"(?:\A|[:;]\s)\s*+[(\[*_]*+(\d{1,2})\Z")
 _INITIALS = re.compile(r"[^\W\d_](?:\.-?[^\W\d_])*+")
 _ELLIPSIS = re.compile(r"…|\. ?\.")
+_ONLY_A_TIME = re.compile(
+    r"\W*+(?:at|by|around|about|before|after|until|till|since|from)(?: \w{1,10})? \d{1,2}(?:[:.]\d\d)? ?[ap]\.? ?m",
+    re.IGNORECASE,
+)
+"""`At 5 p.m`: no sentence yet, whatever word follows."""
 _ROMAN = re.compile(r"[IVXLC]{2,}")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
@@ -120,7 +125,9 @@ def _pieces(text: str) -> Iterator[str]:
         number = _NUMBER_OF_ITEM.search(before) if has_list and candidate[0] == "." else None
         if number and int(number[1]) in (1, item + 1):
             item = int(number[1])
-        elif candidate.end() == len(text) or _ends_sentence(before, candidate):
+        elif candidate.end() == len(text) or (
+            _ends_sentence(before, candidate) and not _ONLY_A_TIME.fullmatch(text, start, candidate.start())
+        ):
             yield text[start : candidate.end()]
             start = candidate.end()
     yield text[start:]
