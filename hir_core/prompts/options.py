@@ -107,7 +107,7 @@ def read_inline_options(query: str) -> ParsedQuery:
 
 
 def _inline_texts(texts: Sequence[str], style: re.Pattern[str]) -> list[str]:
-    """The texts of options that stand in a row, without what separates them; blank where quotation marks are missing"""
+    """The texts of options in a row, without what separates them; blank where quotation marks are missing."""
     if style is _BEFORE_QUOTED:
         return [match["text"] if (match := _QUOTED.fullmatch(text)) else "" for text in texts]
     return [*(_SEPARATOR.sub("", text) for text in texts[:-1]), *texts[-1:]]
@@ -141,7 +141,7 @@ def offer(question: str, options: Sequence[str], right: Sequence[int], seed: int
     else:
         order = tuple(shuffled_options(question, options, seed))
         places = [order.index(option) for option in options]
-        lettered = all(letter_index(option, len(options)) is None for option in options)
+        lettered = all(letter_index(option, MAX_OPTIONS) is None for option in options)
     references = option_references(sorted({places[index] for index in right}), order, lettered=lettered)
     return Offered(with_options(question, order, lettered=lettered), order, references)
 

@@ -3,10 +3,10 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import polars as pl
 import pytest
+from benchmark_files import BBH, needs_benchmarks
 
 from hir_core.config import BigBenchHardPrompts, FilePrompts, SyntheticPrompts
 from hir_core.errors import ConfigError
@@ -18,7 +18,6 @@ from hir_core.prompts.splits import check_leaks, leaks
 from hir_core.prompts.synthetic.object_counting import CATEGORIES
 from hir_core.schemas import Prompts, content_key
 
-BBH = Path(__file__).resolve().parents[3] / "shared" / "data" / "bbh"
 EASY = {
     "min_kinds": 2,
     "max_kinds": 2,
@@ -475,7 +474,7 @@ def test_another_shape_is_refused(tmp_path):
             load_prompts([source])
 
 
-@pytest.mark.skipif(not BBH.is_dir(), reason=f"the benchmark's files are not at {BBH}")
+@needs_benchmarks
 @pytest.mark.parametrize("name", ["object_counting", "tracking_shuffled_objects_three_objects"])
 def test_every_item_of_the_benchmark_is_read(name):
     path = BBH / f"{name}.json"
@@ -489,7 +488,7 @@ def test_every_item_of_the_benchmark_is_read(name):
     assert {row["split"] for row in rows.values()} == {"test"}
 
 
-@pytest.mark.skipif(not BBH.is_dir(), reason=f"the benchmark's files are not at {BBH}")
+@needs_benchmarks
 def test_synthetic_prompts_are_not_those_of_the_benchmark():
     benchmark = [BigBenchHardPrompts(type="bbh", path=path) for path in sorted(BBH.glob("*.json"))]
     drawn = [synthetic(size=2000), synthetic("tracking_shuffled_objects", size=500)]
