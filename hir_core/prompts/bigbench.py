@@ -117,7 +117,10 @@ _LETTER = re.compile(r"\([A-Z]\)")
 
 
 def read_bbh(source: BigBenchHardPrompts, taken: AbstractSet[str]) -> list[Item]:  # noqa: ARG001 - the readers' signature
-    """Every example of a BIG-Bench-Hard file, in order; its input, which includes any options, is the query as it is.
+    """Every example of a BIG-Bench-Hard file, in order.
+
+    Its input is the query as it is, with the block of options that it ends with; options that stand within its text are
+    moved into such a block.
 
     Raises:
         ConfigError: the file is missing or has another shape; names the first example that has.
@@ -145,7 +148,6 @@ def _bbh_item(example: Any, blank: Item) -> Item:
 
 
 # --- both benchmarks -------------------------------------------------------------------------------------------------
-
 
 MOST_MALFORMED = 0.5
 """A file in which a larger share of the examples is malformed is not in the benchmark's format at all."""
@@ -241,16 +243,32 @@ def grouped_by_story(items: Sequence[Item]) -> list[Item]:
     """The items, with a group for each story: all sentences of the question but the last one.
 
     A beginning that most items share is an introduction and not a story; the group is then the whole question. Where
-    most items share that too, as in `Which is right?`, it says nothing, and each of them is a group of its own.
+    many items share that too, as in `Which is right?`, it says nothing without its options, and they belong to it.
     """
     questions = [" ".join(read_options(item.query).question.split()) for item in items]
-    stories = [" ".join(_SENTENCE_END.split(question)[:-1]) or question for question in questions]
-    most = max(len(items) / 2, LARGEST_STORY)
-    story_counts, question_counts = Counter(stories), Counter(questions)
+    sentences = [_SENTENCE_END.split(question) for question in questions]
+    introduction = _introduction(sentences, max(len(items) / 2, LARGEST_STORY))
+    counts = Counter(questions)
     grouped = []
-    for item, question, story in zip(items, questions, stories, strict=True):
-        is_introduction = story_counts[story] > most
-        told = question if is_introduction else story
-        says_something = not is_introduction or question_counts[question] <= most
-        grouped.append(replace(item, group=content_key("story", told) if says_something else None))
+    for item, question, (*story, _) in zip(items, questions, sentences, strict=True):
+        if story != introduction[: len(story)]:
+            told = " ".join(story)
+        elif counts[question] <= LARGEST_STORY:
+            told = question
+        else:
+            told = item.query
+        grouped.append(replace(item, group=content_key("story", told)))
     return grouped
+
+
+def _introduction(texts: list[list[str]], most: float) -> list[str]:
+    """The sentences with which more than `most` of the texts begin."""
+    introduction: list[str] = []
+    while texts := [text for text in texts if len(text) > len(introduction)]:
+        place = len(introduction)
+        sentence, count = Counter(text[place] for text in texts).most_common(1)[0]
+        if count <= most:
+            break
+        introduction.append(sentence)
+        texts = [text for text in texts if text[place] == sentence]
+    return introduction

@@ -136,13 +136,12 @@ def offer(question: str, options: Sequence[str], right: Sequence[int], seed: int
         seed: decides the order of options that the question does not show.
     """
     if shown := _shown(question, options):
-        places = [option_index(option, shown.options) for option in options]
-        question, order, lettered = shown.question, shown.options, shown.lettered
+        question, order, lettered = shown
     else:
         order = tuple(shuffled_options(question, options, seed))
-        places = [order.index(option) for option in options]
         lettered = all(letter_index(option, MAX_OPTIONS) is None for option in options)
-    references = option_references(sorted({places[index] for index in right}), order, lettered=lettered)
+    places = {option_index(options[index], order) for index in right}
+    references = option_references(sorted(place for place in places if place is not None), order, lettered=lettered)
     return Offered(with_options(question, order, lettered=lettered), order, references)
 
 
