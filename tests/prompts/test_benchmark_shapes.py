@@ -241,6 +241,27 @@ def test_a_benchmark_without_stories_can_be_split(tmp_path, shape):
     assert leaks(prompts).is_empty()
 
 
+def test_what_most_items_begin_with_is_no_story_though_some_go_on_with_more(tmp_path):
+    begin = "Is the reply kind? Answer in one word."
+    short = [{"input": f"{begin} Reply {n}", "target": "yes"} for n in range(15)]
+    longer = [{"input": f"{begin} Reply {n}. Thanks.", "target": "no"} for n in range(20, 45)]
+    prompts, _ = load_prompts([bigbench(tmp_path, *short, *longer)])
+    assert prompts["group"].n_unique() == 40
+
+
+def test_several_bare_questions_of_one_file_say_nothing_each(tmp_path):
+    questions = ["Which is more?", "Which is less?", "Which is it?"]
+    examples = [
+        {"input": question, "target_scores": {f"{n} red hats": 1, f"{n} blue hats": 0}}
+        for n in range(20)
+        for question in questions
+    ]
+    twice = {"input": questions[0], "target_scores": {"0 red hats": 0, "0 blue hats": 1}}
+    prompts, _ = load_prompts([bigbench(tmp_path, *examples, twice)])
+    assert prompts.height == 61
+    assert prompts["group"].n_unique() == prompts["query"].n_unique() == 60
+
+
 def test_a_question_that_few_items_share_is_still_their_group(tmp_path):
     examples = [
         {"input": f"Which of {n} hats?", "target_scores": {f"{colour} {n}": 1, "none": 0}}
