@@ -85,6 +85,7 @@ def _bigbench_item(example: Any, blank: Item, prefix: str, seed: int) -> Item:
         return item
     options = list(scores)
     offered = offer(question, options, [options.index(answer) for answer in answers if answer in scores], seed)
+    _check_right(offered.right, offered.options)
     not_offered = [answer for answer in answers if answer not in scores]
     return replace(item, query=offered.query, options=offered.options, references=(*offered.references, *not_offered))
 
@@ -143,8 +144,11 @@ def _bbh_item(example: Any, blank: Item) -> Item:
     right = option_index(target, options) if lettered or target in options else None
     if right is None and target and (options or _LETTER.fullmatch(target)):
         raise _MalformedError("its target is none of its options", "`target` as one of the options", target)
-    references = (target,) if right is None else option_references([right], options, lettered=lettered)
-    return replace(blank, query=query, references=references if target else (), options=options or None)
+    if right is None:
+        return replace(blank, query=query, references=(target,) if target else (), options=options or None)
+    _check_right([right], options)
+    references = option_references([right], options, lettered=lettered)
+    return replace(blank, query=query, references=references, options=options)
 
 
 # --- both benchmarks -------------------------------------------------------------------------------------------------
@@ -207,6 +211,15 @@ def _check_options(options: Sequence[str]) -> None:
         raise _MalformedError("only one option", "at least two options", list(options))
     if not all(options):
         raise _MalformedError("a blank option", "options with a text", list(options))
+
+
+def _check_right(right: Sequence[int], options: Sequence[str]) -> None:
+    """Raises an error where a right option reads like a wrong one."""
+    wrong = {option for index, option in enumerate(options) if index not in right}
+    if not wrong.isdisjoint(options[index] for index in right):
+        raise _MalformedError(
+            "a right option is also a wrong one", "right options unlike the wrong ones", list(options)
+        )
 
 
 def _read_task_file(path: Path, shape: str) -> _TaskFile:

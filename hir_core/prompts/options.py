@@ -46,6 +46,8 @@ class Offered(NamedTuple):
 
     query: str
     options: tuple[str, ...]
+    right: tuple[int, ...]
+    """The indices of the right options."""
     references: tuple[str, ...]
 
 
@@ -140,9 +142,10 @@ def offer(question: str, options: Sequence[str], right: Sequence[int], seed: int
     else:
         order = tuple(shuffled_options(question, options, seed))
         lettered = all(letter_index(option, MAX_OPTIONS) is None for option in options)
-    places = {option_index(options[index], order) for index in right}
-    references = option_references(sorted(place for place in places if place is not None), order, lettered=lettered)
-    return Offered(with_options(question, order, lettered=lettered), order, references)
+    found = {option_index(options[index], order) for index in right}
+    places = tuple(sorted(place for place in found if place is not None))
+    references = option_references(places, order, lettered=lettered)
+    return Offered(with_options(question, order, lettered=lettered), order, places, references)
 
 
 def _shown(question: str, options: Sequence[str]) -> ParsedQuery | None:

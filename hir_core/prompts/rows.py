@@ -207,7 +207,8 @@ def _offered(
     right = list(dict.fromkeys(_option_index(reference, options or in_query, origin) for reference in references))
     if in_query:
         return query, in_query, option_references(right, in_query, lettered=lettered)
-    return offer(query, options, right, seed)
+    offered = offer(query, options, right, seed)
+    return offered.query, offered.options, offered.references
 
 
 def _option_index(reference: str, options: Sequence[str], origin: str) -> int:

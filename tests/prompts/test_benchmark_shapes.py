@@ -168,6 +168,7 @@ ONLY_ONE = "malformed: only one option"
         (("Which?", "(A)"), NO_OPTION),
         (("Which?\nOptions:\n(A) The", "(A)"), ONLY_ONE),
         (("Which?\nOptions:\n(A) salt\n(B)", "(A)"), "malformed: a blank option"),
+        (("Which?\nOptions:\n(A) salt\n(B) salt\n(C) dill", "(A)"), "malformed: a right option is also a wrong one"),
         ({"input": "Which?"}, "malformed: no text as its input or target"),
         ({"input": 4, "target": "(A)"}, "malformed: no text as its input or target"),
         ("Which?", "malformed: no text as its input or target"),
@@ -188,6 +189,10 @@ def test_a_malformed_example_of_bbh_is_counted_with_its_reason(tmp_path, example
         ({"input": "q", "target_scores": {"a": "1", "b": 0}}, "malformed: no number as an option's score"),
         ({"input": "q", "target_scores": ["a", "b"]}, "malformed: no number as an option's score"),
         ({"input": "q", "target_scores": {"red": 1}}, ONLY_ONE),
+        (
+            {"input": "Which? (a) red (b) red", "target_scores": {"(a)": 1, "(b)": 0}},
+            "malformed: a right option is also a wrong one",
+        ),
         ({"input": "q", "target_scores": {"red": 1, " ": 0}}, "malformed: a blank option"),
     ],
 )

@@ -12,7 +12,7 @@ from hir_core.config import BigBenchHardPrompts, FilePrompts, SyntheticPrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.load import load_prompts
 from hir_core.prompts.numbers import number_word
-from hir_core.prompts.options import read_options, with_options
+from hir_core.prompts.options import option_references, read_options, with_options
 from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.splits import check_leaks, leaks
 from hir_core.prompts.synthetic.object_counting import CATEGORIES
@@ -440,8 +440,9 @@ def test_options_are_read_from_the_input_which_stays_whole(tmp_path):
 
 
 def test_a_text_that_two_options_share_is_no_reference(tmp_path):
-    row = only_row(bbh_file(tmp_path, ("Who?\nOptions:\n(A) red\n(B) red\n(C) blue", "(B)")))
-    assert row["references"] == ["(B)"]
+    assert option_references([1], ["red", "red", "blue"]) == ("(B)",)
+    row = only_row(bbh_file(tmp_path, ("Who?\nOptions:\n(A) red\n(B) red\n(C) blue", "(C)")))
+    assert row["references"] == ["(C)", "blue"]
 
 
 @pytest.mark.parametrize(
