@@ -28,3 +28,5 @@ class Item:
     split: Split | None = None
     """The split that the source states; None: it follows from group and seed."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rejected: str | None = None
+    """Why its source could not make a prompt of it; None: it could. Rejected items are counted by reason."""

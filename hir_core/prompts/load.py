@@ -92,14 +92,16 @@ def load_prompts(
 def _usable(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -> list[Item]:
     """The items that can be used; counts the others by reason.
 
-    Users cannot correct the files of a benchmark, so items that these repeat or leave without an answer are counted. In
-    the user's own files, a repeated prompt is an error, and a prompt without references is allowed.
+    Users cannot correct the files of a benchmark, so items that are malformed there, repeated or without an answer are
+    counted. In the user's own files, a malformed or repeated prompt is an error, and one without references is allowed.
     """
     usable: list[Item] = []
     seen: set[str] = set()
     for item in items:
         prompt_id = _prompt_id(item)
-        if not item.query.strip():
+        if item.rejected:
+            rejected[item.rejected] += 1
+        elif not item.query.strip():
             rejected[BLANK_QUERY] += 1
         elif is_benchmark and not item.references:
             rejected[NO_ANSWER] += 1

@@ -4,26 +4,26 @@ A row asks its question in `query`, optionally after the turns in `history`, or 
 ends with the user turn to be answered. Other columns: references (a list or one value; `reference` and `answer` mean
 the same), options, task, group, split and metadata; all remaining columns are added to the metadata.
 
-Options are written below the query, lettered, in an order that depends on the seed; references that name an option are
-replaced by its letter and its text. A query that already ends with its options stays as it is.
+Options are written below the query, lettered unless they are letters themselves, in an order that depends on the seed;
+references that name an option are replaced by its letter and its text. A query that already ends with its options stays
+as it is.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from hir_core.errors import ConfigError
 from hir_core.json_values import finite, parse_json
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import (
     MAX_OPTIONS,
-    letter,
+    offer,
+    option_index,
     option_references,
     read_options,
-    shuffled_options,
-    with_options,
 )
 from hir_core.schemas import ROLES
 
@@ -48,17 +48,17 @@ def item_from_row(row: Row, origin: str, task: str, seed: int) -> Item:
     """
     row = {name: value for name, value in finite(row).items() if value is not None}
     question, history = read_question(row, origin)
-    offered = _offered(question, _options(row, origin), _references(row, origin), origin, seed)
+    query, options, references = _offered(question, _options(row, origin), _references(row, origin), origin, seed)
     split = row.get("split")
     if split not in (None, "train", "test"):
         raise ConfigError(f"prompts: {origin}: `split` must be train or test, found {split!r}: leave others out")
     return Item(
         task=_text(row, "task", origin) or task,
-        query=offered.query,
-        references=offered.references,
+        query=query,
+        references=references,
         origin=origin,
         history=history,
-        options=offered.options,
+        options=options,
         group=_text(row, "group", origin) or None,
         split=split,
         metadata=_metadata(row, origin),
@@ -193,36 +193,26 @@ def _options(row: Row, origin: str) -> tuple[str, ...]:
     return tuple(options)
 
 
-class _Offered(NamedTuple):
-    """A query that ends with its options, and the references that name them; options is None for a free answer."""
-
-    query: str
-    options: tuple[str, ...] | None
-    references: tuple[str, ...]
-
-
-def _offered(query: str, options: tuple[str, ...], references: tuple[str, ...], origin: str, seed: int) -> _Offered:
+def _offered(
+    query: str, options: tuple[str, ...], references: tuple[str, ...], origin: str, seed: int
+) -> tuple[str, tuple[str, ...] | None, tuple[str, ...]]:
+    """The query, which ends with its options, the options, and references that name them; None for a free answer."""
     _, in_query, lettered = read_options(query)
     if not query.strip() or not (options or in_query):  # a blank query stays blank, so that it is rejected as one
-        return _Offered(query, None, references)
+        return query, None, references
     if options and in_query and options != in_query:
         raise ConfigError(
             f"prompts: {origin}: `options` {options!r} are not those in the query, {in_query!r}: drop one"
         )
-    right = [_option_index(reference, options or in_query, origin) for reference in references]
+    right = list(dict.fromkeys(_option_index(reference, options or in_query, origin) for reference in references))
     if in_query:
-        return _Offered(query, in_query, option_references(list(dict.fromkeys(right)), in_query, lettered=lettered))
-    order = shuffled_options(query, options, seed)
-    moved = sorted({order.index(options[index]) for index in right})
-    return _Offered(with_options(query, order), tuple(order), option_references(moved, order))
+        return query, in_query, option_references(right, in_query, lettered=lettered)
+    offered = offer(query, options, right, seed)
+    return offered.query, offered.options, offered.references
 
 
 def _option_index(reference: str, options: Sequence[str], origin: str) -> int:
-    """The index of the option that a reference names: by its text first, since a text may look like a letter."""
-    if reference in options:
-        return options.index(reference)
-    name = f"({reference.strip().strip('().').upper()})"
-    names = [letter(index) for index in range(len(options))]
-    if name in names:
-        return names.index(name)
-    raise ConfigError(f"prompts: {origin}: the reference {reference!r} is none of the options {list(options)!r}")
+    index = option_index(reference, options)
+    if index is None:
+        raise ConfigError(f"prompts: {origin}: the reference {reference!r} is none of the options {list(options)!r}")
+    return index

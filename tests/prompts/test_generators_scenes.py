@@ -9,10 +9,10 @@ import re
 from collections import Counter
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 
 import polars as pl
 import pytest
+from benchmark_files import BBH, needs_benchmarks
 
 from hir_core.config import BigBenchHardPrompts, SyntheticPrompts
 from hir_core.errors import ConfigError
@@ -24,7 +24,6 @@ from hir_core.prompts.synthetic.reasoning_about_colored_objects import QUESTIONS
 from hir_core.schemas import Prompts, content_key
 from hir_core.stages.evaluation import majority_baseline
 
-BBH = Path(__file__).resolve().parents[3] / "shared" / "data" / "bbh"
 SHAPE, SCENE = "geometric_shapes", "reasoning_about_colored_objects"
 TINY_SCENES = {"min_things": 2, "max_things": 3, "objects": 3, "colors": 3, "options": 3, "questions": ["color"]}
 NUMBERS = re.findall(r"\w+", "zero one two three four five six seven eight nine ten eleven twelve thirteen")
@@ -342,7 +341,7 @@ def test_no_test_prompt_leaks(task):
     check_leaks(drawn(task))
 
 
-@pytest.mark.skipif(not BBH.is_dir(), reason=f"the benchmark's files are not at {BBH}")
+@needs_benchmarks
 def test_the_scenes_are_not_those_of_the_benchmark():
     benchmark = BigBenchHardPrompts(type="bbh", path=BBH / f"{SCENE}.json")
     check_leaks(load_prompts([SyntheticPrompts(type="synthetic", task=SCENE, size=1000)], [benchmark])[0])

@@ -2,10 +2,10 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import polars as pl
 import pytest
+from benchmark_files import BBH, BIGBENCH, needs_benchmarks
 from generator_cases import SIZE, before_options, drawn, evenly, right_text, rows_of, synthetic
 
 from hir_core.config import BigBenchHardPrompts, ExactMatchReward, OptionChoiceReward
@@ -16,8 +16,6 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.prompts.synthetic.registry import SYNTHETIC
 from hir_core.rewards.registry import build_reward
 from hir_core.schemas import content_key
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 OPTIONAL = [
     ("logical_deduction", {}),
@@ -164,10 +162,10 @@ def test_all_dials_explain_themselves():
         assert all(field.description for field in generator.dials_model.model_fields.values())
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"the benchmark's files are not at {DATA}")
+@needs_benchmarks
 def test_the_drawn_prompts_are_not_those_of_the_benchmarks(tmp_path):
-    benchmark = [BigBenchHardPrompts(type="bbh", path=path) for path in sorted((DATA / "bbh").glob("*.json"))]
-    for number, path in enumerate(sorted((DATA / "bigbench").rglob("task.json"))):
+    benchmark = [BigBenchHardPrompts(type="bbh", path=path) for path in sorted(BBH.glob("*.json"))]
+    for number, path in enumerate(sorted(BIGBENCH.rglob("task.json"))):
         examples = [{"input": row["input"], "target": ""} for row in json.loads(path.read_text())["examples"]]
         (tmp_path / f"{number}.json").write_text(
             json.dumps({"examples": list({e["input"]: e for e in examples}.values())})

@@ -3,22 +3,21 @@
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import polars as pl
 import pytest
+from benchmark_files import BBH, needs_benchmarks
 
 from hir_core.config import BigBenchHardPrompts, FilePrompts, SyntheticPrompts
 from hir_core.errors import ConfigError
 from hir_core.prompts.load import load_prompts
 from hir_core.prompts.numbers import number_word
-from hir_core.prompts.options import read_options, with_options
+from hir_core.prompts.options import option_references, read_options, with_options
 from hir_core.prompts.rng import SeededRng
 from hir_core.prompts.splits import check_leaks, leaks
 from hir_core.prompts.synthetic.object_counting import CATEGORIES
 from hir_core.schemas import Prompts, content_key
 
-BBH = Path(__file__).resolve().parents[3] / "shared" / "data" / "bbh"
 EASY = {
     "min_kinds": 2,
     "max_kinds": 2,
@@ -441,8 +440,9 @@ def test_options_are_read_from_the_input_which_stays_whole(tmp_path):
 
 
 def test_a_text_that_two_options_share_is_no_reference(tmp_path):
-    row = only_row(bbh_file(tmp_path, ("Who?\nOptions:\n(A) red\n(B) red\n(C) blue", "(B)")))
-    assert row["references"] == ["(B)"]
+    assert option_references([1], ["red", "red", "blue"]) == ("(B)",)
+    row = only_row(bbh_file(tmp_path, ("Who?\nOptions:\n(A) red\n(B) red\n(C) blue", "(C)")))
+    assert row["references"] == ["(C)", "blue"]
 
 
 @pytest.mark.parametrize(
@@ -475,7 +475,7 @@ def test_another_shape_is_refused(tmp_path):
             load_prompts([source])
 
 
-@pytest.mark.skipif(not BBH.is_dir(), reason=f"the benchmark's files are not at {BBH}")
+@needs_benchmarks
 @pytest.mark.parametrize("name", ["object_counting", "tracking_shuffled_objects_three_objects"])
 def test_every_item_of_the_benchmark_is_read(name):
     path = BBH / f"{name}.json"
@@ -489,7 +489,7 @@ def test_every_item_of_the_benchmark_is_read(name):
     assert {row["split"] for row in rows.values()} == {"test"}
 
 
-@pytest.mark.skipif(not BBH.is_dir(), reason=f"the benchmark's files are not at {BBH}")
+@needs_benchmarks
 def test_synthetic_prompts_are_not_those_of_the_benchmark():
     benchmark = [BigBenchHardPrompts(type="bbh", path=path) for path in sorted(BBH.glob("*.json"))]
     drawn = [synthetic(size=2000), synthetic("tracking_shuffled_objects", size=500)]

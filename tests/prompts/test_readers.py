@@ -8,10 +8,10 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import polars as pl
 import pytest
+from benchmark_files import BBH, BIGBENCH, needs_benchmarks
 
 from hir_core.config import (
     BigBenchHardPrompts,
@@ -30,9 +30,6 @@ from hir_core.prompts.splits import leaks
 from hir_core.rewards.reasoning_gym import RUN_ANSWERS
 from hir_core.rewards.registry import build_reward
 from hir_core.schemas import Prompts
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_benchmarks = pytest.mark.skipif(not DATA.is_dir(), reason=f"the benchmarks' files are not at {DATA}")
 
 
 def rows_of(*sources, also=()):
@@ -217,7 +214,7 @@ def test_a_missing_task_file_is_named(tmp_path):
     ],
 )
 def test_every_item_of_bigbench_is_read_with_every_answer(name, count):
-    path = DATA / "bigbench" / name / "task.json"
+    path = BIGBENCH / name / "task.json"
     data = json.loads(path.read_text())
     source = BigBenchPrompts(type="bigbench", path=path)
     prompts, rejected = load_prompts([source])
@@ -240,14 +237,14 @@ def gold_of(example):
 
 @needs_benchmarks
 def test_the_right_option_of_date_understanding_is_not_the_first_any_more():
-    rows = rows_of(BigBenchPrompts(type="bigbench", path=DATA / "bigbench" / "date_understanding" / "task.json"))
+    rows = rows_of(BigBenchPrompts(type="bigbench", path=BIGBENCH / "date_understanding" / "task.json"))
     first = sum(row["references"][0] == "(A)" for row in rows)
     assert 40 < first < 90  # a sixth of 369 is 61
 
 
 @needs_benchmarks
 def test_stories_of_bigbench_logical_deduction_are_groups_of_three():
-    path = DATA / "bigbench" / "logical_deduction" / "three_objects" / "task.json"
+    path = BIGBENCH / "logical_deduction" / "three_objects" / "task.json"
     prompts, _ = load_prompts([BigBenchPrompts(type="bigbench", path=path, test_share=0.2)])
     assert leaks(prompts).is_empty()
     sizes = prompts.group_by("group").len()["len"]
@@ -285,7 +282,7 @@ def test_eighteen_options_are_read_in_their_order(tmp_path):
 
 
 @needs_benchmarks
-@pytest.mark.parametrize("path", sorted((DATA / "bbh").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(BBH.glob("*.json")), ids=lambda path: path.stem)
 def test_every_item_of_bbh_names_its_target(path):
     examples = {e["input"]: e["target"] for e in json.loads(path.read_text())["examples"]}
     rows = rows_of(BigBenchHardPrompts(type="bbh", path=path))
