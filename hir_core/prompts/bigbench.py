@@ -265,12 +265,12 @@ def grouped_by_story(items: Sequence[Item]) -> list[Item]:
     grouped = []
     for item, question, (*story, _) in zip(items, questions, sentences, strict=True):
         if story != introduction[: len(story)]:
-            told = " ".join(story)
+            beginning = " ".join(story)
         elif counts[question] <= LARGEST_STORY:
-            told = question
+            beginning = question
         else:
-            told = item.query
-        grouped.append(replace(item, group=content_key("story", told)))
+            beginning = item.query
+        grouped.append(replace(item, group=content_key("story", beginning)))
     return grouped
 
 
