@@ -105,7 +105,7 @@ def commit(store: Store, version: Identity, rows: pl.DataFrame, metrics: dict[st
 
 def answers() -> pl.DataFrame:
     row = {"prompt_id": "p", "model": "m", "task": "t", "instruction": "i", "completion": NASTY, "finish_reason": "eos"}
-    return pl.DataFrame([{**row, "score": 1.0}], schema=Evaluations.create_empty().schema)
+    return pl.DataFrame([{**row, "outcome": "scored", "score": 1.0}], schema=Evaluations.create_empty().schema)
 
 
 def drawn_samples(prompts: pl.DataFrame) -> pl.DataFrame:

@@ -65,7 +65,8 @@ def test_an_id_does_not_depend_on_when_where_and_how_well_the_work_was_done():
 def test_every_stage_except_models_has_a_schema_text():
     assert {stage for stage in STAGES if table_schema(stage)} == set(SCHEMAS)
     assert table_schema("rewards") == (
-        "sample_id string, reward string, score float64, reason string, parts list[struct[name string|score float64]]"
+        "sample_id string, reward string, outcome enum[scored|no_answer|not_judged], score float64, reason string, "
+        "parts list[struct[name string|score float64]]"
     )
     assert "finish_reason enum[eos|length]" in table_schema("samples")
     assert "logprobs list[float32]" in table_schema("samples")
