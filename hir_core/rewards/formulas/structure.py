@@ -1,0 +1,318 @@
+"""What an answer in the one notation is made of: expressions, equations, inequalities, lists, intervals, matrices, words.
+
+Only the outer structure is read here; an expression stays text, which computer algebra reads.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Union
+
+from hir_core.rewards.formulas.notation import closing, standard_form
+
+MOST_PARTS = 60
+"""Members of a list beyond which an answer is not compared."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A single expression."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Sides that are equal, `a = b = c`."""
+
+    sides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """Sides in order with the signs between them."""
+
+    sides: tuple[str, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Members:
+    """Several answers in brackets, or in none (`""`) as in a list; of `±` they are a set."""
+
+    brackets: str
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of a matrix."""
+
+    rows: tuple[tuple[Answer, ...], ...]
+
+
+@dataclass(frozen=True)
+class Either:
+    """Alternatives, joined by `or`."""
+
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Sets joined by union, intersection or difference."""
+
+    sign: str
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """No formula, but words, in lower case."""
+
+    text: str
+
+
+Answer = Union[Expression, Equation, Inequality, Members, Matrix, Either, Combined, Words]
+SET = "{}"
+EMPTY = Members(SET, ())
+
+# --- splitting -------------------------------------------------------------------------------------------------------
+
+_BRACKET = re.compile(r"\\begin\{[^}]*\}|\\end\{[^}]*\}|\\[{}]|\\[lr]angle|\\text\{[^{}]*\}|[()\[\]{}]")
+
+
+def split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
+    """The parts of a text between the separators outside of all brackets, and the separators."""
+    depth, position, start = 0, 0, 0
+    parts, separators = list[str](), list[str]()
+    while position < len(text):
+        if depth == 0 and (match := separator.match(text, position)) and match.end() > position:
+            parts.append(text[start:position].strip())
+            separators.append(match[0].strip())
+            position = start = match.end()
+        elif bracket := _BRACKET.match(text, position):
+            token = bracket[0]
+            if not token.startswith(r"\text"):
+                opens = token in ("(", "[", "{", r"\{", r"\langle") or token.startswith(r"\begin")
+                depth = max(0, depth + (1 if opens else -1))
+            position = bracket.end()
+        else:
+            position += 1
+    return [*parts, text[start:].strip()], separators
+
+
+_ARROW = re.compile(r"\\(?:Rightarrow|to(?![a-z])|therefore)|∴")
+_OR = re.compile(r"\\lor(?![a-z])|\\text\{\s*,?\s*or\s*\}|(?<![a-zA-Z])or(?![a-zA-Z])")
+_AND = re.compile(r"\\land(?![a-z])|\\text\{\s*,?\s*and\s*\}|(?<![a-zA-Z])and(?![a-zA-Z])|[,;]|\\\\")
+_UNION = re.compile(r"\\cup(?![a-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
+_OTHER_SETS = re.compile(r"\\(?:cap|setminus)(?![a-z])")
+_RELATION = re.compile(r"\\(?:le|ge|ne|approx|in|equiv)(?![a-z])|[<>=]")
+_PIECE = re.compile(r"\\(?:pm|mp)(?![a-z])")
+_MATRIX = re.compile(
+    r"\\begin\{(?:[pbBvV]?matrix|array)\*?\}(?:\{[lcr|]*\})?(?P<cells>.*)\\end\{(?:[pbBvV]?matrix|array)\*?\}", re.DOTALL
+)
+_LINES = re.compile(r"\\begin\{(?:cases|aligned|align|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
+_CONDITION = re.compile(r"\\text\{\s*(?:for|where|if|with|when|as)\b.*|(?<![a-zA-Z])(?:for|where|if|with|when)(?![a-zA-Z]).*")
+_WORDS_ONLY = re.compile(r"(?:[a-zA-Z][a-zA-Z'-]+|a|I|\s|[.,])+")
+_BUILDER = re.compile(r"\s*(?P<name>[a-z])(?:\s*\\in\s*\\mathbb\{[A-Z]\}|\s*\\in\s*R)?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
+
+_NONE = re.compile(
+    r"(?:there (?:is|are) )?no (?:real |such |valid |possible )?(?:solutions?|values?|roots?|numbers?)(?: exists?)?|"
+    r"(?:the )?empty set|none"
+)
+_ALL = re.compile(r"(?:the set of )?(?:all|any) (?:of the )?real numbers?|all reals|all real values(?: of x)?")
+
+
+def read(text: str) -> Answer:
+    """The structure of an answer as it was written."""
+    return structure_of(standard_form(text))
+
+
+def structure_of(text: str) -> Answer:
+    """The structure of an answer in the one notation."""
+    text = text.strip()
+    if words := _words(text):
+        return words
+    text = split(text, _ARROW)[0][-1]
+    if lines := _LINES.fullmatch(text):
+        text = lines[1].replace("&", " ").strip().removesuffix(r"\\")
+    condition = _CONDITION.search(text)
+    if condition and condition.start() > 0:
+        text = text[: condition.start()].strip(" ,")
+    return _joined(text)
+
+
+def _words(text: str) -> Answer | None:
+    plain = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    if not _WORDS_ONLY.fullmatch(plain) or len(plain.strip()) < 2 or not re.search("[a-zA-Z]{2}", plain):
+        return None
+    words = " ".join(plain.lower().replace(".", " ").replace(",", " ").split())
+    if _NONE.fullmatch(words):
+        return EMPTY
+    if _ALL.fullmatch(words):
+        return Expression(r"\mathbb{R}")
+    is_text = r"\text" in text or len(words) > 3 or " " in words
+    return Words(words) if is_text else None
+
+
+def _joined(text: str) -> Answer:
+    """Alternatives, lists and systems, or what is left where nothing is joined."""
+    alternatives = [part.strip(" ,") for part in split(text, _OR)[0]]
+    alternatives = [part for part in alternatives if part]
+    if len(alternatives) > 1:
+        items = tuple(_joined(part) for part in alternatives)
+        flat = [item for item in items for item in (item.items if _is_list(item) else [item])]  # type: ignore[union-attr]
+        return Either(_with_names(flat))
+    parts = [part for part in split(text, _AND)[0] if part]
+    if len(parts) > MOST_PARTS:
+        return Expression(text)
+    if len(parts) > 1:
+        return _listed(parts)
+    return _related(parts[0] if parts else text)
+
+
+def _is_list(answer: Answer) -> bool:
+    return isinstance(answer, Members) and not answer.brackets
+
+
+def _listed(parts: list[str]) -> Answer:
+    items = [_related(part) for part in parts]
+    first, *others = items
+    if not isinstance(first, Inequality) and all(isinstance(item, Inequality) for item in others):
+        return first  # `1/x, x \ne 0`: a condition
+    return Members("", _with_names(items))
+
+
+def _with_names(items: list[Answer]) -> tuple[Answer, ...]:
+    """The items, those without a name taken for further values of the one before, as in `x = 1, 2`."""
+    named, name = list[Answer](), ""
+    for item in items:
+        if isinstance(item, Equation) and is_name(item.sides[0]):
+            name = item.sides[0]
+        elif isinstance(item, Expression) and name:
+            item = Equation((name, item.text))
+        named.append(item)
+    return tuple(named)
+
+
+def _related(text: str) -> Answer:
+    """An equation or an inequality, or what is left where nothing is related."""
+    sides, signs = split(text, _RELATION)
+    if r"\approx" in signs:
+        at = signs.index(r"\approx")
+        if at > 0 or not is_name(sides[0]):
+            sides, signs = sides[: at + 1], signs[:at]
+        else:
+            signs = ["=" if sign == r"\approx" else sign for sign in signs]
+    if r"\in" in signs:
+        return _related(sides[-1])
+    sides = [side.strip(" &") for side in sides]
+    if not signs or not all(sides[1:]):
+        return _combined(sides[0] if signs else text)
+    if set(signs) <= {"=", r"\equiv"}:
+        named = split(sides[0], _AND)[0]
+        del named
+        return Equation(tuple(side for side in sides if side))
+    if not sides[0]:
+        return Expression(text)
+    if "=" in signs:
+        at = len(signs) - signs[::-1].index("=")
+        return _related(" ".join([sides[at], *(f"{sign} {side}" for sign, side in zip(signs[at:], sides[at + 1 :]))]))
+    return Inequality(tuple(sides), tuple(signs))
+
+
+def _combined(text: str) -> Answer:
+    for separator in (_UNION, _OTHER_SETS):
+        parts, signs = split(text, separator)
+        if signs:
+            sign = r"\cup" if separator is _UNION else signs[0]
+            return Combined(sign, tuple(_combined(part) for part in parts))
+    return _bracketed(text)
+
+
+_PAIRS = {"(": ")]", "[": "])", r"\{": r"\}", "{": "}", r"\langle": r"\rangle"}
+
+
+def _bracketed(text: str) -> Answer:
+    """Members in brackets, a matrix, or an expression."""
+    if matrix := _MATRIX.fullmatch(text):
+        return _matrix(matrix["cells"]) or Expression(text)
+    opening = next((bracket for bracket in (r"\{", r"\langle", "(", "[", "{") if text.startswith(bracket)), "")
+    if not opening or not _is_one_bracket(text):
+        return _expanded(text)
+    closes = r"\}" if opening == r"\{" else r"\rangle" if opening == r"\langle" else text[-1]
+    inside = text[len(opening) : -len(closes)].strip()
+    is_set = opening in (r"\{", "{")
+    if is_set and (builder := _BUILDER.fullmatch(inside)):
+        return structure_of(builder["condition"])
+    parts = [part for part in split(inside, re.compile(r"[,;]"))[0] if part]
+    if len(parts) > MOST_PARTS:
+        return Expression(text)
+    if is_set:
+        return Members(SET, tuple(_related(part) for part in parts))
+    if len(parts) > 1:
+        return Members("()" if opening == r"\langle" else opening + closes, tuple(_joined(part) for part in parts))
+    if opening == "(" and closes == ")":
+        return _joined(inside)
+    if opening == "[" and closes == "]":
+        return Members("[]", (_joined(inside),))
+    return Expression(text)
+
+
+def _is_one_bracket(text: str) -> bool:
+    """Whether the bracket with which a text begins closes at its end."""
+    depth = 0
+    for bracket in _BRACKET.finditer(text):
+        token = bracket[0]
+        if token.startswith(r"\text"):
+            continue
+        opens = token in ("(", "[", "{", r"\{", r"\langle") or token.startswith(r"\begin")
+        depth += 1 if opens else -1
+        if depth == 0:
+            return bracket.end() == len(text)
+    return False
+
+
+def _matrix(cells: str) -> Matrix | None:
+    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?", cells.replace(r"\hline", "")) if row.strip()]
+    table = tuple(tuple(_related(cell.strip()) for cell in row.split("&")) for row in rows)
+    is_table = bool(table) and len({len(row) for row in table}) == 1 and r"\begin" not in cells
+    return Matrix(table) if is_table and len(table) * len(table[0]) <= MOST_PARTS else None
+
+
+def _expanded(text: str) -> Answer:
+    r"""An expression; with a \pm the set of the two that it stands for."""
+    if not _PIECE.search(text):
+        return Expression(text)
+    upper = _PIECE.sub(lambda sign: "+" if sign[0] == r"\pm" else "-", text)
+    lower = _PIECE.sub(lambda sign: "-" if sign[0] == r"\pm" else "+", text)
+    return Members(SET, tuple(Expression(side.strip().removeprefix("+").strip()) for side in (upper, lower)))
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+_NAME = re.compile(
+    r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|phi|omega|sigma|mu|rho|tau|Delta)|\\text\{[^{}]*\}|"
+    r"\\(?:angle|triangle|overline|vec|hat|bar)\s*\{?\s*[A-Za-z]{1,3}\s*\}?|[A-Z]{2,3})"
+    r"(?:_\{?\s*(?:\w+|\\text\{[^{}]*\})\s*\}?)?'{0,2}\s*(?:\([^()]*\))?|[A-Za-z][a-z]{2,}(?:\s[a-z]+){0,3}|\|?[A-Z]{1,3}\|?"
+)
+
+
+def is_name(side: str) -> bool:
+    """Whether a side of an equation only names what the other side gives: `x`, `f(x)`, `a_1`."""
+    return _NAME.fullmatch(side.strip()) is not None
+
+
+def name_in(side: str) -> str:
+    """A name in a form in which equal names are equal."""
+    return re.sub(r"\s|[{}]|\(.*\)", "", side)
+
+
+def pair_names(side: str) -> tuple[str, ...] | None:
+    """The names in `(x, y)`; None where the side is something else."""
+    if not (side.startswith("(") and side.endswith(")") and closing(side, 0, "(", ")") == len(side) - 1):
+        return None
+    names = [part.strip() for part in side[1:-1].split(",")]
+    return tuple(map(name_in, names)) if len(names) > 1 and all(map(is_name, names)) else None
