@@ -18,8 +18,8 @@ from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
 from hir_core.rewards.formulas.comparison import SEVERAL, same
 from hir_core.rewards.formulas.expressions import Doubt
-from hir_core.rewards.formulas.final_formula import final_formula
-from hir_core.rewards.formulas.structure import Answer, read
+from hir_core.rewards.formulas.final_formula import Found, final_formula, short_words
+from hir_core.rewards.formulas.structure import Answer, may_be_words, read
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
 from hir_core.time_limit import Work, process_rows
 
@@ -110,17 +110,18 @@ def _read_grammar() -> None:
 def compared(text: str, references: Sequence[str], *, in_percent: bool) -> Comparison:
     """Whether the final formula of a text equals one of the references."""
     found = final_formula(text)
+    expected = [read(reference) for reference in references if reference.strip()]
+    if not found.texts and found.names_none and (words := short_words(text)) and may_be_words(words, expected):
+        found = Found((words,))
     if not found.texts:
         return None, found.problem, found.names_none
     answers = _distinct([read(stated) for stated in found.texts])
     if len(answers) > 1:
         return None, SEVERAL, False
     doubt = ""
-    for reference in references:
-        if not reference.strip():
-            continue
+    for reference in expected:
         try:
-            if same(read(reference), answers[0], in_percent=in_percent):
+            if same(reference, answers[0], in_percent=in_percent):
                 return True, "", False
         except Doubt as error:
             doubt = str(error)

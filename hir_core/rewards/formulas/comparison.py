@@ -43,6 +43,8 @@ def same(reference: Answer, answer: Answer, *, in_percent: bool = False) -> bool
     if isinstance(reference, Words) or isinstance(answer, Words):
         return _same_words(reference, answer)
     reference, answer = _as_collection(reference), _resolved(reference, answer)
+    if _has_modulus(reference) != _has_modulus(answer):
+        reference, answer = _without_modulus(reference), _without_modulus(answer)
     if isinstance(reference, Equation) or isinstance(answer, Equation):
         return _same_equations(reference, answer, in_percent)
     if named := _named_values(reference, answer):
@@ -58,6 +60,14 @@ def same(reference: Answer, answer: Answer, *, in_percent: bool = False) -> bool
     return same_expressions(reference.text, answer.text, in_percent=in_percent)
 
 
+def _has_modulus(answer: Answer) -> bool:
+    return isinstance(answer, Members) and answer.brackets == "mod"
+
+
+def _without_modulus(answer: Answer) -> Answer:
+    return answer.items[0] if isinstance(answer, Members) and answer.brackets == "mod" else answer
+
+
 def _same_words(reference: Answer, answer: Answer) -> bool:
     if isinstance(reference, Words) and isinstance(answer, Words):
         if _without_article(reference.text) == _without_article(answer.text):
@@ -65,9 +75,12 @@ def _same_words(reference: Answer, answer: Answer) -> bool:
         if " " in reference.text or " " in answer.text:
             raise Doubt("other words")
         return False
-    if isinstance(answer, Words):
+    if isinstance(answer, Words) and not _NO_VALUE.fullmatch(answer.text):
         raise Doubt("words")
     return False
+
+
+_NO_VALUE = re.compile(r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|yes|no|true|false")
 
 
 def _without_article(words: str) -> str:
@@ -94,7 +107,16 @@ def _resolved(reference: Answer, answer: Answer) -> Answer:
         return Members("", answer.items)
     if isinstance(reference, (Combined, Inequality)):
         return Combined(r"\cup", answer.items)
+    if all(_is_known_same(answer.items[0], item) for item in answer.items[1:]):
+        return answer.items[0]
     raise Doubt(SEVERAL)
+
+
+def _is_known_same(one: Answer, other: Answer) -> bool:
+    try:
+        return same(one, other)
+    except Doubt:
+        return False
 
 
 # --- equations and names ---------------------------------------------------------------------------------------------
@@ -127,7 +149,8 @@ def _same_two_equations(reference: Equation, answer: Equation, in_percent: bool)
     if named and also_named:
         equal = same(_value(reference), _value(answer), in_percent=in_percent)
         one, other = name_in(reference.sides[0]), name_in(answer.sides[0])
-        if equal and one != other and len(one) == len(other) == 1 and one.lower() != other.lower():
+        are_variables = not any("(" in equation.sides[0] for equation in (reference, answer))
+        if equal and are_variables and len(one) == len(other) == 1 and one.lower() != other.lower():
             raise Doubt("another name")
         return equal
     return same_relations("=", reference.sides, answer.sides)
@@ -238,12 +261,14 @@ def _same_members(reference: Answer, answer: Answer, in_percent: bool) -> bool:
         raise Doubt("a comma between digits")
     if len(expected) != len(given):
         return False
-    is_ordered = SET not in brackets and (brackets[0] == "()" or brackets[0] == "[]" or brackets[1] in ("()", "[]"))
+    is_ordered = SET not in brackets and ({"()", "[]", "mod"} & {*brackets})
     if brackets == ["", ""] or not is_ordered:
         equal = _in_any_order(expected, given, in_percent)
     else:
         equal = _in_order(expected, given, in_percent)
     if equal and "" not in brackets and brackets[0] != brackets[1]:
+        if "[]" in brackets and len(expected) == 2:
+            return False  # an interval with its ends, and one without, or a set
         raise Doubt("other brackets")
     return equal
 

@@ -106,26 +106,28 @@ def _exact(decimal: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=512)
-def parsed(text: str, is_real: bool = True) -> Any:
+def parsed(text: str) -> Any:
     """An expression as sympy has it, unevaluated.
 
     Raises:
         Doubt: it cannot be read, or is too large to compute with.
     """
+    import sympy
     from latex2sympy2_extended.latex2sympy2 import latex2sympy
 
     if len(text) > LONGEST or _LARGE_BINOMIAL.search(text):
         raise Doubt(TOO_LARGE)
     try:
         value = latex2sympy(
-            _POINT.sub(_exact, text), is_real=is_real, convert_degrees=False, normalization_config=None
+            _POINT.sub(_exact, text), is_real=True, convert_degrees=False, normalization_config=None
         )
     except (Exception, RecursionError) as error:  # the parser raises whatever it meets
         raise Doubt(NOT_UNDERSTOOD) from error
     if value is None or isinstance(value, str):
         raise Doubt(NOT_UNDERSTOOD)
     _check_size(value)
-    return value
+    imaginary = [symbol for symbol in value.free_symbols if symbol.name == "i"]
+    return value.xreplace(dict.fromkeys(imaginary, sympy.I))
 
 
 def _check_size(value: Any) -> None:
@@ -163,12 +165,6 @@ def _bounded(number: Any) -> float:
         return float("inf")
 
 
-def _is_real(*texts: str) -> bool:
-    from math_verify.grader import should_treat_as_complex
-
-    return not any(map(should_treat_as_complex, texts))
-
-
 def _as_sympy(value: Fraction) -> Any:
     import sympy
 
@@ -194,7 +190,9 @@ def same_expressions(reference: str, answer: str, *, in_percent: bool) -> bool:
         if expected.unit[:2] != given.unit[:2]:
             return False
         factor = given.unit[2] / expected.unit[2]
-        return _same_values(expected.text, rf"({given.text}) \cdot {_latex(factor)}")
+        value = exact_number(given.text)
+        converted = rf"({given.text}) \cdot {_latex(factor)}" if value is None else _latex(value * factor)
+        return _same_values(expected.text, converted)
     if expected.is_percent != given.is_percent:
         return _same_with_percent(expected, given, in_percent)
     if expected.is_in_degrees != given.is_in_degrees:
@@ -239,8 +237,7 @@ def _same_values(expected: str, given: str) -> bool:
     numbers = exact_number(expected), exact_number(given)
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0] == numbers[1] or _close(expected, given, *map(_as_sympy, numbers))  # type: ignore[arg-type]
-    is_real = _is_real(expected, given)
-    left, right = parsed(expected, is_real), parsed(given, is_real)
+    left, right = parsed(expected), parsed(given)
     decided = _same_at_points(left, right)
     if decided is None:
         import math_verify
@@ -327,8 +324,7 @@ def same_relations(
     strict = [all(sign in ("<", ">") for sign in signs) for signs in (reference_signs, answer_signs)]
     if strict[0] != strict[1]:
         return False
-    is_real = _is_real(*reference, *answer)
-    sides = [parsed(text, is_real) for text in (reference[0], reference[-1], answer[0], answer[-1])]
+    sides = [parsed(text) for text in (reference[0], reference[-1], answer[0], answer[-1])]
     expected, given = sides[0] - sides[1], sides[2] - sides[3]
     symbols = sorted(expected.free_symbols | given.free_symbols, key=str)
     ratios = []

@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hir_core.rewards.formulas.notation import CONSTANTS, CURRENCY, FUNCTIONS, SCALES, closing, without_unicode
+from hir_core.rewards.formulas.notation import (
+    CONSTANTS,
+    CURRENCY,
+    FUNCTIONS,
+    SCALES,
+    closing,
+    spelled_number,
+    without_frame,
+    in_plain_characters,
+)
 
 NO_FORMULA, HEDGED, SEVERAL = "no formula", "hedged", "several formulas"
 
@@ -35,7 +44,7 @@ _DELIMITED = re.compile(
 )
 _TOKEN = re.compile(
     rf"""
-    (?P<number>{CURRENCY}?\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|{CURRENCY}?\.\d+)
+    (?P<number>(?:{CURRENCY}[ ]?)?\d*\.\d*(?=\\(?:overline|bar|dot)\W)|(?:{CURRENCY}[ ]?)?\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|(?:{CURRENCY}[ ]?)?\.\d+)
       (?P<letter>(?<=\d)(?:k|K|M|B|bn)(?!\w))?
       (?P<scale>[ ]?-?(?:{"|".join(SCALES)})s?(?!\w))?
       (?P<mark>[ ]?(?:\\?%|percent(?!\w)|per[ ]cent(?!\w)|degrees?(?!\w)))?
@@ -43,7 +52,7 @@ _TOKEN = re.compile(
     | (?P<command>\\[a-zA-Z]+|\\[^\w\s$])
     | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z]))
     | (?P<letters>(?<![a-zA-Z'])[a-zA-Z]{{1,3}}(?![a-zA-Z]|'[a-z]))
-    | (?P<operator>\*\*|[-+*/^=<>|!_&]|'(?!\w)|(?<=\d)%)
+    | (?P<operator>\*\*|[-+*/^=<>|!_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
     | (?P<bracket>[()\[\]{{}}])
     | (?P<separator>[,;:])
     """,
@@ -67,12 +76,11 @@ def mentions(text: str) -> list[Mention]:
         if delimited and not _is_money(delimited[0]):
             found.append(Mention(*delimited.span()))
             position = delimited.end()
-        elif run := _run(text, position):
-            if run.end > run.start:
-                found.append(run)
-            position = max(run.end, position + 1)
-        else:
-            position = _next_word(text, position)
+            continue
+        run, end = _run(text, position)
+        if run:
+            found.append(run)
+        position = end if end > position else _next_word(text, position)
     return found
 
 
@@ -95,29 +103,34 @@ def _is_money(delimited: str) -> bool:
     return delimited[1].isdigit() and bool(re.search(rf"(?<![a-zA-Z])(?!(?:{_KNOWN}|and|or)\b)[a-zA-Z]{{2,}}", inside))
 
 
-def _run(text: str, position: int) -> Mention | None:
-    """The formula without delimiters that begins at a position; an empty one where what begins is none."""
+def _run(text: str, position: int) -> tuple[Mention | None, int]:
+    """The formula without delimiters that begins at a position, if one does, and where to look on."""
     tokens, at = list[re.Match[str]](), position
     while (token := _TOKEN.match(text, at)) and _continues(tokens, token, text):
         tokens.append(token)
         gap = _GAP.match(text, token.end())
         at = gap.end() if gap else token.end()
+    rest = tokens[-1].end() if tokens else position
     tokens = _trimmed(tokens)
-    if not tokens:
-        return None
-    start, end = tokens[0].start(), tokens[-1].end()
-    return Mention(start, end if _is_formula(tokens) else start)
+    if not tokens or not _is_formula(tokens):
+        return None, rest
+    return Mention(tokens[0].start(), tokens[-1].end()), rest
 
 
 def _continues(tokens: list[re.Match[str]], token: re.Match[str], text: str) -> bool:
     letters = token["letters"]
-    if token["separator"] == ":" or (token["number"] and re.match(r"(?:st|nd|rd|th)\b", text[token.end() :])):
+    if (token["separator"] == ":" and not _is_in_braces(tokens)) or (token["number"] and re.match(r"(?:st|nd|rd|th)\b", text[token.end() :])):
         return False
     if not letters:
         return True
     if len(letters) == 1:
         return letters not in "aAI" or _is_beside_operator(token, text)
     return letters.lower() not in _NOT_NAMES and (_is_beside_operator(token, text) or _follows_digit(token, text))
+
+
+def _is_in_braces(tokens: list[re.Match[str]]) -> bool:
+    """Whether a brace is open, as in `{x : x > 4}`."""
+    return sum(token[0] in ("{", r"\{") for token in tokens) > sum(token[0] in ("}", r"\}") for token in tokens)
 
 
 def _is_beside_operator(token: re.Match[str], text: str) -> bool:
@@ -177,6 +190,8 @@ _THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNOREC
 _LEFTOVER = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<end_of_turn>")
 _TAGGED = re.compile(r"<(?P<tag>answer|final_answer)>(.*?)(?:</(?P=tag)>|\Z)", re.IGNORECASE | re.DOTALL)
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w(*])|(?<!\w)__(?=\S)([^_\n]+?)__(?!\w)")
+_RESTATED = re.compile(r"(?<=[\d%}$])[ ]+\([^()]*[%=][^()]*\)")
+_NEGATIVE = re.compile(r"\bnegative (?=[\d\\$])|(?:(?<=is )|\A\s*)minus (?=[\d\\$])", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=\w))")
 _JOINS_BOXES = re.compile(r"[\s$,.;)(\\]*(?:(?:and|or)[\s$,.;(\\]*(?:\w\s*=\s*)?)?")
 _ANNOUNCED = re.compile(
@@ -194,7 +209,8 @@ def final_formula(completion: str) -> Found:
     text = visible(completion)
     if text is None or not text.strip():
         return NOTHING
-    text = _BOLD.sub(lambda bold: bold[1] or bold[2], without_unicode(text))
+    text = _BOLD.sub(lambda bold: bold[1] or bold[2], in_plain_characters(text))
+    text = _NEGATIVE.sub("-", _RESTATED.sub("", text))
     if tagged := _TAGGED.findall(text):
         text = tagged[-1][1]
     if boxes := _boxes(text):
@@ -267,17 +283,23 @@ _HEDGE = re.compile(
 )
 _SUBORDINATE = re.compile(
     r",?\s+\(?(?:because|since|where|whereas|as|given that|due to|which|so that|for which|when|if|rather than|instead of|"
-    r"not|with|while|after|assuming|but|and this|and it)\b",
+    r"not|with|while|after|assuming|but|and this|and it|for|from|between|among|each|every|by (?=\w+ing))\b",
     re.IGNORECASE,
 )
+_REASON = re.compile(r"\b(?:because|since|given that|due to)\b", re.IGNORECASE)
 _CONCLUDES = re.compile(
-    r"\b(?:so|therefore|thus|hence|then|that is|i\.e\.|to get|we get|get|gives|giving|yields?|which (?:is|gives|means)|conclude(?: that)?|"
-    r"makes?|making|leaves|equals|totals?|have)\b|\\(?:therefore|implies|Rightarrow)|∴",
+    r"\b(?:so|therefore|thus|hence|then|that is|i\.e|to get|we get|get|gives|giving|yields?|which (?:is|gives|means)|conclude(?: that)?|"
+    r"makes?|making|leaves|equals|totals?|have|(?:add|sum|come|amount)s?(?: up)? to)\b|\\(?:therefore|implies|Rightarrow)|∴",
     re.IGNORECASE,
 )
 _STATES = re.compile(
-    r"\b(?:is|are|was|were|be|equals?|gives?|giving|makes?|making|gets?|have|has|becomes?|yields?|total(?:s|ing)?|needs?|takes?|costs?|"
-    r"so|therefore|thus|hence|i would say|remains?|left|comes to|of|to)\b",
+    r"[a-zA-Z]:\s|\b(?:is|are|was|were|be|equals?|gives?|giving|makes?|making|gets?|have|has|becomes?|yields?|total(?:s|ing)?|needs?|takes?|costs?|"
+    r"'s|so|therefore|thus|hence|i would say|remains?|left|comes to|of|to)\b",
+    re.IGNORECASE,
+)
+_RELATES = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
+_SUPPOSED = re.compile(
+    r"\W*(?:since|because|as|if|when|given(?: that)?|suppose|let|for|with)\b(?:[^,()\[\]]|\([^()]*[)\]]|\[[^\[\]]*[)\]])*,\s*(?:then\s+)?",
     re.IGNORECASE,
 )
 _HINT = re.compile(
@@ -293,12 +315,24 @@ _OR = re.compile(r"\bor\b", re.IGNORECASE)
 _CUT_OFF = re.compile(r"(?:\b(?:is|are|the|a|an|of|and|or|by|to|with|so|equals|that|then|we|for|in|from|have)|[=+*/(,-])\s*\Z")
 
 
+def _system(text: str) -> Found:
+    """Lines that are nothing but equations, taken for one answer."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.partition("=")[0].strip() for line in lines]
+    are_values = all(re.fullmatch(r"[a-zA-Z]\w?", name) and _is_covered(line) for name, line in zip(names, lines, strict=True))
+    return Found((", ".join(lines),)) if len(lines) > 1 and are_values and len({*names}) == len(names) else NOTHING
+
+
 def _concluded(text: str) -> Found:
     """What a text without a box or an announcement states: as a whole, or in its last sentence with a formula."""
+    if (system := _system(text)) != NOTHING:
+        return system
     whole = in_sentence(text) if "\n" not in text.strip() or _is_covered(text) else NOTHING
     parts = [text[slice(*span)].strip() for span in _sentences(text)]
     if len(parts) <= 1:
         return whole
+    if lead := _lead(parts):
+        return lead
     if _CUT_OFF.search(parts[-1]):
         return Found((), "ends before its answer", names_none=True)
     for part in reversed(parts):
@@ -308,6 +342,19 @@ def _concluded(text: str) -> Found:
     return NOTHING
 
 
+_CONCLUDING = re.compile(r"\W*(?:so|therefore|thus|hence|finally|in total|altogether|actually|wait|no)\b", re.IGNORECASE)
+
+
+def _lead(parts: list[str]) -> Found | None:
+    """The formula that a text gives first, with nothing else in its sentence, and then explains."""
+    covered = _joined(parts[0], mentions(parts[0]))
+    if len(covered) != 1 or covered[0].start > 3 or parts[0][covered[0].end :].strip(" .!*`)$") or _RELATES.search(parts[0]):
+        return None
+    first = in_sentence(parts[0])
+    later = [in_sentence(part) for part in parts[1:] if _CONCLUDING.match(part)]
+    return Found(first.texts + later[-1].texts if later else first.texts) if first.texts else None
+
+
 def _is_covered(text: str) -> bool:
     return any(mention.start <= 2 and mention.end >= len(text) - 2 for mention in mentions(text))
 
@@ -315,8 +362,13 @@ def _is_covered(text: str) -> bool:
 def in_sentence(sentence: str, *, follows_announcement: bool = False) -> Found:
     """The formula that a sentence states."""
     sentence = sentence.strip()
+    if (supposed := _SUPPOSED.match(sentence)) and mentions(sentence[supposed.end() :]):
+        sentence = sentence[supposed.end() :]
     found = _joined(sentence, mentions(sentence))
     if not found:
+        spelled = _SAYS_NUMBER.search(sentence)
+        if spelled and spelled_number(spelled[1]) is not None:
+            return Found((spelled[1],))
         return _words(sentence) if follows_announcement else _only_words(sentence)
     if sentence.endswith("?"):
         return NOTHING
@@ -325,8 +377,9 @@ def in_sentence(sentence: str, *, follows_announcement: bool = False) -> Found:
         return NOTHING
     if _HEDGE.search(sentence):
         return Found((), HEDGED)
-    if not (is_whole or follows_announcement or found[0].start <= 2 or _STATES.search(sentence)):
-        return NOTHING
+    relates = any(_RELATES.search(sentence, *mention) for mention in found)
+    if not (is_whole or follows_announcement or found[0].start <= 2 or relates or _STATES.search(sentence)):
+        return _only_words(sentence)
     chosen = _narrowed(sentence, found)
     texts = dict.fromkeys(sentence[mention.start : mention.end].strip() for mention in chosen)
     if len(texts) > 1:
@@ -364,7 +417,7 @@ def _joined(sentence: str, found: list[Mention]) -> list[Mention]:
 
 def _narrowed(sentence: str, found: list[Mention]) -> list[Mention]:
     """The mentions, and ever fewer of them until one is left."""
-    for narrow in (_without_asides, _after_conclusion, _before_explanation, _after_verb):
+    for narrow in (_without_asides, _before_reason, _after_conclusion, _before_explanation, _after_verb, _relations):
         if len({sentence[mention.start : mention.end] for mention in found}) == 1:
             return found
         found = narrow(sentence, found) or found
@@ -381,25 +434,35 @@ def _after_conclusion(sentence: str, found: list[Mention]) -> list[Mention]:
     return [mention for mention in found if ends and mention.start >= ends[-1]]
 
 
+def _before_reason(sentence: str, found: list[Mention]) -> list[Mention]:
+    reason = _REASON.search(sentence, found[0].end)
+    return [mention for mention in found if reason and mention.end <= reason.start()]
+
+
 def _before_explanation(sentence: str, found: list[Mention]) -> list[Mention]:
     explained = _SUBORDINATE.search(sentence, found[0].end)
     return [mention for mention in found if explained and mention.end <= explained.start() + 1]
 
 
 def _after_verb(sentence: str, found: list[Mention]) -> list[Mention]:
-    ends = [match.end() for match in re.finditer(r"\b(?:is|are|be|equals?)\b|=", sentence[: found[-1].start])]
+    ends = [match.end() for match in re.finditer(r"\b(?:is|are|be|equals?|gives?|makes?|gets?|has|have|costs?|needs?)\b", sentence[: found[-1].start])]
     return [mention for mention in found if ends and mention.start >= ends[-1]]
+
+
+def _relations(sentence: str, found: list[Mention]) -> list[Mention]:
+    return [mention for mention in found if _RELATES.search(sentence, *mention)]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 _LONGEST_WORDS = 5
+_SAYS_NUMBER = re.compile(r"\b(?:is|are|equals|makes|gives|get)\s+([a-zA-Z][a-zA-Z -]{2,60}?)[\s.!*]*\Z")
 _SOLUTIONS = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set|(?:all|any) real numbers?|all reals|does not exist|undefined|"
     r"infinitely many(?: solutions)?|infinity",
     re.IGNORECASE,
 )
-_LETTER_ANSWER = re.compile(r"[*_`\"'\s(]*([a-zA-Z])[*_`\"'\s).]*")
+_LETTER_ANSWER = re.compile(r"-?\s?[a-zA-Z]|\d+")
 
 
 def _words(sentence: str) -> Found:
@@ -412,14 +475,13 @@ def _words(sentence: str) -> Found:
 
 def _only_words(sentence: str) -> Found:
     """An answer in words that is a whole sentence: a variable, `no solution`, a number in words."""
-    words = sentence.strip(" .!*_`\"'()")
-    if _LETTER_ANSWER.fullmatch(sentence) or _SOLUTIONS.fullmatch(words) or _is_number(words):
+    words = short_words(sentence)
+    if words and (_LETTER_ANSWER.fullmatch(words) or _SOLUTIONS.fullmatch(words) or spelled_number(words) is not None):
         return Found((words,))
     return NOTHING
 
 
-def _is_number(words: str) -> bool:
-    from hir_core.prompts.numbers import NO_NUMBER, read_number
-
-    parts = re.split(r"[\s-]+", words)
-    return len(parts) <= _LONGEST_WORDS and all(part == "and" or read_number(part).problem != NO_NUMBER for part in parts)
+def short_words(text: str) -> str:
+    """A text of a few words without anything around them; empty for any other text."""
+    words = without_frame(text).strip(" .!*_`\"'()")
+    return words if len(words.split()) <= _LONGEST_WORDS and "\n" not in words else ""

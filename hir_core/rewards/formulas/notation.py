@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from hir_core.prompts.numbers import NO_NUMBER, read_number
+
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
@@ -42,8 +44,16 @@ _ROOT = re.compile(r"([√∛∜])\s*(\d+(?:\.\d+)?|[a-zα-ω])?")
 _ROOT_INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
 
 
-def without_unicode(text: str) -> str:
-    """The text with mathematical characters written as LaTeX commands."""
+_STARRED = re.compile(r"(\\(?:begin|end)\s*\{[a-z]+)\*\}")
+_MATRIX_OPENS = re.compile(r"(?:\\left\s*)?[(\[]\s*(?=\\begin\{(?:small)?(?:matrix|array)\})")
+_MATRIX_CLOSES = re.compile(r"(\\end\{(?:small)?(?:matrix|array)\})\s*(?:\\right\s*)?[)\]]")
+
+
+def in_plain_characters(text: str) -> str:
+    """The text with mathematical characters written as LaTeX commands, and matrices without brackets of their own."""
+    if r"\begin" in text:
+        text = _STARRED.sub(r"\1}", text)
+        text = _MATRIX_CLOSES.sub(r"\1", _MATRIX_OPENS.sub("", text))
     if text.isascii():
         return text
     text = _ROOT.sub(lambda root: rf"\sqrt{_ROOT_INDEX[root[1]]}" + (f"{{{root[2]}}}" if root[2] else " "), text)
@@ -58,7 +68,7 @@ FUNCTIONS = """arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot s
 asin acos atan""".split()
 CONSTANTS = "pi infinity inf oo alpha beta theta lambda phi omega sigma mu gamma delta epsilon rho tau".split()
 _RENAMED = {"infinity": "infty", "inf": "infty", "oo": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
-_SPACE = re.compile(r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|~|\\h?space\s*\{[^{}]*\}|\\hfill|\\notag|\\nonumber|\s+")
+_SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-zA-Z])|~|\\h?space\s*\{[^{}]*\}|\\hfill|\\notag|\\nonumber|\s+")
 _NOTHING = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mleft|mright|bigl|bigr|phantom\{[^{}]*\}|rm|bf)"
     r"(?![a-zA-Z])\.?|\\!|\\(?:boldsymbol|bm|mathbf|mathit|mathsf|mathcal)(?![a-zA-Z])|\\label\{[^{}]*\}|\\tag\{[^{}]*\}"
@@ -74,6 +84,7 @@ _SYNONYMS = {
 }  # fmt: skip
 _PLAIN = {"lt": "<", "gt": ">", "div": "/", "colon": ":", "lparen": "(", "rparen": ")", "ldots": r"\dots", "{": r"\{"}
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_LOG_E = re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e)(?![a-zA-Z])")
 _WORD = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(sorted([*FUNCTIONS, *CONSTANTS, 'sqrt'], key=len, reverse=True))})(?![a-zA-Z])")
 
 
@@ -103,6 +114,7 @@ def _with_commands(text: str) -> str:
     text = text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ").replace("==", "=")
     text = text.replace("=>", r"\Rightarrow ").replace("->", r"\to ").replace("~=", r"\approx ")
     text = text.replace("**", "^").replace("*", r" \cdot ")
+    text = _LOG_E.sub(r"\\ln ", text)
     outside = re.split(r"(\\text\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\})", text)
     outside[::2] = [_WORD.sub(lambda word: rf"\{_RENAMED.get(word[1], word[1])} ", part) for part in outside[::2]]
     return "".join(outside)
@@ -137,12 +149,15 @@ _ROOT_OF = re.compile(r"\\sqrt\s*(?:\[\w+\]\s*)?\(")
 _POWER_OF = re.compile(r"\^\s*\(")
 _CALL = re.compile(rf"\\(?:{'|'.join(FUNCTIONS)})\s*(?:\^\s*(?:\{{[^{{}}]*\}}|\d))?\s*\{{")
 _EXPONENT = re.compile(r"\^\s*(-?\s?(?:\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\[a-z]+))")
-_SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d)|(\{[^{}]*\}))\s*(?:(\d)|(?=\{))")
+_SHORT_NUMERATOR = re.compile(r"\\frac\s*(\d|[a-z](?![a-z])|\\pi(?![a-z]))")
+_SHORT_DENOMINATOR = re.compile(r"\s*(\d|[a-zA-Z](?![a-zA-Z])|\\pi(?![a-z]))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\[\w+\])?\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi(?![a-z]))")
 _SHORT_ROOT_OF_DIGIT = re.compile(r"\\sqrt(\d)")
 _MIXED = re.compile(r"(?<![\w.^_{}\\/)])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s(?:and\s)?(\d+)/(\d+)(?![\d.]))")
 _CHOOSE = re.compile(r"(?<![a-zA-Z\\])C\s*\(\s*(\w+)\s*,\s*(\w+)\s*\)|\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
 _TIMES_BRACKET = re.compile(r"(?<![\w}_^.\\])(\d+(?:\.\d+)?)\s*(?=\()")
+_SUBSCRIPT = re.compile(r"_\s*(\d+|[a-zA-Z])")
+_FRACTION = re.compile(r"\\frac\s*\{")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d+)\}")
 
 
@@ -152,19 +167,29 @@ def _repeating(number: re.Match[str]) -> str:
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
+def _with_denominators(text: str) -> str:
+    """The text with braces around every denominator, as the second 3 of `\\frac{3}3` lacks them."""
+    position = 0
+    while fraction := _FRACTION.search(text, position):
+        position = fraction.end()
+        end = closing(text, position - 1)
+        if end > 0 and (denominator := _SHORT_DENOMINATOR.match(text, end + 1)):
+            text = f"{text[: end + 1]}{{{denominator[1]}}}{text[denominator.end() :]}"
+    return text
+
+
 def _with_braces(text: str) -> str:
     if "\\" in text:
         text = _REPEATING.sub(_repeating, text)
         text = _with_arguments(text, _ROOT_OF, "()", "{}")
         text = _with_arguments(text, _CALL, "{}", "()")
         text = _SHORT_ROOT.sub(lambda root: rf"\sqrt{root[1] or ''}{{{root[2]}}}", text)
-        text = _SHORT_FRACTION.sub(
-            lambda part: rf"\frac{part[2] or f'{{{part[1]}}}'}" + (f"{{{part[3]}}}" if part[3] else ""), text
-        )
+        text = _with_denominators(_SHORT_NUMERATOR.sub(r"\\frac{\1}", text))
     text = _with_arguments(text, _POWER_OF, "()", "{}")
     text = _EXPONENT.sub(r"^{\1}", text)
     text = _CHOOSE.sub(lambda choose: rf"\binom{{{choose[1] or choose[3]}}}{{{choose[2] or choose[4]}}}", text)
     text = _MIXED.sub(lambda mixed: rf"({mixed[1]}+\frac{{{mixed[2] or mixed[4]}}}{{{mixed[3] or mixed[5]}}})", text)
+    text = _SUBSCRIPT.sub(r"_{\1}", text)
     return _TIMES_BRACKET.sub(r"\1 \\cdot ", text)
 
 
@@ -176,7 +201,7 @@ CURRENCY = r"(?:\\\$|\$|€|£|¥|₹|\\pounds|\\euro|US\$|USD|EUR|GBP)"
 _MONEY = re.compile(rf"{CURRENCY}\s*(?=-?[\d.])|(?<=[\d])\s*{CURRENCY}(?=\s*\Z)|\\\$")
 _MONEY_LETTER = re.compile(rf"({CURRENCY}\s*-?\d[\d,]*(?:\.\d+)?)\s?({'|'.join(_LETTERS)})(?![a-zA-Z])")
 _SCALE = re.compile(rf"(\d)\s*-?\s*(?:\\text\{{\s*)?({'|'.join(SCALES)})s?(?![a-zA-Z])\s*(?P<rest>[^{{}}]*\}})?")
-_SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?:(?:\\[,;: ]|\{,\}|,\\!| |~)\d{3})+)(?![\d])")
+_SPACED = re.compile(r"(?<![\d.,_^])(\d{1,3})((?:(?:\\[,;: ]|\{,\}|,\\!| |~)\d{3})+)(?![\d])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)")
 _SCIENTIFIC = re.compile(r"(\d)[eE]([+-]?\d+)(?![\w.])")
 _LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+[xX]\s+(?=\d)")
@@ -213,6 +238,31 @@ def _scaled(number: re.Match[str]) -> str:
     return rf"{number[1]} \cdot 10^{{{SCALES[number[2]]}}}" + (rf" \text{{ {rest}}}" if rest else "")
 
 
+# --- numbers in words ------------------------------------------------------------------------------------------------
+
+_ORDINALS = {name: size for size, name in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), start=3)}
+_PARTS = {"half": 2, "halve": 2, "quarter": 4, **_ORDINALS}
+_SPELLED_FRACTION = re.compile(rf"(?:(?P<whole>.+) and )?(?P<count>a|an|[a-z]+) (?P<part>{'|'.join(_PARTS)})s?")
+_MOST_WORDS = 6
+
+
+def spelled_number(words: str) -> Fraction | None:
+    """The number that is spelled, as in `two and a half` or `minus 7`, where nothing else is."""
+    words = " ".join(words.lower().replace("-", " ").split())
+    if fraction := _SPELLED_FRACTION.fullmatch(words):
+        whole = spelled_number(fraction["whole"]) if fraction["whole"] else Fraction(0)
+        count = Fraction(1) if fraction["count"] in ("a", "an") else spelled_number(fraction["count"])
+        return None if whole is None or count is None else whole + count / _PARTS[fraction["part"]]
+    parts = words.split()
+    if not parts or len(parts) > _MOST_WORDS or parts[-1] in ("minus", "negative", "and"):
+        return None
+    if parts[0] in ("minus", "negative"):
+        number = spelled_number(" ".join(parts[1:]))
+        return None if number is None else -number
+    is_spelled = all(word == "and" or read_number(word).problem != NO_NUMBER for word in parts)
+    return read_number(words).number if is_spelled else None
+
+
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 _WHOLE = [
@@ -242,11 +292,14 @@ def without_frame(text: str) -> str:
 
 def standard_form(text: str) -> str:
     """A formula in the one notation, without anything around it."""
-    text = without_frame(without_unicode(text))
+    text = _MINUS.sub("-", without_frame(in_plain_characters(text)))
     steps: tuple[Callable[[str], str], ...] = (_without_inner_frames, _with_numbers, _with_commands, _with_braces)
     for step in steps:
         text = step(text)
     return " ".join(_EDGE.sub("", text).split())
+
+
+_MINUS = re.compile(r"\A(?:minus|negative)\s+(?=[\d\\$])", re.IGNORECASE)
 
 
 def _without_inner_frames(text: str) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import gcd
 from typing import Union
 
-from hir_core.rewards.formulas.notation import closing, standard_form
+from hir_core.rewards.formulas.notation import closing, spelled_number, standard_form
 
 MOST_PARTS = 60
 """Members of a list beyond which an answer is not compared."""
@@ -109,11 +110,15 @@ _AND = re.compile(r"\\land(?![a-z])|\\text\{\s*,?\s*and\s*\}|(?<![a-zA-Z])and(?!
 _UNION = re.compile(r"\\cup(?![a-z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 _OTHER_SETS = re.compile(r"\\(?:cap|setminus)(?![a-z])")
 _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in|equiv)(?![a-z])|[<>=]")
+_COLON = re.compile(r"(?<=[\w}])\s*:\s*(?=[\w\\])")
 _PIECE = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _MATRIX = re.compile(
     r"\\begin\{(?:[pbBvV]?matrix|array)\*?\}(?:\{[lcr|]*\})?(?P<cells>.*)\\end\{(?:[pbBvV]?matrix|array)\*?\}", re.DOTALL
 )
 _LINES = re.compile(r"\\begin\{(?:cases|aligned|align|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
+_GOES_ON = re.compile(r"\\\\(?:\[[^\]]*\])?\s*&?\s*(?==)")
+_DOMAIN = re.compile(r"(?:,|\s|\()\s*(?:\\text\{[^{}]*\}\s*)?[a-z]\s*\\in\s*(?:\\mathbb\{[A-Z]\}|[ZNRQ])[+*)]*\Z")
+_MODULUS = re.compile(r"\\pmod\s*\{([^{}]*)\}|\(\s*\\?mod\s*(\w+)\s*\)|\\bmod\s*(\w+)|\\mod\s*(\w+)\s*\Z")
 _CONDITION = re.compile(r"\\text\{\s*(?:for|where|if|with|when|as)\b.*|(?<![a-zA-Z])(?:for|where|if|with|when)(?![a-zA-Z]).*")
 _WORDS_ONLY = re.compile(r"(?:[a-zA-Z][a-zA-Z'-]+|a|I|\s|[.,])+")
 _BUILDER = re.compile(r"\s*(?P<name>[a-z])(?:\s*\\in\s*\\mathbb\{[A-Z]\}|\s*\\in\s*R)?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
@@ -135,9 +140,9 @@ def structure_of(text: str) -> Answer:
     text = text.strip()
     if words := _words(text):
         return words
-    text = split(text, _ARROW)[0][-1]
+    text = _DOMAIN.sub("", split(text, _ARROW)[0][-1])
     if lines := _LINES.fullmatch(text):
-        text = lines[1].replace("&", " ").strip().removesuffix(r"\\")
+        text = _GOES_ON.sub(" ", lines[1]).replace("&", " ").strip().removesuffix(r"\\")
     condition = _CONDITION.search(text)
     if condition and condition.start() > 0:
         text = text[: condition.start()].strip(" ,")
@@ -151,6 +156,8 @@ def _words(text: str) -> Answer | None:
     words = " ".join(plain.lower().replace(".", " ").replace(",", " ").split())
     if _NONE.fullmatch(words):
         return EMPTY
+    if (number := spelled_number(words)) is not None:
+        return Expression(rf"\frac{{{number.numerator}}}{{{number.denominator}}}")
     if _ALL.fullmatch(words):
         return Expression(r"\mathbb{R}")
     is_text = r"\text" in text or len(words) > 3 or " " in words
@@ -180,6 +187,8 @@ def _is_list(answer: Answer) -> bool:
 def _listed(parts: list[str]) -> Answer:
     items = [_related(part) for part in parts]
     first, *others = items
+    if isinstance(first, Equation) and isinstance(items[-1], Equation) and not re.search("[a-zA-Z]", first.sides[0]):
+        return items[-1]  # `4 + 5 = 9, 9 + 1 = 10`: a derivation
     if not isinstance(first, Inequality) and all(isinstance(item, Inequality) for item in others):
         return first  # `1/x, x \ne 0`: a condition
     return Members("", _with_names(items))
@@ -199,6 +208,10 @@ def _with_names(items: list[Answer]) -> tuple[Answer, ...]:
 
 def _related(text: str) -> Answer:
     """An equation or an inequality, or what is left where nothing is related."""
+    if modulus := _MODULUS.search(text):
+        rest = _related(text[: modulus.start()].strip())
+        value = structure_of(rest.sides[-1]) if isinstance(rest, Equation) else rest
+        return Members("mod", (value, Expression(next(filter(None, modulus.groups())))))
     sides, signs = split(text, _RELATION)
     if r"\approx" in signs:
         at = signs.index(r"\approx")
@@ -212,8 +225,6 @@ def _related(text: str) -> Answer:
     if not signs or not all(sides[1:]):
         return _combined(sides[0] if signs else text)
     if set(signs) <= {"=", r"\equiv"}:
-        named = split(sides[0], _AND)[0]
-        del named
         return Equation(tuple(side for side in sides if side))
     if not sides[0]:
         return Expression(text)
@@ -223,7 +234,21 @@ def _related(text: str) -> Answer:
     return Inequality(tuple(sides), tuple(signs))
 
 
+def _ratio(text: str) -> Answer | None:
+    """`3:4`, which is a fraction of two numbers and a list of more."""
+    parts = split(text, _COLON)[0]
+    if len(parts) == 1 or not all(parts):
+        return None
+    if len(parts) == 2:
+        return Expression(rf"\frac{{{parts[0]}}}{{{parts[1]}}}")
+    if all(part.isdecimal() for part in parts) and (divisor := gcd(*map(int, parts))):
+        parts = [str(int(part) // divisor) for part in parts]
+    return Members("()", tuple(map(Expression, parts)))
+
+
 def _combined(text: str) -> Answer:
+    if ratio := _ratio(text):
+        return ratio
     for separator in (_UNION, _OTHER_SETS):
         parts, signs = split(text, separator)
         if signs:
@@ -316,3 +341,14 @@ def pair_names(side: str) -> tuple[str, ...] | None:
         return None
     names = [part.strip() for part in side[1:-1].split(",")]
     return tuple(map(name_in, names)) if len(names) > 1 and all(map(is_name, names)) else None
+
+
+_LONGEST_VARIABLES = 3
+
+
+def may_be_words(words: str, references: list[Answer]) -> bool:
+    """Whether a few words may be meant as an answer, because a reference is words, or letters that look like a word."""
+    if any(isinstance(reference, Words) for reference in references):
+        return True
+    are_letters = any(isinstance(reference, Expression) and reference.text.isalpha() for reference in references)
+    return are_letters and words.isalpha() and len(words) <= _LONGEST_VARIABLES
