@@ -18,8 +18,10 @@ from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
 from hir_core.rewards.formulas.comparison import SEVERAL, same
 from hir_core.rewards.formulas.expressions import Doubt
-from hir_core.rewards.formulas.final_formula import Found, final_formula, short_words
-from hir_core.rewards.formulas.structure import Answer, may_be_words, read
+from hir_core.rewards.formulas.final_formula import final_formula
+from hir_core.rewards.formulas.kinds import Answer
+from hir_core.rewards.formulas.sentences import Found, short_words
+from hir_core.rewards.formulas.structure import may_be_words, read
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
 from hir_core.time_limit import Work, process_rows
 

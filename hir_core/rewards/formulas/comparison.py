@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from hir_core.rewards.formulas import regions
 from hir_core.rewards.formulas.expressions import Doubt, same_expressions, same_relations
-from hir_core.rewards.formulas.structure import (
+from hir_core.rewards.formulas.kinds import (
     SET,
     Answer,
     Combined,
@@ -21,8 +21,8 @@ from hir_core.rewards.formulas.structure import (
     is_name,
     name_in,
     pair_names,
-    structure_of,
 )
+from hir_core.rewards.formulas.structure import structure_of
 
 SEVERAL = "several answers"
 _MOST_UNORDERED = 12
@@ -80,7 +80,10 @@ def _same_words(reference: Answer, answer: Answer) -> bool:
     return False
 
 
-_NO_VALUE = re.compile(r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|yes|no|true|false")
+_NO_VALUE = re.compile(
+    r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|"
+    r"yes|no|true|false"
+)
 
 
 def _without_article(words: str) -> str:
@@ -145,7 +148,9 @@ def _same_equations(reference: Answer, answer: Answer, in_percent: bool) -> bool
 
 
 def _same_two_equations(reference: Equation, answer: Equation, in_percent: bool) -> bool:
-    named, also_named = (is_name(equation.sides[0]) or pair_names(equation.sides[0]) for equation in (reference, answer))
+    named, also_named = (
+        is_name(equation.sides[0]) or pair_names(equation.sides[0]) for equation in (reference, answer)
+    )
     if named and also_named:
         equal = same(_value(reference), _value(answer), in_percent=in_percent)
         one, other = name_in(reference.sides[0]), name_in(answer.sides[0])
@@ -181,11 +186,17 @@ def _named_values(reference: Answer, answer: Answer) -> tuple[Answer, Answer] | 
 
 def _nameless(answer: Answer, values: dict[str, Answer] | None, other: Answer) -> Answer:
     if values is not None:
-        is_ordered = isinstance(other, (Members, Matrix)) and not (isinstance(other, Members) and other.brackets in ("", SET))
+        is_ordered = isinstance(other, (Members, Matrix)) and not (
+            isinstance(other, Members) and other.brackets in ("", SET)
+        )
         return Members("()" if is_ordered else "", tuple(values[name] for name in sorted(values)))
     if isinstance(answer, Members) and any(isinstance(item, Equation) for item in answer.items):
         items = tuple(_value(item) if isinstance(item, Equation) else item for item in answer.items)
-        flat = [member for item in items for member in (item.items if isinstance(item, Members) and item.brackets == SET else [item])]
+        flat = [
+            member
+            for item in items
+            for member in (item.items if isinstance(item, Members) and item.brackets == SET else [item])
+        ]
         return Members(answer.brackets, tuple(flat))
     return answer
 
@@ -205,7 +216,11 @@ def _is_region(answer: Answer) -> bool:
 def _same_regions(reference: Answer, answer: Answer) -> bool:
     expected, given = regions.region(reference), regions.region(answer)
     if expected is None or given is None:
-        if isinstance(reference, Inequality) and isinstance(answer, Inequality) and len(reference.signs) == len(answer.signs) == 1:
+        if (
+            isinstance(reference, Inequality)
+            and isinstance(answer, Inequality)
+            and len(reference.signs) == len(answer.signs) == 1
+        ):
             return same_relations("<", _oriented(reference), _oriented(answer), reference.signs, answer.signs)
         if (expected is None) != (given is None) and not (_is_region(reference) and _is_region(answer)):
             return False
@@ -226,7 +241,12 @@ def _same_matrices(reference: Answer, answer: Answer, in_percent: bool) -> bool:
     if expected is None or given is None:
         return False
     if [*map(len, expected)] != [*map(len, given)]:
-        if _is_vector(expected) and _is_vector(given) and _cells(expected) and len(_cells(expected)) == len(_cells(given)):
+        if (
+            _is_vector(expected)
+            and _is_vector(given)
+            and _cells(expected)
+            and len(_cells(expected)) == len(_cells(given))
+        ):
             equal = _in_order(_cells(expected), _cells(given), in_percent)
             if equal and isinstance(reference, Matrix) and isinstance(answer, Matrix):
                 raise Doubt("a row, not a column")

@@ -118,9 +118,7 @@ def parsed(text: str) -> Any:
     if len(text) > LONGEST or _LARGE_BINOMIAL.search(text):
         raise Doubt(TOO_LARGE)
     try:
-        value = latex2sympy(
-            _POINT.sub(_exact, text), is_real=True, convert_degrees=False, normalization_config=None
-        )
+        value = latex2sympy(_POINT.sub(_exact, text), is_real=True, convert_degrees=False, normalization_config=None)
     except (Exception, RecursionError) as error:  # the parser raises whatever it meets
         raise Doubt(NOT_UNDERSTOOD) from error
     if value is None or isinstance(value, str):
@@ -157,7 +155,9 @@ def _bounded(number: Any) -> float:
     """A number as a float; infinite where it is too large for one, or holds powers of its own."""
     import sympy
 
-    if not number.is_Rational and any(isinstance(node, sympy.Pow) and not node.exp.is_Rational for node in sympy.preorder_traversal(number)):
+    if not number.is_Rational and any(
+        isinstance(node, sympy.Pow) and not node.exp.is_Rational for node in sympy.preorder_traversal(number)
+    ):
         return float("inf")
     try:
         return float(number)
@@ -272,9 +272,11 @@ def _same_at_points(left: Any, right: Any) -> bool | None:
         one, other = _value(left, values), _value(right, values)
         if one is None or other is None:
             continue
-        equal = abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * max(1, abs(one)) if abs(one) > 1e-10 else abs(
-            one - other
-        ) <= sympy.Float(10, _DIGITS) ** -_CLOSE * abs(one)
+        equal = (
+            abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * max(1, abs(one))
+            if abs(one) > 1e-10
+            else abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * abs(one)
+        )
         is_real = bool(one.is_real), bool(other.is_real)
         if all(is_real) or not symbols:
             if not equal:
@@ -297,7 +299,12 @@ def _value(expression: Any, values: dict[Any, Any]) -> Any:
         value = sympy.N(expression.xreplace(values).doit(), _DIGITS)
     except (ArithmeticError, TypeError, ValueError, NotImplementedError, AttributeError):
         return None
-    if not isinstance(value, sympy.Expr) or not value.is_number or value.has(sympy.nan, sympy.zoo) or not value.is_finite:
+    if (
+        not isinstance(value, sympy.Expr)
+        or not value.is_number
+        or value.has(sympy.nan, sympy.zoo)
+        or not value.is_finite
+    ):
         return None
     real, imaginary = value.as_real_imag()
     if not all(isinstance(part, (sympy.Float, sympy.Integer, sympy.Rational)) for part in (real, imaginary)):

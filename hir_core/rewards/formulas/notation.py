@@ -15,8 +15,40 @@ from hir_core.prompts.numbers import NO_NUMBER, read_number
 _GREEK = dict(
     zip(
         "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-        "Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(),
+        [
+            "alpha",
+            "beta",
+            "gamma",
+            "delta",
+            "epsilon",
+            "zeta",
+            "eta",
+            "theta",
+            "iota",
+            "kappa",
+            "lambda",
+            "mu",
+            "nu",
+            "xi",
+            "rho",
+            "sigma",
+            "tau",
+            "upsilon",
+            "phi",
+            "chi",
+            "psi",
+            "omega",
+            "Gamma",
+            "Delta",
+            "Theta",
+            "Lambda",
+            "Xi",
+            "Pi",
+            "Sigma",
+            "Phi",
+            "Psi",
+            "Omega",
+        ],
         strict=True,
     )
 )
@@ -64,14 +96,60 @@ def in_plain_characters(text: str) -> str:
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
-FUNCTIONS = """arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot sec csc ln log lg exp min max gcd lcm det mod
-asin acos atan""".split()
-CONSTANTS = "pi infinity inf oo alpha beta theta lambda phi omega sigma mu gamma delta epsilon rho tau".split()
+FUNCTIONS = [
+    "arcsin",
+    "arccos",
+    "arctan",
+    "arccot",
+    "sinh",
+    "cosh",
+    "tanh",
+    "coth",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "ln",
+    "log",
+    "lg",
+    "exp",
+    "min",
+    "max",
+    "gcd",
+    "lcm",
+    "det",
+    "mod",
+    "asin",
+    "acos",
+    "atan",
+]
+CONSTANTS = [
+    "pi",
+    "infinity",
+    "inf",
+    "oo",
+    "alpha",
+    "beta",
+    "theta",
+    "lambda",
+    "phi",
+    "omega",
+    "sigma",
+    "mu",
+    "gamma",
+    "delta",
+    "epsilon",
+    "rho",
+    "tau",
+]
 _RENAMED = {"infinity": "infty", "inf": "infty", "oo": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-zA-Z])|~|\\h?space\s*\{[^{}]*\}|\\hfill|\\notag|\\nonumber|\s+")
 _NOTHING = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|mleft|mright|bigl|bigr|phantom\{[^{}]*\}|rm|bf)"
-    r"(?![a-zA-Z])\.?|\\!|\\(?:boldsymbol|bm|mathbf|mathit|mathsf|mathcal)(?![a-zA-Z])|\\label\{[^{}]*\}|\\tag\{[^{}]*\}"
+    r"(?![a-zA-Z])\.?|\\!|\\(?:boldsymbol|bm|mathbf|mathit|mathsf|mathcal)(?![a-zA-Z])|"
+    r"\\label\{[^{}]*\}|\\tag\{[^{}]*\}"
 )
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mathrm|mbox|hbox|operatorname\*?|emph)\s*\{([^{}]*)\}")
 _SYNONYMS = {
@@ -85,7 +163,9 @@ _SYNONYMS = {
 _PLAIN = {"lt": "<", "gt": ">", "div": "/", "colon": ":", "lparen": "(", "rparen": ")", "ldots": r"\dots", "{": r"\{"}
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _LOG_E = re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e)(?![a-zA-Z])")
-_WORD = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(sorted([*FUNCTIONS, *CONSTANTS, 'sqrt'], key=len, reverse=True))})(?![a-zA-Z])")
+_WORD = re.compile(
+    rf"(?<![\\a-zA-Z])({'|'.join(sorted([*FUNCTIONS, *CONSTANTS, 'sqrt'], key=len, reverse=True))})(?![a-zA-Z])"
+)
 
 
 def _renamed(command: re.Match[str]) -> str:
@@ -240,7 +320,10 @@ def _scaled(number: re.Match[str]) -> str:
 
 # --- numbers in words ------------------------------------------------------------------------------------------------
 
-_ORDINALS = {name: size for size, name in enumerate("third fourth fifth sixth seventh eighth ninth tenth".split(), start=3)}
+_ORDINALS = {
+    name: size
+    for size, name in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], start=3)
+}
 _PARTS = {"half": 2, "halve": 2, "quarter": 4, **_ORDINALS}
 _SPELLED_FRACTION = re.compile(rf"(?:(?P<whole>.+) and )?(?P<count>a|an|[a-z]+) (?P<part>{'|'.join(_PARTS)})s?")
 _MOST_WORDS = 6
@@ -269,7 +352,7 @@ _WHOLE = [
     re.compile(pattern, re.DOTALL)
     for pattern in (
         r"\$\$((?:[^$]|\\\$)+)\$\$", r"\$((?:[^$\\]|\\.)+)\$", r"\\\((.+)\\\)", r"\\\[(.+)\\\]", r"\*\*(.+)\*\*",
-        r"`+([^`]+)`+", r'"([^"]+)"', r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}", r"__(.+)__",
+        r"`+([^`]+)`+", r'"([^"]+)"', r"'([^']+)'", r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}", r"__(.+)__",
     )
 ]  # fmt: skip
 _EDGE = re.compile(r"\A[\s,;:=]+|(?:[\s,;:!]|(?<!\\)\\\\|(?<!\.)\.)+\Z")
@@ -302,8 +385,14 @@ def standard_form(text: str) -> str:
 _MINUS = re.compile(r"\A(?:minus|negative)\s+(?=[\d\\$])", re.IGNORECASE)
 
 
+_TEXT_WITH_FORMULA = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm))\s*\{(?=[^{}]*\\)")
+_TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm))(?![a-zA-Z])(?!\s*\{)")
+
+
 def _without_inner_frames(text: str) -> str:
     """Without the delimiters of several formulas, as in `$x = 1$ and $y = 2$`."""
     text = re.sub(r"\\[()\[\]](?!\s*\d+(?:pt|em))", " ", text) if re.search(r"\\[()]|\\\[(?!\d)", text) else text
     text = re.sub(r"(?<!\\)\$([^$\n]*[^$\s\d][^$\n]*|\s*-?\d[\d.,]*\s*)(?<!\\)\$", r" \1 ", text)
+    text = _with_arguments(text, _TEXT_WITH_FORMULA, "{}", "  ")
+    text = _TEXT_COMMAND.sub(" ", text)
     return _with_arguments(text, _BOX, "{}", "  ").replace(r"\boxed", " ") if "boxed" in text else text

@@ -30,7 +30,10 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
     for names, size in sizes.items()
     for name in names.split()
 }  # fmt: skip
-_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*-?(?:percent|per cent|pct|\\?%)[^{}]*\}|(?:percent|per cent|pct)\b.*)\s*\Z")
+_PERCENT = re.compile(
+    r"\s*(?:\\?%|\\text\{\s*-?(?:percent|per cent|pct|\\?%)[^{}]*\}|(?:percent|per cent|"
+    r"pct)\b.*)\s*\Z"
+)
 _CIRCLE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\circ(?![a-z]))")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
 _TEXT_UNIT = re.compile(
@@ -41,7 +44,8 @@ _WORD_UNIT = re.compile(
     re.DOTALL,
 )
 _LEADING = re.compile(
-    r"(?:(?:about|approximately|exactly|roughly|around|nearly|a total of|the|only|just|simply)\s+|\\text\{[^{}]*\}\s*)(?=.*\d)"
+    r"(?:(?:about|approximately|exactly|roughly|around|nearly|a total of|the|only|"
+    r"just|simply)\s+|\\text\{[^{}]*\}\s*)(?=.*\d)"
 )
 _LETTER = re.compile(r"\\[a-zA-Z]+|(?P<letter>[a-zA-Z])")
 _POWER = re.compile(r"\^\{?([23])\}?")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hir_core.rewards.formulas.expressions import Doubt, parsed
-from hir_core.rewards.formulas.structure import (
+from hir_core.rewards.formulas.kinds import (
     SET,
     Answer,
     Combined,
@@ -14,8 +14,8 @@ from hir_core.rewards.formulas.structure import (
     Expression,
     Inequality,
     Members,
-    structure_of,
 )
+from hir_core.rewards.formulas.structure import structure_of
 
 _LESS, _MORE = ("<", r"\le"), (">", r"\ge")
 _STRICT = ("<", ">")

@@ -1,83 +1,31 @@
-"""What an answer in the one notation is made of: expressions, equations, inequalities, lists, intervals, matrices, words.
+"""The structure of an answer in the one notation: its kind, and its parts as text that computer algebra reads.
 
-Only the outer structure is read here; an expression stays text, which computer algebra reads.
+Only the outer structure is read here; an expression stays text.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import gcd
-from typing import Union
 
-from hir_core.rewards.formulas.notation import closing, spelled_number, standard_form
+from hir_core.rewards.formulas.kinds import (
+    EMPTY,
+    SET,
+    Answer,
+    Combined,
+    Either,
+    Equation,
+    Expression,
+    Inequality,
+    Matrix,
+    Members,
+    Words,
+    is_name,
+)
+from hir_core.rewards.formulas.notation import spelled_number, standard_form
 
 MOST_PARTS = 60
 """Members of a list beyond which an answer is not compared."""
-
-
-@dataclass(frozen=True)
-class Expression:
-    """A single expression."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Equation:
-    """Sides that are equal, `a = b = c`."""
-
-    sides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Inequality:
-    """Sides in order with the signs between them."""
-
-    sides: tuple[str, ...]
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Members:
-    """Several answers in brackets, or in none (`""`) as in a list; of `±` they are a set."""
-
-    brackets: str
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Rows of a matrix."""
-
-    rows: tuple[tuple[Answer, ...], ...]
-
-
-@dataclass(frozen=True)
-class Either:
-    """Alternatives, joined by `or`."""
-
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Combined:
-    """Sets joined by union, intersection or difference."""
-
-    sign: str
-    items: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class Words:
-    """No formula, but words, in lower case."""
-
-    text: str
-
-
-Answer = Union[Expression, Equation, Inequality, Members, Matrix, Either, Combined, Words]
-SET = "{}"
-EMPTY = Members(SET, ())
 
 # --- splitting -------------------------------------------------------------------------------------------------------
 
@@ -113,15 +61,23 @@ _RELATION = re.compile(r"\\(?:le|ge|ne|approx|in|equiv)(?![a-z])|[<>=]")
 _COLON = re.compile(r"(?<=[\w}])\s*:\s*(?=[\w\\])")
 _PIECE = re.compile(r"\\(?:pm|mp)(?![a-z])")
 _MATRIX = re.compile(
-    r"\\begin\{(?:[pbBvV]?matrix|array)\*?\}(?:\{[lcr|]*\})?(?P<cells>.*)\\end\{(?:[pbBvV]?matrix|array)\*?\}", re.DOTALL
+    r"\\begin\{(?:[pbBvV]?matrix|array)\*?\}(?:\{[lcr|]*\})?(?P<cells>.*)\\end\{(?:[pbBvV]?matrix|"
+    r"array)\*?\}",
+    re.DOTALL,
 )
 _LINES = re.compile(r"\\begin\{(?:cases|aligned|align|gathered|split|equation)\*?\}(.*)\\end\{\w+\*?\}", re.DOTALL)
 _GOES_ON = re.compile(r"\\\\(?:\[[^\]]*\])?\s*&?\s*(?==)")
 _DOMAIN = re.compile(r"(?:,|\s|\()\s*(?:\\text\{[^{}]*\}\s*)?[a-z]\s*\\in\s*(?:\\mathbb\{[A-Z]\}|[ZNRQ])[+*)]*\Z")
 _MODULUS = re.compile(r"\\pmod\s*\{([^{}]*)\}|\(\s*\\?mod\s*(\w+)\s*\)|\\bmod\s*(\w+)|\\mod\s*(\w+)\s*\Z")
-_CONDITION = re.compile(r"\\text\{\s*(?:for|where|if|with|when|as)\b.*|(?<![a-zA-Z])(?:for|where|if|with|when)(?![a-zA-Z]).*")
+_CONDITION = re.compile(
+    r"\\text\{\s*(?:for|where|if|with|when|as)\b.*|(?<![a-zA-Z])(?:for|where|if|with|"
+    r"when)(?![a-zA-Z]).*"
+)
 _WORDS_ONLY = re.compile(r"(?:[a-zA-Z][a-zA-Z'-]+|a|I|\s|[.,])+")
-_BUILDER = re.compile(r"\s*(?P<name>[a-z])(?:\s*\\in\s*\\mathbb\{[A-Z]\}|\s*\\in\s*R)?\s*(?:\\mid|\||:)\s*(?P<condition>.+)")
+_BUILDER = re.compile(
+    r"\s*(?P<name>[a-z])(?:\s*\\in\s*\\mathbb\{[A-Z]\}|\s*\\in\s*R)?\s*(?:\\mid|\|"
+    r"|:)\s*(?P<condition>.+)"
+)
 
 _NONE = re.compile(
     r"(?:there (?:is|are) )?no (?:real |such |valid |possible )?(?:solutions?|values?|roots?|numbers?)(?: exists?)?|"
@@ -230,7 +186,9 @@ def _related(text: str) -> Answer:
         return Expression(text)
     if "=" in signs:
         at = len(signs) - signs[::-1].index("=")
-        return _related(" ".join([sides[at], *(f"{sign} {side}" for sign, side in zip(signs[at:], sides[at + 1 :]))]))
+        return _related(
+            " ".join([sides[at], *(f"{sign} {side}" for sign, side in zip(signs[at:], sides[at + 1 :], strict=True))])
+        )
     return Inequality(tuple(sides), tuple(signs))
 
 
@@ -314,33 +272,6 @@ def _expanded(text: str) -> Answer:
     upper = _PIECE.sub(lambda sign: "+" if sign[0] == r"\pm" else "-", text)
     lower = _PIECE.sub(lambda sign: "-" if sign[0] == r"\pm" else "+", text)
     return Members(SET, tuple(Expression(side.strip().removeprefix("+").strip()) for side in (upper, lower)))
-
-
-# --- names -----------------------------------------------------------------------------------------------------------
-
-_NAME = re.compile(
-    r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|phi|omega|sigma|mu|rho|tau|Delta)|\\text\{[^{}]*\}|"
-    r"\\(?:angle|triangle|overline|vec|hat|bar)\s*\{?\s*[A-Za-z]{1,3}\s*\}?|[A-Z]{2,3})"
-    r"(?:_\{?\s*(?:\w+|\\text\{[^{}]*\})\s*\}?)?'{0,2}\s*(?:\([^()]*\))?|[A-Za-z][a-z]{2,}(?:\s[a-z]+){0,3}|\|?[A-Z]{1,3}\|?"
-)
-
-
-def is_name(side: str) -> bool:
-    """Whether a side of an equation only names what the other side gives: `x`, `f(x)`, `a_1`."""
-    return _NAME.fullmatch(side.strip()) is not None
-
-
-def name_in(side: str) -> str:
-    """A name in a form in which equal names are equal."""
-    return re.sub(r"\s|[{}]|\(.*\)", "", side)
-
-
-def pair_names(side: str) -> tuple[str, ...] | None:
-    """The names in `(x, y)`; None where the side is something else."""
-    if not (side.startswith("(") and side.endswith(")") and closing(side, 0, "(", ")") == len(side) - 1):
-        return None
-    names = [part.strip() for part in side[1:-1].split(",")]
-    return tuple(map(name_in, names)) if len(names) > 1 and all(map(is_name, names)) else None
 
 
 _LONGEST_VARIABLES = 3
