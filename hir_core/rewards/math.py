@@ -17,9 +17,8 @@ from hir_core.config import MathReward
 from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
 from hir_core.rewards.formulas.comparison import SEVERAL, same
-from hir_core.rewards.formulas.expressions import Doubt
 from hir_core.rewards.formulas.final_formula import final_formula
-from hir_core.rewards.formulas.kinds import Answer
+from hir_core.rewards.formulas.kinds import Answer, Doubt
 from hir_core.rewards.formulas.sentences import Found, short_words
 from hir_core.rewards.formulas.structure import may_be_words, read
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
@@ -117,7 +116,10 @@ def compared(text: str, references: Sequence[str], *, in_percent: bool) -> Compa
         found = Found((words,))
     if not found.texts:
         return None, found.problem, found.names_none
-    answers = _distinct([read(stated) for stated in found.texts])
+    try:
+        answers = _distinct([read(stated) for stated in found.texts])
+    except Doubt as error:
+        return None, str(error), False
     if len(answers) > 1:
         return None, SEVERAL, False
     doubt = ""

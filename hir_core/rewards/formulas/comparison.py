@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 
 from hir_core.rewards.formulas import regions
-from hir_core.rewards.formulas.expressions import Doubt, same_expressions, same_relations
+from hir_core.rewards.formulas.expressions import same_expressions, same_relations
 from hir_core.rewards.formulas.kinds import (
     SET,
     Answer,
     Combined,
+    Doubt,
     Either,
     Equation,
     Expression,
@@ -21,6 +22,7 @@ from hir_core.rewards.formulas.kinds import (
     is_name,
     name_in,
     pair_names,
+    same_words,
 )
 from hir_core.rewards.formulas.structure import structure_of
 
@@ -41,7 +43,7 @@ def same(reference: Answer, answer: Answer, *, in_percent: bool = False) -> bool
     if reference == answer:
         return True
     if isinstance(reference, Words) or isinstance(answer, Words):
-        return _same_words(reference, answer)
+        return same_words(reference, answer)
     reference, answer = _as_collection(reference), _resolved(reference, answer)
     if _has_modulus(reference) != _has_modulus(answer):
         reference, answer = _without_modulus(reference), _without_modulus(answer)
@@ -66,28 +68,6 @@ def _has_modulus(answer: Answer) -> bool:
 
 def _without_modulus(answer: Answer) -> Answer:
     return answer.items[0] if isinstance(answer, Members) and answer.brackets == "mod" else answer
-
-
-def _same_words(reference: Answer, answer: Answer) -> bool:
-    if isinstance(reference, Words) and isinstance(answer, Words):
-        if _without_article(reference.text) == _without_article(answer.text):
-            return True
-        if " " in reference.text or " " in answer.text:
-            raise Doubt("other words")
-        return False
-    if isinstance(answer, Words) and not _NO_VALUE.fullmatch(answer.text):
-        raise Doubt("words")
-    return False
-
-
-_NO_VALUE = re.compile(
-    r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|"
-    r"yes|no|true|false"
-)
-
-
-def _without_article(words: str) -> str:
-    return re.sub(r"^(?:the|an?) ", "", words)
 
 
 def _as_collection(reference: Answer) -> Answer:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from hir_core.rewards.formulas.kinds import Doubt
 from hir_core.rewards.formulas.quantities import Quantity, has_variables, quantity
 
 LONGEST = 600
@@ -22,10 +23,6 @@ TOO_LARGE, NOT_UNDERSTOOD = "too large to compute", "not understood"
 _DIGITS = 30
 _CLOSE = 25
 """Decimal places to which values of equal expressions agree, of the 30 that are computed."""
-
-
-class Doubt(Exception):
-    """Whether two answers are the same is not known; the message says why."""
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

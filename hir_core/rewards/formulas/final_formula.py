@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
-from hir_core.rewards.formulas.mentions import mentions
+from hir_core.rewards.formulas.mentions import LONGEST, mentions
 from hir_core.rewards.formulas.notation import closing, in_plain_characters
 from hir_core.rewards.formulas.sentences import NOTHING, RELATES, Found, in_sentence, joined_mentions
 
+_MOST_STATEMENTS = 30
+"""Boxes or announcements, counted from the end, that are looked at."""
 _THOUGHT = re.compile(r"<(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _THOUGHT_END = re.compile(r"</(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _LEFTOVER = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<end_of_turn>")
@@ -50,8 +53,8 @@ def final_formula(completion: str) -> Found:
     if boxes := _boxes(text):
         return Found(boxes)
     announced = [match.end() for match in _ANNOUNCED.finditer(text)]
-    for end in reversed(announced):
-        line = _first_line(text[end:])
+    for end in reversed(announced[-_MOST_STATEMENTS:]):
+        line = _first_line(text[end : end + LONGEST])
         found = in_sentence(line, follows_announcement=True)
         if found != NOTHING:
             return found
@@ -68,11 +71,11 @@ def visible(completion: str) -> str | None:
 def _boxes(text: str) -> tuple[str, ...]:
     """The contents of the boxes; those that only `and` or a comma separates are one answer."""
     groups, previous = list[str](), -1
-    for box in _BOX.finditer(text):
+    for box in [*_BOX.finditer(text)][-_MOST_STATEMENTS:]:
         if box.start() < previous:
             continue
         if box[0].endswith("{"):
-            end = closing(text, box.end() - 1)
+            end = closing(text[: box.end() + LONGEST], box.end() - 1)
             if end < 0:
                 continue
             content, end = text[box.end() : end], end + 1
@@ -98,8 +101,10 @@ def _first_line(text: str) -> str:
 def _sentences(text: str) -> Iterator[tuple[int, int]]:
     """Where the sentences of a text are; within formulas none ends."""
     inside, start = mentions(text), 0
+    starts = [mention.start for mention in inside]
     for end in _SENTENCE_END.finditer(text):
-        if any(mention.start <= end.start() < mention.end for mention in inside):
+        before = bisect_right(starts, end.start()) - 1
+        if before >= 0 and end.start() < inside[before].end:
             continue
         if text[start : end.end()].strip():
             yield start, end.end()

@@ -71,6 +71,11 @@ Answer = Expression | Equation | Inequality | Members | Matrix | Either | Combin
 SET = "{}"
 EMPTY = Members(SET, ())
 
+
+class Doubt(Exception):
+    """Whether two answers are the same is not known; the message says why."""
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(
@@ -97,3 +102,32 @@ def pair_names(side: str) -> tuple[str, ...] | None:
         return None
     names = [part.strip() for part in side[1:-1].split(",")]
     return tuple(map(name_in, names)) if len(names) > 1 and all(map(is_name, names)) else None
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+_NO_VALUE = re.compile(
+    r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|"
+    r"yes|no|true|false"
+)
+
+
+def _without_article(words: str) -> str:
+    return re.sub(r"^(?:the|an?) ", "", words)
+
+
+def same_words(reference: Answer, answer: Answer) -> bool:
+    """Whether two answers, of which at least one is words, say the same.
+
+    Raises:
+        Doubt: they are other words, which may mean the same.
+    """
+    if isinstance(reference, Words) and isinstance(answer, Words):
+        if _without_article(reference.text) == _without_article(answer.text):
+            return True
+        if " " in reference.text or " " in answer.text:
+            raise Doubt("other words")
+        return False
+    if isinstance(answer, Words) and not _NO_VALUE.fullmatch(answer.text):
+        raise Doubt("words")
+    return False

@@ -5,91 +5,26 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from hir_core.rewards.formulas.notation import CONSTANTS, CURRENCY, FUNCTIONS, SCALES
+from hir_core.rewards.formulas.notation import CONSTANTS, FUNCTIONS
+from hir_core.rewards.formulas.numerals import CURRENCY, SCALES
 
-_NOT_NAMES = [
-    "a",
-    "an",
-    "as",
-    "at",
-    "be",
-    "by",
-    "do",
-    "go",
-    "he",
-    "if",
-    "in",
-    "is",
-    "it",
-    "me",
-    "my",
-    "no",
-    "of",
-    "oh",
-    "ok",
-    "on",
-    "or",
-    "so",
-    "to",
-    "up",
-    "us",
-    "we",
-    "am",
-    "and",
-    "are",
-    "but",
-    "can",
-    "did",
-    "for",
-    "get",
-    "got",
-    "had",
-    "has",
-    "her",
-    "him",
-    "his",
-    "how",
-    "its",
-    "let",
-    "may",
-    "new",
-    "not",
-    "now",
-    "off",
-    "one",
-    "our",
-    "out",
-    "own",
-    "per",
-    "set",
-    "she",
-    "six",
-    "sum",
-    "ten",
-    "the",
-    "too",
-    "two",
-    "use",
-    "via",
-    "was",
-    "way",
-    "who",
-    "why",
-    "yes",
-    "you",
-    "all",
-    "any",
-    "each",
-]
+LONGEST = 2000
+"""Characters of a text that may be one formula; longer ones are not looked for, which would take endless time."""
+_SHORT_WORDS = """a an as at be by do go he if in is it me my no of oh ok on or so to up us we am and are but can did
+for get got had has her him his how its let may new not now off one our out own per set she six sum ten the too two use
+via was way who why yes you all any each"""
+_NOT_NAMES = frozenset(re.findall(r"\w+", _SHORT_WORDS))
 _KNOWN = "|".join(sorted([*FUNCTIONS, *CONSTANTS, "sqrt"], key=len, reverse=True))
 _DELIMITED = re.compile(
-    r"(?<!\\)\$\$(?:[^$]|\\\$)+\$\$|(?<![\\\d])\$(?:\\.|[^$\\\n])+\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]"
-    r"|\\begin\{(?P<name>[a-z]*matrix|cases|aligned|align\*?|array|equation\*?)\}.*?\\end\{(?P=name)\}",
+    r"(?<!\\)\$\$(?:[^$]|\\\$){1,2000}\$\$|(?<![\\\d])\$(?:\\.|[^$\\\n]){1,2000}\$"
+    r"|\\\((?:(?!\\[()]).){1,2000}\\\)|\\\[(?:(?!\\[\[\]]).){1,2000}\\\]"
+    r"|\\begin\{(?P<name>[a-z]*matrix|cases|aligned|align\*?|array|equation\*?)\}.{0,2000}?\\end\{(?P=name)\}",
     re.DOTALL,
 )
 _TOKEN = re.compile(
     rf"""
-    (?P<number>(?:{CURRENCY}[ ]?)?\d*\.\d*(?=\\(?:overline|bar|dot)\W)|(?:{CURRENCY}[ ]?)?\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|(?:{CURRENCY}[ ]?)?\.\d+)
+    (?P<number>(?:{CURRENCY}[ ]?)?
+      (?:\d*\.\d*(?=\\(?:overline|bar|dot)\W)|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|\.\d+))
       (?P<letter>(?<=\d)(?:k|K|M|B|bn)(?!\w))?
       (?P<scale>[ ]?-?(?:{"|".join(SCALES)})s?(?!\w))?
       (?P<mark>[ ]?(?:\\?%|percent(?!\w)|per[ ]cent(?!\w)|degrees?(?!\w)))?
@@ -151,7 +86,7 @@ def _is_money(delimited: str) -> bool:
 def _run(text: str, position: int) -> tuple[Mention | None, int]:
     """The formula without delimiters that begins at a position, if one does, and where to look on."""
     tokens, at = list[re.Match[str]](), position
-    while (token := _TOKEN.match(text, at)) and _continues(tokens, token, text):
+    while at - position < LONGEST and (token := _TOKEN.match(text, at)) and _continues(tokens, token, text):
         tokens.append(token)
         gap = _GAP.match(text, token.end())
         at = gap.end() if gap else token.end()
@@ -160,6 +95,9 @@ def _run(text: str, position: int) -> tuple[Mention | None, int]:
     if not tokens or not _is_formula(tokens):
         return None, rest
     return Mention(tokens[0].start(), tokens[-1].end()), rest
+
+
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
 
 
 def _continues(tokens: list[re.Match[str]], token: re.Match[str], text: str) -> bool:

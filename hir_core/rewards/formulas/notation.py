@@ -10,48 +10,11 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from hir_core.prompts.numbers import NO_NUMBER, read_number
+from hir_core.rewards.formulas.numerals import with_plain_numbers
 
-_GREEK = dict(
-    zip(
-        "αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        [
-            "alpha",
-            "beta",
-            "gamma",
-            "delta",
-            "epsilon",
-            "zeta",
-            "eta",
-            "theta",
-            "iota",
-            "kappa",
-            "lambda",
-            "mu",
-            "nu",
-            "xi",
-            "rho",
-            "sigma",
-            "tau",
-            "upsilon",
-            "phi",
-            "chi",
-            "psi",
-            "omega",
-            "Gamma",
-            "Delta",
-            "Theta",
-            "Lambda",
-            "Xi",
-            "Pi",
-            "Sigma",
-            "Phi",
-            "Psi",
-            "Omega",
-        ],
-        strict=True,
-    )
-)
+_GREEK_NAMES = """alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi
+psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega"""
+_GREEK = dict(zip("αβγδεζηθικλμνξρστυφχψωΓΔΘΛΞΠΣΦΨΩ", re.findall(r"\w+", _GREEK_NAMES), strict=True))
 _SIGNS = {
     "×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "÷": "/", "⁄": "/", "∕": "/", "≤": r"\le", "⩽": r"\le",
     "≥": r"\ge", "⩾": r"\ge", "≠": r"\ne", "≈": r"\approx", "∞": r"\infty", "π": r"\pi", "∅": r"\emptyset",
@@ -64,7 +27,10 @@ _FRACTIONS = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕
               "⅙": "16", "⅚": "56", "⅛": "18", "⅜": "38", "⅝": "58", "⅞": "78"}  # fmt: skip
 _CHARACTERS = str.maketrans(
     {sign: f"{command} " for sign, command in _SIGNS.items()}
-    | {sign: rf"\frac{{{above}}}{{{below}}}" for sign, (above, below) in _FRACTIONS.items()}
+    | {
+        sign: rf"\frac{{{above}}}{{{below}}}"
+        for sign, (above, below) in ((sign, tuple(digits)) for sign, digits in _FRACTIONS.items())
+    }
     | dict.fromkeys("\u00a0\u202f\u2009\t\r", " ")
     | dict.fromkeys("−–", "-")
     | {"°": r"^\circ ", "’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "：": ":", "，": ",", "（": "(", "）": ")"}
@@ -96,54 +62,12 @@ def in_plain_characters(text: str) -> str:
 
 # --- commands --------------------------------------------------------------------------------------------------------
 
-FUNCTIONS = [
-    "arcsin",
-    "arccos",
-    "arctan",
-    "arccot",
-    "sinh",
-    "cosh",
-    "tanh",
-    "coth",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "ln",
-    "log",
-    "lg",
-    "exp",
-    "min",
-    "max",
-    "gcd",
-    "lcm",
-    "det",
-    "mod",
-    "asin",
-    "acos",
-    "atan",
-]
-CONSTANTS = [
-    "pi",
-    "infinity",
-    "inf",
-    "oo",
-    "alpha",
-    "beta",
-    "theta",
-    "lambda",
-    "phi",
-    "omega",
-    "sigma",
-    "mu",
-    "gamma",
-    "delta",
-    "epsilon",
-    "rho",
-    "tau",
-]
+_FUNCTION_NAMES = """arcsin arccos arctan arccot sinh cosh tanh coth sin cos tan cot sec csc ln log lg exp min max gcd
+lcm det mod asin acos atan"""
+FUNCTIONS = re.findall(r"\w+", _FUNCTION_NAMES)
+CONSTANTS = re.findall(
+    r"\w+", "pi infinity inf oo alpha beta theta lambda phi omega sigma mu gamma delta epsilon rho tau"
+)
 _RENAMED = {"infinity": "infty", "inf": "infty", "oo": "infty", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
 _SPACE = re.compile(r"(?<!\\)\\[,;:> ]|\\q?quad(?![a-zA-Z])|~|\\h?space\s*\{[^{}]*\}|\\hfill|\\notag|\\nonumber|\s+")
 _NOTHING = re.compile(
@@ -155,9 +79,10 @@ _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|mathrm|mbox|hbox|ope
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "geq": "ge", "geqslant": "ge",
     "neq": "ne", "varnothing": "emptyset", "empty": "emptyset", "times": "cdot", "ast": "cdot", "implies": "Rightarrow",
-    "Longrightarrow": "Rightarrow", "longrightarrow": "to", "rightarrow": "to", "iff": "Leftrightarrow", "dbinom": "binom",
-    "tbinom": "binom", "reals": "mathbb{R}", "R": "mathbb{R}", "lbrace": "{", "rbrace": "}", "lvert": "|", "rvert": "|",
-    "backslash": "setminus", "wedge": "land", "vee": "lor", "degree": "circ", "thickapprox": "approx", "simeq": "approx",
+    "Longrightarrow": "Rightarrow", "longrightarrow": "to", "rightarrow": "to", "iff": "Leftrightarrow",
+    "dbinom": "binom", "tbinom": "binom",
+    "reals": "mathbb{R}", "R": "mathbb{R}", "lbrace": "{", "rbrace": "}", "lvert": "|", "rvert": "|",
+    "backslash": "setminus", "wedge": "land", "vee": "lor", "degree": "circ", "simeq": "approx",
     "lbrack": "[", "rbrack": "]", "arcctg": "arccot", "tg": "tan", "ctg": "cot",
 }  # fmt: skip
 _PLAIN = {"lt": "<", "gt": ">", "div": "/", "colon": ":", "lparen": "(", "rparen": ")", "ldots": r"\dots", "{": r"\{"}
@@ -273,79 +198,6 @@ def _with_braces(text: str) -> str:
     return _TIMES_BRACKET.sub(r"\1 \\cdot ", text)
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_LETTERS = {"k": 3, "K": 3, "M": 6, "m": 6, "mn": 6, "mm": 6, "B": 9, "b": 9, "bn": 9, "T": 12, "tn": 12}
-CURRENCY = r"(?:\\\$|\$|€|£|¥|₹|\\pounds|\\euro|US\$|USD|EUR|GBP)"
-_MONEY = re.compile(rf"{CURRENCY}\s*(?=-?[\d.])|(?<=[\d])\s*{CURRENCY}(?=\s*\Z)|\\\$")
-_MONEY_LETTER = re.compile(rf"({CURRENCY}\s*-?\d[\d,]*(?:\.\d+)?)\s?({'|'.join(_LETTERS)})(?![a-zA-Z])")
-_SCALE = re.compile(rf"(\d)\s*-?\s*(?:\\text\{{\s*)?({'|'.join(SCALES)})s?(?![a-zA-Z])\s*(?P<rest>[^{{}}]*\}})?")
-_SPACED = re.compile(r"(?<![\d.,_^])(\d{1,3})((?:(?:\\[,;: ]|\{,\}|,\\!| |~)\d{3})+)(?![\d])")
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)")
-_SCIENTIFIC = re.compile(r"(\d)[eE]([+-]?\d+)(?![\w.])")
-_LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+[xX]\s+(?=\d)")
-
-
-def _joined(spaced: re.Match[str]) -> str:
-    """The digits of one number; three digits after a plain blank may also be a number of their own."""
-    digits = re.sub(r"\D", "", spaced[2])
-    if set(re.sub(r"\d", "", spaced[2])) == {" "} and len(spaced[1]) == 3 and not digits.endswith("000"):
-        return spaced[0]
-    return spaced[1] + digits
-
-
-def _is_list_comma(text: str, position: int) -> bool:
-    """Whether a comma between digits separates the members of a list in brackets, as in `(1,200)`."""
-    before = re.sub(r"\\[{}]", lambda brace: "(" if brace[0] == r"\{" else ")", text[:position])
-    is_inside = sum(map(before.count, "([")) > sum(map(before.count, ")]"))
-    return is_inside and ", " not in text
-
-
-def _with_numbers(text: str) -> str:
-    text = _MONEY_LETTER.sub(lambda money: rf"{money[1]} \cdot 10^{{{_LETTERS[money[2]]}}}", text)
-    text = _SPACED.sub(_joined, _MONEY.sub("", text))
-    text = _GROUPED.sub(
-        lambda number: number[0] if _is_list_comma(text, number.start()) else number[0].replace(",", ""), text
-    )
-    text = _SCALE.sub(_scaled, text)
-    text = _SCIENTIFIC.sub(lambda number: rf"{number[1]} \cdot 10^{{{int(number[2])}}}", text)
-    return _LETTER_TIMES.sub(r" \\cdot ", text)
-
-
-def _scaled(number: re.Match[str]) -> str:
-    rest = (number["rest"] or "").removesuffix("}").strip()
-    return rf"{number[1]} \cdot 10^{{{SCALES[number[2]]}}}" + (rf" \text{{ {rest}}}" if rest else "")
-
-
-# --- numbers in words ------------------------------------------------------------------------------------------------
-
-_ORDINALS = {
-    name: size
-    for size, name in enumerate(["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"], start=3)
-}
-_PARTS = {"half": 2, "halve": 2, "quarter": 4, **_ORDINALS}
-_SPELLED_FRACTION = re.compile(rf"(?:(?P<whole>.+) and )?(?P<count>a|an|[a-z]+) (?P<part>{'|'.join(_PARTS)})s?")
-_MOST_WORDS = 6
-
-
-def spelled_number(words: str) -> Fraction | None:
-    """The number that is spelled, as in `two and a half` or `minus 7`, where nothing else is."""
-    words = " ".join(words.lower().replace("-", " ").split())
-    if fraction := _SPELLED_FRACTION.fullmatch(words):
-        whole = spelled_number(fraction["whole"]) if fraction["whole"] else Fraction(0)
-        count = Fraction(1) if fraction["count"] in ("a", "an") else spelled_number(fraction["count"])
-        return None if whole is None or count is None else whole + count / _PARTS[fraction["part"]]
-    parts = words.split()
-    if not parts or len(parts) > _MOST_WORDS or parts[-1] in ("minus", "negative", "and"):
-        return None
-    if parts[0] in ("minus", "negative"):
-        number = spelled_number(" ".join(parts[1:]))
-        return None if number is None else -number
-    is_spelled = all(word == "and" or read_number(word).problem != NO_NUMBER for word in parts)
-    return read_number(words).number if is_spelled else None
-
-
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 _WHOLE = [
@@ -376,7 +228,7 @@ def without_frame(text: str) -> str:
 def standard_form(text: str) -> str:
     """A formula in the one notation, without anything around it."""
     text = _MINUS.sub("-", without_frame(in_plain_characters(text)))
-    steps: tuple[Callable[[str], str], ...] = (_without_inner_frames, _with_numbers, _with_commands, _with_braces)
+    steps: tuple[Callable[[str], str], ...] = (_without_inner_frames, with_plain_numbers, _with_commands, _with_braces)
     for step in steps:
         text = step(text)
     return " ".join(_EDGE.sub("", text).split())

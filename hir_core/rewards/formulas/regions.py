@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hir_core.rewards.formulas.expressions import Doubt, parsed
+from hir_core.rewards.formulas.expressions import parsed
 from hir_core.rewards.formulas.kinds import (
     SET,
     Answer,
     Combined,
+    Doubt,
     Either,
     Equation,
     Expression,

@@ -6,7 +6,8 @@ import re
 from typing import NamedTuple
 
 from hir_core.rewards.formulas.mentions import Mention, mentions
-from hir_core.rewards.formulas.notation import spelled_number, without_frame
+from hir_core.rewards.formulas.notation import without_frame
+from hir_core.rewards.formulas.numerals import spelled_number
 
 NO_FORMULA, HEDGED, SEVERAL = "no formula", "hedged", "several formulas"
 
@@ -104,9 +105,10 @@ def is_bare(sentence: str, mention: Mention) -> bool:
 
 
 _UNIT = re.compile(
-    r"[ ]?(?:square |sq\.? |cubic )?(mm|cm|dm|m|km|kg|mg|g|lb|ml|l|L|inch(?:es)?|feet|"
-    r"foot|ft|yards?|miles?|meters?|metres?|"
-                   r"centimet(?:er|re)s?|seconds?|minutes?|hours?|days?|weeks?|cents?|dollars?|radians?)\b(?:\s?\^\{?[23]\}?)?")  # fmt: skip
+    r"[ ]?(?:square |sq\.? |cubic )?(?:mm|cm|dm|m|km|kg|mg|g|lb|ml|l|L|inch(?:es)?|feet|foot|ft|yards?|miles?|"
+    r"(?:centi|milli|kilo)?met(?:er|re)s?|(?:kilo)?grams?|lit(?:er|re)s?|seconds?|minutes?|hours?|days?|weeks?|cents?|"
+    r"dollars?|radians?)\b(?:\s?\^\{?[23]\}?)?"
+)
 
 
 def _unit_after(sentence: str, end: int) -> str:
@@ -117,11 +119,16 @@ def _unit_after(sentence: str, end: int) -> str:
     return rf" \text{{ {unit[0].strip()}}}" if "^" not in unit[0] else f" {unit[0].strip()}"
 
 
+_FARTHEST = 30
+"""Characters between two formulas that may be one answer."""
+
+
 def joined_mentions(sentence: str, found: list[Mention]) -> list[Mention]:
     """The mentions, those that only `and`, `or` or a comma separates taken for one."""
     joined = list[Mention]()
     for mention in found:
-        if joined and _BETWEEN.fullmatch(sentence, joined[-1].end, mention.start):
+        is_near = joined and mention.start - joined[-1].end <= _FARTHEST
+        if is_near and _BETWEEN.fullmatch(sentence, joined[-1].end, mention.start):
             joined[-1] = Mention(joined[-1].start, mention.end)
         else:
             joined.append(mention)
@@ -157,13 +164,11 @@ def _before_explanation(sentence: str, found: list[Mention]) -> list[Mention]:
     return [mention for mention in found if explained and mention.end <= explained.start() + 1]
 
 
+_VERB = re.compile(r"\b(?:is|are|be|equals?|gives?|makes?|gets?|has|have|costs?|needs?)\b")
+
+
 def _after_verb(sentence: str, found: list[Mention]) -> list[Mention]:
-    ends = [
-        match.end()
-        for match in re.finditer(
-            r"\b(?:is|are|be|equals?|gives?|makes?|gets?|has|have|costs?|needs?)\b", sentence[: found[-1].start]
-        )
-    ]
+    ends = [match.end() for match in _VERB.finditer(sentence, 0, found[-1].start)]
     return [mention for mention in found if ends and mention.start >= ends[-1]]
 
 
@@ -173,7 +178,7 @@ def _relations(sentence: str, found: list[Mention]) -> list[Mention]:
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
-_LONGEST_WORDS = 5
+_LONGEST_WORDS, _LONGEST_TEXT = 5, 200
 _SAYS_NUMBER = re.compile(r"\b(?:is|are|equals|makes|gives|get)\s+([a-zA-Z][a-zA-Z -]{2,60}?)[\s.!*]*\Z")
 _SOLUTIONS = re.compile(
     r"(?:there (?:is|are) )?no (?:real )?solutions?|(?:the )?empty set|(?:all|any) real numbers?|"
@@ -202,5 +207,7 @@ def _only_words(sentence: str) -> Found:
 
 def short_words(text: str) -> str:
     """A text of a few words without anything around them; empty for any other text."""
+    if len(text) > _LONGEST_TEXT:
+        return ""
     words = without_frame(text).strip(" .!*_`\"'()")
     return words if len(words.split()) <= _LONGEST_WORDS and "\n" not in words else ""

@@ -13,6 +13,7 @@ from hir_core.rewards.formulas.kinds import (
     SET,
     Answer,
     Combined,
+    Doubt,
     Either,
     Equation,
     Expression,
@@ -22,7 +23,9 @@ from hir_core.rewards.formulas.kinds import (
     Words,
     is_name,
 )
-from hir_core.rewards.formulas.notation import spelled_number, standard_form
+from hir_core.rewards.formulas.mentions import LONGEST
+from hir_core.rewards.formulas.notation import standard_form
+from hir_core.rewards.formulas.numerals import spelled_number
 
 MOST_PARTS = 60
 """Members of a list beyond which an answer is not compared."""
@@ -87,7 +90,13 @@ _ALL = re.compile(r"(?:the set of )?(?:all|any) (?:of the )?real numbers?|all re
 
 
 def read(text: str) -> Answer:
-    """The structure of an answer as it was written."""
+    """The structure of an answer as it was written.
+
+    Raises:
+        Doubt: it is too long.
+    """
+    if len(text) > LONGEST:
+        raise Doubt("too long")
     return structure_of(standard_form(text))
 
 
