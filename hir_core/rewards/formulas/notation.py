@@ -21,7 +21,7 @@ _SIGNS = {
     "∪": r"\cup", "∩": r"\cap", "∈": r"\in", "±": r"\pm", "∓": r"\mp", "⇒": r"\Rightarrow", "⟹": r"\Rightarrow",
     "→": r"\to", "⇔": r"\iff", "∨": r"\lor", "∧": r"\land", "∖": r"\setminus", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
     "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}", "ℂ": r"\mathbb{C}", "∫": r"\int", "∑": r"\sum", "⌊": r"\lfloor",
-    "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil", "⟨": r"\langle", "⟩": r"\rangle",
+    "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil", "⟨": r"\langle", "⟩": r"\rangle", "≡": r"\equiv",
 } | {letter: rf"\{name}" for letter, name in _GREEK.items()}  # fmt: skip
 _FRACTIONS = {"½": "12", "⅓": "13", "⅔": "23", "¼": "14", "¾": "34", "⅕": "15", "⅖": "25", "⅗": "35", "⅘": "45",
               "⅙": "16", "⅚": "56", "⅛": "18", "⅜": "38", "⅝": "58", "⅞": "78"}  # fmt: skip
@@ -160,7 +160,8 @@ _SHORT_ROOT = re.compile(r"\\sqrt\s*(\[\w+\])?\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi(?!
 _SHORT_ROOT_OF_DIGIT = re.compile(r"\\sqrt(\d)")
 _MIXED = re.compile(r"(?<![\w.^_{}\\/)])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s(?:and\s)?(\d+)/(\d+)(?![\d.]))")
 _CHOOSE = re.compile(r"(?<![a-zA-Z\\])C\s*\(\s*(\w+)\s*,\s*(\w+)\s*\)|\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
-_TIMES_BRACKET = re.compile(r"(?<![\w}_^.\\])(\d+(?:\.\d+)?)\s*(?=\()")
+_TIMES_BRACKET = re.compile(r"(?<![\w}_^.\\])(\d+(?:\.\d+)?)\s*(?=\((?!\s*\\mod))")
+_TOWER = re.compile(r"\^\{([^{}]*)\}\s*\^\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}(?!\s*\^)")
 _SUBSCRIPT = re.compile(r"_\s*(\d+|[a-zA-Z])")
 _FRACTION = re.compile(r"\\frac\s*\{")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{(\d+)\}")
@@ -192,6 +193,8 @@ def _with_braces(text: str) -> str:
         text = _with_denominators(_SHORT_NUMERATOR.sub(r"\\frac{\1}", text))
     text = _with_arguments(text, _POWER_OF, "()", "{}")
     text = _EXPONENT.sub(r"^{\1}", text)
+    while _TOWER.search(text):
+        text = _TOWER.sub(r"^{\1^{\2}}", text)
     text = _CHOOSE.sub(lambda choose: rf"\binom{{{choose[1] or choose[3]}}}{{{choose[2] or choose[4]}}}", text)
     text = _MIXED.sub(lambda mixed: rf"({mixed[1]}+\frac{{{mixed[2] or mixed[4]}}}{{{mixed[3] or mixed[5]}}})", text)
     text = _SUBSCRIPT.sub(r"_{\1}", text)
@@ -207,7 +210,7 @@ _WHOLE = [
         r"`+([^`]+)`+", r'"([^"]+)"', r"'([^']+)'", r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}", r"__(.+)__",
     )
 ]  # fmt: skip
-_EDGE = re.compile(r"\A[\s,;:=]+|(?:[\s,;:!]|(?<!\\)\\\\|(?<!\.)\.)+\Z")
+_EDGE = re.compile(r"\A[\s,;:=]+|(?:[\s,;:]|(?<!\\)\\\\|(?<!\.)\.)+\Z")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 

@@ -96,9 +96,11 @@ def _may_be_unit(match: re.Match[str], has_no_variables: bool) -> bool:
     if any(letter["letter"] for letter in _LETTER.finditer(match["number"])):
         return False
     unit = match["unit"].strip()
+    is_known = known_unit(unit) is not None
     if has_no_variables:
-        return len(unit) > 1 or known_unit(unit) is not None
-    return bool(match["gap"]) and (len(re.match(r"[A-Za-zµ]*", unit)[0]) > 2)  # type: ignore[index]
+        return len(unit) > 1 or is_known
+    first_word = unit.split()[0]
+    return (is_known and len(first_word) > 1) or (bool(match["gap"]) and (is_known or len(first_word) > 2))
 
 
 def has_variables(text: str) -> bool:

@@ -96,6 +96,8 @@ def in_sentence(sentence: str, *, follows_announcement: bool = False) -> Found:
     if len(texts) > 1:
         return Found((), SEVERAL)
     text = next(iter(texts))
+    if not is_whole and text.endswith("!") and chosen[-1].end == len(sentence):
+        text = text.removesuffix("!")  # `The answer is 3!`
     return Found((text + _unit_after(sentence, chosen[-1].end),))
 
 
