@@ -19,7 +19,10 @@ _TAGGED = re.compile(r"<(?P<tag>answer|final_answer)>(?P<answer>.*?)(?:</(?P=tag
 _FIELD = re.compile(r'"(?:final_?)?answer"\s*:\s*(?:"(?P<text>[^"\n]+)"|(?P<bare>[^",}\n]+))', re.IGNORECASE)
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w(*])|(?<!\w)__(?=\S)([^_\n]+?)__(?!\w)")
 _QUOTED = re.compile(r"(?<![\w'\")}])(['\"])(?=\S)([^'\"\n]+)\1(?![\w'])")
-_RESTATED = re.compile(r"(?<=[\d%}$])[ ]+\([^()]*[%=][^()]*\)")
+_RESTATED = re.compile(
+    r"(?<=[\d%}$])[ ]+\((?!\s*\\?(?:mod|pmod|sin|cos|tan|ln|log|exp|sqrt)\b)[^()]*(?:[%=]|[a-z]{2,})[^()]*\)"
+)
+_NAMED = re.compile(r"(?<![\w'])([b-zB-HJ-Z]) is (?=-?[$\\\d.])")
 _NEGATIVE = re.compile(r"\bnegative (?=[\d\\$])|(?:(?<=is )|\A\s*)minus (?=[\d\\$])", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?=\w))")
 _JOINS_BOXES = re.compile(r"[\s$,.;)(\\]*(?:(?:and|or)[\s$,.;(\\]*(?:\w\s*=\s*)?)?")
@@ -44,7 +47,7 @@ def final_formula(completion: str) -> Found:
     if text is None or not text.strip():
         return NOTHING
     text = _BOLD.sub(lambda bold: bold[1] or bold[2], in_plain_characters(text))
-    text = _NEGATIVE.sub("-", _RESTATED.sub("", text))
+    text = _NAMED.sub(r"\1 = ", _NEGATIVE.sub("-", _RESTATED.sub("", text)))
     if tagged := [*_TAGGED.finditer(text)]:
         text = tagged[-1]["answer"]
     elif fields := [*_FIELD.finditer(text)]:

@@ -81,7 +81,7 @@ class Doubt(Exception):
 _NAME = re.compile(
     r"(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|lambda|phi|omega|sigma|mu|rho|tau|Delta)|\\text\{[^{}]*\}|"
     r"\\(?:angle|triangle|overline|vec|hat|bar)\s*\{?\s*[A-Za-z]{1,3}\s*\}?|[A-Z]{2,3})"
-    r"(?:_\{?\s*(?:\w+|\\text\{[^{}]*\})\s*\}?)?'{0,2}\s*(?:\([^()]*\))?|[A-Za-z][a-z]{2,}(?:\s[a-z]+){0,3}|"
+    r"(?:_\{?\s*(?:\w+|\\text\{[^{}]*\})\s*\}?)?'{0,2}\s*(?:\([^()]*\))?|\\frac\{d\w?\}\{d\w\}\s*\w?|d\w\s*/\s*d\w|[A-Za-z][a-z]{2,}(?:\s[a-z]+){0,3}|"
     r"\|?[A-Z]{1,3}\|?"
 )
 

@@ -122,7 +122,7 @@ def _is_beside_operator(token: re.Match[str], text: str) -> bool:
     if re.match(r"\s+-[\d.\\]", text[token.end() :]):
         return False  # `say -7`
     before, after = text[: token.start()].rstrip()[-1:], text[token.end() :].lstrip()[:1]
-    return (bool(before) and before in "=+*/^<>_(-") or (bool(after) and after in "=+*/^<>_)-")
+    return (bool(before) and before in "=+*/^<>_(-{") or (bool(after) and after in "=+*/^<>_)-}")
 
 
 def _follows_digit(token: re.Match[str], text: str) -> bool:

@@ -87,6 +87,7 @@ _SYNONYMS = {
 }  # fmt: skip
 _PLAIN = {"lt": "<", "gt": ">", "div": "/", "colon": ":", "lparen": "(", "rparen": ")", "ldots": r"\dots", "{": r"\{"}
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_LOG_OF_BASE = re.compile(r"(?<![a-zA-Z\\])log(2|10)(?=\s*\()")
 _LOG_E = re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e)(?![a-zA-Z])")
 _WORD = re.compile(
     rf"(?<![\\a-zA-Z])({'|'.join(sorted([*FUNCTIONS, *CONSTANTS, 'sqrt'], key=len, reverse=True))})(?![a-zA-Z])"
@@ -119,6 +120,7 @@ def _with_commands(text: str) -> str:
     text = text.replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ").replace("==", "=")
     text = text.replace("=>", r"\Rightarrow ").replace("->", r"\to ").replace("~=", r"\approx ")
     text = text.replace("**", "^").replace("*", r" \cdot ")
+    text = _LOG_OF_BASE.sub(r"\\log_{\1}", text)
     text = _LOG_E.sub(r"\\ln ", text)
     outside = re.split(r"(\\text\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\})", text)
     outside[::2] = [_WORD.sub(lambda word: rf"\{_RENAMED.get(word[1], word[1])} ", part) for part in outside[::2]]

@@ -85,6 +85,8 @@ def quantity(text: str, *, has_no_variables: bool) -> Quantity:
         match = _WORD_UNIT.fullmatch(text)
         if match is None or not _may_be_unit(match, has_no_variables):
             return Quantity(text, is_in_degrees=is_in_degrees)
+    if match["unit"] in ("k", "K"):
+        return Quantity(rf"{match['number'].strip()} \cdot 10^{{3}}")
     unit = known_unit(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", match["unit"]))
     if unit and unit[0] == "angle":
         return Quantity(match["number"], is_in_degrees=unit[2] > 0)
@@ -98,7 +100,7 @@ def _may_be_unit(match: re.Match[str], has_no_variables: bool) -> bool:
     unit = match["unit"].strip()
     is_known = known_unit(unit) is not None
     if has_no_variables:
-        return len(unit) > 1 or is_known
+        return len(unit) > 1 or is_known or unit in ("k", "K")
     first_word = unit.split()[0]
     return (is_known and len(first_word) > 1) or (bool(match["gap"]) and (is_known or len(first_word) > 2))
 
