@@ -31,10 +31,12 @@ _PERCENTAGE = re.compile(r"percent|per cent|%", re.IGNORECASE)
 
 
 class Math(Reward):
-    """Compares each completion with the accepted answers by computer algebra, under a time and a memory limit.
+    """Compares the final formula of each completion with the accepted answers.
 
-    `1/2`, `0.5` and `\\frac{2}{4}` are equal. A completion without mathematics is not an answer, and cannot be judged;
-    neither can one that takes too long or too much memory to compare.
+    `1/2`, `0.5` and `\\frac{2}{4}` are equal, and so are `2 < x <= 5` and `(2, 5]`. A completion without a formula names no
+    answer. One that gives several, or a formula that is not understood or is too large to compute, is not judged: that
+    is told from the formula's form wherever it can be, so that a slow or busy machine judges the same completions. What
+    is left takes its limit from the processor time it uses.
 
     Raises:
         ConfigError: math-verify is not installed.

@@ -7,7 +7,7 @@ little time and always the same way, where to prove that two expressions are equ
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -221,33 +221,33 @@ def _same_at_points(left: Any, right: Any) -> bool | None:
     if not all(isinstance(side, sympy.Expr) for side in (left, right)):
         return None
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    agreed, complex_agreed = 0, 0
-    for number, point in enumerate(_POINTS if symbols else _POINTS[:1]):
-        step = sympy.Rational(_STEP) if "." in point else 1
-        values = {
-            symbol: sympy.Rational(point) + step * (at if number % 2 else -at if "." in point else at)
-            for at, symbol in enumerate(symbols)
-        }
+    equal_where_real, equal_elsewhere = list[bool](), list[bool]()
+    for values in _points(symbols):
         one, other = _value(left, values), _value(right, values)
         if one is None or other is None:
             continue
-        equal = (
-            abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * max(1, abs(one))
-            if abs(one) > 1e-10
-            else abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * abs(one)
-        )
-        is_real = bool(one.is_real), bool(other.is_real)
-        if all(is_real) or not symbols:
+        equal = bool(abs(one - other) <= sympy.Float(10, _DIGITS) ** -_CLOSE * max(abs(one), abs(other)))
+        are_real = bool(one.is_real), bool(other.is_real)
+        if not symbols:
+            return equal
+        if are_real == (True, True):
             if not equal:
                 return False
-            agreed += 1
-        elif not any(is_real):
-            if not equal:
-                complex_agreed -= len(_POINTS)
-            complex_agreed += 1
-    if agreed or complex_agreed:
-        return agreed > 1 or complex_agreed > 0 or not symbols
-    return None
+            equal_where_real.append(equal)
+        elif are_real == (False, False):
+            equal_elsewhere.append(equal)
+    if equal_where_real:
+        return len(equal_where_real) > 1 or (bool(equal_elsewhere) and all(equal_elsewhere))
+    return all(equal_elsewhere) if equal_elsewhere else None
+
+
+def _points(symbols: Sequence[Any]) -> Iterator[dict[Any, Any]]:
+    """Values for all variables: some between whole numbers, of either sign, and some whole."""
+    import sympy
+
+    for number, point in enumerate(_POINTS if symbols else _POINTS[:1]):
+        step = 1 if "." not in point else sympy.Rational(_STEP) * (1 if number % 2 else -1)
+        yield {symbol: sympy.Rational(point) + step * at for at, symbol in enumerate(symbols)}
 
 
 def _value(expression: Any, values: dict[Any, Any]) -> Any:
