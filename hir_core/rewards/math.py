@@ -33,7 +33,7 @@ _PERCENTAGE = re.compile(r"percent|per cent|%", re.IGNORECASE)
 class Math(Reward):
     """Compares the final formula of each completion with the accepted answers.
 
-    `1/2`, `0.5` and `\\frac{2}{4}` are equal, and so are `2 < x <= 5` and `(2, 5]`. A completion without a formula names
+    `1/2`, `0.5` and `\\frac{2}{4}` are equal, as are `2 < x <= 5` and `(2, 5]`. A completion without a formula names
     no answer. One that gives several, or a formula that is not understood or is too large to compute, is not judged:
     that is told from the formula's form wherever it can be, so that a slow or busy machine judges the same completions.
     What is left is limited by the processor time that it uses.
