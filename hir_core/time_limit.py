@@ -3,6 +3,9 @@
 It takes a process, because neither a regular expression nor a C extension can be interrupted from within, and because
 alarms reach the main thread only. Rows and results are sent through pipes as lines of JSON; `time_limit_worker` is what
 the process runs. Reads and writes no files.
+
+Work that only computes is limited in seconds of processor time, so that it is cut off at the same row on a busy machine
+as on an idle one. Work that may wait, for a network or a file, has to be limited in seconds on the clock.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ TIMED_OUT, ENDED = "timed out", "ended its process"
 START_LIMIT_S = 120.0
 """Seconds that imports may take; they do not count as a row's time."""
 END_GRACE_S = 2.0
+CLOCK_PER_CPU_SECOND = 60.0
+"""Seconds on the clock that a process may take for one of processor time, so that one that hangs is ended as well."""
 # With the search path of this process, so that the worker can import what can be imported here.
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from hir_core.time_limit_worker import main; main()"
 
@@ -37,10 +42,12 @@ class Work:
     Args:
         maker: `module:function`; called once with the settings, it returns the function that is called on each row.
         settings: plain JSON values.
+        only_computes: whether a row's limit counts processor time; for work that never waits for anything.
     """
 
     maker: str
     settings: dict[str, Any] = field(default_factory=dict)
+    only_computes: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRow
     lack of memory; the rows after it are processed in a new process. No process outlives this call.
 
     Args:
-        limit_s: seconds for one row.
+        limit_s: seconds for one row: of processor time for work that only computes, else on the clock.
         on_rows: called with how many rows are done, and of how many.
 
     Raises:
@@ -67,12 +74,12 @@ def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRow
     """
     worker: LimitedProcess | None = None
     results = []
+    clock_limit_s = limit_s * CLOCK_PER_CPU_SECOND if work.only_computes else limit_s
     try:
         for row in counted(rows, len(rows), on_rows):
-            worker = worker or LimitedProcess(work)
-            results.append(worker.process(row, limit_s))
+            worker = worker or LimitedProcess(work, cpu_limit_s=limit_s if work.only_computes else 0.0)
+            results.append(worker.process(row, clock_limit_s))
             if results[-1].problem:
-                worker.end(0)
                 worker = None
     finally:
         if worker is not None:
@@ -87,17 +94,21 @@ class _NoReply(Exception):
 class LimitedProcess:
     """The process that works on rows, and the pipes to it; it ends with this one at the latest.
 
+    Args:
+        cpu_limit_s: seconds of processor time for one row; 0 for no such limit.
+
     Raises:
         HirError: the work cannot be made, or its process does not start: see `process_rows`.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, cpu_limit_s: float = 0.0) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _COMMAND, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,  # so that the processes that it starts can be ended with it
+            env={"PYTHONHASHSEED": "0", **os.environ},  # so that sets are walked in the same order in every process
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -106,7 +117,8 @@ class LimitedProcess:
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         try:
-            self._exchange({"parent": os.getpid(), "maker": work.maker, "settings": work.settings}, START_LIMIT_S)
+            first = {"maker": work.maker, "settings": work.settings, "cpu_limit_s": cpu_limit_s}
+            self._exchange({"parent": os.getpid(), **first}, START_LIMIT_S)
         except BaseException as error:
             self.end(0)
             if isinstance(error, _NoReply):
@@ -116,11 +128,13 @@ class LimitedProcess:
             raise
 
     def process(self, row: Any, limit_s: float) -> RowResult:
-        """The result for a row; after one with a problem the process can only be ended."""
+        """The result for a row, within seconds on the clock; one with a problem ends the process."""
         try:
             return RowResult(self._exchange(row, limit_s))
         except _NoReply as error:
-            return RowResult(problem=str(error))
+            self.end(0)
+            out_of_cpu_time = self._process.returncode == -signal.SIGPROF
+            return RowResult(problem=TIMED_OUT if out_of_cpu_time else str(error))
 
     def end(self, grace_s: float) -> None:
         """Gives the process some seconds to end by itself, then kills it and every process that it has started.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +38,18 @@ def main() -> None:
 
     work = _reply(replies, make, sends_value=False)
     for line in rows if work is not None else ():
-        _reply(replies, partial(work, json.loads(line)))
+        row_work = partial(work, json.loads(line))
+        _reply(replies, partial(_within, first["cpu_limit_s"], row_work) if first["cpu_limit_s"] else row_work)
+
+
+def _within(cpu_limit_s: float, work: Callable[[], Any]) -> Any:
+    """Does some work; beyond a limit of processor time the system ends the process with SIGPROF."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
+    try:
+        return work()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:

@@ -71,7 +71,8 @@ class RegexReward(Section):
     """Number or name of the group that is compared with the reference answers, as in `exact_match`. Unset: a match is
     enough."""
     time_limit_s: float = Field(1.0, gt=0, le=3600)
-    """Time limit in seconds for one completion. A match that takes longer gives no score."""
+    """Limit in seconds of processor time for one completion, which does not depend on what else the machine does. A
+    match that takes longer gives no score."""
 
     @model_validator(mode="after")
     def _compiles(self) -> RegexReward:
@@ -118,8 +119,9 @@ class PythonReward(Section):
     function: str
     """Name of the function as `module:function`. The module must be importable from the working folder."""
     time_limit_s: float | None = Field(None, gt=0, le=3600)
-    """Time limit in seconds for one completion. The function is then called with one completion at a time, and one that
-    takes longer gets no score. Unset: no limit, and one call for all completions."""
+    """Time limit for one completion in seconds on the clock, since the function may wait for something; leave room for
+    a busy machine. The function is then called with one completion at a time, and one that takes longer gets no score.
+    Unset: no limit, and one call for all completions."""
 
     _is_function_name = field_validator("function")(function_name)
 
@@ -133,7 +135,9 @@ class MathReward(Section):
     """Text after whose last occurrence the answer begins, for example `answer:`. Unset: the answer is searched for in
     the whole completion."""
     time_limit_s: float = Field(5.0, gt=0, le=3600)
-    """Time limit in seconds for one completion. One that takes longer gets no score."""
+    """Limit in seconds of processor time for one completion, which does not depend on what else the machine does. One
+    that takes longer gets no score, and so does, before any time is measured, one with numbers or powers that are too
+    large to be computed."""
 
 
 JUDGE_TEMPLATE = """\

@@ -16,22 +16,27 @@ from typing import Any
 from hir_core.config import MathReward
 from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
+from hir_core.rewards.formulas.comparison import SEVERAL, same
+from hir_core.rewards.formulas.final_formula import final_formula
+from hir_core.rewards.formulas.kinds import Answer, Doubt
+from hir_core.rewards.formulas.sentences import Found, short_words
+from hir_core.rewards.formulas.structure import may_be_words, read
 from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
 from hir_core.time_limit import Work, process_rows
 
 MEMORY_LIMIT_BYTES = 4 << 30
 """Memory limit of the process that compares: an answer like 9^9^9^9 would need more than any machine has."""
-NO_MATHS, NO_REFERENCE, NOT_COMPARED = "no maths", "reference is no maths", "cannot be compared"
-_DELIMITER = re.compile(r"\$|\\\(|\\\[|\\boxed|\\begin")
-_LONGEST_FORMULA = 200
-"""Characters of a completion that may be one formula without delimiters around it."""
+NOT_COMPARED = "cannot be compared"
+_PERCENTAGE = re.compile(r"percent|per cent|%", re.IGNORECASE)
 
 
 class Math(Reward):
-    """Compares each completion with the accepted answers by computer algebra, under a time and a memory limit.
+    """Compares the final formula of each completion with the accepted answers.
 
-    `1/2`, `0.5` and `\\frac{2}{4}` are equal. A completion without mathematics is not an answer, and cannot be judged;
-    neither can one that takes too long or too much memory to compare.
+    `1/2`, `0.5` and `\\frac{2}{4}` are equal, as are `2 < x <= 5` and `(2, 5]`. A completion without a formula names
+    no answer. One that gives several, or a formula that is not understood or is too large to compute, is not judged:
+    that is told from the formula's form wherever it can be, so that a slow or busy machine judges the same completions.
+    What is left is limited by the processor time that it uses.
 
     Raises:
         ConfigError: math-verify is not installed.
@@ -58,8 +63,12 @@ class Math(Reward):
     ) -> list[Verdict]:
         answers = [after_marker(completion, self.config.marker) for completion in completions]
         pairs = zip(answers, prompts, strict=True)
-        rows = [{"text": text, "references": prompt["references"]} for text, prompt in pairs if text is not None]
-        work = Work("hir_core.rewards.math:make_comparer")
+        rows = [
+            {"text": text, "references": prompt["references"], "query": prompt["query"]}
+            for text, prompt in pairs
+            if text is not None
+        ]
+        work = Work("hir_core.rewards.math:make_comparer", only_computes=True)
         results = iter(process_rows(work, rows, self.config.time_limit_s, on_rows))
         verdicts = []
         for completion, text, prompt in zip(completions, answers, prompts, strict=True):
@@ -67,53 +76,70 @@ class Math(Reward):
                 verdicts.append(Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}"))
                 continue
             result = next(results)
-            if result.problem or isinstance(result.value, str):
-                verdicts.append(Verdict(None, f"{result.problem or result.value}: {shortened(completion)}"))
+            equal, problem, names_none = result.value or (None, result.problem, False)
+            if equal is None:
+                verdicts.append(Verdict(None, f"{problem}: {shortened(completion)}", no_answer=names_none))
             else:
-                relation = "equals" if result.value else "expected"
-                reason = f"{relation} {shortened(' or '.join(prompt['references']))}"
-                verdicts.append(Verdict(float(bool(result.value)), reason))
+                reason = f"{'equals' if equal else 'expected'} {shortened(' or '.join(prompt['references']))}"
+                verdicts.append(Verdict(float(equal), reason))
         return verdicts
 
 
-def make_comparer(settings: dict[str, Any]) -> Callable[[dict[str, Any]], bool | str]:
-    """The function that the process under a time limit runs on each row.
+Comparison = tuple[bool | None, str, bool]
+"""Whether an answer equals a reference or, where that is not known, why, and whether no answer is named at all."""
 
-    It takes `{"text": ..., "references": [...]}` and returns whether they are equal, or why that is not known.
-    """
+
+def make_comparer(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Comparison]:
+    """The function that the process under a time limit runs on each row, `{"text", "references", "query"}`."""
     del settings
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    import math_verify
-
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
+    _read_grammar()
 
-    def read(text: str) -> list[Any]:
-        return list(math_verify.parse(text, fallback_mode="no_fallback", parsing_timeout=0, raise_on_error=True))
-
-    def is_equal(row: dict[str, Any]) -> bool | str:
-        answers = [read(text) for text in readings_of(row["text"])]
-        accepted = [
-            read(reference if _DELIMITER.search(reference) else f"${reference}$") for reference in row["references"]
-        ]
-        if not any(answers):
-            return NO_MATHS
-        if not any(accepted):
-            return NO_REFERENCE
-        pairs = ((gold, answer) for gold in accepted for answer in answers if gold and answer)
-        return any(math_verify.verify(gold, answer, timeout_seconds=0, raise_on_error=True) for gold, answer in pairs)
-
-    def compare(row: dict[str, Any]) -> bool | str:
+    def compare(row: dict[str, Any]) -> Comparison:
         try:
-            return is_equal(row)
+            return compared(row["text"], row["references"], in_percent=bool(_PERCENTAGE.search(row["query"])))
         except Exception:  # noqa: BLE001 - computer algebra on any text: recursion, memory, its own errors
-            return NOT_COMPARED
+            return None, NOT_COMPARED, False
 
     return compare
 
 
-def readings_of(text: str) -> list[str]:
-    """The texts to parse: the text itself and, where it may be a formula without delimiters, it between delimiters."""
-    plain = text.strip()
-    if not plain or len(plain) > _LONGEST_FORMULA or "\n" in plain or _DELIMITER.search(plain):
-        return [text]
-    return [text, f"${plain}$"]
+def _read_grammar() -> None:
+    """Compares once, because the first formula takes much longer than others, which must not count as a row's time."""
+    compared(r"$\frac{x}{2} + \sqrt{y^{2}}$", [r"\sin(x)"], in_percent=False)
+
+
+def compared(text: str, references: Sequence[str], *, in_percent: bool) -> Comparison:
+    """Whether the final formula of a text equals one of the references."""
+    found = final_formula(text)
+    expected = [read(reference) for reference in references if reference.strip()]
+    if not found.texts and found.names_none and (words := short_words(text)) and may_be_words(words, expected):
+        found = Found((words,))
+    if not found.texts:
+        return None, found.problem, found.names_none
+    try:
+        answers = _distinct([read(stated) for stated in found.texts])
+    except Doubt as error:
+        return None, str(error), False
+    if len(answers) > 1:
+        return None, SEVERAL, False
+    doubt = ""
+    for reference in expected:
+        try:
+            if same(reference, answers[0], in_percent=in_percent):
+                return True, "", False
+        except Doubt as error:
+            doubt = str(error)
+    return (None, doubt, False) if doubt else (False, "", False)
+
+
+def _distinct(answers: list[Answer]) -> list[Answer]:
+    distinct = answers[:1]
+    for answer in answers[1:]:
+        try:
+            is_new = not any(same(known, answer) for known in distinct)
+        except Doubt:
+            is_new = True
+        distinct += [answer] if is_new else []
+    return distinct

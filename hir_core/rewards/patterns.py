@@ -28,11 +28,13 @@ def find(
         pattern: a regular expression of Python's `re`.
         group: by number or name; its value is None where it took no part in the match.
         how: `search` for the first match, `last` for the last one, `fullmatch` for the whole text.
-        limit_s: seconds for one text.
+        limit_s: seconds of processor time for one text.
         on_rows: called with how many texts are done, and of how many.
     """
     settings = {"pattern": pattern, "group": group, "how": how}
-    return process_rows(Work("hir_core.rewards.patterns:make_finder", settings), texts, limit_s, on_rows)
+    return process_rows(
+        Work("hir_core.rewards.patterns:make_finder", settings, only_computes=True), texts, limit_s, on_rows
+    )
 
 
 def make_finder(settings: dict[str, Any]) -> Callable[[str], list[str | None]]:

@@ -8,10 +8,12 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hir_core import time_limit
 from hir_core.errors import ConfigError, RewardError
 from hir_core.rewards.patterns import find
 from hir_core.time_limit import RowResult, Work, process_rows
@@ -36,6 +38,12 @@ def make(settings):
 def act(row, settings):
     if row == "sleep":
         time.sleep(60)
+    if row == "nap":
+        time.sleep(1)
+    if row == "order":
+        return list({f"name {number}" for number in range(50)})
+    while row == "spin":
+        pass
     if row == "helper":
         helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
         Path(settings["pids"]).open("a").write(f"{helper.pid}\\n")
@@ -147,3 +155,25 @@ def test_patterns_without_end_time_out_and_others_find_what_re_finds():
     assert [answer.value for answer in find(r"x=(\d)", texts, group=1, how="last", limit_s=20)] == [["2"], []]
     assert [answer.value for answer in find(r"none", texts, how="fullmatch", limit_s=20)] == [[], ["none"]]
     assert find(r"a|(b)", ["a"], group=1, limit_s=20) == [RowResult([None])]
+
+
+def test_work_that_only_computes_is_limited_in_processor_time(work):
+    work = replace(work, only_computes=True)
+    assert process_rows(work, ["a", "nap", "spin", "b"], 0.5) == [
+        RowResult(["a", "a"]),
+        RowResult(["nap", "nap"]),
+        RowResult(problem="timed out"),
+        RowResult(["b", "b"]),
+    ]
+    assert_none_is_left(work)
+
+
+def test_work_that_only_computes_but_hangs_is_ended(work, monkeypatch):
+    monkeypatch.setattr(time_limit, "CLOCK_PER_CPU_SECOND", 3.0)
+    work = replace(work, only_computes=True)
+    assert process_rows(work, ["sleep", "b"], 1) == [RowResult(problem="timed out"), RowResult(["b", "b"])]
+
+
+def test_sets_are_walked_in_the_same_order_in_every_process(work):
+    orders = [process_rows(work, ["order"], 20)[0].value for _ in range(3)]
+    assert orders[0] == orders[1] == orders[2]
