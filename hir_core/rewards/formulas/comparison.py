@@ -106,7 +106,10 @@ def _is_known_same(one: Answer, other: Answer) -> bool:
 
 
 def _value(equation: Equation) -> Answer:
-    return structure_of(equation.sides[-1])
+    """What an equation says of a name: its last side, or in `3 = x` the first."""
+    first, last = equation.sides[0], equation.sides[-1]
+    is_reversed = is_name(last) and not is_name(first) and last not in ("e", "i")  # which are numbers
+    return structure_of(first if is_reversed else last)
 
 
 def _same_equations(reference: Answer, answer: Answer, in_percent: bool) -> bool:

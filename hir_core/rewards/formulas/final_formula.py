@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hir_core.rewards.formulas.mentions import LONGEST, mentions
 from hir_core.rewards.formulas.notation import closing, in_plain_characters
-from hir_core.rewards.formulas.sentences import NOTHING, RELATES, Found, in_sentence, joined_mentions
+from hir_core.rewards.formulas.sentences import HEDGED, NOTHING, RELATES, Found, in_sentence, joined_mentions
 
 _MOST_STATEMENTS = 30
 """Boxes or announcements, counted from the end, that are looked at."""
@@ -145,9 +145,17 @@ def _concluded(text: str) -> Found:
         found = in_sentence(part)
         if found != NOTHING:
             return found
+        if _UNDECIDED.search(part):
+            return Found((), HEDGED)
     return NOTHING
 
 
+_UNDECIDED = re.compile(
+    r"\b(?:(?:I|we)(?: \w+)? (?:cannot|can't|can not|could not|couldn't) (?:tell|decide|choose|say)|"
+    r"I(?:'m| am)(?: \w+)? (?:not sure|unsure|undecided))\b",
+    re.IGNORECASE,
+)
+"""Said after a formula, it takes the formula back."""
 _CUT_OFF = re.compile(
     r"(?:\b(?:is|are|the|a|an|of|and|or|by|to|with|so|equals|that|then|we|for|in|from|"
     r"have)|[=+*/(,-])\s*\Z"

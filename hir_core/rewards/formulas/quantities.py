@@ -40,7 +40,7 @@ _TEXT_UNIT = re.compile(
     r"(?P<number>.*[\d)}\]!a-z])\s*(?P<unit>(?:\\text\{[^{}]*\}\s*(?:\^\{?-?\d\}?)?\s*(?:/|\\cdot)?\s*)+)\Z", re.DOTALL
 )
 _WORD_UNIT = re.compile(
-    r"(?P<number>.*[\d)}\]!])(?P<gap>\s*)(?P<unit>[A-Za-zµ][A-Za-zµ']*(?:[\s/.\-]+[A-Za-z]+){0,5}\.?\s*(?:\^\{?[23]\}?)?)\Z",
+    r"(?P<number>.*(?:[\d)}\]!]|\\pi(?=\s)))(?P<gap>\s*)(?P<unit>[A-Za-zµ][A-Za-zµ']*(?:[\s/.\-]+[A-Za-z]+){0,5}\.?\s*(?:\^\{?[23]\}?)?)\Z",
     re.DOTALL,
 )
 _LEADING = re.compile(
