@@ -85,6 +85,8 @@ class _PlainLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.tag.endswith((":int", ":float", ":bool", ":null")):  # JSON would make another key of it
+                raise _problem(key, f"`{key.value}` is no text, as a name must be: write it in quotes")
             if key.value in seen:
                 raise _problem(key, f"`{key.value}` twice")
             seen.add(key.value)

@@ -184,6 +184,8 @@ class Store:
             raise VersionCorrupt(f"{ref}: {MANIFEST} is damaged: {problems_of(error)}{remedy(path.parent)}") from None
         except StoreError as error:
             raise VersionCorrupt(f"{ref}: {MANIFEST} is damaged: {error}{remedy(path.parent)}") from None
+        except UnicodeEncodeError:  # raised where a key is one, as pydantic names the place of a problem
+            raise VersionCorrupt(f"{ref}: {MANIFEST} is damaged: half of a character{remedy(path.parent)}") from None
         if (manifest.stage, manifest.id) != (ref.stage, ref.id):
             raise VersionCorrupt(f"{ref}: {MANIFEST} is that of {manifest.stage}/{manifest.id}{remedy(path.parent)}")
         return manifest

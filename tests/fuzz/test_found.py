@@ -189,6 +189,12 @@ def test_settings_of_run_configs(settings: dict[str, Any], outcome_of: Any) -> N
     assert outcome_of("run configs", case) == "ConfigError"
 
 
+@pytest.mark.parametrize("name", ["1", "null", "true"])
+def test_a_name_in_run_configs_that_is_no_text(name: str, outcome_of: Any) -> None:
+    settings = f"run: a\niterations: 1\nmodel: {{source: a}}\nprompts: [{{type: synthetic, dials: {{a: {{{name}: 2}}}}}}]\n"
+    assert outcome_of("run configs", (settings.encode(), [])) == "ConfigError"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -242,6 +248,10 @@ def test_hostfiles(content: bytes, outcome_of: Any) -> None:
 )
 def test_model_folders(config: bytes, outcome_of: Any) -> None:
     assert outcome_of("model folders", (config, json.dumps(INDEXES[0]).encode())) == "ConfigError"
+
+
+def test_a_manifest_whose_count_is_named_by_half_of_a_character(outcome_of: Any) -> None:
+    assert outcome_of("manifests", ("prompts", b'{"rows_in": 6, "rows": 3, "rejected": {"\\ud800": 1}}', True)) == "VersionCorrupt"
 
 
 def test_hir_show_of_a_manifest_with_half_of_a_character(outcome_of: Any) -> None:
