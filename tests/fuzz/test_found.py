@@ -189,10 +189,12 @@ def test_settings_of_run_configs(settings: dict[str, Any], outcome_of: Any) -> N
     assert outcome_of("run configs", case) == "ConfigError"
 
 
-@pytest.mark.parametrize("name", ["1", "null", "true"])
-def test_a_name_in_run_configs_that_is_no_text(name: str, outcome_of: Any) -> None:
-    settings = f"run: a\niterations: 1\nmodel: {{source: a}}\nprompts: [{{type: synthetic, dials: {{a: {{{name}: 2}}}}}}]\n"
-    assert outcome_of("run configs", (settings.encode(), [])) == "ConfigError"
+@pytest.mark.parametrize(("name", "outcome"), [("1", "ConfigError"), ("null", "ConfigError"), ("'1'", "read")])
+def test_names_in_run_configs_are_texts(name: str, outcome: str, outcome_of: Any) -> None:
+    dials = f"{{words: {{{name}: 2}}}}"
+    prompts = f"prompts: [{{type: synthetic, task: constrained_writing, size: 9, dials: {dials}}}]"
+    settings = f"run: a\niterations: 1\nmodel: {{source: a}}\n{prompts}\n"
+    assert outcome_of("run configs", (settings.encode(), [])) == outcome
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,8 @@ def test_model_folders(config: bytes, outcome_of: Any) -> None:
 
 
 def test_a_manifest_whose_count_is_named_by_half_of_a_character(outcome_of: Any) -> None:
-    assert outcome_of("manifests", ("prompts", b'{"rows_in": 6, "rows": 3, "rejected": {"\\ud800": 1}}', True)) == "VersionCorrupt"
+    content = b'{"rows_in": 6, "rows": 3, "rejected": {"\\ud800": 1}}'
+    assert outcome_of("manifests", ("prompts", content, True)) == "VersionCorrupt"
 
 
 def test_hir_show_of_a_manifest_with_half_of_a_character(outcome_of: Any) -> None:
