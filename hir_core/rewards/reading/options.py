@@ -13,7 +13,6 @@ from hir_core.rewards.reading.numbers import NumberReader
 from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
 from hir_core.rewards.reading.truth import TruthReader, polarity
 
-_BRACKETED = re.compile(r"(?<!\w)[(\[]([A-Za-z])[)\]]")
 _ONLY_BRACKETED = re.compile(r"[\s*_\"'`$\ue000]*[(\[]([A-Za-z])[)\]][\s*_.\"'`$:\ue001]*")
 _LETTER_AND_TEXT = re.compile(
     r"[\s*_\"'`$\ue000]*[(\[]?(?P<letter>[A-Za-z])[)\].:\ue001*_]+[\s*_\"':-]*(?P<text>\S.*)", re.DOTALL
