@@ -35,6 +35,7 @@ from hir_core.config.relabel import (
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import (
     WITH_ATTRIBUTES,
+    AnswerReward,
     CombinedReward,
     ConstraintsReward,
     ExactMatchReward,
@@ -59,6 +60,7 @@ from hir_core.config.warm_start import WarmStartConfig
 
 __all__ = [
     "WITH_ATTRIBUTES",
+    "AnswerReward",
     "AttributesRelabel",
     "BestOfKRelabel",
     "BigBenchHardPrompts",

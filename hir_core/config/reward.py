@@ -17,11 +17,24 @@ from pydantic import Field, Tag, field_validator, model_validator
 from hir_core.config.section import ExcludedFromId, Section, function_name, tagged
 
 
+class AnswerReward(Section):
+    """1 if the final answer of the completion is a reference answer, else 0. The answer is looked for where one usually
+    stands, and is compared as what the references are: an option, a number, yes or no, a list, or a text. No score if
+    it is not understood, or if there are several."""
+
+    type: Literal["answer"] = "answer"
+    """Selects comparison of final answers; the default type."""
+    marker: str | None = Field(None, min_length=1)
+    """Text that announces the answer, for example `####`: the answer stands after its last occurrence. Unset: it is
+    looked for where one usually stands, such as in a box or after `the answer is`."""
+
+
 class ExactMatchReward(Section):
-    """1 if the completion equals a reference answer, ignoring case, white space and full stops, else 0."""
+    """1 if the completion equals a reference answer, ignoring case, white space and full stops (a decimal
+    point counts), else 0."""
 
     type: Literal["exact_match"] = "exact_match"
-    """Selects comparison with the reference answers; the default type."""
+    """Selects comparison with the reference answers as they are written."""
 
 
 class OptionChoiceReward(Section):
@@ -30,6 +43,9 @@ class OptionChoiceReward(Section):
 
     type: Literal["option_choice"]
     """Selects recognition of the chosen option."""
+    marker: str | None = Field(None, min_length=1)
+    """Text that announces the answer, for example `Answer:`: the option is named after its last occurrence. Unset: the
+    answer is looked for where one usually stands, such as in a box or after `the answer is`."""
 
 
 class ConstraintsReward(Section):
@@ -46,8 +62,8 @@ class NumericReward(Section):
     type: Literal["numeric"]
     """Selects comparison of numbers."""
     marker: str | None = Field(None, min_length=1)
-    """Text that announces the answer, for example `####`: the first number after its last occurrence counts. Unset: the
-    last number of the completion counts."""
+    """Text that announces the answer, for example `####`: the number stands after its last occurrence. Unset: it is
+    looked for where one usually stands, such as in a box or after `the answer is`."""
     absolute_tolerance: float = Field(0.0, ge=0, allow_inf_nan=False)
     """Largest allowed difference from the reference. The larger of the two tolerances counts."""
     relative_tolerance: float = Field(1e-9, ge=0, allow_inf_nan=False)
@@ -303,7 +319,8 @@ class ReasoningGymReward(Section):
 
 
 RewardConfig = Annotated[
-    Annotated[ExactMatchReward, Tag("exact_match")]
+    Annotated[AnswerReward, Tag("answer")]
+    | Annotated[ExactMatchReward, Tag("exact_match")]
     | Annotated[OptionChoiceReward, Tag("option_choice")]
     | Annotated[ConstraintsReward, Tag("constraints")]
     | Annotated[NumericReward, Tag("numeric")]
@@ -315,7 +332,7 @@ RewardConfig = Annotated[
     | Annotated[RewardModelReward, Tag("reward_model")]
     | Annotated[ReasoningGymReward, Tag("reasoning_gym")]
     | Annotated[CombinedReward, Tag("combined")],
-    tagged("exact_match"),
+    tagged("answer"),
 ]
 
 WITH_ATTRIBUTES = (CombinedReward, ConstraintsReward, PythonReward)

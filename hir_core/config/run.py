@@ -19,7 +19,7 @@ from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import PromptSource
 from hir_core.config.relabel import AttributesRelabel, HindsightRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
-from hir_core.config.reward import WITH_ATTRIBUTES, ExactMatchReward, RewardConfig, has_reward_model
+from hir_core.config.reward import WITH_ATTRIBUTES, AnswerReward, RewardConfig, has_reward_model
 from hir_core.config.sampling import SamplingConfig
 from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.select import SelectConfig
@@ -50,7 +50,7 @@ class RunConfig(Section):
     """Supervised training on reference answers before the first iteration. Unset: none."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are sampled in each iteration."""
-    reward: RewardConfig = ExactMatchReward()
+    reward: RewardConfig = AnswerReward()
     """How completions are scored, by its `type`."""
     relabel: RelabelConfig = HindsightRelabel()
     """How scored samples get their instructions, by its `type`."""

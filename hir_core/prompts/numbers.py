@@ -1,18 +1,14 @@
-"""Numbers as people write them: spelled out in words, and read from a text as exact fractions.
-
-A number that can be read in several ways (`1,2`, `12:30`, `10-12`, `5k`, `five hundred and six`) is reported as unclear
-and never guessed. The reward `numeric` reads numbers with this module; synthetic tasks write them with it.
-"""
+"""Numbers in words: written from 0 to 99, and found and read in a text up to trillions, with fractions and dozens."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
-from typing import NamedTuple
 
 _BELOW_TWENTY = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen"""
-_SMALL: tuple[str, ...] = tuple(re.findall(r"\w+", _BELOW_TWENTY))
+_SMALL: tuple[str, ...] = tuple(_BELOW_TWENTY.split())
 _TENS = ("", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 SPELLED_BELOW = 100
 
@@ -30,114 +26,110 @@ def number_references(number: int) -> tuple[str, ...]:
     return (str(number), number_word(number)) if number < SPELLED_BELOW else (str(number),)
 
 
-NO_NUMBER, UNCLEAR, OUT_OF_RANGE = "no number", "unclear number", "number out of range"
+# --- reading ---------------------------------------------------------------------------------------------------------
 
-
-class Reading(NamedTuple):
-    """A number that was read from a text, or None and the reason."""
-
-    number: Fraction | None
-    problem: str
-
-
-# A number with more characters or a larger exponent is not computed: a short text could ask for gigabytes of digits.
-LONGEST, LARGEST_EXPONENT = 400, 400
-_SPELLED = {number_word(number).replace("-", " "): number for number in range(SPELLED_BELOW)}
-_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_NEGATIVE = ("minus", "negative")
-_NUMBER_WORDS = {word for spelled in _SPELLED for word in spelled.split()} | {*_SCALES, "and"}
-_NEVER_LAST = {*_NEGATIVE, "and"}
-
-_GAPS = ",'’\u00a0\u202f\u2009"  # thousands separators: a comma, an apostrophe, or a no-break or thin space
-_MARKS = rf".:/^*·+\-%$€£¥⁰¹²³⁴⁵⁶⁷⁸⁹{_GAPS}"
-# Matches do not overlap, and the possessive quantifier does not backtrack, so the time is linear in the text's length.
-_RUN = re.compile(
-    rf"(?<![\d{_MARKS}])(?:[$€£¥+-]{{0,2}}\d{{1,9}} (?=\d{{1,9}}/\d))?"  # the 2 of `2 1/2`
-    rf"(?:[\d{_MARKS}]|(?<=\d)[eE](?=[+-]?\d))++"
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_UNITS = {word: number for number, word in enumerate(_SMALL)}
+_TENS_WORDS = {word: 10 * number for number, word in enumerate(_TENS) if number > 1}
+_ORDINALS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"]
+_PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
+    word: number for number, name in enumerate(_ORDINALS, start=3) for word in (name, f"{name}s")
+}
+_ANY = "|".join(sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=len, reverse=True))
+# A blank may be a line break in none of these: numbers on two lines are two numbers.
+_SPELLED = re.compile(
+    rf"(?<![\w-])(?P<sign>(?:minus|negative)[ ])?(?P<number>(?:an?[ ])?(?:{_ANY})"
+    rf"(?:(?:[ ]?-[ ]?|[ ]|[ ]and[ ]|[ ]a[ ]|[ ]and[ ]a[ ]|"
+    rf"[ ]point[ ])(?:{_ANY}))*)(?P<percent>[ ]per[ ]?cent)?(?![\w])",
+    re.IGNORECASE,
 )
-_NUMBER = re.compile(
-    r"(?:(?P<units>\d+) (?=\d+/))?"
-    rf"(?P<whole>\d{{1,3}}(?P<gap>[{_GAPS}])\d{{3}}(?:(?P=gap)\d{{3}})*|\d*)(?P<decimals>\.\d+)?"
-    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<denominator>\d+))?(?P<percent>%)?"
+_COUNTED = re.compile(
+    r"(?:\A|[^\w\s]\s*|\n\s*|\b(?:is|are|was|were|be|has|have|had|exactly|about|just|only|equals?|makes?|gives?|"
+    r"gets?|leaves?|"
+    r"by|and|or|with|plus|minus|answer|see|count|counted|contains?|eats?|ate|buys?|bought|takes?|needs?|left|"
+    r"total of|not)\s+)\Z",
+    re.IGNORECASE,
 )
-_SIGNED = re.compile(r"[$€£¥]?(?P<sign>[+-]?)[$€£¥]?(?P<rest>.*)", re.DOTALL)
-_DASHES = str.maketrans("−–", "--")
-_POWER_OF_TEN = re.compile(r"(?<=\d)\s?(?:[x×*]|\\times|\\cdot)\s?10\s?\^\s?\{?([+-]?\d{1,9})\}?")
-_SCALE = re.compile(rf"\s?({'|'.join(_SCALES)})\b", re.IGNORECASE)
-_CODE = re.compile(r"[kKMB](?!\w)|[^\W\d_]\d")  # `5k`, `0x10`
+_PRONOUN = re.compile(r"\s+(?:of|another|who|that|which|by|should|must|can|may)\b|'s\b", re.IGNORECASE)
 
 
-def read_number(text: str, *, last: bool = True, percent_is_hundredth: bool = True) -> Reading:
-    """The last number of a text, or the first: written in digits or, where the text has no digits, in words.
-
-    Digits may have a sign, a currency, thousands separators, a decimal point, an exponent, a denominator (`1/2`,
-    `2 1/2`), a percent sign and a scale word (`3 million`). Words go up to 99, times a scale.
-
-    Returns:
-        The number, or None with `no number`, `unclear number` or `number out of range`.
-    """
-    plain = _POWER_OF_TEN.sub(r"e\1", text.replace("\\%", "%").replace("\\$", "$").translate(_DASHES))
-    runs = [match for match in _RUN.finditer(plain) if _is_number_like(match)]
-    if not runs:
-        return _read_words(plain, last)
-    run = runs[-1 if last else 0]
-    number, problem = _read_digits(run, percent_is_hundredth)
-    if number is None or _CODE.match(plain, run.end()):
-        return Reading(None, problem or UNCLEAR)
-    scale = _SCALE.match(plain, run.end())
-    return Reading(number * (_SCALES[scale[1].lower()] if scale else 1), "")
-
-
-def _is_number_like(run: re.Match[str]) -> bool:
-    """Whether the run holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
-    preceding = run.string[run.start() - 1 : run.start()]
-    ends_a_word = (preceding.isalpha() or preceding == "_") and (run[0][0].isdecimal() or run[0][0] == "-")
-    return not ends_a_word and any(character.isdecimal() for character in run[0])
-
-
-def _read_digits(run: re.Match[str], percent_is_hundredth: bool) -> Reading:
-    # Marks at both ends belong to the sentence; a single leading point stays (`.5`) unless a letter stands before it.
-    text = run[0].rstrip(f".:/^*·+-$€£¥{_GAPS}").lstrip(f":/^*·%{_GAPS}")
-    if run.string[run.start() - 1 : run.start()].isalpha() or text.startswith(".."):
-        text = text.lstrip(".")
-    if len(text) > LONGEST:
-        return Reading(None, OUT_OF_RANGE)
-    signed = _SIGNED.fullmatch(text)
-    match = _NUMBER.fullmatch(signed["rest"]) if signed else None
-    if signed is None or match is None or not (match["whole"] or match["decimals"]):
-        return Reading(None, UNCLEAR)
-    denominator, exponent = int(match["denominator"] or 1), int(match["exponent"] or 0)
-    if denominator == 0:
-        return Reading(None, UNCLEAR)
-    if abs(exponent) > LARGEST_EXPONENT:
-        return Reading(None, OUT_OF_RANGE)
-    whole = re.sub(f"[{_GAPS}]", "", match["whole"]) or "0"
-    number = Fraction(whole + (match["decimals"] or "")) * Fraction(10) ** exponent / denominator
-    number += int(match["units"] or 0)
-    if match["percent"] and percent_is_hundredth:
-        number /= 100
-    return Reading(-number if signed["sign"] == "-" else number, "")
-
-
-def _read_words(text: str, last: bool) -> Reading:
-    # Runs of consecutive number words, each with the sign before it; other words and punctuation end a run.
-    runs: list[list[str]] = []
-    run: list[str] = []
-    for word in [*re.findall(r"[^\W\d_]+|[^\w\s-]|\n", text.lower()), "\n"]:
-        if (word in _NUMBER_WORDS and (run or word != "and")) or word in _NEGATIVE:
-            run.append(word)
+def spelled_numbers(text: str) -> Iterator[tuple[int, int, Fraction | None, bool]]:
+    """Start, end, value and percent sign of each number that a text has in words; None where it is not understood."""
+    for match in _SPELLED.finditer(text):
+        words = re.findall(r"[a-z]+", match["number"].lower())
+        if _is_not_a_number(words, match):
             continue
-        while run and run[-1] in _NEVER_LAST:
-            run.pop()
-        runs += [run] if run else []
-        run = []
-    if not runs:
-        return Reading(None, NO_NUMBER)
-    words = runs[-1 if last else 0]
-    sign = -1 if words[0] in _NEGATIVE else 1
-    words = words[1:] if sign < 0 else words
-    *front, end = words
-    scale = _SCALES.get(end)
-    spelled = " ".join(front if scale else words)
-    number = 1 if scale and not front else _SPELLED.get(spelled)
-    return Reading(None, UNCLEAR) if number is None else Reading(Fraction(sign * number * (scale or 1)), "")
+        value = read_words(words)
+        signed = -value if value is not None and match["sign"] else value
+        yield match.start(), match.end(), signed, bool(match["percent"])
+
+
+def _is_not_a_number(words: list[str], match: re.Match[str]) -> bool:
+    """Whether the words are a pronoun (`this one`), a place in an order (`the third`) or an idle `a half`."""
+    if match["percent"] or match["sign"]:
+        return False
+    if words == ["one"]:
+        before = match.string[max(0, match.start() - 12) : match.start()]
+        return bool(not _COUNTED.search(before) or _PRONOUN.match(match.string, match.end()))
+    return all(word in _ORDINALS or word == "a" for word in words) or words[0] in ("dozens", "halves", "quarters")
+
+
+_BEFORE_DOZEN = {"a": Fraction(1), "half a": Fraction(1, 2)}
+
+
+def read_words(words: list[str]) -> Fraction | None:
+    """The number that words spell; None where they spell none, or could spell several."""
+    if "point" in words:
+        at = words.index("point")
+        whole, digits = _read_whole(words[:at]), [_UNITS.get(word, 10) for word in words[at + 1 :]]
+        if whole is None or not digits or max(digits) > 9:
+            return None
+        return Fraction(f"{whole}.{''.join(map(str, digits))}")
+    if words[-1] == "dozen" and len(words) > 1:
+        number = _BEFORE_DOZEN.get(" ".join(words[:-1])) or read_words(words[:-1])
+        return None if number is None else 12 * number
+    if words[-1] in SCALES and not _PARTS.keys().isdisjoint(words):
+        share = _read_parts([word for word in words[:-1] if word != "a" or words[0] == "a"])
+        return None if share is None else share * SCALES[words[-1]]
+    if words[-1] in _PARTS:
+        return _read_parts(words)
+    whole = _read_whole(words)
+    return None if whole is None else Fraction(whole)
+
+
+def _read_parts(words: list[str]) -> Fraction | None:
+    """`half`, `three quarters`, `two and a half`."""
+    size = _PARTS[words[-1]]
+    if "and" in words:
+        at = len(words) - 1 - words[::-1].index("and")
+        whole, part = _read_whole(words[:at]), _read_parts(words[at + 1 :]) if at + 1 < len(words) else None
+        return None if whole is None or part is None or part >= 1 else whole + part
+    count = 1 if words[:-1] in ([], ["a"], ["an"]) else _read_whole(words[:-1])
+    return None if not count or (len(words) > 3) else Fraction(count, size)
+
+
+def _read_whole(words: list[str]) -> int | None:
+    if words[:1] in (["a"], ["an"]):
+        words = ["one", *words[1:]] if words[1:2] and words[1] in SCALES else []
+    if words and words[0] in SCALES and len(words) == 1:
+        return SCALES[words[0]]
+    total, group, last_scale, previous = 0, 0, 10**15, ""
+    for word in words:
+        if word in _UNITS:
+            may_follow = previous in ("", "hundred", "and", *SCALES) or (
+                previous in _TENS_WORDS and 0 < _UNITS[word] < 10
+            )
+            value = group + _UNITS[word]
+        elif word in _TENS_WORDS:
+            may_follow, value = previous in ("", "hundred", "and", *SCALES), group + _TENS_WORDS[word]
+        elif word == "hundred":
+            may_follow, value = 0 < group < 100, group * 100
+        elif word in SCALES and word != "dozen":
+            may_follow = group > 0 and SCALES[word] < last_scale
+            total, last_scale, value = total + group * SCALES[word], SCALES[word], 0
+        else:
+            may_follow, value = word == "and" and previous in SCALES, group
+        if not may_follow:
+            return None
+        group, previous = value, word
+    return total + group if previous not in ("", "and") else None

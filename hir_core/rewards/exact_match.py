@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
+
+_FULL_STOP = re.compile(r"\.(?!\d)")
 
 
 def normalised(answer: str) -> str:
-    """The answer in lower case, without whitespace and full stops."""
-    return "".join(answer.lower().split()).replace(".", "")
+    """The answer in lower case, without whitespace and full stops; the point of a decimal number stays."""
+    if "." in answer:
+        answer = _FULL_STOP.sub("", answer)
+    return "".join(answer.lower().split())
 
 
 class ExactMatch(RowReward):

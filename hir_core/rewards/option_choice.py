@@ -2,71 +2,62 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from hir_core.rewards.exact_match import normalised
+from hir_core.config import OptionChoiceReward
+from hir_core.rewards.reading.decision import final_answer
+from hir_core.rewards.reading.options import OptionReader
+from hir_core.rewards.reading.per_prompt import PerPrompt
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
 
-_LETTER = re.compile(r"\(?(?P<letter>[A-Za-z])\s*[).:]*")
-_LEADING_LETTER = re.compile(r"\s*\(?(?P<letter>[A-Za-z])[).:]\s*")
-_BRACKETED_LETTER = re.compile(r"\(([A-Z])\)")
+
+class Offered(NamedTuple):
+    """What a prompt offers to choose from."""
+
+    reader: OptionReader
+    right: frozenset[int]
+    """The indices of the options that the references name."""
 
 
 class OptionChoice(RowReward):
     """Recognises which option of a multiple-choice prompt the completion names.
 
-    An option is named by its letter, `(B)`, `B`, `B)` or `b.`, by its text, or by both. A completion that names no
-    option, or several, is not an answer: it cannot be judged, and so is never trained on as a wrong one.
+    An option is named by its letter, its text, or both, alone or where an answer stands in a text. A completion that
+    names no option, or several, cannot be judged, and so is never trained on as a wrong one.
     """
 
     name = "option_choice"
+    config: OptionChoiceReward
+
+    def __init__(self, config: OptionChoiceReward) -> None:
+        super().__init__(config)
+        self._offered = PerPrompt(offered)
 
     def unusable(self, prompt: PromptRow) -> str | None:
         if not prompt["options"]:
             return "it has no options: add `options`, or use exact_match"
-        if not _right_options(prompt):
+        if not self._offered(prompt).right:
             return f"none of its references {prompt['references']!r} is one of its options: correct them"
         return None
 
     def verdict(self, completion: str, prompt: PromptRow) -> Verdict:
-        options, right = prompt["options"] or [], _right_options(prompt)
-        named = options_named(completion, options, has_letters=_has_letters(prompt))
-        if len(named) != 1:
-            what = "no option" if not named else f"{len(named)} options"
-            return Verdict(None, f"names {what}: {shortened(completion)}", no_answer=not named)
-        (chosen,) = named
-        result = "right" if chosen in right else "wrong"
-        return Verdict(float(chosen in right), f"{result}: names {shortened(options[chosen])}")
+        return judge_option(completion, self._offered(prompt), self.config.marker)
 
 
-def options_named(text: str, options: Sequence[str], *, has_letters: bool) -> set[int]:
-    """The indices of the options that a text names by their text, and by their letter where the query shows letters."""
-    named = {index for index, option in enumerate(options) if normalised(option) == normalised(text)}
-    if not has_letters:
-        return named
-    if only_letter := _LETTER.fullmatch(text.strip()):
-        return named | _letter_indices([only_letter["letter"]], options)
-    leading = _LEADING_LETTER.match(text)
-    letters = _BRACKETED_LETTER.findall(text) + ([leading["letter"]] if leading else [])
-    rest = normalised(_BRACKETED_LETTER.sub("", text[leading.end() :] if leading else text))
-    named |= {index for index, option in enumerate(options) if rest and normalised(option) == rest}
-    return named | _letter_indices(letters, options)
+def offered(prompt: PromptRow, options: Sequence[str] | None = None) -> Offered:
+    """The reader of a prompt's options, or of others that its query offers, and the right ones."""
+    reader = OptionReader(options or prompt["options"] or [], prompt["query"])
+    named = (reader.bare(reference) for reference in prompt["references"])
+    return Offered(reader, frozenset(index for index in named if index is not None))
 
 
-def _letter_indices(letters: Sequence[str], options: Sequence[str]) -> set[int]:
-    indices = {ord(letter.upper()) - ord("A") for letter in letters}
-    return {index for index in indices if index < len(options)}
-
-
-def _right_options(prompt: PromptRow) -> set[int]:
-    """The indices of the options that the references name; a text that two options share names neither of them."""
-    has_letters = _has_letters(prompt)
-    named = [
-        options_named(reference, prompt["options"] or [], has_letters=has_letters) for reference in prompt["references"]
-    ]
-    return {index for indices in named if len(indices) == 1 for index in indices}
-
-
-def _has_letters(prompt: PromptRow) -> bool:
-    return "(A)" in prompt["query"]
+def judge_option(completion: str, offered: Offered, marker: str | None) -> Verdict:
+    """Whether the option that a completion names is a right one."""
+    reading = final_answer(offered.reader, completion, marker)
+    chosen = reading.value
+    if chosen is None:
+        problem = reading.problem or "no option"
+        return Verdict(None, f"{problem}: {shortened(completion)}", no_answer=reading.has_no_answer)
+    result = "right" if chosen in offered.right else "wrong"
+    return Verdict(float(chosen in offered.right), f"{result}: names {shortened(offered.reader.options[chosen])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hir_core.config import CombinedReward, RewardConfig, RewardModelReward
+from hir_core.rewards.answer import Answer
 from hir_core.rewards.combined import Combined
 from hir_core.rewards.constraints import Constraints
 from hir_core.rewards.exact_match import ExactMatch
@@ -18,6 +19,7 @@ from hir_core.rewards.reward import Reward
 from hir_core.rewards.reward_model import RewardModel, ScoreInLaunch
 
 REWARDS: dict[str, type[Reward]] = {
+    "answer": Answer,
     "exact_match": ExactMatch,
     "option_choice": OptionChoice,
     "numeric": Numeric,

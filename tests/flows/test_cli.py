@@ -59,6 +59,7 @@ def make_run(name: str) -> Run:
         "iterations": 1,
         "model": {"type": "scratch"},
         "prompts": [{"path": "rows.jsonl"}],
+        "reward": {"type": "exact_match"},
         "deepspeed": "ds_configs/zero3.json",
     }
     return Run(parse_config(settings))

@@ -59,6 +59,7 @@ SCRIPTED: dict[str, Any] = {
     "iterations": 2,
     "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
     "prompts": [{"path": "rows.jsonl"}],
+    "reward": {"type": "exact_match"},
     "sampling": {"k": 3},
     "deepspeed": "ds_configs/laptop.json",
 }

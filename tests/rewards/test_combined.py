@@ -122,7 +122,7 @@ def test_the_fingerprint_holds_what_decides_each_part(tmp_path, monkeypatch):
         ),
         (
             {"parts": [{"reward": {"type": "numerik"}}]},
-            "reward.parts.0.reward.type: expected one of exact_match, option_choice,",
+            "reward.parts.0.reward.type: expected one of answer, exact_match, option_choice,",
         ),
         ({"parts": [{"reward": {"type": "numerik"}}]}, "(found 'numerik'); did you mean `numeric`?"),
         (

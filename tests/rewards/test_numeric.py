@@ -1,7 +1,4 @@
-"""The reward `numeric`: which numbers are read, which are refused as unclear, and what counts as equal."""
-
-import time
-from fractions import Fraction
+"""The reward `numeric`: what is read from an answer, and what counts as equal."""
 
 import pytest
 from pydantic import ValidationError
@@ -9,7 +6,6 @@ from reward_tables import prompts, verdict
 
 from hir_core.config import NumericReward
 from hir_core.errors import ConfigError
-from hir_core.prompts.numbers import SPELLED_BELOW, number_word, read_number
 from hir_core.rewards.registry import build_reward
 
 
@@ -18,83 +14,33 @@ def numeric(**settings):
 
 
 @pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("42", 42),
-        ("First 3, then 4; in all 7.", 7),
-        ("-5", -5),
-        ("−5", -5),
-        ("–5", -5),
-        ("x=-5", -5),
-        ("5 + 3 = 8", 8),
-        ("5-3=2", 2),
-        ("-$1,234.50", Fraction(-12345, 10)),
-        ("$-5$", -5),
-        ("1'234'567", 1234567),
-        ("1\u00a0234", 1234),
-        (".5", Fraction(1, 2)),
-        ("so it is.5", 5),
-        ("1e3", 1000),
-        ("2.5E-1", Fraction(1, 4)),
-        ("1.5 × 10^3", 1500),
-        (r"1.5 \times 10^{-3}", Fraction(3, 2000)),
-        ("1/3", Fraction(1, 3)),
-        ("2 1/2", Fraction(5, 2)),
-        ("-2 1/2 cups", Fraction(-5, 2)),
-        ("50%", Fraction(1, 2)),
-        (r"12.5\%", Fraction(1, 8)),
-        ("5 million", 5_000_000),
-        ("10km", 10),
-        (r"\boxed{42}", 42),
-        ("**42**", 42),
-        ("8 (eight)", 8),
-        ("٨", 8),
-        ("Eight.", 8),
-        ("There are twenty one of them", 21),
-        ("minus ninety-nine", -99),
-        ("three hundred", 300),
-        ("one, two, three", 3),
-    ],
+    "text", ["", "none of them, and more", "H2O", "3,14", "12:30", "10-12", "2^10", "7 or 8", "more than 3"]
 )
-def test_numbers_are_read_as_people_write_them(text, number):
-    assert read_number(text) == (number, "")
-
-
-@pytest.mark.parametrize("number", range(SPELLED_BELOW))
-def test_every_number_word_is_read_back(number):
-    assert read_number(f"It is {number_word(number)}.") == read_number(str(number)) == (number, "")
+def test_what_is_no_number_or_could_be_several_is_not_guessed(text):
+    assert verdict(numeric(), text, {"references": ["3"]})[0] is None
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("reference", "texts"),
     [
-        ("", "no number"),
-        ("none of them, and more", "no number"),
-        ("NaN", "no number"),
-        ("-inf", "no number"),
-        ("H2O", "no number"),
-        ("COVID-19", "no number"),
-        ("½", "no number"),
-        ("3,14", "unclear number"),
-        ("1,2,3", "unclear number"),
-        ("1.2.3", "unclear number"),
-        ("12:30", "unclear number"),
-        ("10-12", "unclear number"),
-        ("2024-05-01", "unclear number"),
-        ("2^10", "unclear number"),
-        ("10²", "unclear number"),
-        ("1/0", "unclear number"),
-        ("5k", "unclear number"),
-        ("0x10", "unclear number"),
-        ("five hundred and six", "unclear number"),
-        ("two minus three", "unclear number"),
-        ("1e999999999", "number out of range"),
-        ("9" * 500, "number out of range"),
+        ("0.75", [r"\frac{3}{4}", r"$\dfrac34$", "three quarters", "75 percent", r"75\%", "¾"]),
+        ("1234", ["1,234", "1 234", "1{,}234", r"1\,234", "$1,234.00", "one thousand two hundred and thirty-four"]),
+        ("1500000", ["$1.5M", "1.5 million", "1 500 000"]),
+        (
+            "42",
+            [
+                r"\boxed{42}",
+                "The answer is 42, not 43.",
+                "42 apples",
+                "**42**",
+                "40 + 2 = 42",
+                "43. Wait, actually 42.",
+            ],
+        ),
     ],
 )
-def test_what_is_no_number_or_could_be_several_is_not_guessed(text, problem):
-    assert read_number(text) == (None, problem)
-    assert verdict(numeric(), text, {"references": ["3"]})[0] is None
+def test_a_number_is_read_however_it_is_written(reference, texts):
+    assert [verdict(numeric(), text, {"references": [reference]})[0] for text in texts] == [1.0] * len(texts)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +92,3 @@ def test_prompts_without_a_number_to_compare_with_stop_the_run():
 def test_a_tolerance_is_a_finite_number_of_at_least_0(tolerance):
     with pytest.raises(ValidationError):
         numeric(absolute_tolerance=tolerance)
-
-
-@pytest.mark.parametrize(
-    "piece", [".", "1", "1,", "-1", "1e", "1 1/", "1/2 ", "9 1/2 ", "x10^", "1 x", "and ", "one ", "minus ", "\0", "א1"]
-)
-def test_a_hundred_kilobytes_of_anything_are_read_at_once(piece):
-    """It takes about 0.1 s; it would take minutes if the time grew with the square of the length."""
-    started = time.process_time()
-    read_number(piece * (10**5 // len(piece)) + " seven")
-    assert time.process_time() - started < 5

@@ -53,6 +53,21 @@ def test_case_blanks_and_full_stops_do_not_count(completion, score):
     assert verdict(ExactMatchReward(), completion, {"references": ["8", "eight"]})[0] == score
 
 
+@pytest.mark.parametrize(
+    ("completion", "reference", "score"),
+    [
+        ("4.2", "42", 0.0),
+        ("4.2", "4.2", 1.0),
+        (".5", "5", 0.0),
+        ("3.", "3", 1.0),
+        ("4.2.", "4.2", 1.0),
+        ("U.S.", "us", 1.0),
+    ],
+)
+def test_a_decimal_point_is_no_full_stop(completion, reference, score):
+    assert verdict(ExactMatchReward(), completion, {"references": [reference]})[0] == score
+
+
 def test_nothing_written_is_never_right():
     assert verdict(ExactMatchReward(), ".", {"references": ["...", "8"]})[0] == 0.0
 
@@ -89,19 +104,36 @@ def test_one_letter_within_a_sentence_is_recognised(sentence):
 
 
 @pytest.mark.parametrize(
-    ("completion", "reason"),
+    ("completion", "reason", "outcome"),
     [
-        ("", "names no option: ''"),
-        ("green", "names no option: 'green'"),
-        ("(D)", "names no option: '(D)'"),
-        ("a red one", "names no option: 'a red one'"),
-        ("(A) or (B)", "names 2 options: '(A) or (B)'"),
-        ("(A) dark blue", "names 2 options: '(A) dark blue'"),
+        ("", "empty: ''", "no_answer"),
+        ("I cannot say.", "refusal: 'I cannot say.'", "no_answer"),
+        ("Which one do you mean?", "question: 'Which one do you mean?'", "no_answer"),
+        ("<think>red, or", "reasoning without an answer: '<think>red, or'", "no_answer"),
+        ("green", "no option: 'green'", "no_answer"),
+        ("(D)", "no option: '(D)'", "no_answer"),
+        ("not (B)", "no option: 'not (B)'", "not_judged"),
+        ("maybe (B)", "hedged: 'maybe (B)'", "not_judged"),
+        ("(A) or (B)", "several options: '(A) or (B)'", "not_judged"),
+        ("(A) dark blue", "several options: '(A) dark blue'", "not_judged"),
+        (
+            "The answer is (A). So the answer is (B).",
+            "several options: 'The answer is (A). So the answer is (B).'",
+            "not_judged",
+        ),
     ],
 )
-def test_a_slip_of_form_cannot_be_judged(completion, reason):
+def test_what_names_none_or_several_cannot_be_judged(completion, reason, outcome):
     row = COLOURS | {"references": ["(B)", "dark blue"]}
-    assert verdict(OptionChoiceReward(type="option_choice"), completion, row) == (None, reason)
+    scored = build_reward(OptionChoiceReward(type="option_choice")).score(samples(completion), prompts(row))
+    assert scored.select("score", "reason", "outcome").row(0) == (None, reason, outcome)
+
+
+def test_an_option_is_named_after_the_last_marker():
+    config = OptionChoiceReward(type="option_choice", marker="Answer:")
+    row = COLOURS | {"references": ["(B)", "dark blue"]}
+    texts = ["(A) first. answer: (C). Answer: (B) dark blue", "Answer: (A)", "(B)", "Answer: "]
+    assert [verdict(config, text, row)[0] for text in texts] == [1.0, 0.0, None, None]
 
 
 def test_letters_count_only_where_the_query_shows_them():

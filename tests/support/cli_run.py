@@ -30,6 +30,7 @@ PATIENCE_S = 900
 TINY: dict[str, Any] = {
     "run": "tiny",
     "iterations": 1,
+    "reward": {"type": "exact_match"},
     "model": {
         "type": "scratch",
         "hidden_size": 32,

@@ -91,6 +91,7 @@ def write_sums() -> dict[str, Any]:
         "iterations": 1,
         "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
         "prompts": [{"path": "sums.jsonl"}],
+        "reward": {"type": "exact_match"},
         "warm_start": {"demonstrations": 4},
         "sampling": {"k": 3},
         "deepspeed": "ds_configs/laptop.json",

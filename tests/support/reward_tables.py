@@ -12,6 +12,12 @@ def prompts(*rows):
     return pl.DataFrame(full, schema=Prompts.create_empty().schema)
 
 
+def row(**fields):
+    """A prompt as a reward sees it."""
+    defaults = {"prompt_id": "p0", "task": "t", "group": "g", "split": "train", "query": "q", "history": None}
+    return {**defaults, "options": None, "references": [], "metadata": {}, **fields}
+
+
 def samples(*completions, prompt_id="p0"):
     rows = [{"sample_id": f"s{n}", "prompt_id": prompt_id, "completion": text} for n, text in enumerate(completions)]
     return pl.DataFrame(rows, schema={"sample_id": pl.String, "prompt_id": pl.String, "completion": pl.String})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from hir_core.prompts.numbers import NO_NUMBER, read_number
+from hir_core.prompts.number_search import find_numbers
 
 SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _LETTERS = {"k": 3, "K": 3, "M": 6, "m": 6, "mn": 6, "mm": 6, "B": 9, "b": 9, "bn": 9, "T": 12, "tn": 12}
@@ -73,5 +73,5 @@ def spelled_number(words: str) -> Fraction | None:
     if parts[0] in ("minus", "negative"):
         number = spelled_number(" ".join(parts[1:]))
         return None if number is None else -number
-    is_spelled = all(word == "and" or read_number(word).problem != NO_NUMBER for word in parts)
-    return read_number(words).number if is_spelled else None
+    found = find_numbers(words)
+    return found[0].value if len(found) == 1 and (found[0].start, found[0].end) == (0, len(words)) else None

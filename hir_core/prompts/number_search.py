@@ -1,0 +1,210 @@
+"""Numbers as people write them, found in a text and read as exact fractions.
+
+A number that can be read in several ways (`1,2`, `12:30`, `10-12`, `100 200`) is reported as unclear and never guessed.
+The rewards read numbers with this module.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
+
+from hir_core.prompts.numbers import SCALES, spelled_numbers
+
+UNCLEAR, OUT_OF_RANGE = "unclear number", "number out of range"
+
+
+class FoundNumber(NamedTuple):
+    """A number in a text, and where it stands there."""
+
+    start: int
+    end: int
+    value: Fraction | None
+    """None where it is not understood."""
+    problem: str = ""
+    is_percent: bool = False
+    """Whether the value is a hundredth of what is written."""
+
+
+# A number with more characters or a larger exponent is not computed: a short text could ask for gigabytes of digits.
+LONGEST, LARGEST_EXPONENT = 400, 400
+
+_GAPS = ",'\u00a0\u202f\u2009"  # thousands separators: a comma, an apostrophe, or a no-break or thin space
+_MARKS = rf".:/^*·+\-%$€£¥⁰¹²³⁴⁵⁶⁷⁸⁹{_GAPS}"
+# Matches do not overlap, and the possessive quantifier does not backtrack, so the time is linear in the text's length.
+_RUN = re.compile(
+    rf"(?<![\d{_MARKS}])(?:[$€£¥+-]{{0,2}}\d{{1,9}} (?=\d{{1,9}}/\d))?"  # the 2 of `2 1/2`
+    rf"(?:[\d{_MARKS}]|(?<=\d)[eE](?=[+-]?\d))++"
+)
+_NUMBER = re.compile(
+    r"(?:(?P<units>\d+) (?=\d+/))?"
+    rf"(?P<whole>\d{{1,2}}(?:,\d\d)+,\d{{3}}|\d{{1,3}}(?:\.\d{{3}}){{2,}}|"
+    rf"\d{{1,3}}(?P<gap>[{_GAPS}])\d{{3}}(?:(?P=gap)\d{{3}})*|\d*)(?P<decimals>\.\d+)?"
+    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<denominator>\d+))?(?P<percent>%)?"
+)
+_SIGNED = re.compile(r"[$€£¥]?(?P<sign>[+-]?)[$€£¥]?(?P<rest>.*)", re.DOTALL)
+_CURRENCY = re.compile(r"[-+]?[$€£¥]")
+_SUFFIX = re.compile(r"([kKMBmb]|bn|mn|tn)(?!\w)")
+_SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "tn": 10**12}
+_OF_MONEY = {"m": 10**6, "M": 10**6, "b": 10**9, "B": 10**9}  # without a currency, a metre or a name: `5m`, `3B`
+_SCALE = re.compile(rf"[ ]?-?({'|'.join(SCALES)})\b", re.IGNORECASE)
+_PERCENT = re.compile(r"[ ]?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
+_PART_OF_MORE = re.compile(r"[^\W\d_]\d| ?[√π^±]|\(\d")  # `0x10`, `2π`
+_ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
+_BOUND = re.compile(
+    r"(?:(?:more|less|fewer|greater|larger|smaller|higher|lower) than |at (?:least|most) |up to |[<>≤≥±√≠] ?\(?)\Z",
+    re.IGNORECASE,
+)
+_MINUS = re.compile(r"(?:\A|[^\d\s)]\s{0,2})\b(?:minus|negative) \Z", re.IGNORECASE)
+_LABEL = re.compile(
+    r"(?:\b(?:step|part|case|question|problem|equation|figure|option|line|item|example|page|chapter|section|"
+    r"method|rule|"
+    r"premise|statement|fact|clue|round|puzzle)s?(?: (?:no\.?|number))? |#)\(?\Z",
+    re.IGNORECASE,
+)
+
+
+def find_numbers(text: str, *, percent_is_hundredth: bool = True) -> list[FoundNumber]:
+    """The numbers of a text in its standard form, in order: those in digits or, where it has no digits, in words.
+
+    Digits may have a sign, a currency, thousands separators, a decimal point, an exponent, a denominator (`1/2`,
+    `2 1/2`), a percent sign, and a scale (`3 million`, `2 dozen`, `5k`). Numbers that only order or name something are
+    left out: `1st`, `Step 2`, `H2O`.
+    """
+    found = [number for run in _RUN.finditer(text) if (number := _found(run, percent_is_hundredth))]
+    if found or any(map(str.isdecimal, text)):
+        return found
+    return [
+        FoundNumber(start, end, value / 100 if value is not None and percent and percent_is_hundredth else value,
+                    "" if value is not None else UNCLEAR, percent)
+        for start, end, value, percent in spelled_numbers(text)
+    ]  # fmt: skip
+
+
+def _found(run: re.Match[str], percent_is_hundredth: bool) -> FoundNumber | None:
+    text, (start, end) = run.string, run.span()
+    if not _is_number_like(run) or _ORDINAL.match(text, end):
+        return None
+    before = text[max(0, start - 24) : start]
+    if _LABEL.search(before):
+        return None
+    is_negative = run[0][0].isdecimal() and _MINUS.search(before) is not None
+    written = run[0].rstrip(f".:/^*·+-$€£¥{_GAPS}")
+    value, problem = _read_digits(run, written)
+    if value is None or _PART_OF_MORE.match(text, end) or _BOUND.search(before):
+        return FoundNumber(start, end, None, problem or UNCLEAR)
+    value = -value if is_negative else value
+    end = start + len(written)
+    is_percent = written.endswith("%")
+    if end == run.end():
+        factor, end = _factor(text, end, _CURRENCY.match(written) is not None)
+        if factor is None:
+            return FoundNumber(start, end, None, UNCLEAR)
+        value *= factor
+        if not is_percent and (percent := _PERCENT.match(text, end)):
+            is_percent, end = True, percent.end()
+    return FoundNumber(start, end, value / 100 if is_percent and percent_is_hundredth else value, "", is_percent)
+
+
+def _factor(text: str, end: int, is_money: bool) -> tuple[int | None, int]:
+    """What the scale behind a number multiplies it by, and where that ends; None where a letter is not understood."""
+    suffix = _SUFFIX.match(text, end)
+    if suffix:
+        letter = suffix[1]
+        factor = _SUFFIXES.get(letter) or (_OF_MONEY.get(letter) if is_money else None)
+        return (factor, suffix.end()) if factor or letter == "B" else (1, end)
+    if scale := _SCALE.match(text, end):
+        return SCALES[scale[1].lower()], scale.end()
+    return 1, end
+
+
+def _is_number_like(run: re.Match[str]) -> bool:
+    """Whether the run holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
+    preceding = run.string[run.start() - 1 : run.start()]
+    if run[0].startswith("^"):
+        return False  # `cm^2`
+    ends_a_word = (preceding.isalpha() or preceding == "_") and (run[0][0].isdecimal() or run[0][0] == "-")
+    return not ends_a_word and any(character.isdecimal() for character in run[0])
+
+
+def _read_digits(run: re.Match[str], written: str) -> tuple[Fraction | None, str]:
+    # Marks at both ends belong to the sentence; a single leading point stays (`.5`) unless a letter stands before it.
+    text = written.lstrip(f":/^*·%{_GAPS}")
+    if run.string[run.start() - 1 : run.start()].isalpha() or text.startswith(".."):
+        text = text.lstrip(".")
+    if len(text) > LONGEST:
+        return None, OUT_OF_RANGE
+    signed = _SIGNED.fullmatch(text)
+    match = _NUMBER.fullmatch(signed["rest"]) if signed else None
+    if signed is None or match is None or not (match["whole"] or match["decimals"]):
+        return None, UNCLEAR
+    denominator, exponent = int(match["denominator"] or 1), int(match["exponent"] or 0)
+    if denominator == 0:
+        return None, UNCLEAR
+    if abs(exponent) > LARGEST_EXPONENT:
+        return None, OUT_OF_RANGE
+    whole = re.sub(f"[.{_GAPS}]", "", match["whole"]) or "0"
+    number = Fraction(whole + (match["decimals"] or "")) * Fraction(10) ** exponent / denominator
+    number += int(match["units"] or 0)
+    return (-number if signed["sign"] == "-" else number), ""
+
+
+# --- the standard form -----------------------------------------------------------------------------------------------
+
+_DASHES = str.maketrans({"−": "-", "–": "-", "—": "; "})
+_POWER_OF_TEN = re.compile(r"(?<=\d) ?[x×*·] ?10 ?(?:\^|\*\*) ?[{(]?([+-]?\d{1,9})[)}]?")
+_SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+_SUPERSCRIPT = re.compile(r"(?<!\d)10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})")
+_LONE_POWER = re.compile(r"(?<![\w.,^/*-])10 ?\^ ?[{(]?(-?\d{1,3})[)}]?(?![\w^])")
+_DECIMAL_COMMA = re.compile(
+    r"(?<![\d.,])(\d{1,3}(?:[.,]\d{3})*),(\d{1,2})(?= ?[$€£%]| ?(?:[a-z]{1,12}|[A-Z]{3})\b)(?! ?(?:and|or|to|"
+    r"then|so|which)\b)"
+    r"|(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,])"
+)
+_AND_CENTS = re.compile(r"\$?(\d[\d,]{0,20}) dollars?(?: and|,) (\d\d) cents?\b", re.IGNORECASE)
+_AND_A_HALF = re.compile(
+    r"(?<![\d.,/])(\d{1,9})(?: and (a half|one half|a quarter|three quarters)\b|  (?=\d{1,3}/\d))", re.IGNORECASE
+)
+_MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
+_SPACED = re.compile(r"(?<![\d.,/])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
+_LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)
+
+
+def standard_form(text: str) -> str:
+    """The text with each number in the form in which it is found, and without the numbers of a numbered list."""
+    if not text.isascii():
+        text = text.translate(_DASHES)
+    if not text.isascii():
+        text = _SUPERSCRIPT.sub(lambda power: "10^" + power[1].translate(_SUPERSCRIPTS), text)
+    text = _SPACED.sub(_joined, _POWER_OF_TEN.sub(r"e\1", text))
+    text = _LONE_POWER.sub(r"1e\1", text)
+    if "," in text:
+        text = _DECIMAL_COMMA.sub(_with_point, text)
+    if "cent" in text:
+        text = _AND_CENTS.sub(r"$\1.\2", text)
+    text = _AND_A_HALF.sub(_mixed, text)
+    numbers = [int(line[2]) for line in _LIST_NUMBER.finditer(text)]
+    if any(following == number + 1 for number, following in pairwise(numbers)):
+        text = _LIST_NUMBER.sub(r"\1•", text)
+    return text
+
+
+def _joined(spaced: re.Match[str]) -> str:
+    """The parts of one number joined; three digits before others may be numbers of their own, and stay apart."""
+    first, rest = spaced[1], spaced[2]
+    if first.startswith("0") or (len(first) == 3 and not rest.endswith("000")):
+        return spaced[0]
+    return first + rest.replace(" ", ",")
+
+
+def _with_point(number: re.Match[str]) -> str:
+    """A number whose thousands are set apart by points and whose decimals follow a comma, the other way round."""
+    whole, decimals = (number[1], number[2]) if number[1] else (number[3], number[4])
+    return f"{whole.replace('.', ',')}.{decimals}"
+
+
+def _mixed(number: re.Match[str]) -> str:
+    """`2 and a half` as `2 1/2`."""
+    return f"{number[1]} {_MIXED[number[2].lower()] if number[2] else ''}"

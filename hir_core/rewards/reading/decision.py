@@ -1,0 +1,298 @@
+"""The final answer of a completion: what its statements agree on or, without any, what its sentences conclude.
+
+The rules are the same for all kinds of answers; a `Reader` finds the answers of its kind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off
+from hir_core.rewards.reading.final_answer import Place, Statement, prepared, sentences, statements
+from hir_core.rewards.reading.reader import DECORATION, NOTHING, Reader, Reading
+from hir_core.rewards.reading.sentence import (
+    BOLD,
+    LONGEST_SENTENCE,
+    after_equals,
+    hedges,
+    in_sentence,
+    live_mentions,
+    without_asides,
+)
+
+
+def final_answer(reader: Reader, completion: str, marker: str | None = None) -> Reading:
+    """The final answer of a completion, which follows the marker's last occurrence if there is a marker."""
+    if marker is None and (value := reader.quick(completion)) is not None:
+        return Reading(value)
+    found = prepared(completion, marker)
+    if not found.text:
+        return Reading(problem=found.problem, has_no_answer=found.has_no_answer)
+    return _in_text(reader, reader.standard_form(found.text), follows_marker=marker is not None)
+
+
+def _in_text(reader: Reader, text: str, *, follows_marker: bool) -> Reading:
+    """The final answer of a prepared text in standard form."""
+    if follows_marker and (stated := _head(reader, text.lstrip())).value is not None:
+        return stated
+    back = after_correction(text)
+    if back is None:
+        return _read(reader, text)
+    corrected = _read(reader, text[back:])
+    if corrected.value is None and (
+        not corrected.problem or corrected.has_no_answer or not reader.mentions(text[back:])
+    ):
+        return Reading(problem="hedged") if hedges(text[back:]) else _read(reader, text)
+    before = _read(reader, text[:back])
+    if corrected.value is None or corrected.is_firm or before.value in (None, corrected.value):
+        return corrected
+    return Reading(problem=f"several {reader.what}s")
+
+
+def _read(reader: Reader, text: str) -> Reading:
+    if (value := reader.bare(text)) is not None:
+        return Reading(value)
+    stated = _stated(reader, text)
+    if stated == NOTHING:
+        return _concluded(reader, text)
+    first = _lead(reader, text, sentences(text[:_LONGEST_STATEMENT]))
+    contradicts = None not in (first, stated.value) and len(reader.distinct([first, stated.value])) > 1
+    return Reading(problem=f"several {reader.what}s") if contradicts else stated
+
+
+# --- statements ------------------------------------------------------------------------------------------------------
+
+
+def _stated(reader: Reader, text: str) -> Reading:
+    """What the statements that commit to an answer agree on; nothing where there is none."""
+    readings = [reading for s in statements(text) if (reading := _read_statement(reader, text, s)) != NOTHING]
+    if not readings:
+        return NOTHING
+    values = reader.distinct([reading.value for reading in readings if reading.value is not None])
+    if len(values) == 1 and not any(reading.problem and reading.is_firm for reading in readings):
+        return Reading(values[0])
+    return Reading(problem=f"several {reader.what}s") if values else readings[-1]
+
+
+def _read_statement(reader: Reader, text: str, statement: Statement) -> Reading:
+    whole = statement.place in (Place.WHOLE, Place.LINE)
+    content = text[
+        statement.start : statement.end if whole else min(statement.end, statement.start + _LONGEST_STATEMENT)
+    ]
+    if statement.place is Place.WHOLE:
+        if (value := reader.bare(content)) is not None:
+            return Reading(value)
+        return _concluded(reader, content)
+    if statement.place is Place.LINE:
+        return Reading(reader.bare(content))
+    if statement.place is Place.BEFORE:
+        if not reader.may_be_subject:
+            return Reading(reader.bare(content))
+        return in_sentence(reader, _last_clause(reader, content))
+    return _head(reader, content, is_label=statement.place is Place.AFTER_LABEL)
+
+
+_CLAUSE = re.compile(r"\b(?:but|while|whereas|however|although)\b|;|, (?:and|so|then)\b", re.IGNORECASE)
+
+
+def _last_clause(reader: Reader, subject: str) -> str:
+    """The part of a sentence's beginning to which the verb after it belongs."""
+    breaks = [match.end() for match in _CLAUSE.finditer(subject)]
+    return subject[breaks[-1] :] if breaks and reader.mentions(subject[breaks[-1] :]) else subject
+
+
+_LEAD_IN = re.compile(
+    r"(?:[\s*_\"'(\[$`:=≈~>#|•.…\ue000{-]|\b(?:the|an?|it|it's|its|is|are|about|around|approximately|roughly|"
+    r"exactly|that|"
+    r"that's|option|choice|letter|answer|number|value|final|correct|as follows|follows|there|would|will|be|"
+    r"indeed|therefore|thus|"
+    r"then|clearly|definitely|simply|most likely|likely|probably|also|just|only|total|a total of|of|equal to|given by|"
+    r"x|y|n|i think|i believe|i'd say|so|hence|statement|sentence|argument|following)\b)*+",
+    re.IGNORECASE,
+)
+_LINE = re.compile(r"[^\n]*\w[^\n]*")
+
+
+def _head(reader: Reader, text: str, *, is_label: bool = True) -> Reading:
+    """The answer that stands at the beginning of a text, which an announcement or a marker precedes."""
+    line = _LINE.search(text)
+    if line is None:
+        return NOTHING
+    if (value := reader.bare(line[0])) is not None:
+        return Reading(value)
+    first = next(iter(sentences(line[0])), "")
+    if (value := reader.bare(first)) is not None:
+        return Reading(value)
+    if hedges(first):
+        return Reading(problem="hedged", is_firm=False)
+    follows = bool(text[line.end() :].strip()) or len(first) < len(line[0].strip())
+    leading = _leading(reader, first if is_label and follows else after_equals(reader, first))
+    if leading != NOTHING or (is_label and follows):
+        return leading
+    return in_sentence(reader, first)
+
+
+def _leading(reader: Reader, sentence: str) -> Reading:
+    """The answer with which a sentence begins."""
+    live = live_mentions(reader, sentence)
+    lead_in = _LEAD_IN.match(sentence)
+    if not live or lead_in is None or live[0].start > lead_in.end() or live[0].value is None:
+        return NOTHING
+    first = live[0]
+    following = [mention for mention in live[1:] if mention.value != first.value]
+    if following and len(reader.distinct([first.value, following[0].value])) > 1:
+        last_same = max(m.end for m in live if m.value == first.value and m.start <= following[0].start)
+        if are_alternatives(sentence, last_same, following[0].start):
+            return in_sentence(reader, sentence)
+    return Reading(first.value)
+
+
+# --- conclusions -----------------------------------------------------------------------------------------------------
+
+_CONCLUDES = re.compile(
+    r"\b(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|in total|altogether|in all|total|"
+    r"together|left|"
+    r"remain(?:s|ing)?|finally|overall|results?|which means|this means|that means|meaning|makes?|making|gives?|"
+    r"giving|equals?|sum|leaving|"
+    r"at the end|in the end|now|conclude|ultimately|it follows|we get|we have|to get|that's|amounts? to|adds? up to|"
+    r"comes to|is left|yields?|implies|leaves)\b|=|∴|⇒|→|->",
+    re.IGNORECASE,
+)  # fmt: skip
+_SUPPOSES = re.compile(
+    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
+    r"confirm)|check|"
+    r"verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
+    re.IGNORECASE,
+)
+_IF = re.compile(r"\W*if\b", re.IGNORECASE)
+_REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
+_AFFIRMS = re.compile(
+    r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]", re.IGNORECASE
+)
+_MOST_LINES = 60
+"""Lines of a text that may each judge another answer."""
+_LIST_ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")
+_INTERJECTION_WORDS = 3
+_LONGEST_STATEMENT = 600
+"""Characters after an announcement in which its answer is looked for."""
+
+
+def _concluded(reader: Reader, text: str) -> Reading:
+    """What a text without a statement of its answer concludes: in its first sentence, or in its last."""
+    parts = sentences(text)
+    if any(len(part) > LONGEST_SENTENCE for part in parts):
+        return Reading(problem="endless sentence")
+    told = _told(reader, parts)
+    lead = _lead(reader, text, parts)
+    if lead is None:
+        lead = _affirmed(reader, text)
+    if lead is None:
+        lead = _stressed(reader, text)
+    last = next((part for part in reversed(told) if live_mentions(reader, part)), None)
+    if last is None:
+        return _without_answer(reader, text, parts)
+    if lead is None and (reader.declines(parts[0]) or reader.declines(parts[-1])):
+        return _declined(reader, parts)
+    if lead is None and is_cut_off(text):
+        return Reading(problem="ends before its answer", has_no_answer=True)
+    concluded = in_sentence(reader, last)
+    is_conclusion = _is_conclusion(last, told)
+    if lead is not None:
+        differs = concluded.value is not None and len(reader.distinct([lead, concluded.value])) > 1
+        contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
+        return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
+    if concluded.value is None:
+        return concluded
+    if not is_conclusion:
+        others = [value for part in told if part is not last for value in _values(reader, part)]
+        others = [value for value in reader.distinct([concluded.value, *others]) if value != concluded.value]
+        if not all(map(reader.is_given, others)) or (others and reader.is_given(concluded.value)):
+            return Reading(problem=f"several {reader.what}s")
+    return Reading(concluded.value, is_firm=is_conclusion)
+
+
+def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
+    """The sentences that state something: no questions, suppositions and checks, and no asides if there is more."""
+    told = [part for part in parts if not (part.endswith("?") or (_SUPPOSES.match(part) and "=" not in part))]
+    if not reader.computes:
+        told = [part for part in told if not _IF.match(part)]
+    return [part for part in told if not (part[0] == "(" and part[-1] == ")") or reader.bare(part) is not None] or told
+
+
+def _is_conclusion(sentence: str, told: Sequence[str]) -> bool:
+    """Whether a sentence draws a conclusion: it says so, or follows a calculation."""
+    if _LIST_ITEM.match(sentence):
+        return False
+    return _CONCLUDES.search(sentence) is not None or any("=" in part for part in told[: told.index(sentence)])
+
+
+def _values(reader: Reader, sentence: str) -> list[Any]:
+    """The answers that a sentence mentions outside parentheses."""
+    live = without_asides(sentence, live_mentions(reader, sentence))
+    return [mention.value for mention in live if mention.value is not None]
+
+
+def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
+    """A refusal, which names no answer; undecided between several, it is one that is not understood."""
+    named = reader.distinct([value for part in parts for value in _values(reader, part)])
+    return Reading(problem="undecided") if len(named) > 1 else Reading(problem="refusal", has_no_answer=True)
+
+
+def _lead(reader: Reader, text: str, parts: Sequence[str]) -> Any:
+    """The answer that a text gives first and then explains; None where it begins otherwise."""
+    for part in parts[:3]:
+        if (value := reader.bare(part)) is not None and not hedges(part):
+            return value if len(reader.distinct([value, *_heads(reader, text)])) == 1 else None
+        derived = after_equals(reader, part)
+        leading = _leading(reader, derived)
+        if leading.value is not None and _reason_follows(reader, derived) and not hedges(part):
+            return leading.value
+        if len(part.split()) > _INTERJECTION_WORDS or reader.mentions(part):
+            break
+    return None
+
+
+def _heads(reader: Reader, text: str) -> list[Any]:
+    """The answers of which the lines of a text speak, each of one."""
+    lines = text.split("\n", _MOST_LINES)
+    return [value for line in lines[:_MOST_LINES] if (value := reader.head(line)) is not None]
+
+
+def _affirmed(reader: Reader, text: str) -> Any:
+    """The only answer that is called right by its line, where each line judges another one."""
+    if len(reader.distinct(_heads(reader, text))) < 2:
+        return None
+    right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
+    values = reader.distinct([value for value in right if value is not None])
+    return values[0] if len(values) == 1 else None
+
+
+def _reason_follows(reader: Reader, sentence: str) -> bool:
+    """Whether a sentence begins with its answer and goes on with a comma or a reason."""
+    first = live_mentions(reader, sentence)[0]
+    return not sentence[: first.start].strip(DECORATION) and _REASON.match(sentence, first.end) is not None
+
+
+def _stressed(reader: Reader, text: str) -> Any:
+    """The only answer that is set in bold type, with nothing else in the bold part."""
+    bold = [reader.bare(span[0]) for span in BOLD.finditer(text)] if "**" in text or "__" in text else []
+    values = reader.distinct([value for value in bold if value is not None])
+    return values[0] if len(values) == 1 else None
+
+
+def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:
+    if not any(map(str.isalnum, text)):
+        return Reading(problem="empty", has_no_answer=True)
+    if any(map(reader.declines, parts)):
+        return _declined(reader, parts)
+    names_none = not any(map(reader.mentions, parts))
+    if parts[-1].endswith("?"):
+        return Reading(problem="question", has_no_answer=names_none or len(parts) == 1)
+    return Reading(problem=f"no {reader.what}", has_no_answer=names_none or is_cut_off(text) or _is_unfinished(parts))
+
+
+def _is_unfinished(parts: Sequence[str]) -> bool:
+    """Whether the last of several sentences lacks its end, which the others have."""
+    return len(parts) > 1 and parts[-1][-1].isalnum() and all(part[-1] in ".!?:" for part in parts[:-1])

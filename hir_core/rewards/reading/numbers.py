@@ -1,0 +1,127 @@
+"""Numbers as answers: with units, in formulas and in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from hir_core.prompts.number_search import find_numbers, standard_form
+from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
+
+
+class Quantity(NamedTuple):
+    """A number as a text gives it."""
+
+    number: Fraction
+    is_percent: bool = False
+    decimals: int = 0
+    """How many digits follow its decimal point: an approximation of another number may have few."""
+    unit: str = ""
+    """The word or the currency that says what is counted; empty where there is none."""
+
+
+_BEFORE = re.compile(
+    r"(?:[\s*_\"'(\[$`:=≈~>#|•\ue000{-]|\b(?:it|there|this|that|they|we|i|you|he|she|is|are|it's|its|that's|"
+    r"have|has|about|around|"
+    r"approximately|roughly|exactly|only|just|total|a total of|the|answer|final|in total|altogether|so|"
+    r"therefore|thus|hence)\b"
+    r"|\b[a-z](?: ?\(x\))?(?= ?=))*+",
+    re.IGNORECASE,
+)
+_UNIT = re.compile(
+    r"(?:[\s*_-]*(?!(?:is|are|was|were|has|have|had|than|or|nor|not|and|but|minus|plus|times|if|because|since|"
+    r"so|more|less|would|could|should|might|can|may|be|too|"
+    r"fewer|each|to|by|for|with|from|with|then|which|that|he|she|they|we|i|it|x|bought|ate|gave|needs?|gets?|makes?)\b)"
+    r"(?P<unit>[^\W\d_][\w°'/²³^]{0,20}|°[CF]?))?(?:[\s*_-]*(?:of\s|per\s|the\s|(?:in total|altogether|in all|total)\b|"
+    r"(?!(?:is|are|was|were|has|have|had|than|or|nor|not|and|but|minus|plus|times|if|because|since|so|more|less|"
+    r"would|could|should|might|can|may|be|too|each|"
+    r"to|by|for|from|then|which|that|he|she|they|we|i|it)\b)[^\W\d_][\w']{0,20})){0,4}[\s*_.!`\"'$)\]}\ue001:;,|✓✅]*",
+    re.IGNORECASE,
+)
+_DECIMALS = re.compile(r"\.(\d+)")
+_DIGITS = re.compile(r"\s*(-?\d{1,15})\.?\s*")
+
+
+class NumberReader(Reader):
+    """Reads numbers.
+
+    Args:
+        percent_is_hundredth: how `50%` is read: as 0.5, or as 50.
+        given: the numbers that the question holds.
+    """
+
+    what = "number"
+    computes = True
+
+    def __init__(self, *, percent_is_hundredth: bool = True, given: Sequence[Fraction] = ()) -> None:
+        self.percent_is_hundredth = percent_is_hundredth
+        self.given = frozenset(given)
+
+    def standard_form(self, text: str) -> str:
+        return standard_form(text)
+
+    def quick(self, completion: str) -> Quantity | None:
+        digits = _DIGITS.fullmatch(completion)
+        return Quantity(Fraction(digits[1])) if digits else None
+
+    def bare(self, text: str) -> Quantity | None:
+        if len(text) > 200 or text.rstrip().endswith("?"):
+            return None
+        plain = text.strip(DECORATION.replace("$", "").replace("=", "").replace(".", "") + "\n")
+        mentions = self.mentions(plain)
+        if len(mentions) != 1 or mentions[0].value is None:
+            return None
+        (mention,) = mentions
+        before = _BEFORE.match(plain, 0, mention.start)
+        is_alone = before is not None and before.end() == mention.start and _UNIT.fullmatch(plain, mention.end)
+        quantity: Quantity = mention.value
+        return quantity if is_alone else None
+
+    def mentions(self, text: str) -> Sequence[Mention]:
+        return [
+            Mention(
+                found.start,
+                found.end,
+                None
+                if found.value is None
+                else self._quantity(text, found.start, found.end, found.value, found.is_percent),
+            )
+            for found in find_numbers(text, percent_is_hundredth=self.percent_is_hundredth)
+        ]
+
+    def _quantity(self, text: str, start: int, end: int, number: Fraction, is_percent: bool) -> Quantity:
+        written = text[start:end]
+        decimals = _DECIMALS.search(written)
+        unit = "$" if "$" in written[:2] else ""
+        if not unit and (word := _WORD.match(text, end)):
+            unit = word[1].lower()
+        return Quantity(number, is_percent, len(decimals[1]) if decimals else 0, unit)
+
+    def distinct(self, values: Sequence[Hashable]) -> list[Quantity | None]:
+        """The different numbers; one that rounds another is the same answer, and the other one is kept."""
+        by_number: dict[Fraction | None, Quantity | None] = {}
+        for value in values:
+            quantity = value if isinstance(value, Quantity) else None
+            by_number.setdefault(quantity.number if quantity else None, quantity)
+        known = list(by_number.values())
+        if len(known) != 2 or None in known:
+            return known
+        one, other = (quantity for quantity in known if quantity)
+        if is_rounded(one, other.number):
+            return [other]
+        return [one] if is_rounded(other, one.number) else known
+
+    def is_given(self, value: Hashable) -> bool:
+        return isinstance(value, Quantity) and value.number in self.given
+
+
+_WORD = re.compile(r"[\s*_-]{0,4}([^\W\d_]{1,20})\b")
+
+
+def is_rounded(quantity: Quantity, number: Fraction) -> bool:
+    """Whether a quantity is the given number rounded to the quantity's decimals, of which it has at least two."""
+    if quantity.decimals < 2 or quantity.is_percent:
+        return False
+    return quantity.number != number and abs(quantity.number - number) * 10**quantity.decimals * 2 <= 1

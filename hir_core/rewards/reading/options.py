@@ -1,0 +1,209 @@
+"""Options of a multiple-choice prompt as answers: named by letter, by text or by both."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from hir_core.rewards.reading.denial import is_refusal
+from hir_core.rewards.reading.numbers import NumberReader
+from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
+from hir_core.rewards.reading.truth import TruthReader, polarity
+
+_ONLY_BRACKETED = re.compile(r"[\s*_\"'`$\ue000]*[(\[]([A-Za-z])[)\]][\s*_.\"'`$:\ue001]*")
+_LETTER_AND_TEXT = re.compile(
+    r"[\s*_\"'`$\ue000]*[(\[]?(?P<letter>[A-Za-z])[)\].:\ue001*_]+[\s*_\"':-]*(?P<text>\S.*)", re.DOTALL
+)
+_NAMED = re.compile(
+    r"(?:option|choice|answer|letter)\s*[:#]?\s*[(\[\"'*]*(?P<letter>[A-Za-z])[)\]\"'*]*", re.IGNORECASE
+)
+_LETTER = re.compile(
+    r"(?<![\w/])(?P<several>[A-Z](?:/[A-Z])+|[a-z](?:/| or | and |, )[a-z])(?![\w/'])"
+    r"|(?<!\w)[(\[](?P<bracketed>[A-Za-z])[)\]]"
+    r"|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Ll]etter|OPTION|ANSWER)s?\s?:?\s?[\"'*(]*(?P<named>[A-Z](?![\w'])|"
+    r"[a-z](?=[).,;:*\"']|\s*$))"
+    r"|^[\s*_>#-]*(?P<item>[A-Za-z])[).:](?=\s|\*|$)"
+    r"|(?<![\w'./^-])(?P<free>[B-HJ-Z])(?![\w'/^-]|\.\w)"
+    r"|(?<![\w'./^-])(?P<article>[AI])(?=[\s*]*(?:[.,;:?)\]!*\"'✓✅=]|$|(?:is|are|was|because|since|and|or|nor|"
+    r"but|not|would|must|"
+    r"fits|matches|seems|as the|as it)\b))(?!\.\w)",
+    re.MULTILINE,
+)
+_ITEM = re.compile(r"[\s*_>#•-]*(?:[Oo]ption )?[(\[]?(?P<letter>[A-Za-z])[)\].:]+(?=\s|\*|$)")
+_ARTICLE = re.compile(r"(?:an?|the|to)\s+", re.IGNORECASE)
+
+
+class OptionReader(Reader):
+    """Reads which option a text names, as its index.
+
+    Options that are numbers, or yes and no, are read as such. A text that two options share names neither.
+
+    Args:
+        options: their texts.
+        query: shows the options; letters only name options that it shows with letters.
+    """
+
+    what = "option"
+
+    def __init__(self, options: Sequence[str], query: str) -> None:
+        self.options = options
+        self.letters = ascii_uppercase[: len(options)] if shows_letters(query, options) else ""
+        texts = [_folded(option) for option in options]
+        variants = [{text, _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text} for text in texts]
+        counts = Counter(variant for names in variants for variant in names)
+        self.by_text = {
+            name: index for index, names in enumerate(variants) for name in names if counts[name] == 1 and name
+        }
+        self.by_letter = {letter.lower(): index for index, letter in enumerate(self.letters)}
+        self.inner, self.by_value = _inner_reader(options, query)
+        self.computes = self.inner is not None
+        self.may_be_subject = not isinstance(self.inner, TruthReader)
+
+    def bare(self, text: str) -> int | None:
+        if len(text) > 400:
+            return None
+        name = _folded(text)
+        if (
+            self.letters
+            and (only := _ONLY_BRACKETED.fullmatch(text))
+            and (index := self.by_letter.get(only[1].lower())) is not None
+        ):
+            return index
+        by_letter, by_text = self.by_letter.get(name), self.by_text.get(name)
+        if (by_letter is None) != (by_text is None) or by_letter == by_text:
+            found = by_text if by_letter is None else by_letter
+            if found is not None:
+                return None if text.rstrip().endswith("?") and not self.options[found].endswith("?") else found
+        if self.letters:
+            if named := _NAMED.fullmatch(text.strip(DECORATION)):
+                return self.by_letter.get(named["letter"].lower())
+            both = _LETTER_AND_TEXT.match(text)
+            if (
+                both
+                and (index := self.by_letter.get(both["letter"].lower())) is not None
+                and self._names(both["text"], index)
+            ):
+                return index
+        if self.inner and by_letter is None:
+            return self.by_value.get(_key(self.inner.bare(text)))
+        return None
+
+    def _names(self, text: str, index: int) -> bool:
+        name = _folded(text)
+        return name == _folded(self.options[index]) or self.by_text.get(name) == index
+
+    def head(self, line: str) -> int | None:
+        if self.letters and (item := _ITEM.match(line)):
+            return self.by_letter.get(item["letter"].lower())
+        return self.bare(line)
+
+    def mentions(self, text: str) -> Sequence[Mention]:
+        texts = list(self._texts(text))
+        covered = [(mention.start, mention.end) for mention in texts if mention.end - mention.start > 1]
+        letters = (
+            [m for m in self._letters(text) if not any(start <= m.start < end for start, end in covered)]
+            if self.letters
+            else []
+        )
+        return sorted([*letters, *texts], key=lambda mention: mention[:2])
+
+    def _letters(self, text: str) -> Iterator[Mention]:
+        for match in _LETTER.finditer(text):
+            if match["several"]:
+                if all(letter.lower() in self.by_letter for letter in re.findall(r"\b[A-Za-z]\b", match[0])):
+                    yield Mention(*match.span(), None)
+                continue
+            index = self.by_letter.get(match[match.lastgroup or 0].lower())
+            if index is not None:
+                yield Mention(match.start(match.lastgroup or 0), match.end(), index)
+
+    def _texts(self, text: str) -> Iterator[Mention]:
+        if self.inner:
+            for mention in self.inner.mentions(text):
+                index = self.by_value.get(_key(mention.value))
+                if index is not None or (mention.value is None and isinstance(self.inner, TruthReader)):
+                    yield Mention(mention.start, mention.end, index, mention.can_be_denied)
+            return
+        lower, found = text.lower(), []
+        if len(lower) != len(text):
+            return
+        for name, index in self.by_text.items():
+            # A text of one letter is no article.
+            name, searched = (self.options[index].strip(), text) if len(name) == 1 else (name, lower)
+            start = searched.find(name)
+            while start >= 0:
+                end = start + len(name)
+                if _is_word(lower, start, end):
+                    found.append((start, -end, index))
+                start = searched.find(name, end)
+        last_end = 0
+        for start, negative_end, index in sorted(found):  # of texts that begin together, the longest
+            if start >= last_end:
+                last_end = -negative_end
+                yield Mention(start, last_end, index)
+
+    def declines(self, sentence: str) -> bool:
+        """An option may itself say that there is not enough information."""
+        return is_refusal(sentence) and not any(is_refusal(option) for option in self.options)
+
+
+def shows_letters(query: str, options: Sequence[str]) -> bool:
+    """Whether a query shows its options with letters: `(A) red`, `A. red`, `a) red`."""
+    if not options:
+        return False
+    first = options[0].strip()
+    return "(A)" in query or any(f"{mark}{gap}{first}" in query for mark in _MARKS for gap in (" ", ""))
+
+
+_MARKS = [
+    form.format(letter)
+    for letter in "Aa"
+    for form in ("({})", "{})", "{}.", "{}:", "[{}]", "**{}.**", "**{})**", "**{}**")
+]
+
+
+_LETTERED_LINE = re.compile(
+    r"^[ ]*(?:\*\*)?[(\[]?(?P<letter>[A-Za-z])[)\].:](?:\*\*)?[ ]+(?P<text>\S.*)$", re.MULTILINE
+)
+
+
+def options_in(query: str) -> list[str]:
+    """The options that a query lists with letters from A on, a line each; none where it lists none."""
+    lines = list(_LETTERED_LINE.finditer(query))
+    starts = [index for index, line in enumerate(lines) if line["letter"] in "Aa"]
+    last = lines[starts[-1] :] if starts else []
+    in_order = [line for line, letter in zip(last, ascii_uppercase, strict=False) if line["letter"].upper() == letter]
+    return [line["text"].strip() for line in in_order] if len(in_order) == len(last) > 1 else []
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split()).strip(DECORATION + "-•")
+
+
+def _is_word(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text begins and ends where words do."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    return not (
+        (before and text[start].isalnum() and (before.isalnum() or before in "_/"))
+        or (after and text[end - 1].isalnum() and (after.isalnum() or after in "_/" or text[end : end + 2] in ("'s",)))
+    )
+
+
+def _inner_reader(options: Sequence[str], query: str) -> tuple[Reader | None, dict[Any, int]]:
+    """The reader of the options' texts, where all of them are numbers or are yes and no, and the options by value."""
+    polarities = [polarity(option) for option in options]
+    known = [value for value in polarities if value]
+    if len(known) == len(options) == 2 and known[0][0] == known[1][0] and known[0][1] != known[1][1]:
+        return TruthReader(known[0][0], query), {value: index for index, (_, value) in enumerate(known)}
+    numbers = NumberReader()
+    values = [_key(numbers.bare(numbers.standard_form(option))) for option in options]
+    if None not in values and len(set(values)) == len(options) > 0:
+        return numbers, {value: index for index, value in enumerate(values)}
+    return None, {}
+
+
+def _key(value: Any) -> Any:
+    return getattr(value, "number", value)

@@ -1,0 +1,129 @@
+"""The answer that one sentence gives: the only one that it mentions, or the one that it stresses or derives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from hir_core.rewards.reading.denial import are_alternatives, is_denied, is_hedged, is_joined, is_open
+from hir_core.rewards.reading.reader import NOTHING, Mention, Reader, Reading
+
+LONGEST_SENTENCE = 2000
+"""Characters: in a longer one, nobody finds the answer."""
+_SO = re.compile(
+    r"\b(?:so|therefore|thus|hence|consequently|for a total of|a total of|making|leaving|giving|to get|we get|meaning|"
+    r"implies|conclude|which (?:means|makes|gives|leaves|is|leads to))\b|∴|⇒|→|->|=>",
+    re.IGNORECASE,
+)
+_EQUALS = re.compile(r"(?<![<>!≤≥=])=(?!=)|≈")
+_RESULT_VERB = re.compile(
+    r"\b(?:is|are|was|were|be|equals?|makes?|gives?|gets?|yields?|leaves?|has|have|had|becomes?|remains?|to|of|totals?|"
+    r"evaluates? to)\b",
+    re.IGNORECASE,
+)
+_EXPLAINS = re.compile(
+    r"\b(?:because|since|as\b(?! a result)|given that|due to|considering|where|whereas|while|although|though|despite|"
+    r"after|before|when|if|based on|according to|compared (?:to|with)|out of|including|consisting of|"
+    r"which includes?)\b|:",
+    re.IGNORECASE,
+)
+_GIVES_REASON = re.compile(r"\b(?:because|since|given that|due to|after|before|when|if|out of)\b", re.IGNORECASE)
+_CONDITION = re.compile(r"\W*(?:if|when|after|since|because|as|given|with)\b", re.IGNORECASE)
+_BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
+_COLON = re.compile(r":(?=\s)")
+ASIDE = re.compile(r"\([^()]*\)")
+_BETWEEN = re.compile(
+    r"\b(?:from|between)\b[^,.;\n]{1,40}?\b(?:to|and|until)\b\s*[^\s,;]+(?: [ap]\.?m\b\.?)?", re.IGNORECASE
+)
+BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+
+
+def live_mentions(reader: Reader, sentence: str) -> list[Mention]:
+    """The mentions that are not denied."""
+    live, denied_end = list[Mention](), None
+    for mention in reader.mentions(sentence):
+        denied = mention.can_be_denied and (
+            is_denied(sentence, mention.start, mention.end)
+            or (denied_end is not None and is_joined(sentence, denied_end, mention.start))
+        )
+        denied_end = mention.end if denied else None
+        if not denied:
+            live.append(mention)
+    return live
+
+
+def in_sentence(reader: Reader, sentence: str) -> Reading:
+    """The answer that a sentence gives: the only one, or the one that it stresses or derives."""
+    if len(sentence) > LONGEST_SENTENCE:
+        return Reading(problem="endless sentence", is_firm=False)
+    live = live_mentions(reader, sentence)
+    if not live:
+        return NOTHING
+    if hedges(sentence):
+        return Reading(problem="hedged", is_firm=False)
+    for narrowed in _narrowed(reader, sentence, live):
+        values = reader.distinct([mention.value for mention in narrowed])
+        if len(values) == 1:
+            return Reading(problem=f"unclear {reader.what}", is_firm=False) if values[0] is None else Reading(values[0])
+    return Reading(problem=f"several {reader.what}s", is_firm=False)
+
+
+def hedges(sentence: str) -> bool:
+    """Whether a sentence leaves its answer open; what leaves only its reason open does not count."""
+    reason = _BECAUSE.search(sentence, 1)
+    return is_hedged(sentence[: reason.start()] if reason else sentence)
+
+
+def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
+    """The mentions, and ever fewer of them: without asides, without explanations, after the words that conclude."""
+    yield live
+    yield (live := without_asides(sentence, live))
+    bold = [span.span() for span in BOLD.finditer(sentence)] if "**" in sentence or "__" in sentence else []
+    if stressed := [m for m in live if any(start <= m.start and m.end <= end for start, end in bold)]:
+        yield stressed
+    if reader.computes and _CONDITION.match(sentence):
+        comma = sentence.find(", ")
+        yield (live := [m for m in live if m.start > comma] or live)
+    yield (live := _after_last(_SO, sentence, live))
+    if any(is_open(sentence, one.end, other.start) for one, other in pairwise(live) if one.value != other.value):
+        return
+    if reader.computes:
+        yield from _derived(reader, sentence, live)
+    elif (explained := _EXPLAINS.search(sentence, live[0].end)) and live[0].start < explained.start():
+        yield [m for m in live if m.start < explained.start()]
+
+
+def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
+    """The mentions that a sentence derives from its others."""
+    yield (live := _after_last(_EQUALS, sentence, live))
+    for colon in _COLON.finditer(sentence, live[0].end, live[-1].start):
+        before, after = [m for m in live if m.start < colon.start()], [m for m in live if m.start > colon.start()]
+        yield before if len(before) < len(after) else after
+    explained = _GIVES_REASON.search(sentence, live[0].end)
+    if explained and (before := [m for m in live if m.start < explained.start()]):
+        yield (live := before)
+    yield _after_last(_RESULT_VERB, sentence, live)
+    if not any(are_alternatives(sentence, one.end, other.start) for one, other in pairwise(live)):
+        yield [mention for mention in live if mention.value is None or not reader.is_given(mention.value)]
+
+
+def without_asides(sentence: str, live: list[Mention]) -> list[Mention]:
+    """The mentions outside parentheses and spans (`from 9 to 17`), unless all are inside."""
+    asides = [aside.span() for aside in ASIDE.finditer(sentence)] if "(" in sentence else []
+    asides += [(span.start(), span.end() + 1) for span in _BETWEEN.finditer(sentence)]
+    return [m for m in live if not any(start < m.start and m.end < end for start, end in asides)] or live
+
+
+def _after_last(words: re.Pattern[str], sentence: str, live: list[Mention]) -> list[Mention]:
+    """The mentions after the last of the words that is followed by any; all mentions where there is none."""
+    ends = [match.end() for match in words.finditer(sentence, 0, live[-1].start + 1)]
+    return [mention for mention in live if mention.start >= ends[-1] - 1] if ends else live
+
+
+def after_equals(reader: Reader, sentence: str) -> str:
+    """The sentence from its last equals sign on, where an answer follows that."""
+    if not reader.computes or "=" not in sentence:
+        return sentence
+    last = [match.end() for match in _EQUALS.finditer(sentence)][-1:]
+    return sentence[last[0] :] if last and reader.mentions(sentence[last[0] :]) else sentence
