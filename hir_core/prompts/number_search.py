@@ -42,7 +42,7 @@ _NUMBER = re.compile(
     r"(?:(?P<units>\d+) (?=\d+/))?"
     rf"(?P<whole>\d{{1,2}}(?:,\d\d)+,\d{{3}}|\d{{1,3}}(?:\.\d{{3}}){{2,}}|"
     rf"\d{{1,3}}(?P<gap>[{_GAPS}])\d{{3}}(?:(?P=gap)\d{{3}})*|\d*)(?P<decimals>\.\d+)?"
-    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<denominator>\d+))?(?P<percent>%)?"
+    r"(?:[eE](?P<exponent>[+-]?\d+))?(?:/(?P<denominator>\d{1,3}(?:,\d{3})+|\d+))?(?P<percent>%)?"
 )
 _SIGNED = re.compile(r"[$€£¥]?(?P<sign>[+-]?)[$€£¥]?(?P<rest>.*)", re.DOTALL)
 _CURRENCY = re.compile(r"[-+]?[$€£¥]")
@@ -66,21 +66,24 @@ _LABEL = re.compile(
 )
 
 
-def find_numbers(text: str, *, percent_is_hundredth: bool = True) -> list[FoundNumber]:
+def find_numbers(text: str, *, percent_is_hundredth: bool = True, also_in_words: bool = False) -> list[FoundNumber]:
     """The numbers of a text in its standard form, in order: those in digits or, where it has no digits, in words.
+
+    With `also_in_words` both, whether it has digits or not.
 
     Digits may have a sign, a currency, thousands separators, a decimal point, an exponent, a denominator (`1/2`,
     `2 1/2`), a percent sign, and a scale (`3 million`, `2 dozen`, `5k`). Numbers that only order or name something are
     left out: `1st`, `Step 2`, `H2O`.
     """
     found = [number for run in _RUN.finditer(text) if (number := _found(run, percent_is_hundredth))]
-    if found or any(map(str.isdecimal, text)):
+    if not also_in_words and (found or any(map(str.isdecimal, text))):
         return found
-    return [
+    in_words = [
         FoundNumber(start, end, value / 100 if value is not None and percent and percent_is_hundredth else value,
                     "" if value is not None else UNCLEAR, percent)
         for start, end, value, percent in spelled_numbers(text)
     ]  # fmt: skip
+    return sorted([*found, *in_words], key=lambda number: number.start)
 
 
 def _found(run: re.Match[str], percent_is_hundredth: bool) -> FoundNumber | None:
@@ -120,12 +123,18 @@ def _factor(text: str, end: int, is_money: bool) -> tuple[int | None, int]:
     return 1, end
 
 
+_FIRST_WITHOUT_BLANKS = "\u2e80"
+"""From here on stand the scripts that put no blank between a word and a number, such as Chinese and Japanese."""
+
+
 def _is_number_like(run: re.Match[str]) -> bool:
     """Whether the run holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
     preceding = run.string[run.start() - 1 : run.start()]
     if run[0].startswith("^"):
         return False  # `cm^2`
-    ends_a_word = (preceding.isalpha() or preceding == "_") and (run[0][0].isdecimal() or run[0][0] == "-")
+    ends_a_word = ((preceding.isalpha() and preceding < _FIRST_WITHOUT_BLANKS) or preceding == "_") and (
+        run[0][0].isdecimal() or run[0][0] == "-"
+    )
     return not ends_a_word and any(character.isdecimal() for character in run[0])
 
 
@@ -140,7 +149,7 @@ def _read_digits(run: re.Match[str], written: str) -> tuple[Fraction | None, str
     match = _NUMBER.fullmatch(signed["rest"]) if signed else None
     if signed is None or match is None or not (match["whole"] or match["decimals"]):
         return None, UNCLEAR
-    denominator, exponent = int(match["denominator"] or 1), int(match["exponent"] or 0)
+    denominator, exponent = int((match["denominator"] or "1").replace(",", "")), int(match["exponent"] or 0)
     if denominator == 0:
         return None, UNCLEAR
     if abs(exponent) > LARGEST_EXPONENT:
@@ -168,12 +177,23 @@ _AND_A_HALF = re.compile(
     r"(?<![\d.,/])(\d{1,9})(?: and (a half|one half|a quarter|three quarters)\b|  (?=\d{1,3}/\d))", re.IGNORECASE
 )
 _MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
+_SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?! ?[\d/])")
+_ONE_IN = re.compile(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", re.IGNORECASE)
+_BELOW_ZERO = re.compile(
+    r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", re.IGNORECASE
+)
+_PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
 _LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)
 
 
-def standard_form(text: str) -> str:
-    """The text with each number in the form in which it is found, and without the numbers of a numbered list."""
+def standard_form(text: str, *, decimal_comma: bool = False) -> str:
+    """The text with each number in the form in which it is found, and without the numbers of a numbered list.
+
+    Args:
+        text: what a reader would see of a completion.
+        decimal_comma: whether `2,5` is a number with decimals, as is likely where one is expected.
+    """
     if not text.isascii():
         text = text.translate(_DASHES)
     if not text.isascii():
@@ -182,9 +202,12 @@ def standard_form(text: str) -> str:
     text = _LONE_POWER.sub(r"1e\1", text)
     if "," in text:
         text = _DECIMAL_COMMA.sub(_with_point, text)
+        if decimal_comma:
+            text = _PLAIN_DECIMAL_COMMA.sub(r"\1.\2", text)
     if "cent" in text:
         text = _AND_CENTS.sub(r"$\1.\2", text)
     text = _AND_A_HALF.sub(_mixed, text)
+    text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", _SPACED_FRACTION.sub(r"\1/\2", text)))
     numbers = [int(line[2]) for line in _LIST_NUMBER.finditer(text)]
     if any(following == number + 1 for number, following in pairwise(numbers)):
         text = _LIST_NUMBER.sub(r"\1•", text)

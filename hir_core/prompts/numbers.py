@@ -40,7 +40,8 @@ _ANY = "|".join(sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=
 _SPELLED = re.compile(
     rf"(?<![\w-])(?P<sign>(?:minus|negative)[ ])?(?P<number>(?:an?[ ])?(?:{_ANY})"
     rf"(?:(?:[ ]?-[ ]?|[ ]|[ ]and[ ]|[ ]a[ ]|[ ]and[ ]a[ ]|"
-    rf"[ ]point[ ])(?:{_ANY}))*)(?P<percent>[ ]per[ ]?cent)?(?![\w])",
+    rf"[ ]point[ ]|(?<=thousand),[ ]|(?<=million),[ ]|(?<=billion),[ ])(?:{_ANY}))*)"
+    rf"(?P<percent>[ ]per[ ]?cent)?(?![\w])",
     re.IGNORECASE,
 )
 _COUNTED = re.compile(

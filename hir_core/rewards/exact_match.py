@@ -13,7 +13,7 @@ def normalised(answer: str) -> str:
     """The answer in lower case, without whitespace and full stops; the point of a decimal number stays."""
     if "." in answer:
         answer = _FULL_STOP.sub("", answer)
-    return "".join(answer.lower().split())
+    return "".join(answer.lower().split()).replace("。", "")
 
 
 class ExactMatch(RowReward):

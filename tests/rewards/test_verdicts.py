@@ -21,7 +21,7 @@ from hir_core.config import RewardConfig
 from hir_core.rewards.registry import build_reward
 
 FOLDER = Path(__file__).parent / "verdicts"
-REWARDS = ("math", "constraints")
+REWARDS = ("exact_match", "answer", "option_choice", "numeric", "math", "constraints")
 LEAST_CASES = 60
 MOST_UNSCORED = 0.02
 """Largest share of outputs that name a right or a wrong answer for which a reward may give no score."""

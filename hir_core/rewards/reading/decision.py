@@ -144,7 +144,8 @@ def _leading(reader: Reader, sentence: str) -> Reading:
     following = [mention for mention in live[1:] if mention.value != first.value]
     if following and len(reader.distinct([first.value, following[0].value])) > 1:
         last_same = max(m.end for m in live if m.value == first.value and m.start <= following[0].start)
-        if are_alternatives(sentence, last_same, following[0].start):
+        is_headed = sentence.startswith(": ", last_same)  # `Invalid: to be valid, it would have to ...`
+        if not is_headed and are_alternatives(sentence, last_same, following[0].start):
             return in_sentence(reader, sentence)
     return Reading(first.value)
 
@@ -167,7 +168,7 @@ _SUPPOSES = re.compile(
     re.IGNORECASE,
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
-_REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
+_REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
 _AFFIRMS = re.compile(
     r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]", re.IGNORECASE
 )

@@ -42,8 +42,8 @@ _ALTERNATIVE = re.compile(
     r"\b(?:or|and|to|plus|minus|times|versus|vs|by|nor|both)\b|[/+×÷*&^]|\A[\s)*\"'\]_`$]*,?[\s(*\"'\[_`$]*\Z",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"[\s*%$€£°]*(?:to|through)[\s*$€£]*", re.IGNORECASE)
-_OR = re.compile(r"\bor\b", re.IGNORECASE)
+_RANGE = re.compile(r"[\s*%$€£°]*[CF]?\s*(?:to|through)[\s*$€£]*", re.IGNORECASE)
+_OR = re.compile(r"\b(?:or|oder|ou)\b|\band (?:it is|it's|also)\b", re.IGNORECASE)
 _HEDGED = re.compile(
     r"\b(?:might|maybe|perhaps|possibly|could(?: also| well)? be|may(?: also| well)? be|not (?:\w+ )?(?:sure|"
     r"certain|clear)|unsure|"

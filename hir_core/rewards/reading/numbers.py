@@ -50,17 +50,21 @@ class NumberReader(Reader):
     Args:
         percent_is_hundredth: how `50%` is read: as 0.5, or as 50.
         given: the numbers that the question holds.
+        decimal_comma: whether `2,5` is a number with decimals.
     """
 
     what = "number"
     computes = True
 
-    def __init__(self, *, percent_is_hundredth: bool = True, given: Sequence[Fraction] = ()) -> None:
+    def __init__(
+        self, *, percent_is_hundredth: bool = True, given: Sequence[Fraction] = (), decimal_comma: bool = False
+    ) -> None:
         self.percent_is_hundredth = percent_is_hundredth
         self.given = frozenset(given)
+        self.decimal_comma = decimal_comma
 
     def standard_form(self, text: str) -> str:
-        return standard_form(text)
+        return standard_form(text, decimal_comma=self.decimal_comma)
 
     def quick(self, completion: str) -> Quantity | None:
         digits = _DIGITS.fullmatch(completion)
@@ -80,6 +84,12 @@ class NumberReader(Reader):
         return quantity if is_alone else None
 
     def mentions(self, text: str) -> Sequence[Mention]:
+        found = self._mentions(text, also_in_words=False)
+        if found and self.given and all(self.is_given(mention.value) for mention in found):
+            return self._mentions(text, also_in_words=True)  # the answer may be among those in words
+        return found
+
+    def _mentions(self, text: str, *, also_in_words: bool) -> Sequence[Mention]:
         return [
             Mention(
                 found.start,
@@ -88,7 +98,7 @@ class NumberReader(Reader):
                 if found.value is None
                 else self._quantity(text, found.start, found.end, found.value, found.is_percent),
             )
-            for found in find_numbers(text, percent_is_hundredth=self.percent_is_hundredth)
+            for found in find_numbers(text, percent_is_hundredth=self.percent_is_hundredth, also_in_words=also_in_words)
         ]
 
     def _quantity(self, text: str, start: int, end: int, number: Fraction, is_percent: bool) -> Quantity:
@@ -115,6 +125,15 @@ class NumberReader(Reader):
 
     def is_given(self, value: Hashable) -> bool:
         return isinstance(value, Quantity) and value.number in self.given
+
+
+_ONE = re.compile(r"\bone\b", re.IGNORECASE)
+
+
+def given_numbers(query: str) -> list[Fraction]:
+    """The numbers that a question holds."""
+    found = [number.value for number in find_numbers(standard_form(query), also_in_words=True)]
+    return [number for number in found if number is not None] + ([Fraction(1)] if _ONE.search(query) else [])
 
 
 _WORD = re.compile(r"[\s*_-]{0,4}([^\W\d_]{1,20})\b")

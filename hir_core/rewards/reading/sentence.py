@@ -100,12 +100,14 @@ def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[lis
     for colon in _COLON.finditer(sentence, live[0].end, live[-1].start):
         before, after = [m for m in live if m.start < colon.start()], [m for m in live if m.start > colon.start()]
         yield before if len(before) < len(after) else after
+    new = [mention for mention in live if mention.value is None or not reader.is_given(mention.value)]
     explained = _GIVES_REASON.search(sentence, live[0].end)
-    if explained and (before := [m for m in live if m.start < explained.start()]):
+    if explained and (before := [m for m in live if m.start < explained.start()]) and (not new or before[0] in new):
         yield (live := before)
-    yield _after_last(_RESULT_VERB, sentence, live)
+        new = [mention for mention in new if mention in live]
     if not any(are_alternatives(sentence, one.end, other.start) for one, other in pairwise(live)):
-        yield [mention for mention in live if mention.value is None or not reader.is_given(mention.value)]
+        yield new  # before the verbs: in `100 cents make 1 dollar` the dollar is the question's
+    yield _after_last(_RESULT_VERB, sentence, live)
 
 
 def without_asides(sentence: str, live: list[Mention]) -> list[Mention]:

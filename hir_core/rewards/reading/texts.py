@@ -33,6 +33,11 @@ _INTERJECTION = re.compile(
     r"interesting|let me (?:see|think)|let's see|n/a|none|unknown)\W*",
     re.IGNORECASE,
 )
+_BECAUSE = re.compile(r",? \b(?:because|since)\b", re.IGNORECASE)
+_DESCRIBES = re.compile(
+    r"\b(?:is|are|was|were)\b(?: \w+)?(?: (?:in|on|at))? (?:an?|some|most|many|several|one of)\b", re.IGNORECASE
+)
+"""`X is a country`: says what something is like, and names nothing."""
 _IS = re.compile(r"\b(?:is|are|was|were|be|called|named)\b", re.IGNORECASE)
 _BY = re.compile(r"\b(?:was|were|is|are) \w+ by\b", re.IGNORECASE)
 _SENTENCE = re.compile(
@@ -197,6 +202,8 @@ class TextReader:
             return None
         if self.is_formula:
             return self._formula(sentence)
+        if reason := _BECAUSE.search(sentence, 1):
+            sentence = sentence[: reason.start()]
         if contrast := _NOT_BUT.search(sentence):
             return self._phrase(sentence[contrast.end() :])
         if by := _BY.search(sentence):
@@ -209,7 +216,7 @@ class TextReader:
         copulas, repeats = list(_IS.finditer(sentence)), self.query & set(said)
         if self._is_mentioned(sentence):
             return True if not is_open and self._names(sentence, said, bool(others), bool(repeats)) else None
-        if is_open or not repeats:
+        if is_open or not repeats or _DESCRIBES.search(sentence):
             return None
         if not copulas:
             return self._beside_the_question(said)

@@ -103,9 +103,13 @@ STOP_WORDS = frozenset(
 )
 
 
+_WEEKDAYS = {f"{day}days": f"{day}day" for day in ("mon", "tues", "wednes", "thurs", "fri", "satur", "sun")}
+"""`on Mondays` and `on Monday` are the same answer."""
+
+
 def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, without its first article."""
-    found = _WORD.findall(_folded(_THOUSANDS.sub("", text)))
+    found = [_WEEKDAYS.get(word, word) for word in _WORD.findall(_folded(_THOUSANDS.sub("", text)))]
     return tuple(found[1:] if len(found) > 1 and found[0] in ("a", "an", "the") else found)
 
 
