@@ -7,14 +7,17 @@ import json
 import re
 from collections import Counter
 
+import polars as pl
 import pytest
 from benchmark_files import BENCHMARKS, needs_benchmarks
+from pydantic import TypeAdapter
 
-from hir_core.config import BigBenchHardPrompts, BigBenchPrompts
+from hir_core.config import AnswerReward, BigBenchHardPrompts, BigBenchPrompts, RewardConfig
 from hir_core.prompts.bigbench import read_bbh, read_bigbench
 from hir_core.prompts.load import load_prompts
-from hir_core.prompts.options import option_index, read_options
+from hir_core.prompts.options import letter_index, option_index, read_options
 from hir_core.prompts.splits import leaks
+from hir_core.rewards.registry import build_reward
 
 FILES = sorted([*BENCHMARKS.rglob("bbh/*.json"), *BENCHMARKS.rglob("task.json")])
 pytestmark = needs_benchmarks
@@ -74,6 +77,44 @@ def test_the_references_name_the_right_options_of_the_raw_example(path):
                        for place, key in enumerate(sorted(scores)))  # fmt: skip
             right = {item.options[sorted(scores).index(key)] for key in right}
         assert {item.options[place] for place in named} == right
+
+
+STYLES = ("{}", "**{}**", "The answer is {}.", "Answer: {}", r"\boxed{{{}}}", "<answer>{}</answer>")
+
+
+@every_file
+@pytest.mark.parametrize("reward", ["answer", "option_choice"])
+def test_each_option_is_judged_by_its_letter_and_by_its_text(path, reward):
+    """A text that two options share, or that is another option's letter, names neither."""
+    reward = build_reward(TypeAdapter(RewardConfig).validate_python({"type": reward}))
+    prompts, _ = load_prompts([source_of(path)])
+    wrong = []
+    for prompt in prompts.filter(pl.col("options").is_not_null()).iter_rows(named=True):
+        options, lettered = prompt["options"], read_options(prompt["query"]).lettered
+        right = {option_index(reference, options) for reference in prompt["references"]}
+        for place, text in enumerate(options):
+            names = [f"({chr(ord('A') + place)})"] if lettered else []
+            is_other_letter = lettered and letter_index(text, len(options)) not in (None, place)
+            names += [text] if options.count(text) == 1 and not is_other_letter else []
+            for name in names:
+                for style in STYLES if len(names[-1]) < 60 else STYLES[:1]:
+                    said = reward.verdict(style.format(name), {**prompt, "metadata": {}})
+                    if said.score != float(place in right):
+                        wrong.append((style.format(name), options[place], said.score, said.reason))
+    assert wrong == []
+
+
+@every_file
+def test_a_free_answer_is_judged_right_in_every_style(path):
+    reward = build_reward(AnswerReward())
+    prompts, _ = load_prompts([source_of(path)])
+    wrong = []
+    for prompt in prompts.filter(pl.col("options").is_null()).iter_rows(named=True):
+        for style in STYLES:
+            said = reward.verdict(style.format(prompt["references"][0]), {**prompt, "metadata": {}})
+            if said.score != 1.0:
+                wrong.append((style.format(prompt["references"][0]), said))
+    assert wrong == []
 
 
 @every_file

@@ -61,6 +61,14 @@ class OptionReader(Reader):
         self.inner, self.by_value = _inner_reader(options, query)
         self.computes = self.inner is not None
         self.may_be_subject = not isinstance(self.inner, TruthReader)
+        self.several_sentences = [option.strip() for option in options if _FINAL_MARK.search(option)]
+
+    def standard_form(self, text: str) -> str:
+        """The text in which each option is at most one sentence and no question, whatever marks it has."""
+        for option in self.several_sentences:
+            end = "." if option[-1] in ".?!" else ""
+            text = text.replace(option, _FINAL_MARK.sub("", option) + end)
+        return text
 
     def bare(self, text: str) -> int | None:
         if len(text) > 400:
@@ -179,8 +187,11 @@ def options_in(query: str) -> list[str]:
     return [line["text"].strip() for line in in_order] if len(in_order) == len(last) > 1 else []
 
 
+_FINAL_MARK = re.compile(r"(?<=\w\w)[.?!]+(?=\s|\Z)")
+
+
 def _folded(text: str) -> str:
-    return " ".join(text.lower().split()).strip(DECORATION + "-•")
+    return " ".join(_FINAL_MARK.sub("", text).lower().split()).strip(DECORATION + "-•")
 
 
 def _is_word(text: str, start: int, end: int) -> bool:
