@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from hir_core.config import AnswerReward
-from hir_core.rewards.option_choice import judge_option, offered
+from hir_core.rewards.option_choice import Offered, judge_option, offered
 from hir_core.rewards.reading.decision import final_answer
 from hir_core.rewards.reading.lists import ListReader, is_list
 from hir_core.rewards.reading.numbers import NumberReader, Quantity, given_numbers, is_rounded
 from hir_core.rewards.reading.options import options_in
 from hir_core.rewards.reading.per_prompt import PerPrompt
-from hir_core.rewards.reading.reader import Reading
 from hir_core.rewards.reading.texts import TextReader
 from hir_core.rewards.reading.truth import PAIRS, TruthReader, polarity
 from hir_core.rewards.reading.units import differ_in_unit
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
 
+NO_ANSWER = "no answer"
 Judge = Callable[[str, str | None], Verdict]
 """Judges a completion, whose answer follows a marker if there is one."""
 
@@ -37,12 +37,13 @@ class Answer(RowReward):
 
     def __init__(self, config: AnswerReward) -> None:
         super().__init__(config)
-        self._judge = PerPrompt(judge_of)
+        self._choices = PerPrompt(choices_of)
+        self._judge = PerPrompt(lambda prompt: judge_of(prompt, self._choices(prompt)))
 
     def unusable(self, prompt: PromptRow) -> str | None:
         if not any(reference.strip() for reference in prompt["references"]):
             return "it has no reference: add `references`, or choose a reward that needs none"
-        if prompt["options"] and not offered(prompt).right:
+        if prompt["options"] and not self._choices(prompt).right:
             return f"none of its references {prompt['references']!r} is one of its options: correct them"
         return None
 
@@ -50,10 +51,18 @@ class Answer(RowReward):
         return self._judge(prompt)(completion, self.config.marker)
 
 
-def judge_of(prompt: PromptRow) -> Judge:
-    """What judges the completions of a prompt."""
-    listed = [] if prompt["options"] else options_in(prompt["query"])
-    choices = offered(prompt, listed)
+def choices_of(prompt: PromptRow) -> Offered:
+    """The options of a prompt, or those that only its query lists."""
+    return offered(prompt, [] if prompt["options"] else options_in(prompt["query"]))
+
+
+def judge_of(prompt: PromptRow, choices: Offered) -> Judge:
+    """What judges the completions of a prompt.
+
+    Args:
+        prompt: its references say which kind of answer it takes.
+        choices: its options, with the right ones; for most prompts there are none.
+    """
     if prompt["options"] or choices.right:
         return lambda completion, marker: judge_option(completion, choices, marker)
     query, references = prompt["query"], [reference for reference in prompt["references"] if reference.strip()]
@@ -102,7 +111,7 @@ def _any_of(judges: Sequence[Judge]) -> Judge:
 def _comparing(reader: ListReader | TextReader, references: Sequence[str]) -> Judge:
     def judge(completion: str, marker: str | None) -> Verdict:
         reading = reader.read(completion, marker)
-        return _unknown(reading, completion) if reading.value is None else _verdict(reading.value, references)
+        return reading.unscored(completion, NO_ANSWER) if reading.value is None else _verdict(reading.value, references)
 
     return judge
 
@@ -111,7 +120,9 @@ def _truth_judge(reader: TruthReader, expected: bool, references: Sequence[str])
     def judge(completion: str, marker: str | None) -> Verdict:
         reading = final_answer(reader, completion, marker)
         return (
-            _unknown(reading, completion) if reading.value is None else _verdict(reading.value == expected, references)
+            reading.unscored(completion, NO_ANSWER)
+            if reading.value is None
+            else _verdict(reading.value == expected, references)
         )
 
     return judge
@@ -134,7 +145,7 @@ class _NumberJudge:
     def __call__(self, completion: str, marker: str | None) -> Verdict:
         reading = final_answer(self.reader, completion, marker)
         if reading.value is None:
-            return _unknown(reading, completion)
+            return reading.unscored(completion, NO_ANSWER)
         answer: Quantity = reading.value
         if any(_are_equal(answer.number, accepted.number) for accepted in self.accepted):
             is_other_unit = all(differ_in_unit(answer, accepted) for accepted in self.accepted)
@@ -167,7 +178,3 @@ def _are_equal(one: Fraction, other: Fraction) -> bool:
 def _verdict(is_right: bool, references: Sequence[str]) -> Verdict:
     relation = "equals" if is_right else "expected"
     return Verdict(float(is_right), f"{relation} {shortened(' or '.join(references))}")
-
-
-def _unknown(reading: Reading, completion: str) -> Verdict:
-    return Verdict(None, f"{reading.problem or 'no answer'}: {shortened(completion)}", no_answer=reading.has_no_answer)

@@ -48,8 +48,7 @@ class Numeric(RowReward):
         reader, accepted = self._accepted(prompt)
         reading = final_answer(reader, completion, self.config.marker)
         if reading.value is None:
-            problem = reading.problem or "no number"
-            return Verdict(None, f"{problem}: {shortened(completion)}", no_answer=reading.has_no_answer)
+            return reading.unscored(completion, "no number")
         number = reading.value.number
         for option in accepted:
             if option.lowest <= number <= option.highest:

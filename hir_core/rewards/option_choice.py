@@ -57,7 +57,6 @@ def judge_option(completion: str, offered: Offered, marker: str | None) -> Verdi
     reading = final_answer(offered.reader, completion, marker)
     chosen = reading.value
     if chosen is None:
-        problem = reading.problem or "no option"
-        return Verdict(None, f"{problem}: {shortened(completion)}", no_answer=reading.has_no_answer)
+        return reading.unscored(completion, "no option")
     result = "right" if chosen in offered.right else "wrong"
     return Verdict(float(chosen in offered.right), f"{result}: names {shortened(offered.reader.options[chosen])}")

@@ -104,12 +104,15 @@ class Reward(ABC):
         Raises:
             ConfigError: counts the prompts for which they cannot, and names the first.
         """
-        reasons = ((row, self.unusable(row)) for row in _prompt_rows(prompts))
+        self._check(_prompt_rows(prompts))
+
+    def _check(self, prompts: Sequence[PromptRow]) -> None:
+        reasons = ((row, self.unusable(row)) for row in prompts)
         unusable = [(row, reason) for row, reason in reasons if reason]
         if unusable:
             row, reason = unusable[0]
             raise ConfigError(
-                f"reward {self.name}: {len(unusable)} of {prompts.height} prompts cannot be judged; the first is "
+                f"reward {self.name}: {len(unusable)} of {len(prompts)} prompts cannot be judged; the first is "
                 f"{row['prompt_id']} ({row['task']}: {shortened(row['query'])}): {reason}"
             )
 
@@ -159,8 +162,9 @@ class Reward(ABC):
     def _prompts_of(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> list[PromptRow]:
         """The prompt of each row, once every prompt is known to be in the table and to be judgeable."""
         needed = prompts.filter(pl.col("prompt_id").is_in(completions["prompt_id"].unique().to_list()))
-        self.check_prompts(needed)
-        by_id = {row["prompt_id"]: row for row in _prompt_rows(needed)}
+        rows = _prompt_rows(needed)  # once: what a reward works out from a row to check it, it needs again to judge
+        self._check(rows)
+        by_id = {row["prompt_id"]: row for row in rows}
         if unknown := completions.filter(~pl.col("prompt_id").is_in(list(by_id)))["prompt_id"].to_list():
             raise SchemaError(
                 f"{len(unknown)} of {completions.height} rows to judge name prompts that the prompts table lacks, "

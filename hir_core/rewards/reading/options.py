@@ -61,11 +61,11 @@ class OptionReader(Reader):
         self.inner, self.by_value = _inner_reader(options, query)
         self.computes = self.inner is not None
         self.may_be_subject = not isinstance(self.inner, TruthReader)
-        self.several_sentences = [option.strip() for option in options if _FINAL_MARK.search(option)]
+        self.with_final_marks = [option.strip() for option in options if _FINAL_MARK.search(option)]
 
     def standard_form(self, text: str) -> str:
         """The text in which each option is at most one sentence and no question, whatever marks it has."""
-        for option in self.several_sentences:
+        for option in self.with_final_marks:
             end = "." if option[-1] in ".?!" else ""
             text = text.replace(option, _FINAL_MARK.sub("", option) + end)
         return text

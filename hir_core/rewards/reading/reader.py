@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from hir_core.rewards.reading.denial import is_refusal
+from hir_core.rewards.reward import Verdict, shortened
 
 DECORATION = " \n*_`\"'.,;:!$()[]{}<>|=#~→\ue000\ue001"
 _LONGEST_PLAIN = 100
@@ -34,6 +35,11 @@ class Reading(NamedTuple):
     """Whether the text names no answer at all."""
     is_firm: bool = True
     """Whether the text commits to the value, and does not only mention it."""
+
+    def unscored(self, completion: str, nothing: str) -> Verdict:
+        """The verdict on a completion in which there is no value; `nothing` is the reason where it has none."""
+        reason = f"{self.problem or nothing}: {shortened(completion)}"
+        return Verdict(None, reason, no_answer=self.has_no_answer)
 
 
 NOTHING = Reading()
