@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 
+from flows.orchestration import private_server_process
 from hir_core import supervisor
 from hir_core.launch.ports import free_port
 
@@ -36,13 +37,13 @@ class PrivateServer:
             "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
             "PREFECT_API_AUTH_STRING": secret,
         }
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-        command += ["--no-ui", "--no-services"]
+        command = [sys.executable, "-P", str(private_server_process.__file__), port]
         # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
         watched = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, *command]
         environment = os.environ | {
             "PREFECT_SERVER_API_AUTH_STRING": secret,
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:",
+            "PREFECT_SERVER_UI_ENABLED": "false",
         }
         quiet = subprocess.DEVNULL
         # Held until this process ends, which closes the pipe: Prefect still reports while the interpreter shuts down.
