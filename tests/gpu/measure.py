@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,8 @@ class Recorder:
 
     def __init__(self, folder: Path, part: str) -> None:
         self.path, self.part = folder / "figures.jsonl", part
+        self.parameters = 0
+        """Of the model that is trained."""
 
     def add(self, what: str, value: float, unit: str) -> None:
         """Records one number, and prints it."""
@@ -81,17 +84,18 @@ class Recorder:
         with self.path.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(Figure(self.part, what, value, unit))) + "\n")
 
-    def add_actions(self, case: str, folder: Path) -> list[dict[str, Any]]:
+    def add_case(self, folder: Path) -> None:
         """Records seconds, memory and speed of everything that `measured_ranks` did in one case."""
-        actions = json.loads((folder / "measured.json").read_text())
-        for number, action in enumerate(actions):
-            name = f"{case}, {number} {action['name']}"
+        for number, action in enumerate(json.loads((folder / "measured.json").read_text())):
+            name, speed = f"{folder.name}, {number} {action['name']}", action["tokens_per_s"]
             self.add(f"{name}: time", action["seconds"], "s")
             for key in ("bytes_before", "bytes_after", "peak_bytes"):
                 self.add(f"{name}: {key.replace('_', ' ')}", action[key] / 1e9, "GB")
-            if action["tokens_per_s"]:
-                self.add(f"{name}: speed", action["tokens_per_s"], "tokens/s")
-        return actions
+            if speed:
+                self.add(f"{name}: speed", speed, "tokens/s")
+            if action["name"] == "train":
+                # 6 operations per parameter and token, forward and backward; attention is not counted.
+                self.add(f"{name}: utilisation", 6 * self.parameters * speed / PEAK_FLOPS, "of the peak FLOP/s")
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -167,69 +171,76 @@ def make_model(folder: Path, shape: dict[str, int], *, is_tied: bool) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def launched(cases: Any) -> None:
-    """Does all cases in one launch of one rank that measures each of their steps."""
+def launched(cases: Any, recorder: Recorder) -> None:
+    """Does all cases in one launch of one rank, and records what it did, also where a case failed."""
     from zero_tables import launch_cases
 
-    launch_cases(cases.root, 1, module="measured_ranks")
+    try:
+        launch_cases(cases.root, 1, module="measured_ranks")
+    finally:
+        for done in sorted((cases.root / "cases").glob("*/measured.json")):
+            recorder.add_case(done.parent)
 
 
 def speed(sizes: Sizes, recorder: Recorder, work: Path) -> None:
-    """New tokens per second for each `batch_tokens`, beside plain `generate`; then training under each file."""
-    from zero_tables import K, LaunchCases, make_requests
+    """New tokens per second for each `batch_tokens`; training under each file; `transformers`' own generate."""
+    from zero_tables import LaunchCases
+
+    from hir_core.errors import HirError
+
+    recorder.parameters = make_model(work / "data" / "small", sizes.small, is_tied=True)
+    recorder.add("parameters", recorder.parameters, "")
+    cases, has_failed = LaunchCases(work / "sampling", 1, work / "data"), False
+    for measurement in (sample, train, generate):
+        try:
+            measurement(sizes, recorder, cases)
+        except (HirError, RuntimeError):  # of a launch, or the GPU's memory
+            traceback.print_exc()
+            has_failed = True
+    sys.exit(has_failed)
+
+
+def sampled_with(number: int, batch_tokens: int) -> str:
+    """The name of a case of sampling."""
+    return f"sampling-{number}-{batch_tokens}"
+
+
+def sample(sizes: Sizes, recorder: Recorder, cases: Any) -> None:
+    """Samples one batch of each size; case 0 only warms up."""
+    from zero_tables import K, make_requests
 
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 
-    data = work / "data"
-    parameters = make_model(data / "small", sizes.small, is_tied=True)
-    recorder.add("parameters", parameters, "")
-    cases, steps = LaunchCases(work / "sampling", 1, data), []
-    for batch_tokens in (sizes.batch_tokens[0], *sizes.batch_tokens):  # the first one only warms up
-        prompts, name = batch_tokens // (sizes.row_tokens * K), f"{len(steps)}-{batch_tokens}"
-        make_requests(data / f"requests-{name}.parquet", prompts)
-        limits = {"max_new_tokens": sizes.new_tokens, "batch_tokens": batch_tokens}
-        steps.append(cases.sampling(name, name, **limits))
-    cases.add("sampling", "small", read_deepspeed(SHIPPED_DS_CONFIGS / "zero2.json"), *steps)
-    launched(cases)
-    actions = recorder.add_actions("sampling", cases.root / "cases" / "sampling")
-    sampled = [action for action in actions if action["name"] == "sample"][1:]
-    for batch_tokens, action in zip(sizes.batch_tokens, sampled, strict=True):
-        recorder.add(f"sampling at {batch_tokens} batch_tokens", action["tokens_per_s"], "new tokens/s")
-    last = f"{len(steps) - 1}-{sizes.batch_tokens[-1]}"
-    train(sizes, recorder, work, cases.out(last, "samples"), data / f"requests-{last}", parameters)
-    for number, batch_tokens in enumerate(sizes.batch_tokens, 1):
-        generate(sizes, recorder, data / "small", cases.out(f"{number}-{batch_tokens}", "samples"), batch_tokens)
+    for number, batch_tokens in enumerate((sizes.batch_tokens[0], *sizes.batch_tokens)):
+        name = sampled_with(number, batch_tokens)
+        make_requests(cases.data / f"requests-{name}.parquet", batch_tokens // (sizes.row_tokens * K))
+        step = cases.sampling(name, name, max_new_tokens=sizes.new_tokens, batch_tokens=batch_tokens)
+        cases.add(name, "small", read_deepspeed(SHIPPED_DS_CONFIGS / "zero2.json"), step)
+    launched(cases, recorder)
 
 
-def train(sizes: Sizes, recorder: Recorder, work: Path, samples: Path, prompts: Path, parameters: int) -> None:
-    """Tokens per second of training on the samples, under each DeepSpeed file."""
+def train(sizes: Sizes, recorder: Recorder, sampled: Any) -> None:
+    """Trains on the samples of the second batch size, under each DeepSpeed file."""
     from zero_tables import LaunchCases, make_triples
 
     from hir_core.config import TrainingConfig
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
     from hir_core.launch.job_spec import TrainStep
 
-    make_triples(samples, prompts.with_suffix(".parquet"), work / "triples", every=1)
-    cases = LaunchCases(work / "training", 1, work / "data")
-    for name, steps in sizes.steps.items():
+    name = sampled_with(2, sizes.batch_tokens[1])
+    samples, prompts = sampled.out(name, "samples"), sampled.data / f"requests-{name}"
+    triples = sampled.data / "triples"
+    make_triples(samples, prompts.with_suffix(".parquet"), triples, every=1)
+    cases = LaunchCases(sampled.root.parent / "training", 1, sampled.data)
+    for file, steps in sizes.steps.items():
         training = TrainingConfig(batch_size=sizes.batch_size, micro_batch_size=sizes.micro_batch_size, steps=steps)
-        step = TrainStep(triples=work / "triples", samples=samples, prompts=prompts, training=training, iteration=1)
-        cases.add(name, "small", read_deepspeed(SHIPPED_DS_CONFIGS / f"{name}.json"), step)
-    try:
-        launched(cases)
-    finally:  # what was measured before one of the files failed
-        for name in sizes.steps:
-            folder = cases.root / "cases" / name
-            if not (folder / "measured.json").exists():
-                continue
-            per_second = recorder.add_actions(name, folder)[-1]["tokens_per_s"]
-            recorder.add(f"training under {name}", per_second, "tokens/s")
-            # 6 operations per parameter and token, forward and backward; attention is not counted.
-            recorder.add(f"training under {name}", 6 * parameters * per_second / PEAK_FLOPS, "of the peak FLOP/s")
+        step = TrainStep(triples=triples, samples=samples, prompts=prompts, training=training, iteration=1)
+        cases.add(file, "small", read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json"), step)
+    launched(cases, recorder)
 
 
-def generate(sizes: Sizes, recorder: Recorder, model_folder: Path, samples: Path, batch_tokens: int) -> None:
-    """New tokens per second of `transformers`' own generate, for the same prompts in one batch."""
+def generate(sizes: Sizes, recorder: Recorder, sampled: Any) -> None:
+    """Samples with `transformers`' own generate, for the same prompts in one batch."""
     import torch
     from transformers import AutoModelForCausalLM
     from zero_tables import K
@@ -237,21 +248,22 @@ def generate(sizes: Sizes, recorder: Recorder, model_folder: Path, samples: Path
     from hir_core.store.files import read_parts
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.bfloat16).to(device).eval()
+    model = AutoModelForCausalLM.from_pretrained(sampled.data / "small", dtype=torch.bfloat16).to(device).eval()
     pad, end = model.config.pad_token_id, model.config.eos_token_id
-    prompts = read_parts(samples).unique("prompt_id", maintain_order=True)["prompt_ids"].to_list()
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    inputs = {"input_ids": ids, "attention_mask": (ids != pad).long(), "pad_token_id": pad, "eos_token_id": end}
     drawing = {"do_sample": True, "top_k": 0, "top_p": 1.0, "num_return_sequences": K}
-    model.generate(**inputs, **drawing, max_new_tokens=4)  # warms up
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.monotonic()
-    tokens = model.generate(**inputs, **drawing, max_new_tokens=sizes.new_tokens)[:, width:]
-    drawn = int((tokens != pad).sum())  # waits for the GPU
-    speed = drawn / (time.monotonic() - started)
-    recorder.add(f"plain generate at {batch_tokens} batch_tokens", speed, "new tokens/s")
+    for number, batch_tokens in enumerate(sizes.batch_tokens, 1):
+        samples = read_parts(sampled.out(sampled_with(number, batch_tokens), "samples"))
+        prompts = samples.unique("prompt_id", maintain_order=True)["prompt_ids"].to_list()
+        width = max(map(len, prompts))
+        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+        inputs = {"input_ids": ids, "attention_mask": (ids != pad).long(), "pad_token_id": pad, "eos_token_id": end}
+        model.generate(**inputs, **drawing, max_new_tokens=4)  # warms up
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.monotonic()
+        tokens = model.generate(**inputs, **drawing, max_new_tokens=sizes.new_tokens)[:, width:]
+        drawn = int((tokens != pad).sum())  # waits for the GPU
+        recorder.add(f"generate-{number}-{batch_tokens}: speed", drawn / (time.monotonic() - started), "tokens/s")
 
 
 def seven_billion(sizes: Sizes, recorder: Recorder, work: Path) -> None:
@@ -271,11 +283,8 @@ def seven_billion(sizes: Sizes, recorder: Recorder, work: Path) -> None:
     cases = LaunchCases(work / "zero3", 1, data)
     limits = {"max_new_tokens": min(32, sizes.new_tokens), "batch_tokens": 65536}
     steps = [cases.sampling("large", **limits), SaveStep(output=cases.out("large", "model"))]
-    cases.add("large", "large", read_deepspeed(SHIPPED_DS_CONFIGS / "zero3.json"), *steps)
-    try:
-        launched(cases)
-    finally:
-        recorder.add_actions("zero3", cases.root / "cases" / "large")
+    cases.add("zero3", "large", read_deepspeed(SHIPPED_DS_CONFIGS / "zero3.json"), *steps)
+    launched(cases, recorder)
 
 
 def optimizer(sizes: Sizes, recorder: Recorder, _: Path) -> None:
