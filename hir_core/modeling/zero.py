@@ -46,6 +46,9 @@ def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
+    if device.type == "cuda":
+        # DeepSpeed's own fails where CUDA_VISIBLE_DEVICES names a GPU by its UUID.
+        accelerator.available_memory = lambda index=None: torch.cuda.mem_get_info(index)[0]
     if collective_timeout_s is None:
         deepspeed.init_distributed(dist_init_required=True)
         return device
