@@ -25,6 +25,7 @@ FORWARDED = (
     "TOKENIZERS_PARALLELISM",
     "HF_HOME",
     "HF_HUB_OFFLINE",
+    "PYTORCH_ALLOC_CONF",
     COLLECTIVE_TIMEOUT,
 )
 """Variables that reach other hosts; the deepspeed launcher itself forwards `PYTHON*` and `NCCL*` only."""
@@ -72,7 +73,11 @@ def launcher_env(job_dir: Path, config: LaunchConfig, place: Place) -> dict[str,
     env = {"TOKENIZERS_PARALLELISM": "false"}
     if not place.is_remote:
         env["OMP_NUM_THREADS"] = str(max(1, place.devices.cores // place.ranks))
-        if not place.devices.gpus:
+        if place.devices.gpus:
+            # The caches of sampling grow and shrink: of memory in fixed pieces, what one frees would not fit the next.
+            if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+                env["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+        else:
             env["DS_ACCELERATOR"] = "cpu"
     env |= os.environ
     if _is_alone(config, place):

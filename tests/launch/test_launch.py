@@ -422,6 +422,17 @@ def test_ranks_on_the_cpu_share_the_cores_unless_told_otherwise(tmp_path, monkey
     assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "7"
 
 
+def test_memory_of_gpus_is_not_taken_in_fixed_pieces_unless_the_user_says_how(tmp_path, monkeypatch):
+    on_gpus, on_cpus = Place(1, Devices(("0",), 8)), Place(1, Devices((), 8))
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    assert launcher_env(tmp_path, LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in launcher_env(tmp_path, LaunchConfig(), on_cpus)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
+    assert "PYTORCH_ALLOC_CONF" not in launcher_env(tmp_path, LaunchConfig(), on_gpus)
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
+    assert launcher_env(tmp_path, LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
