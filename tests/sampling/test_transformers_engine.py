@@ -73,18 +73,19 @@ def test_equal_seeds_give_equal_tokens_and_other_seeds_others(model):
 def test_dropping_ended_rows_from_the_batch_changes_nothing(below, model, monkeypatch):
     limits, requests = Limits(1.0, 12, MANY_ENDS, 0), make_requests(50)
     usual = sampled(model, requests, limits)
-    monkeypatch.setattr(transformers_engine, "COMPACT_BELOW", below)
+    monkeypatch.setattr(transformers_engine, "REFILL_BELOW", below)
     assert same_tokens(usual, sampled(model, requests, limits)) == 200
 
 
 def test_ranks_that_wait_for_each_other_draw_what_each_would_draw_alone(model):
     """Streamed weights: this rank has ended long before the other, and keeps making forward passes."""
     limits, requests, other_is_unfinished = Limits(1.0, 12, MANY_ENDS, 0), make_requests(3, k=2), iter([True] * 12)
-    with torch.no_grad():
-        alone = transformers_engine.complete(model, requests, limits, CPU)
-        together = transformers_engine.complete(
-            model, requests, limits, CPU, lambda is_unfinished: next(other_is_unfinished, False) or is_unfinished
-        )
+
+    def any_rank_is_unfinished(is_unfinished: bool) -> bool:
+        return next(other_is_unfinished, False) or is_unfinished
+
+    alone = list(transformers_engine.complete(model, requests, limits, CPU))
+    together = list(transformers_engine.complete(model, requests, limits, CPU, None, any_rank_is_unfinished))
     assert together == alone
     assert next(other_is_unfinished, None) is None
 
