@@ -95,13 +95,15 @@ def _right_aligned(sources: Sequence[tuple[Tensor, Tensor]], columns: int, room:
     """The chosen rows of each [B, H, C, D], below each other, the last used column of each in column `columns` - 1."""
     states = sources[0][0]
     rows = sum(len(chosen) for _, chosen in sources)
-    # Zeros: nothing attends to the columns before a row's first token, but NaN there would spread all the same.
-    result = states.new_zeros(rows, states.shape[1], columns + room, states.shape[3])
+    result = states.new_empty(rows, states.shape[1], columns + room, states.shape[3])
     start = 0
     for states, chosen in sources:
         width = min(columns, states.shape[2])
         last = states[:, :, states.shape[2] - width :].index_select(0, chosen)
-        result[start : start + len(chosen), :, columns - width : columns] = last
+        destination = result[start : start + len(chosen)]
+        # Nothing attends to the columns before a row's first token, but a NaN there would spread all the same.
+        destination[:, :, : columns - width] = 0
+        destination[:, :, columns - width : columns] = last
         start += len(chosen)
     return result
 

@@ -127,6 +127,8 @@ class EncoderDecoder:
             repeats: samples of each prompt.
             kept: the rows that stay, which are none.
         """
+        if len(kept):
+            raise ValueError("the rows of an encoder-decoder enter together, when all others have left")
         width = max(map(len, prompts))
         ids = torch.tensor([list(p) + [self.pad_id] * (width - len(p)) for p in prompts], device=self.device)
         self.mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=self.device)
@@ -145,7 +147,7 @@ class EncoderDecoder:
         self._select_encoded(order)
         return logits.index_select(0, order)
 
-    def next(self, tokens: Tensor, unfinished: Tensor) -> Tensor:
+    def next(self, tokens: Tensor, _unfinished: Tensor) -> Tensor:
         """Logits [B, V] after one more token per row."""
         self.columns += 1
         output = self.model(
