@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
+Rows = tuple[DynamicLayer, Tensor]
+"""Rows of a layer, by their indices."""
 BLOCK = 64
 """Columns that are allocated at a time: each time all others are copied."""
 
 
-class BlockLayer(DynamicLayer):
+class BlockLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
     """Keys and values of one layer; `keys` and `values` [B, H, C, D] are views of the used columns of its buffers."""
 
     def __init__(self, prefilled: DynamicLayer) -> None:
@@ -43,30 +45,22 @@ class BlockLayer(DynamicLayer):
         self._use(used + new)
         return self.keys, self.values
 
-    def replace_rows(
-        self,
-        kept: Tensor,
-        columns: int,
-        entering: DynamicLayer | None = None,
-        order: Tensor | None = None,
-        room: int = BLOCK,
-    ) -> None:
-        """Keeps these rows, in this order, and puts the rows `order` of `entering` after them.
+    def replace_rows(self, kept: Tensor, columns: int, entering: Sequence[Rows] = (), room: int = BLOCK) -> None:
+        """Keeps these rows, in this order, and puts the entering ones after them.
 
         Args:
             columns: the used columns afterwards. Every row stays aligned at its last token: too few columns cut off
-                its first ones, and more are zeros before them.
+                its first ones, and more are left empty before them.
+            entering: rows of other layers.
             room: free columns afterwards.
         """
-        sources = [[(self.keys, kept)], [(self.values, kept)]]
-        if entering is not None:
-            sources[0].append((entering.keys, order))
-            sources[1].append((entering.values, order))
-        # One tensor after the other, so that only one is held twice.
-        self.keys, self.values = None, None
-        for n in range(2):
-            self.buffers[n] = _right_aligned(sources[n], columns, room)
-            sources[n].clear()
+        keys = [(self.keys, kept), *((layer.keys, rows) for layer, rows in entering)]
+        values = [(self.values, kept), *((layer.values, rows) for layer, rows in entering)]
+        # One after the other, and the old one let go, so that only one is held twice.
+        del self.keys, self.values
+        for n, sources in enumerate((keys, values)):
+            self.buffers[n] = _right_aligned(sources, columns, room)
+            sources.clear()
         self._use(columns)
 
 
@@ -123,9 +117,7 @@ def to_blocks(cache: Cache, order: Tensor, columns: int) -> None:
         cache.layers[n].replace_rows(order, columns)
 
 
-def replace_rows(
-    cache: Cache, kept: Tensor, columns: int, entering: Cache | None = None, order: Tensor | None = None
-) -> None:
-    """Keeps these rows of a cache in blocks, and adds the rows `order` of a prefill's cache; see `BlockLayer`."""
+def replace_rows(cache: Cache, kept: Tensor, columns: int, entering: tuple[Cache, Tensor] | None = None) -> None:
+    """Keeps these rows of a cache in blocks, and adds rows of a prefill's cache; see `BlockLayer`."""
     for n, layer in enumerate(cache.layers):
-        layer.replace_rows(kept, columns, entering.layers[n] if entering else None, order)
+        layer.replace_rows(kept, columns, [(entering[0].layers[n], entering[1])] if entering else [])

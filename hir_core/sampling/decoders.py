@@ -60,14 +60,14 @@ class CausalDecoder:
         (cache,) = entering.values()
         if len(kept):
             (mine,) = self.cache.values()
-            block_cache.replace_rows(mine, kept, self.columns, cache, order)
+            block_cache.replace_rows(mine, kept, self.columns, (cache, order))
             return
         self.cache = entering
         self.takes_more = block_cache.can_be_in_blocks(cache) and not _has_chunks(self.model)
         if self.takes_more:
             block_cache.to_blocks(cache, order, self.columns)
         else:
-            cache.batch_select_indices(order)
+            cache.reorder_cache(order)
 
     def next(self, tokens: Tensor, unfinished: Tensor) -> Tensor:
         """Logits [B, V] after one more token per row.
@@ -97,7 +97,7 @@ class CausalDecoder:
             self.columns = int(self.lengths.max())
             block_cache.replace_rows(cache, rows, self.columns)
         else:
-            cache.batch_select_indices(rows)
+            cache.reorder_cache(rows)
 
 
 def _mask(lengths: Tensor, columns: int) -> Tensor:
@@ -143,7 +143,7 @@ class EncoderDecoder:
         if self.is_in_blocks:
             block_cache.to_blocks(cache.self_attention_cache, order, self.columns)
         else:
-            cache.self_attention_cache.batch_select_indices(order)
+            cache.self_attention_cache.reorder_cache(order)
         self._select_encoded(order)
         return logits.index_select(0, order)
 
@@ -166,12 +166,12 @@ class EncoderDecoder:
         if self.is_in_blocks:
             block_cache.replace_rows(cache.self_attention_cache, rows, self.columns)
         else:
-            cache.self_attention_cache.batch_select_indices(rows)
+            cache.self_attention_cache.reorder_cache(rows)
         self._select_encoded(rows)
 
     def _select_encoded(self, rows: Tensor) -> None:
         """Keeps these rows of the encoded prompts; a row that is named more than once is repeated."""
         (cache,) = self.cache.values()
-        cache.cross_attention_cache.batch_select_indices(rows)
+        cache.cross_attention_cache.reorder_cache(rows)
         self.mask = self.mask[rows]
         self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]
