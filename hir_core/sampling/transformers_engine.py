@@ -267,8 +267,8 @@ def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Te
     The log-probability is NaN where nothing can be drawn, because logits are NaN or infinite. Minus infinity rules a
     token out.
 
-    A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision: this
-    takes one random number per token, and tiny differences in logits almost never change the token.
+    A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision:
+    this takes one random number per token, and tiny differences in logits almost never change the token.
 
     Args:
         logits: [B, V] under the prompts and, with guidance, [B, V] under the prompts that it pushes away from.
