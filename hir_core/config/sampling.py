@@ -34,8 +34,8 @@ class SamplingConfig(Section):
     """How sampling uses weights that ZeRO-3 has sharded: `gather` collects all of them once, `stream` collects them
     layer by layer for every token, and `auto` chooses by an estimate of the memory."""
     write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
-    """Longest time in seconds for which finished samples stay unwritten; they are written when the current batch is
-    done. A crash loses no more than this."""
+    """Longest time in seconds for which finished samples stay unwritten; they are written when the next prompt is
+    finished. A crash loses no more than this."""
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:

@@ -1,29 +1,35 @@
 """The sampling engine on `transformers`: completions of a causal or encoder-decoder model, under any ZeRO stage.
 
-Prompts are sorted by length and batched by a token budget; the k samples of a prompt share one prefill; rows that have
-ended are dropped from the batch. Every row has a seed of its own, so neither its batch nor the world size changes its
-tokens. Takes prompt ids and returns token ids with log-probabilities; tables are left to `worker.job`.
+Prompts enter by falling length, as many as a token budget allows; the k samples of a prompt share one prefill. Rows
+that have ended leave the batch, and the next prompts take their places. Every row has a seed of its own, so neither its
+batch nor the world size changes its tokens. Takes prompt ids and returns token ids with log-probabilities; tables are
+left to `worker.job`, forward passes to `decoders`.
 
-Shapes: B rows of the batch, T prompt tokens, V vocabulary.
+Shapes: B rows of the batch, V vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hir_core.errors import NumericalError
 from hir_core.modeling import data_parallel
+from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
 
-COMPACT_BELOW = 0.5
-"""Ended rows are dropped from the batch once fewer than this share of its rows is unfinished."""
+REFILL_BELOW = 0.8
+"""Ended rows leave the batch, and waiting prompts enter, once fewer than this share of its rows is unfinished."""
+STEPS_BETWEEN_READS = 4
+"""Tokens that every row draws before the drawn ones are read back, which on a GPU waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -81,100 +87,178 @@ def batches(requests: Sequence[Request], max_new_tokens: int, batch_tokens: int)
     )
 
 
+@torch.no_grad()
 def complete(
     model: Any,
     requests: Sequence[Request],
     limits: Limits,
     device: torch.device,
+    batch_tokens: int | None = None,
     any_rank_is_unfinished: Callable[[bool], bool] | None = None,
-) -> list[Completion]:
-    """Completes one batch of prompts.
+) -> Iterator[Completion]:
+    """Completes prompts; yields completions as prompts are finished, those of one prompt together and in order.
 
     Args:
-        any_rank_is_unfinished: only for streamed weights, where all ranks call `complete` together and must make the
-            same number of forward passes: whether any rank has unfinished rows, called with whether this one has.
+        batch_tokens: of the rows that are completed at once, prompts and longest outputs with padding; one prompt may
+            have more. None: all prompts are completed at once.
+        any_rank_is_unfinished: only for streamed weights, where all ranks call `complete` together, without
+            `batch_tokens`, and must make the same number of forward passes: whether any rank has unfinished rows,
+            called with whether this one has.
 
     Raises:
         NumericalError: the model's logits for an output are not finite; names its prompt.
     """
-    decoding = _Decoding(model, requests, limits, device)
+    waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key)))
+    batch = _Batch(model, limits, device)
     continues = any_rank_is_unfinished or bool
-    while continues(decoding.is_unfinished):
-        decoding.draw()
-        if decoding.step < limits.max_new_tokens and (any_rank_is_unfinished or decoding.is_unfinished):
-            decoding.forward()
-    return list(decoding.completions())
+    while continues(bool(waiting) or batch.is_unfinished):
+        batch.refill(waiting, batch_tokens)
+        steps = 1 if any_rank_is_unfinished else min(STEPS_BETWEEN_READS, batch.steps_left)
+        for _ in range(steps):
+            batch.step()
+        yield from batch.read()
 
 
-class _Decoding:
-    """The state of one batch while it is completed: caches, masks, and the completion of each row.
+@dataclass
+class _Output:
+    """One sample while it is completed."""
 
-    `owners` has request and sample number of each completion. `rows` [B] has the completion of each row that is still
-    in the batch, `unfinished` [B] whether it has not ended, `last` [B] its last token.
+    request: Request
+    k: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    is_finished: bool = False
+
+    def completion(self, limits: Limits) -> Completion:
+        ended = self.token_ids[-1] in limits.end_ids
+        return Completion(self.request.key, self.k, tuple(self.token_ids), tuple(self.logprobs), ended)
+
+
+class _Batch:
+    """The rows that are completed at once.
+
+    `rows` [B] has what each row writes, `open_prompts` the outputs of each prompt that is not finished. Tensors of one
+    value per row: the number of `drawn` tokens, whether it is `unfinished`, its `last` token; and its random numbers,
+    `uniforms` [B, max_new_tokens]. `unread` has what was drawn since the last `read`: for each step tokens,
+    log-probabilities, and the rows that drew them.
     """
 
-    def __init__(self, model: Any, requests: Sequence[Request], limits: Limits, device: torch.device) -> None:
-        self.requests, self.limits, self.device = requests, limits, device
-        self.owners = [(n, k) for n, request in enumerate(requests) for k in range(len(request.seeds))]
-        generators = [np.random.Generator(np.random.Philox(key=requests[n].seeds[k])) for n, k in self.owners]
-        uniforms = [generator.random(limits.max_new_tokens) for generator in generators]
-        self.uniforms = torch.tensor(np.array(uniforms), device=device)
-        self.tokens: list[list[int]] = [[] for _ in self.owners]
-        self.logprobs: list[list[float]] = [[] for _ in self.owners]
-        self.unfinished = torch.ones(len(self.owners), dtype=torch.bool, device=device)
-        self.rows = torch.arange(len(self.owners), device=device)
+    def __init__(self, model: Any, limits: Limits, device: torch.device) -> None:
+        self.limits, self.device = limits, device
+        decoder = EncoderDecoder if model.config.is_encoder_decoder else CausalDecoder
+        self.decoders = [decoder(model, limits.pad_id, device) for _ in range(2 if limits.guidance else 1)]
         self.ends = torch.tensor(limits.end_ids, device=device)
-        self.last = torch.full_like(self.rows, limits.pad_id)
-        self.step = 0
-        prompts = [[request.prompt_ids for request in requests]]
-        if limits.guidance:
-            prompts.append([request.against_ids for request in requests])
-        repeats = torch.tensor([len(request.seeds) for request in requests], device=device)
-        decoder = _EncoderDecoder if model.config.is_encoder_decoder else _CausalDecoder
-        self.decoders = [decoder(model) for _ in prompts]
-        self.logits = [
-            decoder.prefill(prompt_ids, limits.pad_id, device, repeats)
-            for decoder, prompt_ids in zip(self.decoders, prompts, strict=True)
-        ]
+        self.rows: list[_Output] = []
+        self.open_prompts: list[list[_Output]] = []
+        self.steps_left = 0
+        """Steps after which every row has ended, whatever it draws."""
+        self.drawn = torch.zeros(0, dtype=torch.long, device=device)
+        self.last, self.unfinished = self.drawn, self.drawn.bool()
+        self.uniforms = torch.zeros(0, limits.max_new_tokens, dtype=torch.float64, device=device)
+        self.unread: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
     def is_unfinished(self) -> bool:
-        return self.step < self.limits.max_new_tokens and bool(self.unfinished.any())
+        """Whether a row was unfinished when the drawn tokens were last read."""
+        return bool(self.open_prompts)
 
-    def draw(self) -> None:
+    def refill(self, waiting: deque[Request], batch_tokens: int | None) -> None:
+        """Once enough rows have ended, drops them, and takes from `waiting` what fits, with its first tokens."""
+        kept = [n for n, output in enumerate(self.rows) if not output.is_finished]
+        if kept and len(kept) >= REFILL_BELOW * len(self.rows):
+            return
+        entering = self._take(waiting, batch_tokens, [self.rows[n].request for n in kept])
+        if not entering and not kept:
+            return  # all have ended: a rank that only waits for others goes on with the rows that it has
+        rows = torch.tensor(kept, dtype=torch.long, device=self.device)
+        self.rows = [self.rows[n] for n in kept]
+        self.drawn, self.last, self.unfinished = self.drawn[rows], self.last[rows], self.unfinished[rows]
+        self.uniforms = self.uniforms[rows]
+        if entering:
+            self._enter(entering, rows)
+        else:
+            for decoder in self.decoders:
+                decoder.keep(rows)
+
+    def _take(self, waiting: deque[Request], batch_tokens: int | None, present: Sequence[Request]) -> list[Request]:
+        """The next prompts for which there is room beside the present rows; at least one where there are none."""
+        if not waiting or (present and not self.decoders[0].takes_more):
+            return []
+        longest = max(len(request.prompt_ids) for request in [*present, waiting[0]]) + self.limits.max_new_tokens
+        free = math.inf if batch_tokens is None else batch_tokens // longest - len(present)
+        taken: list[Request] = []
+        while waiting and (len(waiting[0].seeds) <= free or not (present or taken)):
+            free -= len(waiting[0].seeds)
+            taken.append(waiting.popleft())
+        return taken
+
+    def _enter(self, requests: Sequence[Request], kept: Tensor) -> None:
+        """Adds a row for each sample of the requests, after the kept rows, and draws their first tokens."""
+        prompts = [[_Output(request, k) for k in range(len(request.seeds))] for request in requests]
+        self.open_prompts += prompts
+        self.rows += [output for outputs in prompts for output in outputs]
+        repeats = torch.tensor([len(outputs) for outputs in prompts], device=self.device)
+        texts = [[request.prompt_ids for request in requests], [request.against_ids for request in requests]]
+        logits = [decoder.enter(ids, repeats, kept) for decoder, ids in zip(self.decoders, texts, strict=False)]
+        generators = [np.random.Generator(np.random.Philox(key=seed)) for r in requests for seed in r.seeds]
+        uniforms = np.array([generator.random(self.limits.max_new_tokens) for generator in generators])
+        new = torch.tensor(uniforms, device=self.device)
+        tokens, logprobs = draw(logits, new[:, 0], self.limits)
+        self.uniforms = torch.cat([self.uniforms, new])
+        self.drawn = torch.cat([self.drawn, torch.zeros_like(tokens)])
+        self.unfinished = torch.cat([self.unfinished, torch.ones_like(tokens, dtype=torch.bool)])
+        drawing = torch.arange(len(self.rows), device=self.device) >= len(kept)
+        self._record(torch.cat([self.last, tokens]), nn.functional.pad(logprobs, (len(kept), 0)), drawing)
+        self.steps_left = self.limits.max_new_tokens - 1
+
+    def step(self) -> None:
         """Draws one token for every row; those of ended rows are discarded."""
-        self.last, logprobs = draw(self.logits, self.uniforms[self.rows, self.step], self.limits)
-        drawn = zip(self.rows.tolist(), self.unfinished.tolist(), self.last.tolist(), logprobs.tolist(), strict=True)
-        for row, is_unfinished, token, logprob in drawn:
-            if is_unfinished:
-                if not math.isfinite(logprob):
-                    raise self._no_probabilities(row)
-                self.tokens[row].append(token)
-                self.logprobs[row].append(logprob)
-        self.unfinished &= ~torch.isin(self.last, self.ends)
-        self.step += 1
+        logits = [decoder.next(self.last, self.unfinished) for decoder in self.decoders]
+        places = self.drawn.clamp(max=self.limits.max_new_tokens - 1)
+        tokens, logprobs = draw(logits, self.uniforms.gather(1, places[:, None])[:, 0], self.limits)
+        self._record(tokens, logprobs, self.unfinished)
 
-    def _no_probabilities(self, row: int) -> NumericalError:
-        n, k = self.owners[row]
+    def _record(self, tokens: Tensor, logprobs: Tensor, drawing: Tensor) -> None:
+        self.unread.append((tokens, logprobs, drawing))
+        self.last = tokens
+        self.drawn = self.drawn + drawing
+        ends = torch.isin(tokens, self.ends) | (self.drawn >= self.limits.max_new_tokens)
+        self.unfinished = self.unfinished & ~(drawing & ends)
+
+    def read(self) -> Iterator[Completion]:
+        """Adds the drawn tokens to the outputs; yields those of the prompts that are finished."""
+        if not self.unread:
+            return
+        tokens, logprobs, drawing = (torch.stack(values, 1).cpu() for values in zip(*self.unread, strict=True))
+        self.unread = []
+        if not logprobs[drawing].isfinite().all():
+            raise self._no_probabilities(~logprobs.isfinite() & drawing, drawing)
+        values = zip(self.rows, tokens.tolist(), logprobs.tolist(), drawing.tolist(), strict=True)
+        for output, row_tokens, row_logprobs, was_drawn in values:
+            if not output.is_finished:
+                output.token_ids += compress(row_tokens, was_drawn)
+                output.logprobs += compress(row_logprobs, was_drawn)
+                at_limit = len(output.token_ids) == self.limits.max_new_tokens
+                output.is_finished = at_limit or output.token_ids[-1] in self.limits.end_ids
+        lengths = [len(output.token_ids) for output in self.rows if not output.is_finished]
+        self.steps_left = self.limits.max_new_tokens - min(lengths) if lengths else 0
+        for outputs in self.open_prompts:
+            if all(output.is_finished for output in outputs):
+                yield from (output.completion(self.limits) for output in outputs)
+        self.open_prompts = [
+            outputs for outputs in self.open_prompts if not all(output.is_finished for output in outputs)
+        ]
+
+    def _no_probabilities(self, wrong: Tensor, drawing: Tensor) -> NumericalError:
+        """The error that names the first token that could not be drawn; both arguments are [B, steps]."""
+        step, row = divmod(int(wrong.T.flatten().long().argmax()), len(self.rows))
+        output = self.rows[row]
+        token = len(output.token_ids) + int(drawing[row, : step + 1].sum())
         return NumericalError(
-            f"prompt {self.requests[n].key}: the model gives no probabilities for token {self.step + 1} of output {k}: "
+            f"prompt {output.request.key}: the model gives no probabilities for token {token} of output {output.k}: "
             "its logits hold NaN or infinity, so its training went wrong or its numbers are too large for their type: "
             "lower training.learning_rate or warm_start.learning_rate, or choose another model"
         )
-
-    def forward(self) -> None:
-        """Makes the forward pass for the next token; first drops the ended rows once they are many."""
-        kept = torch.nonzero(self.unfinished)[:, 0]
-        if 0 < len(kept) < COMPACT_BELOW * len(self.unfinished):
-            for decoder in self.decoders:
-                decoder.select(kept)
-            self.rows, self.unfinished, self.last = self.rows[kept], self.unfinished[kept], self.last[kept]
-        self.logits = [decoder.next(self.last) for decoder in self.decoders]
-
-    def completions(self) -> Iterator[Completion]:
-        for (n, k), tokens, logprobs in zip(self.owners, self.tokens, self.logprobs, strict=True):
-            ended = bool(tokens) and tokens[-1] in self.limits.end_ids
-            yield Completion(self.requests[n].key, k, tuple(tokens), tuple(logprobs), ended)
 
 
 def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
@@ -183,8 +267,8 @@ def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Te
     The log-probability is NaN where nothing can be drawn, because logits are NaN or infinite. Minus infinity rules a
     token out.
 
-    A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision: this
-    takes one random number per token, and tiny differences in logits almost never change the token.
+    A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision:
+    this takes one random number per token, and tiny differences in logits almost never change the token.
 
     Args:
         logits: [B, V] under the prompts and, with guidance, [B, V] under the prompts that it pushes away from.
@@ -205,101 +289,3 @@ def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Te
         tokens = torch.searchsorted(cumulative, points[:, None], right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
     drawn = logprobs.gather(-1, tokens[:, None])[:, 0]
     return tokens, drawn.masked_fill(~basis.isfinite(), torch.nan)
-
-
-def _cache_of(output: Any) -> dict[str, Any]:
-    """The cache of a forward pass, under the argument name of the next one: transformers 5.24 renamed it."""
-    name = "cache" if "cache" in output else "past_key_values"
-    return {name: output[name]}
-
-
-def _select(cache: dict[str, Any], rows: Tensor) -> None:
-    for keys_and_values in cache.values():
-        keys_and_values.batch_select_indices(rows)
-
-
-class _CausalDecoder:
-    """Forward passes of a decoder-only model over left-padded prompts, with a growing cache."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def prefill(self, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device, repeats: Tensor) -> Tensor:
-        """Reads each prompt once, then gives each of its samples a copy of the cache; returns logits [B, V].
-
-        Args:
-            repeats: samples of each prompt.
-        """
-        width = max(map(len, prompts))
-        ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-        output = self.model(**inputs, use_cache=True, logits_to_keep=1)
-        order = torch.arange(len(prompts), device=device).repeat_interleave(repeats)
-        self.cache = _cache_of(output)
-        _select(self.cache, order)
-        self.mask = mask[order]
-        return output.logits[order, -1]  # type: ignore[no-any-return]
-
-    def next(self, tokens: Tensor) -> Tensor:
-        """Logits [B, V] after one more token per row."""
-        positions = self.mask.sum(-1, keepdim=True)
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=-1)
-        output = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=self.mask,
-            position_ids=positions,
-            use_cache=True,
-            **self.cache,
-        )
-        self.cache = _cache_of(output)
-        return output.logits[:, -1]  # type: ignore[no-any-return]
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps only these rows of the batch."""
-        _select(self.cache, rows)
-        self.mask = self.mask[rows]
-
-
-class _EncoderDecoder:
-    """Forward passes of an encoder-decoder; the prompts go through the encoder once."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def prefill(self, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device, repeats: Tensor) -> Tensor:
-        """Encodes each prompt once, then gives each of its samples a copy; returns logits [B, V].
-
-        Args:
-            repeats: samples of each prompt.
-        """
-        width = max(map(len, prompts))
-        ids = torch.tensor([list(p) + [pad_id] * (width - len(p)) for p in prompts], device=device)
-        mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=device)
-        self.encoded = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
-        self.mask = mask
-        self.cache: dict[str, Any] = {}
-        start = torch.full((len(prompts),), self.model.config.decoder_start_token_id, device=device)
-        logits = self.next(start)
-        order = torch.arange(len(prompts), device=device).repeat_interleave(repeats)
-        self.select(order)
-        return logits[order]
-
-    def next(self, tokens: Tensor) -> Tensor:
-        """Logits [B, V] after one more token per row."""
-        output = self.model(
-            encoder_outputs=self.encoded,
-            attention_mask=self.mask,
-            decoder_input_ids=tokens[:, None],
-            use_cache=True,
-            **self.cache,
-        )
-        self.cache = _cache_of(output)
-        return output.logits[:, -1]  # type: ignore[no-any-return]
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps only these rows of the batch; a row that is named more than once is repeated."""
-        _select(self.cache, rows)
-        self.mask = self.mask[rows]
-        self.encoded.last_hidden_state = self.encoded.last_hidden_state[rows]

@@ -7,7 +7,8 @@ into drafts. The driver commits a draft once the step is done. Jobs of reward mo
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -168,33 +169,36 @@ class Job:
         requests = [request for request in self.requests[step.output] if request.key not in finished]
         own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
         requests_by_key = {request.key: request for request in own}
-        work = transformers_engine.batches(own, step.max_new_tokens, step.batch_tokens)
         weights = memory.sampling_weights(self.model, step.zero3_weights, self.device)
-        any_rank_is_unfinished = None
-        if weights.is_streamed:
-            eos = (int(self.tokenizer.eos_token_id),)
-            idle = [transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,), against_ids=eos)]
-            work = pad_to_longest_rank(work, idle, self.device)
-            any_rank_is_unfinished = self._any_rank_is_unfinished
+        writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
+        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
+        # A prompt's rows are written together: prompts in a part count as finished.
+        for key, group in groupby(self._completions(step, own, weights), key=lambda completion: completion.key):
+            completions = list(group)
+            writer.add(
+                [sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in completions]
+            )
+            meter.add(len(completions), sum(len(completion.token_ids) for completion in completions))
+        writer.close(len(own) * step.k)
+        return {**meter.result(self.device), "weights": weights.reason}
+
+    def _completions(
+        self, step: SampleStep, requests: Sequence[transformers_engine.Request], weights: memory.SamplingWeights
+    ) -> Iterator[transformers_engine.Completion]:
+        """The completions of this rank's prompts; with streamed weights in batches, of which all ranks have as many."""
         limits = transformers_engine.Limits(
             step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id, step.guidance
         )
-        writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
-        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
-        with torch.no_grad():
-            for batch in work:
-                completions = transformers_engine.complete(
-                    weights.model, batch, limits, self.device, any_rank_is_unfinished
-                )
-                completions = [completion for completion in completions if completion.key]  # without idle ones
-                rows = [
-                    sample_row(step, requests_by_key[c.key], c, self.renderer.text(list(c.token_ids)))
-                    for c in completions
-                ]
-                writer.add(rows)
-                meter.add(len(rows), sum(len(completion.token_ids) for completion in completions))
-        writer.close(len(own) * step.k)
-        return {**meter.result(self.device), "weights": weights.reason}
+        model, device = weights.model, self.device
+        if not weights.is_streamed:
+            yield from transformers_engine.complete(model, requests, limits, device, step.batch_tokens)
+            return
+        eos = (int(self.tokenizer.eos_token_id),)
+        idle = transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,), against_ids=eos)
+        work = transformers_engine.batches(requests, step.max_new_tokens, step.batch_tokens)
+        for batch in pad_to_longest_rank(work, [idle], device):
+            completions = transformers_engine.complete(model, batch, limits, device, None, self._any_rank_is_unfinished)
+            yield from (completion for completion in completions if completion.key != idle.key)
 
     def _any_rank_is_unfinished(self, is_unfinished: bool) -> bool:
         flag = torch.tensor([int(is_unfinished)], device=self.device)

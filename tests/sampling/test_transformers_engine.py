@@ -73,18 +73,19 @@ def test_equal_seeds_give_equal_tokens_and_other_seeds_others(model):
 def test_dropping_ended_rows_from_the_batch_changes_nothing(below, model, monkeypatch):
     limits, requests = Limits(1.0, 12, MANY_ENDS, 0), make_requests(50)
     usual = sampled(model, requests, limits)
-    monkeypatch.setattr(transformers_engine, "COMPACT_BELOW", below)
+    monkeypatch.setattr(transformers_engine, "REFILL_BELOW", below)
     assert same_tokens(usual, sampled(model, requests, limits)) == 200
 
 
 def test_ranks_that_wait_for_each_other_draw_what_each_would_draw_alone(model):
     """Streamed weights: this rank has ended long before the other, and keeps making forward passes."""
     limits, requests, other_is_unfinished = Limits(1.0, 12, MANY_ENDS, 0), make_requests(3, k=2), iter([True] * 12)
-    with torch.no_grad():
-        alone = transformers_engine.complete(model, requests, limits, CPU)
-        together = transformers_engine.complete(
-            model, requests, limits, CPU, lambda is_unfinished: next(other_is_unfinished, False) or is_unfinished
-        )
+
+    def any_rank_is_unfinished(is_unfinished: bool) -> bool:
+        return next(other_is_unfinished, False) or is_unfinished
+
+    alone = list(transformers_engine.complete(model, requests, limits, CPU))
+    together = list(transformers_engine.complete(model, requests, limits, CPU, None, any_rank_is_unfinished))
     assert together == alone
     assert next(other_is_unfinished, None) is None
 
@@ -243,3 +244,62 @@ def test_row_seeds_do_not_depend_on_the_machine():
     """The first 16 digits of what `printf '0\\x1f1\\x1fabc\\x1f2' | sha256sum` prints, as a number."""
     assert transformers_engine.row_seed(0, 1, "abc", 2) == 2011317004417459587
     assert len({transformers_engine.row_seed(1, n, k) for n in range(50) for k in range(4)}) == 200
+
+
+# --- rows that take the places of ended ones -------------------------------------------------------------------------
+
+
+class Recorder:
+    """A model's forward passes, by the shape of their ids."""
+
+    def __init__(self, model, monkeypatch) -> None:
+        self.shapes: list[tuple[int, int]] = []
+        forward = model.forward
+
+        def recorded(*given, **named):
+            ids = named["decoder_input_ids"] if model.config.is_encoder_decoder else named["input_ids"]
+            self.shapes.append(tuple(ids.shape))
+            return forward(*given, **named)
+
+        monkeypatch.setattr(model, "forward", recorded)
+
+    @property
+    def computed_tokens(self) -> int:
+        return sum(rows for rows, width in self.shapes if width == 1)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 400, 1200, 10**6])
+def test_rows_that_enter_later_draw_the_same_tokens_and_stay_within_the_budget(model, batch_tokens, monkeypatch):
+    """A model that must wait for a batch to end draws the same; budget: rows times the longest prompt and output."""
+    limits, requests = Limits(1.0, 24, MANY_ENDS, 0), make_requests(60)
+    usual = sampled(model, requests, limits, 900)
+    record = Recorder(model, monkeypatch)
+    completions = list(transformers_engine.complete(model, requests, limits, CPU, batch_tokens))
+    assert same_tokens(usual, {(c.key, c.k): c for c in completions}) >= 239
+    most = max(rows for rows, width in record.shapes)
+    shortest = min(len(request.prompt_ids) for request in requests) + 24
+    assert most <= max(4, batch_tokens // shortest)
+    keys = [completion.key for completion in completions]
+    assert keys == [key for key in dict.fromkeys(keys) for _ in range(4)]  # the outputs of a prompt together
+
+
+def test_places_of_ended_rows_are_taken(build_model, monkeypatch):
+    """Few of the computed tokens are of rows that have ended; batch by batch, more than half of them are."""
+    model = build_model("llama")
+    limits, requests = Limits(1.0, 40, tuple(range(1, 20)), 0), make_requests(150)
+    record = Recorder(model, monkeypatch)
+    completions = list(transformers_engine.complete(model, requests, limits, CPU, 64 * 60))
+    drawn = sum(len(completion.token_ids) for completion in completions)
+    assert drawn < record.computed_tokens < 1.5 * drawn
+
+
+def test_finished_prompts_are_yielded_while_others_are_drawn(model, monkeypatch):
+    record = Recorder(model, monkeypatch)
+    passes_before = []
+    for _ in transformers_engine.complete(model, make_requests(60), Limits(1.0, 24, MANY_ENDS, 0), CPU, 900):
+        passes_before.append(len(record.shapes))
+    assert passes_before[0] < len(record.shapes) / 2
+
+
+def test_no_requests_give_no_completions(model):
+    assert list(transformers_engine.complete(model, [], Limits(1.0, 24, MANY_ENDS, 0), CPU, 900)) == []

@@ -177,7 +177,7 @@ def test_a_model_that_the_last_step_broke_is_found():
 def complete(model: Any, limits: Limits) -> list[transformers_engine.Completion]:
     requests = [Request(f"p{n}", (n + 40, n + 41), (1, 2), (n + 50, n + 51)) for n in range(3)]
     with torch.no_grad():
-        return transformers_engine.complete(model, requests, limits, CPU)
+        return list(transformers_engine.complete(model, requests, limits, CPU))
 
 
 DRAWS = [Limits(1.0, 4, (1,), 0), Limits(0.0, 4, (1,), 0), Limits(1.0, 4, (1,), 0, guidance=1.5)]
