@@ -194,6 +194,18 @@ def test_prompts_are_shuffled_with_all_their_triples():
     assert steps != plan_steps(examples, TrainingConfig(batch_size=8, epochs=2), (1,))
 
 
+def test_shuffled_prompts_make_other_versions_and_shuffled_triples_the_same_as_ever():
+    assert TrainingConfig().fingerprint() == TrainingConfig(shuffle="triples").fingerprint()
+    assert "shuffle" not in TrainingConfig().fingerprint()
+    assert TrainingConfig(shuffle="prompts").fingerprint()["shuffle"] == "prompts"
+
+
+def test_prompts_that_are_contrasted_with_each_other_are_not_put_together():
+    with pytest.raises(ValueError, match="`contrast: batch` needs different ones"):
+        TrainingConfig(shuffle="prompts", contrast="batch")
+    TrainingConfig(shuffle="prompts", contrast="batch", contrastive=0.0)
+
+
 # --- check before training -------------------------------------------------------------------------------------------
 
 
