@@ -8,6 +8,7 @@ The tensors are left to `batches`, the attention mask to `losses`.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -90,23 +91,49 @@ def row_per_sequence(sequences: Sequence[Sequence[int]]) -> Rows:
 
 
 def packed_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
-    """Equal beginnings once, and tries together in rows that are no longer than the largest of them.
+    """Equal beginnings once, and tries together in rows of about equal length.
+
+    The cheapest of a few divisions is taken: rows as long as the largest trie, where attention takes little, or fewer
+    rows of about equal length, which have less padding.
 
     Args:
         hidden_size: the model's, see `cost`.
     """
-    tries = sorted(build_tries(sequences, hidden_size), key=lambda trie: -len(trie.tokens))
-    width = len(tries[0].tokens)
-    rows: list[list[Trie]] = []
+    tries = build_tries(sequences, hidden_size)
+    sizes = [len(trie.tokens) for trie in tries]
+    most = sum(sizes) // max(sizes)
+    counts = {most + 1, most, max(1, most - 1), -(-most * 3 // 4), -(-most // 2)}
+    divisions = [_first_fit(sizes), *(_balanced(sizes, count) for count in sorted(counts))]
+
+    def work(division: Sequence[Sequence[int]]) -> float:
+        return len(division) * cost(max(sum(sizes[n] for n in row) for row in division), hidden_size)
+
+    return _rows([[tries[n] for n in row] for row in min(divisions, key=work)], is_packed=True)
+
+
+def _first_fit(sizes: Sequence[int]) -> list[list[int]]:
+    """The numbers of the sizes in rows as long as the largest: each goes to the first row in which it fits."""
+    rows: list[list[int]] = []
     free: list[int] = []
-    for trie in tries:
-        row = next((n for n, space in enumerate(free) if space >= len(trie.tokens)), len(rows))
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        row = next((n for n, space in enumerate(free) if space >= sizes[number]), len(rows))
         if row == len(rows):
             rows.append([])
-            free.append(width)
-        rows[row].append(trie)
-        free[row] -= len(trie.tokens)
-    return _rows(rows, is_packed=True)
+            free.append(max(sizes))
+        rows[row].append(number)
+        free[row] -= sizes[number]
+    return rows
+
+
+def _balanced(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """The numbers of the sizes in at most `count` rows: from the largest on, each goes to the row that has least."""
+    rows: list[list[int]] = [[] for _ in range(min(count, len(sizes)))]
+    filled = [(0, row) for row in range(len(rows))]  # a heap
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        size, row = filled[0]
+        rows[row].append(number)
+        heapq.heapreplace(filled, (size + sizes[number], row))
+    return rows
 
 
 def build_tries(sequences: Sequence[Sequence[int]], hidden_size: int) -> list[Trie]:
