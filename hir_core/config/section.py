@@ -1,7 +1,8 @@
 """`Section`, the base class of every section of a configuration, and the marker of fields that change no result.
 
 Every section is frozen and refuses unknown keys. `Section.fingerprint` returns the settings that enter version ids. It
-leaves out fields marked with `ExcludedFromId`: they change speed, memory or bookkeeping, but no result.
+leaves out fields marked with `ExcludedFromId`, which change speed, memory or bookkeeping, but no result, and fields
+marked with `DefaultExcludedFromId` where they have their default: what was done before there was such a field.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ class _ExcludedFromId:
     """Marks a field that cannot change a result."""
 
 
+class _DefaultExcludedFromId:
+    """Marks a field whose default is what was done before the field existed."""
+
+
 ExcludedFromId = _ExcludedFromId()
+DefaultExcludedFromId = _DefaultExcludedFromId()
 
 
 class Section(BaseModel):
@@ -31,6 +37,7 @@ class Section(BaseModel):
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
             if not any(isinstance(item, _ExcludedFromId) for item in field.metadata)
+            and not (DefaultExcludedFromId in field.metadata and getattr(self, name) == field.default)
         }
 
 

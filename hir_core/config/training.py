@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from hir_core.config.section import ExcludedFromId, Section
+from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section
 
 
 class TrainingConfig(Section):
@@ -21,6 +21,9 @@ class TrainingConfig(Section):
     """Number of triples per optimizer step, over all ranks."""
     micro_batch_size: Annotated[int, ExcludedFromId] = Field(16, ge=1)
     """Number of triples per rank in one forward pass. The gradient accumulation follows from it and `batch_size`."""
+    shuffle: Annotated[Literal["triples", "prompts"], DefaultExcludedFromId] = "triples"
+    """What each epoch puts in random order: single triples, or prompts with all their triples. With `prompts` most
+    outputs of a prompt are in one optimizer step, where the prompt is computed once for all of them: faster."""
     learning_rate: float = Field(5e-5, gt=0)
     """Highest learning rate of AdamW, reached after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -55,3 +58,11 @@ class TrainingConfig(Section):
     logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
     """Largest allowed mean difference, in nats per token, between the log-probabilities that the trainer computes for
     one batch and those recorded when it was sampled. A larger one stops the run."""
+
+    @model_validator(mode="after")
+    def _in_batch_contrast_needs_other_prompts(self) -> Self:
+        if self.contrastive > 0 and self.contrast == "batch" and self.shuffle == "prompts":
+            raise ValueError(
+                "`shuffle: prompts` puts equal prompts together, and `contrast: batch` needs different ones"
+            )
+        return self

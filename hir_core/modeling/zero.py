@@ -92,7 +92,8 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, w
         inference = {k: v for k, v in settings["zero_optimization"].items() if k != "offload_optimizer"}
         return {**settings, "zero_optimization": inference, "train_micro_batch_size_per_gpu": 1}
     steps = accumulation_steps(training, world_size)
-    adam = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True}
+    # torch's fused AdamW updates a weight, its moments and its decay in one pass over memory.
+    adam = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True, "fused": True}
     return {
         **settings,
         "train_micro_batch_size_per_gpu": training.micro_batch_size,

@@ -1,19 +1,22 @@
 """Triples as tensors: the rows of each optimizer step, their assignment to ranks, and one micro-batch's layout.
 
 Every rank computes the same plan from the same table and seed, so the ranks agree on each step's rows and totals
-without communication. A micro-batch has, for R triples, first their R own sequences and then one sequence per contrast
-instruction; each sequence is forwarded once. The loss is in `losses`.
+without communication. A micro-batch of R triples has S sequences: first the R triples' own, then one per contrast
+instruction. Their tokens are laid out in B rows, one for each sequence or packed as `packing` describes, and go through
+the model in one forward pass. The loss is in `losses`.
 
-Shapes, here and in `losses`: B sequences of a micro-batch, T input tokens, U decoder tokens, M target tokens of all
-sequences together, R triples, N instructions of the triple that has the most, V vocabulary, H hidden size.
+Shapes, here and in `losses`: B rows, T tokens of the longest; S sequences, U tokens of the longest decoder input;
+Q positions whose next token is a target, W different targets of the position that has the most; M target tokens of all
+sequences together; R triples, N instructions of the triple that has the most; V vocabulary, H hidden size.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +26,10 @@ from torch import Tensor
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
+from hir_core.training.packing import Rows, cheapest_rows, packed_rows, row_per_sequence
+
+LayOut = Callable[[Sequence[Sequence[int]]], Rows]
+"""Makes the rows of a micro-batch's sequences."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +67,39 @@ class Batch:
     """One micro-batch as tensors; its first R sequences are the triples' own, the others are contrasts."""
 
     input_ids: Tensor
-    """[B, T]"""
+    """[B, T]; of encoder-decoders the encoder's input, in which every prompt is once."""
     attention_mask: Tensor
     """[B, T]: 1 at tokens, 0 at padding."""
+    position_ids: Tensor | None
+    """[B, T]: of packed rows, the position of each token in its sequence; else None."""
+    attended_until: Tensor | None
+    """[B, T]: of packed rows, the column after the last token that attends to each token; else None."""
     decoder_input_ids: Tensor | None
-    """[B, U] for encoder-decoders, else None."""
-    target_mask: Tensor
-    """[B, T], or [B, U] for encoder-decoders: true at positions whose next token is a target."""
-    target_ids: Tensor
-    """[M]: the target tokens, row by row."""
+    """[S, U] for encoder-decoders, else None."""
+    encoder_rows: Tensor | None
+    """[S]: for encoder-decoders, the row of each sequence's prompt; else None."""
+    positions: Tensor
+    """[Q]: positions in the flattened input (of encoder-decoders: decoder input) whose next token is a target."""
+    position_targets: Tensor
+    """[Q, W]: the different targets of each position; where it has fewer than W, its first is repeated."""
+    target_places: Tensor
+    """[M]: the place of each target token in the flattened `position_targets`, sequence by sequence."""
     target_rows: Tensor
     """[M]: the sequence of each target token."""
     triples: Tensor
-    """[B]: the triple of each sequence."""
+    """[S]: the triple of each sequence."""
     weights: Tensor
     """[R]: the weight of each triple."""
+
+    @property
+    def target_ids(self) -> Tensor:
+        """[M]: the target tokens, sequence by sequence."""
+        return self.position_targets.flatten()[self.target_places]
+
+    @property
+    def target_positions(self) -> Tensor:
+        """[M]: the position, in the flattened input, that predicts each target token."""
+        return self.positions[self.target_places // self.position_targets.shape[1]]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -101,19 +126,36 @@ def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool
     )
 
 
-def plan_steps(count: int, training: TrainingConfig, seed: Sequence[int]) -> list[list[int]]:
+def plan_steps(examples: Sequence[Example], training: TrainingConfig, seed: Sequence[int]) -> list[list[int]]:
     """Row numbers of every optimizer step; each epoch is shuffled anew, and its last step may have fewer rows.
 
-    Args:
-        count: the number of triples.
+    Where `training.shuffle` is `prompts`, rows with equal prompts follow one another, so most are in one step.
     """
+    count = len(examples)
+    groups: dict[object, list[int]] = {}
+    for row, example in enumerate(examples):
+        groups.setdefault(row if training.shuffle == "triples" else frozenset(example.prompts), []).append(row)
+    by_number = list(groups.values())
     per_epoch = math.ceil(count / training.batch_size)
     step_count = training.steps or per_epoch * training.epochs
     steps: list[list[int]] = []
     for epoch in range(math.ceil(step_count / per_epoch)):
-        order = np.random.default_rng([*seed, epoch]).permutation(count).tolist()
+        shuffled = np.random.default_rng([*seed, epoch]).permutation(len(by_number)).tolist()
+        order = [row for number in shuffled for row in by_number[number]]
         steps += [order[start : start + training.batch_size] for start in range(0, count, training.batch_size)]
     return steps[:step_count]
+
+
+def examples_of_step(examples: Sequence[Example], rows: Sequence[int], training: TrainingConfig) -> list[Example]:
+    """The examples of one optimizer step, with their in-batch contrast where the config asks for it.
+
+    Args:
+        rows: one item of `plan_steps`.
+    """
+    chosen = [examples[row] for row in rows]
+    if training.contrastive > 0 and training.contrast == "batch":
+        return contrast_in_batch(chosen, training.contrast_ways)
+    return chosen
 
 
 def contrast_in_batch(examples: Sequence[Example], ways: int) -> list[Example]:
@@ -130,22 +172,24 @@ def contrast_in_batch(examples: Sequence[Example], ways: int) -> list[Example]:
     ]
 
 
-def assign_micro_batches(
-    rows: Sequence[int], lengths: Sequence[int], world_size: int, count: int
-) -> list[list[list[int]]]:
-    """Splits one step's rows evenly into `count` micro-batches for each rank: `result[rank][n]` are row numbers.
+def assign_micro_batches(examples: Sequence[Example], world_size: int, count: int) -> list[list[list[int]]]:
+    """Splits one step's examples evenly into `count` micro-batches for each rank: `result[rank][n]` are their numbers.
 
-    Rows of similar length share a micro-batch, so that there is little padding. Where a step has fewer rows than there
-    are micro-batches, the last ones are empty; every rank still has `count` of them.
-
-    Args:
-        lengths: tokens of every row, by row number.
+    Examples of similar length share a micro-batch, so that there is little padding, and those with equal prompts follow
+    one another. Where a step has fewer examples than there are micro-batches, the last ones are empty; every rank still
+    has `count` of them.
     """
-    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+    groups: dict[frozenset[tuple[int, ...]], list[int]] = {}
+    for number, example in enumerate(examples):
+        groups.setdefault(frozenset(example.prompts), []).append(number)
+    for numbers in groups.values():
+        numbers.sort(key=lambda number: -examples[number].length)
+    longest_first = sorted(groups.values(), key=lambda numbers: -examples[numbers[0]].length)
+    ordered = [number for numbers in longest_first for number in numbers]
     size, larger = divmod(len(ordered), world_size * count)
     ends = [size * n + min(n, larger) for n in range(world_size * count + 1)]
-    groups = [ordered[start:end] for start, end in itertools.pairwise(ends)]
-    return [groups[rank::world_size] for rank in range(world_size)]
+    micro_batches = [ordered[start:end] for start, end in itertools.pairwise(ends)]
+    return [micro_batches[rank::world_size] for rank in range(world_size)]
 
 
 def step_totals(examples: Sequence[Example]) -> Totals:
@@ -153,35 +197,66 @@ def step_totals(examples: Sequence[Example]) -> Totals:
     return Totals(sum(e.weight * len(e.target_ids) for e in examples), sum(e.weight for e in examples))
 
 
-def collate(examples: Sequence[Example], pad_id: int, decoder_start_id: int | None) -> Batch:
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    decoder_start_id: int | None,
+    lay_out: LayOut = row_per_sequence,
+) -> Batch:
     """One micro-batch; every example must have targets.
 
     Args:
         decoder_start_id: for encoder-decoders; None for decoder-only models.
+        lay_out: makes rows of the sequences of a decoder-only model.
     """
-    sequences = [(n, 0) for n in range(len(examples))]  # example and prompt
-    sequences += [(n, i) for n, e in enumerate(examples) for i in range(1, len(e.prompts))]
-    inputs, decoder_inputs, masks = [], [], []
-    for n, i in sequences:
-        prompt, prefix, target = examples[n].prompts[i], examples[n].prefix_ids, examples[n].target_ids
-        if decoder_start_id is None:
-            inputs.append([*prompt, *prefix, *target[:-1]])
-            masks.append([0] * (len(prompt) + len(prefix) - 1) + [1] * len(target))
-        else:
-            inputs.append(list(prompt))
-            decoder_inputs.append([decoder_start_id, *prefix, *target[:-1]])
-            masks.append([0] * len(prefix) + [1] * len(target))
-    targets = [examples[n].target_ids for n, _ in sequences]
+    sequences = [(e, e.prompts[0]) for e in examples]
+    sequences += [(e, prompt) for e in examples for prompt in e.prompts[1:]]
+    triples = [*range(len(examples)), *(n for n, e in enumerate(examples) for _ in e.prompts[1:])]
+    starts = [prompt if decoder_start_id is None else (decoder_start_id,) for _, prompt in sequences]
+    inputs = [(*start, *e.prefix_ids, *e.target_ids[:-1]) for start, (e, _) in zip(starts, sequences, strict=True)]
+    if decoder_start_id is None:
+        rows = lay_out(inputs)
+        read, decoder_input_ids, encoder_rows = rows.tokens, None, None
+    else:
+        rows = row_per_sequence(inputs)
+        prompts = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompt for _, prompt in sequences))}
+        read, decoder_input_ids = [list(prompt) for prompt in prompts], _padded(rows.tokens, pad_id)
+        encoder_rows = torch.tensor([prompts[prompt] for _, prompt in sequences])
     return Batch(
-        input_ids=_padded(inputs, pad_id),
-        attention_mask=_padded([[1] * len(ids) for ids in inputs], 0),
-        decoder_input_ids=_padded(decoder_inputs, pad_id) if decoder_inputs else None,
-        target_mask=_padded(masks, 0).bool(),
-        target_ids=torch.tensor([token for target in targets for token in target]),
-        target_rows=torch.tensor([row for row, target in enumerate(targets) for _ in target]),
-        triples=torch.tensor([n for n, _ in sequences]),
+        input_ids=_padded(read, pad_id),
+        attention_mask=_padded([[1] * len(ids) for ids in read], 0),
+        position_ids=_padded(rows.positions, 0) if rows.is_packed else None,
+        attended_until=_padded(rows.ends, 0) if rows.is_packed else None,
+        decoder_input_ids=decoder_input_ids,
+        encoder_rows=encoder_rows,
+        **_targets(rows, [e.target_ids for e, _ in sequences]),
+        triples=torch.tensor(triples),
         weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
     )
+
+
+def _targets(rows: Rows, targets: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """The fields of a batch that say where its targets are.
+
+    Args:
+        targets: of every sequence, each predicted from the token before it.
+    """
+    by_position: dict[int, list[int]] = {}
+    found: list[tuple[int, int]] = []  # position and token of every target
+    for places, ids in zip(rows.places, targets, strict=True):
+        for (row, column), token in zip(places[-len(ids) :], ids, strict=True):
+            known = by_position.setdefault(row * rows.width + column, [])
+            if token not in known:
+                known.append(token)
+            found.append((row * rows.width + column, token))
+    most = max(map(len, by_position.values()))
+    numbers = {position: n for n, position in enumerate(by_position)}
+    return {
+        "positions": torch.tensor(list(by_position)),
+        "position_targets": torch.tensor([[*ids, *ids[:1] * (most - len(ids))] for ids in by_position.values()]),
+        "target_places": torch.tensor([numbers[p] * most + by_position[p].index(token) for p, token in found]),
+        "target_rows": torch.tensor([row for row, ids in enumerate(targets) for _ in ids]),
+    }
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -199,7 +274,21 @@ class BatchLayout:
     decoder_start_id: int | None
     """For encoder-decoders; None for decoder-only models."""
     device: torch.device
+    packed_hidden_size: int | None = None
+    """The hidden size of a model that takes packed rows; None: every sequence has a row of its own."""
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """One micro-batch on the device."""
-        return collate(examples, self.pad_id, self.decoder_start_id).to(self.device)
+        """One micro-batch on the device, in the rows that cost least."""
+        return self._collate(examples, self._lay_out(cheapest_rows))
+
+    def both_layouts(self, examples: Sequence[Example]) -> tuple[Batch, Batch]:
+        """One micro-batch in packed rows, whatever they cost, and with a row per sequence."""
+        return self._collate(examples, self._lay_out(packed_rows)), self._collate(examples, row_per_sequence)
+
+    def _lay_out(self, pack: Callable[..., Rows]) -> LayOut:
+        if self.packed_hidden_size is None:
+            return row_per_sequence
+        return functools.partial(pack, hidden_size=self.packed_hidden_size)
+
+    def _collate(self, examples: Sequence[Example], lay_out: LayOut) -> Batch:
+        return collate(examples, self.pad_id, self.decoder_start_id, lay_out).to(self.device)

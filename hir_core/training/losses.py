@@ -1,11 +1,12 @@
-"""The loss of hindsight instruction relabeling, computed from one forward pass per sequence.
+"""The loss of hindsight instruction relabeling, computed from one forward pass per micro-batch.
 
     L = L_supervised + alpha * L_contrastive + beta * L_entropy
 
 as in section 3 of Zhang et al., 'Hindsight Instruction Relabeling', ICML 2023, arXiv 2302.05206. Each term is a sum
 divided by a total of the whole optimizer step, so that micro-batch size, accumulation and world size do not change it.
-`TripleLoss` is the module that the DeepSpeed engine trains. Shapes are those of `batches`: B sequences, M target
-tokens, R triples, N instructions, V vocabulary, H hidden size. Holds no data and writes nothing.
+`TripleLoss` is the module that the DeepSpeed engine trains. Shapes are those of `batches`: B rows, T tokens;
+S sequences; Q positions, W targets of each; M target tokens, R triples, N instructions, V vocabulary, H hidden size.
+Holds no data and writes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import BaseModelOutput
 
 from hir_core.errors import ConfigError
 from hir_core.training.batches import Batch, Totals
@@ -30,8 +32,8 @@ class TokenStats:
 
     logprobs: Tensor
     """[M]: log p(target)."""
-    mean_logprobs: Tensor
-    """[M]: the mean of log p(v) over the vocabulary."""
+    mean_logprobs: Tensor | None
+    """[M]: the mean of log p(v) over the vocabulary; None where label smoothing is 0."""
     entropies: Tensor
     """[M]"""
 
@@ -55,11 +57,42 @@ class Coefficients:
     """Whether the contrast compares mean log-probabilities, as the published code does, or sums, as in the paper."""
 
 
-def token_stats(logits: Tensor, target_ids: Tensor) -> TokenStats:
-    """Statistics of `logits` [M, V] at `target_ids` [M], in fp32 or better."""
-    logprobs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
-    entropies = -(logprobs.exp() * logprobs).sum(-1)
-    return TokenStats(logprobs.gather(-1, target_ids[:, None])[:, 0], logprobs.mean(-1), entropies)
+class PositionStats(torch.autograd.Function):
+    """Log-probabilities [Q, W] of targets [Q, W], mean log-probabilities [Q] and entropies [Q] of logits [Q, V].
+
+    In fp32 or better. The gradients, of a logit v, are those of the log-softmax: 1(v = target) - p(v) of log p(target),
+    1 / V - p(v) of the mean, and -p(v) (log p(v) + entropy) of the entropy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, with_mean: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The statistics; the mean is None unless it is asked for."""
+        logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        entropies = -torch.linalg.vecdot(logprobs.exp(), logprobs)
+        ctx.save_for_backward(logprobs, targets, entropies)
+        ctx.set_materialize_grads(False)
+        ctx.dtype = logits.dtype
+        return logprobs.gather(-1, targets), logprobs.mean(-1) if with_mean else None, entropies
+
+    @staticmethod
+    def backward(
+        ctx: Any, of_targets: Tensor | None, of_means: Tensor | None, of_entropies: Tensor | None
+    ) -> tuple[Tensor, None, None]:
+        """The gradient of the logits, from those of the statistics; None for one that the loss does not use."""
+        logprobs, targets, entropies = ctx.saved_tensors
+        gradient = logprobs.exp()
+        factors = torch.zeros_like(entropies)
+        factors = factors if of_targets is None else factors - of_targets.sum(-1)
+        factors = factors if of_means is None else factors - of_means
+        if of_entropies is None:
+            gradient *= factors[:, None]
+        else:
+            gradient *= (factors - of_entropies * entropies)[:, None] - of_entropies[:, None] * logprobs
+        if of_means is not None:
+            gradient += of_means[:, None] / gradient.shape[-1]
+        if of_targets is not None:
+            gradient.scatter_add_(-1, targets, of_targets)
+        return gradient.to(ctx.dtype), None, None
 
 
 def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Coefficients) -> dict[str, Tensor]:
@@ -76,14 +109,19 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     own = batch.target_rows < triples
     weights = batch.weights[batch.triples[batch.target_rows[own]]]
     eps = coefficients.label_smoothing
-    smoothed = -(1 - eps) * stats.logprobs[own] - eps * stats.mean_logprobs[own]
+    smoothed = -(1 - eps) * stats.logprobs[own]
+    if stats.mean_logprobs is not None:
+        smoothed = smoothed - eps * stats.mean_logprobs[own]
     terms = {
         "supervised": (weights * smoothed).sum() / totals.tokens,
         "contrastive": (batch.weights * contrastive(stats.logprobs, batch, coefficients)).sum() / totals.triples,
         "entropy": -(weights * stats.entropies[own]).sum() / totals.tokens,
     }
-    weighted = coefficients.contrastive * terms["contrastive"] + coefficients.entropy * terms["entropy"]
-    return {"loss": terms["supervised"] + weighted, **terms}
+    loss = terms["supervised"]
+    for name, coefficient in (("contrastive", coefficients.contrastive), ("entropy", coefficients.entropy)):
+        if coefficient:  # what has no weight needs no gradient
+            loss = loss + coefficient * terms[name]
+    return {"loss": loss, **terms}
 
 
 def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> Tensor:
@@ -107,6 +145,19 @@ def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> T
     others = own.new_zeros(triples).index_add(0, batch.triples[triples:], sequences[triples:])
     shift = coefficients.contrastive_smoothing * (own - others / (counts - 1).clamp(min=1)) * (counts > 1)
     return torch.logsumexp(table, dim=-1) - own + shift
+
+
+def block_mask(attended_until: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask [B, 1, T, T] of packed rows, which is added to attention scores: 0 where a token attends, else lowest.
+
+    Args:
+        attended_until: [B, T], as in `Batch`: token n attends to itself and to each m < n with n < attended_until[m].
+    """
+    columns = torch.arange(attended_until.shape[1], device=attended_until.device)
+    attends = (columns[None, :] <= columns[:, None]) & (columns[:, None] < attended_until[:, None, :])
+    attends |= columns[None, :] == columns[:, None]  # padding, whose softmax must be finite
+    lowest = torch.finfo(dtype).min
+    return torch.zeros(attends.shape, dtype=dtype, device=columns.device).masked_fill(~attends, lowest)[:, None]
 
 
 class TripleLoss(nn.Module):
@@ -136,35 +187,54 @@ class TripleLoss(nn.Module):
             ConfigError: the model changes its logits after the output head in a way that is not known here.
         """
         hidden, expected = self._hidden(batch)
-        *stats, first_logits = self._through_head(hidden, batch.target_ids)
+        logprobs, means, entropies, first_logits = self._through_head(hidden, batch.position_targets)
         if not torch.allclose(first_logits.float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
             kind = type(self.model).__name__
             raise ConfigError(
                 f"{kind} changes its logits after the output head, which hir does not support: use another model"
             )
-        return TokenStats(*stats)
+        of_targets = batch.target_places // batch.position_targets.shape[1]  # [M]: numbers of positions
+        return TokenStats(
+            logprobs.flatten()[batch.target_places], None if means is None else means[of_targets], entropies[of_targets]
+        )
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Hidden states [M, H] that enter the head at target positions, and the model's own logits [V] of the first."""
+        """Hidden states [Q, H] that enter the head at target positions, and the model's own logits [V] of the first."""
         hidden: list[Tensor] = []
 
         def keep_one_position(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            hidden.append(args[0][batch.target_mask])
+            hidden.append(args[0].flatten(0, 1)[batch.positions])
             return (hidden[0][:1].detach()[None],)
 
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-        if batch.decoder_input_ids is not None:
-            inputs["decoder_input_ids"] = batch.decoder_input_ids
+        inputs = self._inputs(batch)
         handle = self.model.get_output_embeddings().register_forward_pre_hook(keep_one_position, prepend=True)
         try:
-            logits = self.model(**inputs).logits
+            logits = self.model(**inputs, use_cache=False).logits
         finally:
             handle.remove()
         first_logits: Tensor = logits.detach()[0, 0]
         return hidden[0], first_logits
 
-    def _through_head(self, hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, ...]:
-        """The three statistics [M] of hidden states [M, H], and the logits [V] of the first.
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the model's forward pass is given; an encoder-decoder's encoder has then read every prompt once."""
+        if batch.decoder_input_ids is not None:
+            encode = self.model.get_encoder()
+            states = encode(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+            return {
+                "encoder_outputs": BaseModelOutput(last_hidden_state=states[batch.encoder_rows]),
+                "attention_mask": batch.attention_mask[batch.encoder_rows],
+                "decoder_input_ids": batch.decoder_input_ids,
+            }
+        if batch.attended_until is None:
+            return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        return {
+            "input_ids": batch.input_ids,
+            "position_ids": batch.position_ids,
+            "attention_mask": block_mask(batch.attended_until, self.model.dtype),
+        }
+
+    def _through_head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """`PositionStats` of hidden states [Q, H] and targets [Q, W], and the logits [V] of the first position.
 
         Calls the head once, however many chunks there are: ZeRO-3 gathers a module's weights with a collective per
         call, in the forward and the backward pass, and ranks with different numbers of targets would wait for each
@@ -172,17 +242,22 @@ class TripleLoss(nn.Module):
         """
         head = self.model.get_output_embeddings()
         multiply = head.forward
+        with_mean = self.coefficients.label_smoothing > 0
 
-        def chunk_stats(hidden: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            stats = token_stats(self._logits(multiply(hidden)), target_ids)
-            return stats.logprobs, stats.mean_logprobs, stats.entropies
+        def chunk_stats(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            logits = self._logits(multiply(hidden))
+            return PositionStats.apply(logits, targets, with_mean)  # type: ignore[no-any-return, no-untyped-call]
 
-        def forward_in_chunks(hidden: Tensor) -> tuple[Tensor, ...]:
+        def forward_in_chunks(hidden: Tensor) -> tuple[Tensor | None, ...]:
             spans = [slice(start, start + self.logits_chunk) for start in range(0, len(hidden), self.logits_chunk)]
-            chunks = [checkpoint(chunk_stats, hidden[span], target_ids[span], use_reentrant=False) for span in spans]
+            if len(spans) == 1:  # its logits may stay in memory for the backward pass
+                chunks = [chunk_stats(hidden, targets)]
+            else:
+                chunks = [checkpoint(chunk_stats, hidden[span], targets[span], use_reentrant=False) for span in spans]
             with torch.no_grad():
                 first_logits = self._logits(multiply(hidden[:1]))[0]
-            return *(torch.cat(column) for column in zip(*chunks, strict=True)), first_logits
+            columns = zip(*chunks, strict=True)
+            return *(None if column[0] is None else torch.cat(column) for column in columns), first_logits
 
         head.forward = forward_in_chunks
         try:

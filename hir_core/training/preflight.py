@@ -74,13 +74,14 @@ def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
     names = f"triple {examples[0].key} or its neighbours"
     counts = [len(example.target_ids) for example, _ in sequences]
     targets = [token for example, _ in sequences for token in example.target_ids]
-    if batch.target_mask.sum(-1).tolist() != counts or batch.target_ids.tolist() != targets:
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    if batch.target_rows.tolist() != rows or batch.target_ids.tolist() != targets:
         raise TrainingError(f"the target tokens of {names} in the batch differ from the sampled ones")
     tokens_before_targets = []
     for example, prompt in sequences:
         start = prompt if layout.decoder_start_id is None else (layout.decoder_start_id,)
         tokens_before_targets += [[*start, *example.prefix_ids][-1], *example.target_ids[:-1]]
-    if inputs.masked_select(batch.target_mask).tolist() != tokens_before_targets:
+    if inputs.flatten()[batch.target_positions].tolist() != tokens_before_targets:
         raise TrainingError(f"a target token of {names} is predicted from the wrong position")
 
 
@@ -117,10 +118,9 @@ def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, 
                 for row in rows]  # fmt: skip
     world_size, rank = dist.get_world_size(), dist.get_rank()
     count = -(-len(rows) // (world_size * micro_batch_size))
-    lengths = [example.length for example in examples]
     sums = torch.zeros(2, device=layout.device)  # absolute differences, tokens
     module.eval()
-    for group in assign_micro_batches(range(len(rows)), lengths, world_size, count)[rank]:
+    for group in assign_micro_batches(examples, world_size, count)[rank]:
         with torch.no_grad():
             # A rank without rows makes the forward pass too: under ZeRO-3 the others wait for it.
             stats = module.target_stats(layout.collate([examples[n] for n in group] or examples[:1]))

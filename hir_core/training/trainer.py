@@ -25,7 +25,7 @@ from hir_core.training.batches import (
     BatchLayout,
     Example,
     assign_micro_batches,
-    contrast_in_batch,
+    examples_of_step,
     make_example,
     plan_steps,
     step_totals,
@@ -79,14 +79,12 @@ def train(
         NumericalError: a loss, the gradient, or what the trained model makes of the last step's rows is not finite. All
             ranks raise it together.
     """
-    steps = plan_steps(len(examples), training, seed)
+    steps = plan_steps(examples, training, seed)
     engine.train()
     started, history, tokens, target_tokens = time.monotonic(), [], 0, 0
     for number, rows in enumerate(steps):
         set_learning_rate(engine, training, number, len(steps))
-        step_examples = [examples[row] for row in rows]
-        if training.contrastive > 0 and training.contrast == "batch":
-            step_examples = contrast_in_batch(step_examples, training.contrast_ways)
+        step_examples = examples_of_step(examples, rows, training)
         tokens += sum(len(example.prompts) * example.length for example in step_examples)
         target_tokens += sum(len(example.target_ids) for example in step_examples)
         step = f"optimizer step {number + 1} of {len(steps)}"
@@ -143,8 +141,7 @@ def _optimizer_step(
     totals = step_totals(examples)
     # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
     scale = float(world_size * count)
-    lengths = [example.length for example in examples]
-    groups = assign_micro_batches(range(len(examples)), lengths, world_size, count)[rank]
+    groups = assign_micro_batches(examples, world_size, count)[rank]
     rows = []
     for group in groups:
         batch = layout.collate([examples[row] for row in group] or [placeholder(examples[0])])
@@ -173,8 +170,7 @@ def _check_trained_model(
     """
     world_size, rank = dist.get_world_size(), dist.get_rank()
     count = zero.accumulation_steps(training, world_size)
-    lengths = [example.length for example in examples]
-    groups = assign_micro_batches(range(len(examples)), lengths, world_size, count)[rank][:1]
+    groups = assign_micro_batches(examples, world_size, count)[rank][:1]
     engine.eval()
     with torch.no_grad():
         batch = layout.collate([examples[row] for row in groups[0]] or [placeholder(examples[0])])

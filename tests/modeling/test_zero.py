@@ -6,6 +6,7 @@ reference, and two ranks under every stage. All weights are fp32 unless a test s
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -70,6 +71,7 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
         samples.rename(data / f"samples-{architecture}")
         samples.symlink_to(data / f"samples-{architecture}")
         make_triples(samples, data / "requests-many.parquet", data / f"triples-{architecture}")
+    make_triples(data / "samples-llama", data / "requests-many.parquet", data / "triples-of-prompts", every=1)
     return cases
 
 
@@ -82,12 +84,15 @@ def alone(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     for architecture in ("llama", "t5"):
         cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_size=1)
     cases.train("llama-crawling", "llama", stage(0), **CRAWL)
+    cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_size=1)
     cases.launch()
     return cases
 
 
 CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
 """One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
+PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": "prompts", "steps": 6}
+"""Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
 BF16 = ("zero0", "zero2", "zero3")
 KINDS = [
     *(("llama", kind) for kind in (*STAGES, "zero3-1x4", "zero3-ckpt")),
@@ -112,6 +117,8 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         name = f"{architecture}-uneven"
         step = cases.sampling(name, "few", zero3_weights="stream", batch_tokens=1)
         cases.add(name, architecture, STAGES["zero3"], step)
+    for name in ("zero2", "zero3"):
+        cases.train(f"llama-prompts-{name}", "llama", STAGES[name], **PROMPTS_TOGETHER)
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
     cases.launch()
@@ -136,6 +143,14 @@ def test_two_ranks_under_any_stage_learn_what_one_rank_learns(architecture, kind
 def test_micro_batches_do_not_change_losses_and_weights(architecture, alone):
     assert alone.losses(f"{architecture}-1x8") == pytest.approx(alone.losses(architecture), rel=1e-5)
     check_weights(alone.out(f"{architecture}-1x8", "model"), alone.out(architecture, "model"))
+
+
+@pytest.mark.parametrize("kind", ["zero2", "zero3"])
+def test_packed_rows_of_two_ranks_learn_what_single_rows_learn(kind, pair, alone):
+    found, expected = pair.losses(f"llama-prompts-{kind}"), alone.losses("llama-prompts")
+    assert len(expected) == 6
+    assert found == pytest.approx(expected, rel=1e-5)
+    check_weights(pair.out(f"llama-prompts-{kind}", "model"), alone.out("llama-prompts", "model"))
 
 
 def check_weights(found: Path, expected: Path) -> None:

@@ -124,13 +124,19 @@ class LaunchCases:
         model = HubModel(source=str(self.data / architecture))
         JobSpec(model=model, seed=3, deepspeed=settings, steps=steps).write(folder)
 
-    def train(self, name: str, architecture: str, settings: dict[str, Any], **changes: Any) -> None:
-        """Trains, saves, and samples greedily with the weights in memory."""
+    def train(
+        self, name: str, architecture: str, settings: dict[str, Any], *, triples: str = "", **changes: Any
+    ) -> None:
+        """Trains, saves, and samples greedily with the weights in memory.
+
+        Args:
+            triples: the folder's name; that of the architecture where it is empty.
+        """
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
-        triples = self.data / f"triples-{architecture}"
         prompts = self.data / "requests-many"
-        steps = [TrainStep(triples=triples, samples=samples, prompts=prompts, training=training, iteration=1)]
+        folder = self.data / (triples or f"triples-{architecture}")
+        steps = [TrainStep(triples=folder, samples=samples, prompts=prompts, training=training, iteration=1)]
         steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
         self.add(name, architecture, settings, *steps)
 

@@ -32,7 +32,7 @@ def test_causal_layout_to_the_token():
     batch = collate([first, second], pad_id=0, decoder_start_id=None)
     assert batch.input_ids.tolist() == [[10, 11, 20, 30], [13, 14, 15, 0], [12, 20, 30, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0]]
-    assert batch.target_mask.int().tolist() == [[0, 0, 1, 1], [0, 0, 1, 0], [0, 1, 1, 0]]
+    assert batch.target_positions.tolist() == [2, 3, 6, 9, 10]
     assert batch.target_ids.tolist() == [30, 31, 32, 30, 31]
     assert batch.target_rows.tolist() == [0, 0, 1, 2, 2]
     assert batch.triples.tolist() == [0, 1, 0]
@@ -47,8 +47,9 @@ def test_encoder_decoder_layout_to_the_token():
     batch = collate([first, second], pad_id=0, decoder_start_id=9)
     assert batch.input_ids.tolist() == [[10, 11, 0], [13, 14, 15], [12, 0, 0]]
     assert batch.attention_mask.tolist() == [[1, 1, 0], [1, 1, 1], [1, 0, 0]]
+    assert batch.encoder_rows.tolist() == [0, 1, 2]
     assert batch.decoder_input_ids.tolist() == [[9, 20, 30], [9, 0, 0], [9, 20, 30]]
-    assert batch.target_mask.int().tolist() == [[0, 1, 1], [1, 0, 0], [0, 1, 1]]
+    assert batch.target_positions.tolist() == [1, 2, 3, 7, 8]
     assert batch.target_ids.tolist() == [30, 31, 32, 30, 31]
 
 
@@ -56,7 +57,7 @@ def test_encoder_decoder_layout_to_the_token():
 def test_a_padding_token_inside_an_output_is_a_target_and_padding_is_not(start):
     """Masks come from lengths: a model may share its padding token with the end-of-sequence token."""
     batch = collate([Example("a", ((5,),), (), (7, 0), 1.0), Example("b", ((5, 6, 7),), (), (0,), 1.0)], 0, start)
-    assert batch.target_mask.sum().item() == 3
+    assert len(batch.target_places) == 3
     assert batch.target_ids.tolist() == [7, 0, 0]
 
 
@@ -90,12 +91,17 @@ def test_a_written_output_is_tokenised_and_ends(tokenizer):
     assert len(example.prompts) == 1
 
 
+def of_lengths(lengths: list[int]) -> list[Example]:
+    """Examples with different prompts of one token."""
+    return [Example(str(n), ((n,),), (), (1,) * (length - 1), 1.0) for n, length in enumerate(lengths)]
+
+
 # --- steps and ranks -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (8, 8), (3, 64), (65, 64)])
 def test_each_epoch_holds_every_row_once_in_an_order_of_its_own(count, batch_size):
-    steps = plan_steps(count, TrainingConfig(batch_size=batch_size, epochs=3), seed=(1, 2))
+    steps = plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=batch_size, epochs=3), seed=(1, 2))
     per_epoch = -(-count // batch_size)
     epochs = [steps[n * per_epoch : (n + 1) * per_epoch] for n in range(3)]
     for epoch in epochs:
@@ -107,35 +113,47 @@ def test_each_epoch_holds_every_row_once_in_an_order_of_its_own(count, batch_siz
 
 def test_the_plan_follows_from_the_seed():
     training = TrainingConfig(batch_size=8, epochs=2)
-    assert plan_steps(40, training, (1, 2)) == plan_steps(40, training, (1, 2)) != plan_steps(40, training, (1, 3))
+    assert (
+        plan_steps(of_lengths([2] * 40), training, (1, 2))
+        == plan_steps(of_lengths([2] * 40), training, (1, 2))
+        != plan_steps(of_lengths([2] * 40), training, (1, 3))
+    )
 
 
 @pytest.mark.parametrize("count", [3, 16, 40])
 def test_a_number_of_steps_walks_through_as_many_epochs_as_it_takes(count):
-    steps = plan_steps(count, TrainingConfig(batch_size=8, epochs=99, steps=7), (1,))
+    steps = plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=8, epochs=99, steps=7), (1,))
     assert len(steps) == 7
-    assert steps == plan_steps(count, TrainingConfig(batch_size=8, epochs=7), (1,))[:7]
+    assert steps == plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=8, epochs=7), (1,))[:7]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("rows", [1, 7, 16, 40])
 def test_every_rank_gets_as_many_micro_batches_and_every_row_goes_to_one(world_size, count, rows):
-    lengths = [(row * 37) % 11 for row in range(100)]
-    step_rows = list(range(50, 50 + rows))
-    assigned = assign_micro_batches(step_rows, lengths, world_size, count)
+    assigned = assign_micro_batches(of_lengths([2 + (row * 37) % 11 for row in range(rows)]), world_size, count)
     assert [len(groups) for groups in assigned] == [count] * world_size
-    assert Counter(row for groups in assigned for group in groups for row in group) == Counter(step_rows)
+    assert Counter(row for groups in assigned for group in groups for row in group) == Counter(range(rows))
     sizes = [len(group) for groups in assigned for group in groups]
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_a_batch_smaller_than_the_ranks_could_take_is_divided_over_all_of_them():
-    assert [[len(group) for group in groups] for groups in assign_micro_batches(range(6), [1] * 6, 2, 1)] == [[3], [3]]
+    assigned = assign_micro_batches(of_lengths([2] * 6), 2, 1)
+    assert [[len(group) for group in groups] for groups in assigned] == [[3], [3]]
 
 
 def test_rows_of_similar_length_share_a_micro_batch():
-    assert assign_micro_batches(range(6), [1, 9, 2, 8, 3, 7], world_size=1, count=3) == [[[1, 3], [5, 4], [2, 0]]]
+    examples = of_lengths([2, 9, 3, 8, 4, 7])
+    assert assign_micro_batches(examples, world_size=1, count=3) == [[[1, 3], [5, 4], [2, 0]]]
+
+
+def test_rows_with_equal_prompts_follow_one_another_in_a_micro_batch():
+    """Own and contrast prompts are the same two for the examples 0, 2 and 3, in any order."""
+    prompts = [((5,), (6,)), ((7,),), ((6,), (5,)), ((5,), (6,)), ((8,),)]
+    lengths = [4, 3, 1, 2, 2]
+    examples = [Example(str(n), prompts[n], (), (9,) * lengths[n], 1.0) for n in range(5)]
+    assert assign_micro_batches(examples, world_size=1, count=2) == [[[0, 3, 2], [1, 4]]]
 
 
 # --- gradients of a step ---------------------------------------------------------------------------------------------
@@ -158,9 +176,9 @@ def random_examples(count: int) -> list[Example]:
 def step_gradient(model, examples: list[Example], world_size: int, count: int, start: int | None):
     """Loss and gradients of one optimizer step, averaged over ranks and micro-batches as DeepSpeed does."""
     module = TripleLoss(model, PAPER, 8)
-    totals, lengths = step_totals(examples), [example.length for example in examples]
+    totals = step_totals(examples)
     losses = torch.zeros(())
-    for groups in assign_micro_batches(range(len(examples)), lengths, world_size, count):
+    for groups in assign_micro_batches(examples, world_size, count):
         for group in groups:
             group_examples = [examples[n] for n in group] or [placeholder(examples[0])]
             loss, terms = module(collate(group_examples, 0, start), totals, float(world_size * count))

@@ -9,7 +9,7 @@ import transformers
 
 from hir_core.errors import ConfigError
 from hir_core.training.batches import Batch, Example, Totals, collate, contrast_in_batch, step_totals
-from hir_core.training.losses import Coefficients, TokenStats, TripleLoss, contrastive, loss_terms, token_stats
+from hir_core.training.losses import Coefficients, PositionStats, TokenStats, TripleLoss, contrastive, loss_terms
 
 PLAIN = Coefficients(label_smoothing=0.0, contrastive=0.0, entropy=0.0)
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
@@ -24,12 +24,18 @@ def batch_of(*examples: Example, start: int | None = None) -> Batch:
     return collate(examples, pad_id=0, decoder_start_id=start)
 
 
+def stats_of(logits: torch.Tensor, target_ids: torch.Tensor) -> TokenStats:
+    """Of logits [M, V] that predict one target each."""
+    logprobs, means, entropies = PositionStats.apply(logits, target_ids[:, None], True)
+    return TokenStats(logprobs[:, 0], means, entropies)
+
+
 # --- terms by hand ---------------------------------------------------------------------------------------------------
 
 
 def test_the_statistics_of_a_coin():
     """p = (3/4, 1/4): log p0 = -0.28768, mean = (-0.28768 - 1.38629) / 2 = -0.83699, entropy = 0.56234."""
-    found = token_stats(torch.tensor([[0.75, 0.25]]).log() + 7, torch.tensor([0]))
+    found = stats_of(torch.tensor([[0.75, 0.25]]).log() + 7, torch.tensor([0]))
     assert found.logprobs.item() == pytest.approx(-0.28768, abs=1e-5)
     assert found.mean_logprobs.item() == pytest.approx(-0.83699, abs=1e-5)
     assert found.entropies.item() == pytest.approx(0.56234, abs=1e-5)
@@ -37,7 +43,7 @@ def test_the_statistics_of_a_coin():
 
 def test_label_smoothing_mixes_the_target_with_the_mean_over_the_vocabulary():
     """0.8 * 0.28768 + 0.2 * 0.83699 = 0.39754 for one token of the coin above."""
-    batch, stats = batch_of(example((1,))), token_stats(torch.tensor([[3.0, 1.0]]).log(), torch.tensor([0]))
+    batch, stats = batch_of(example((1,))), stats_of(torch.tensor([[3.0, 1.0]]).log(), torch.tensor([0]))
     terms = loss_terms(stats, batch, Totals(1, 1), Coefficients(0.2, 0, 0))
     assert terms["supervised"].item() == pytest.approx(0.39754, abs=1e-5)
     assert terms["loss"].item() == terms["supervised"].item()
@@ -45,7 +51,7 @@ def test_label_smoothing_mixes_the_target_with_the_mean_over_the_vocabulary():
 
 def test_supervised_is_what_torch_calls_cross_entropy_with_label_smoothing():
     logits, target = torch.randn(6, 11, generator=torch.manual_seed(1)), torch.arange(6)
-    terms = loss_terms(token_stats(logits, target), batch_of(example(tuple(range(6)))), Totals(6, 1), PAPER)
+    terms = loss_terms(stats_of(logits, target), batch_of(example(tuple(range(6)))), Totals(6, 1), PAPER)
     expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.2)
     torch.testing.assert_close(terms["supervised"], expected)
 
@@ -152,7 +158,7 @@ def test_gradients_of_the_whole_loss_are_those_of_finite_differences(coefficient
     batch = Batch(**{**vars(batch), "weights": batch.weights.double()})
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        return loss_terms(token_stats(logits, batch.target_ids), batch, totals, coefficients)["loss"]
+        return loss_terms(stats_of(logits, batch.target_ids), batch, totals, coefficients)["loss"]
 
     assert torch.autograd.gradcheck(loss, logits.requires_grad_())
 
@@ -169,8 +175,9 @@ EXAMPLES = (
 def full_logits_loss(model, batch: Batch) -> torch.Tensor:
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
     if batch.decoder_input_ids is not None:
+        inputs = {name: values[batch.encoder_rows] for name, values in inputs.items()}
         inputs["decoder_input_ids"] = batch.decoder_input_ids
-    stats = token_stats(model(**inputs).logits[batch.target_mask], batch.target_ids)
+    stats = stats_of(model(**inputs).logits.flatten(0, 1)[batch.target_positions], batch.target_ids)
     return loss_terms(stats, batch, step_totals(EXAMPLES), PAPER)["loss"]
 
 
@@ -227,7 +234,7 @@ def test_t5_with_tied_embeddings_scales_what_enters_its_head(build_model):
     states: list[torch.Tensor] = []
     model.decoder.register_forward_hook(lambda *found: states.append(found[2].last_hidden_state))
     hidden, _ = TripleLoss(model, PAPER, 8)._hidden(batch)
-    torch.testing.assert_close(hidden, states[0][batch.target_mask] * 16**-0.5)
+    torch.testing.assert_close(hidden, states[0].flatten(0, 1)[batch.positions] * 16**-0.5)
 
 
 def test_the_head_is_called_as_often_for_many_targets_as_for_one(build_model):

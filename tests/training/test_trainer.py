@@ -116,7 +116,7 @@ class Moved(BatchLayout):
 
     def collate(self, examples) -> Batch:
         batch = super().collate(examples)
-        return dataclasses.replace(batch, target_mask=batch.target_mask.roll(-self.by, dims=1))
+        return dataclasses.replace(batch, positions=batch.positions - self.by)
 
 
 @pytest.mark.parametrize("start", [None, 9])
@@ -129,11 +129,15 @@ def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, re
 
 
 class Unpadded(BatchLayout):
-    """A layout that has padding among its targets."""
+    """A layout that has padding among the targets of its last sequence."""
 
     def collate(self, examples) -> Batch:
         batch = super().collate(examples)
-        return dataclasses.replace(batch, target_mask=batch.target_mask | (batch.attention_mask == 0))
+        return dataclasses.replace(
+            batch,
+            target_places=torch.cat([batch.target_places, batch.target_places[-1:]]),
+            target_rows=torch.cat([batch.target_rows, batch.target_rows[-1:]]),
+        )
 
 
 def test_padding_in_the_loss_is_found(renderer):

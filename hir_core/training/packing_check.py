@@ -1,0 +1,104 @@
+"""The choice between packed rows and a row per sequence, made before the first step on the real model and data.
+
+Packed rows (see `packing`) are used where they save work and the model computes the same in them. Writes one line to
+the log of the launch where a model does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from hir_core.config import TrainingConfig
+from hir_core.modeling import zero
+from hir_core.training.batches import BatchLayout, Example, assign_micro_batches, examples_of_step, plan_steps
+from hir_core.training.losses import TripleLoss
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.05}
+"""Largest mean difference, in nats per token, that rounding makes between two layouts, by the dtype of the weights."""
+
+
+COMPARED = 4
+"""Examples of the first step that are compared: a mistake in the mask shows in each, and more take time."""
+
+
+def choose_layout(
+    module: TripleLoss, examples: Sequence[Example], layout: BatchLayout, training: TrainingConfig, seed: Sequence[int]
+) -> BatchLayout:
+    """The layout with packed rows where they save work in the first step and change nothing, else as it is.
+
+    Compared are, on every rank, examples of its first micro-batch of the first step, and the longest of all examples.
+    All ranks call it together.
+
+    Args:
+        examples: all triples, in the same order on every rank.
+        seed: of the shuffles.
+    """
+    config = module.model.config.get_text_config()
+    if config.is_encoder_decoder:
+        return layout
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    step = examples_of_step(examples, plan_steps(examples, training, seed)[0], training)
+    groups = assign_micro_batches(step, world_size, zero.accumulation_steps(training, world_size))[rank]
+    packed = dataclasses.replace(layout, packed_hidden_size=config.hidden_size)
+    saves = any(packed.collate([step[n] for n in group]).position_ids is not None for group in groups if group)
+    if not _on_any_rank(saves, layout):
+        return layout
+    longest = sorted(examples, key=lambda example: -example.length)
+    problem = attention_problem(module.model, longest[0].length)
+    if problem is None:
+        first = [step[n] for n in groups[0][:COMPARED]] or step[:1]
+        gap = _largest_gap(module, (first, longest[:1]), packed)
+        if gap > TOLERANCE[module.model.dtype]:
+            problem = f"its log-probabilities are {gap:.3g} nats per token off in rows of several outputs"
+    if problem is None:
+        return packed
+    if rank == 0:
+        logger.warning("%s: %s, so every output is trained in a row of its own", type(module.model).__name__, problem)
+    return layout
+
+
+def attention_problem(model: Any, longest: int) -> str | None:
+    """Why the model cannot be given a mask of one's own, as far as its class and config say; None: it can.
+
+    Args:
+        longest: tokens of the longest sequence.
+    """
+    config = model.config.get_text_config()
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention, {config._attn_implementation}, takes no mask of one's own"
+    if not model._supports_attention_backend or "position_ids" not in inspect.signature(model.forward).parameters:
+        return "it takes no mask of one's own"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if others := kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
+        return f"it has layers of {', '.join(sorted(others))}"
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if any(window is not None and window < longest for window in windows):
+        return f"its attention reaches {min(window for window in windows if window)} tokens back, fewer than {longest}"
+    return None
+
+
+def _largest_gap(module: TripleLoss, micro_batches: Sequence[Sequence[Example]], packed: BatchLayout) -> float:
+    """The largest mean difference, in nats per target token, that packed rows make in a micro-batch of any rank."""
+    gaps = []
+    module.eval()
+    for examples in micro_batches:
+        with torch.no_grad():
+            first, second = (module.target_stats(batch).logprobs for batch in packed.both_layouts(examples))
+        gaps.append((first - second).abs().mean().float())
+    largest = torch.stack(gaps).nan_to_num(nan=torch.inf).max()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return float(largest)
+
+
+def _on_any_rank(value: bool, layout: BatchLayout) -> bool:
+    """Whether it is true on any rank, the same on all of them."""
+    return zero.min_over_ranks(int(not value), layout.device) == 0
