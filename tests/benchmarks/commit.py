@@ -6,45 +6,14 @@ import hashlib
 import os
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from hir_core.schemas import Samples
-from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 from tests.benchmarks.measure import Case, Side, Work
 from tests.benchmarks.side_process import Clock
+from tests.benchmarks.tables import ROWS_OF_A_PART, SAMPLES, commit, parts_of, samples
 
-ROWS, PARTS, K = 200_000, 8, 4
-MB = 1e6
-IDENTITY = identity("samples", 1, {}, ["prompts/0000-00000000", "models/0000-00000000"])
-
-
-def samples(rows: int, seed: int = 0) -> pl.DataFrame:
-    """Samples as a run draws them: prompts of 24 tokens, outputs of 1 to 40 tokens with their log-probabilities."""
-    draw = np.random.default_rng(seed)
-    lengths = draw.integers(1, 41, rows)
-    ends = np.cumsum(lengths)
-    ids, logprobs = draw.integers(0, 30_000, ends[-1], dtype=np.int32), -draw.exponential(1.0, ends[-1])
-    prompts = draw.integers(0, 30_000, (rows // K + 1, 24), dtype=np.int32)
-    words = np.array([f"word{n}" for n in range(1000)])
-    outputs = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    return pl.DataFrame(
-        {
-            "sample_id": [f"{n:016x}" for n in range(rows)],
-            "prompt_id": [f"{n // K:016x}" for n in range(rows)],
-            "model": "models/0000-00000000",
-            "instruction": "Generate a correct answer to this problem.",
-            "k": [n % K for n in range(rows)],
-            "prompt_ids": [prompts[n // K].tolist() for n in range(rows)],
-            "completion": [" ".join(words[ids[tokens] % 1000]) for tokens in outputs],
-            "completion_ids": [ids[tokens].tolist() for tokens in outputs],
-            "logprobs": [logprobs[tokens].tolist() for tokens in outputs],
-            "finish_reason": "eos",
-            "seed": [n % K for n in range(rows)],
-        },
-        schema=Samples.create_empty().schema,
-    )
+ROWS, MB = 200_000, 1e6
 
 
 def prepare_table(inputs: Path) -> None:
@@ -54,15 +23,7 @@ def prepare_table(inputs: Path) -> None:
 
 def prepare_version(inputs: Path) -> None:
     """Commits the version that both sides verify."""
-    draft = Store(inputs / "run").draft(IDENTITY)
-    for number, part in enumerate(parts_of(samples(ROWS))):
-        draft.write(str(number), part)
-    draft.commit()
-
-
-def parts_of(table: pl.DataFrame) -> list[pl.DataFrame]:
-    """The table, cut into parts of equal size."""
-    return list(table.iter_slices(table.height // PARTS))
+    commit(Store(inputs / "run"), SAMPLES, samples(ROWS))
 
 
 def megabytes(folder: Path) -> float:
@@ -72,20 +33,17 @@ def megabytes(folder: Path) -> float:
 
 def commit_version(clock: Clock, inputs: Path) -> Work:
     """Writes the parts and commits them: checks of the schema and the keys, digests, manifest."""
-    parts = parts_of(pl.read_parquet(inputs / "samples.parquet"))
+    table = pl.read_parquet(inputs / "samples.parquet")
     with clock:
-        draft = Store(Path("run")).draft(IDENTITY)
-        for number, part in enumerate(parts):
-            draft.write(str(number), part)
-        version = draft.commit()
+        version = commit(Store(Path("run")), SAMPLES, table)
     return Work(megabytes(version.path))
 
 
 def write_plain_files(clock: Clock, inputs: Path, compression_level: int, row_group_rows: int) -> Work:
     """Writes the same parts with polars, flushes them to disk, and computes their digests."""
-    parts = parts_of(pl.read_parquet(inputs / "samples.parquet"))
+    table = pl.read_parquet(inputs / "samples.parquet")
     with clock:
-        for number, part in enumerate(parts):
+        for number, part in enumerate(parts_of(table)):
             with Path(f"part-{number}.parquet").open("wb") as file:
                 part.write_parquet(
                     file, compression="zstd", compression_level=compression_level, row_group_size=row_group_rows
@@ -121,7 +79,7 @@ def digests_of(folder: Path) -> list[str]:
     return digests
 
 
-_TABLE = f"{ROWS:,} samples in {PARTS} parts"
+_TABLE = f"{ROWS:,} samples in parts of {ROWS_OF_A_PART:,}"
 CASES = (
     Case(
         name="commit/write",

@@ -134,12 +134,15 @@ class Result(_Record):
         amounts = {m.round: 1.0 if quantity == "peak_bytes" else m.amount for m in self.of(side)}
         return {m.round: getattr(m, quantity) / amounts[m.round] for m in self.of(side)}
 
-    def ratio(self, rival: str, quantity: Quantity) -> Figure | None:
-        """How many times a rival's cost is that of the first side: median, least and most over paired rounds."""
-        ours, theirs = (self.per_unit(side, quantity) for side in (next(iter(self.settings)), rival))
-        ratios = [theirs[number] / ours[number] for number in sorted(ours.keys() & theirs.keys())]
+    def ratio(self, side: str, quantity: Quantity, to: str) -> Figure | None:
+        """How many times one side's cost is that of another: median, least and most over the rounds of both.
+
+        None where they have no round in common.
+        """
+        costs, others = self.per_unit(side, quantity), self.per_unit(to, quantity)
+        ratios = [costs[number] / others[number] for number in sorted(costs.keys() & others.keys())]
         names = {"cpu_s": "CPU seconds", "wall_s": "wall seconds", "peak_bytes": "peak memory"}
-        return spread(f"{names[quantity]}, {rival} / {next(iter(self.settings))}", ratios, "x") if ratios else None
+        return spread(f"{names[quantity]}, {side} / {to}", ratios, "x") if ratios else None
 
 
 def spread(name: str, values: Sequence[float], unit: str) -> Figure:
@@ -150,7 +153,8 @@ def spread(name: str, values: Sequence[float], unit: str) -> Figure:
 def ratios(result: Result) -> list[Figure]:
     """The ratios of every other side to the first."""
     quantities: tuple[Quantity, ...] = ("cpu_s", "wall_s", "peak_bytes")
-    found = [result.ratio(rival, quantity) for rival in list(result.settings)[1:] for quantity in quantities]
+    ours, *rivals = result.settings
+    found = [result.ratio(rival, quantity, ours) for rival in rivals for quantity in quantities]
     return [figure for figure in found if figure is not None]
 
 
