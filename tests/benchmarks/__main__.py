@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks import report
 from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, measure
 
-MODULES = ("commit", "commands")
+MODULES = ("commit", "commands", "iteration")
 """The modules that hold cases, each in a tuple `CASES`."""
 
 

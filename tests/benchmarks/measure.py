@@ -191,7 +191,7 @@ def measure(
             if side.name in left_out or (side.name, number) in done:
                 continue
             try:
-                facts = _run(side.function, inputs, side.settings, threads, case.timeout_s)
+                facts = _run(side, number, inputs, threads, case.timeout_s)
             except SideFailed as error:
                 left_out[side.name] = str(error)
                 continue
@@ -230,12 +230,10 @@ def _missing(side: Side) -> str:
     return f"{' and '.join(absent)} not installed: pip install -e '.[bench]'" if absent else ""
 
 
-def _run(
-    function: Callable[..., Work], inputs: Path, settings: Mapping[str, Setting], threads: int, timeout_s: float
-) -> dict[str, Any]:
-    """Calls a function in a new process and an empty folder; returns its work, its times and its peak memory."""
-    name = f"{function.__module__}:{function.__qualname__}"
-    request = {"function": name, "inputs": str(inputs), "settings": dict(settings)}
+def _run(side: Side, number: int, inputs: Path, threads: int, timeout_s: float) -> dict[str, Any]:
+    """Calls a side in a new process and an empty folder; returns its work, its times and its peak memory."""
+    name = f"{side.function.__module__}:{side.function.__qualname__}"
+    request = {"function": name, "inputs": str(inputs), "settings": dict(side.settings), "round": number}
     numbers_of_threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
     env = os.environ | dict.fromkeys(numbers_of_threads, str(threads))
     env |= {"PYTHONPATH": str(CHECKOUT), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

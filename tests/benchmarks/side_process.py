@@ -24,10 +24,14 @@ _BECOME_REAPER = 36
 
 
 class Clock:
-    """A context in which a side works: `with clock:`, once. Its seconds count, and those of all processes below it."""
+    """A context in which a side works: `with clock:`, once. Its seconds count, and those of all processes below it.
 
-    def __init__(self, reports: int) -> None:
-        self._reports = reports
+    Attributes:
+        round: of this measurement, from 0; a seed, where a side needs one.
+    """
+
+    def __init__(self, reports: int, round: int) -> None:
+        self._reports, self.round = reports, round
         self.cpu_s = self.wall_s = 0.0
         self.peak_bytes = 0
         self._is_used = False
@@ -46,9 +50,13 @@ class Clock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.wall_s = time.perf_counter() - self._wall_before
-        self.cpu_s = _cpu_seconds() - self._cpu_before
+        self.cpu_s = self.cpu_so_far()
         self.peak_bytes = _peak_resident_bytes()
         self._report({"is_working": False})
+
+    def cpu_so_far(self) -> float:
+        """CPU seconds since the begin of the work."""
+        return _cpu_seconds() - self._cpu_before
 
     def result(self, amount: float, facts: dict[str, Any]) -> None:
         """Reports the end, with what was done and what it took."""
@@ -91,7 +99,7 @@ def main() -> None:
     request = json.loads(sys.argv[1])
     module, _, name = request["function"].partition(":")
     function, inputs = getattr(importlib.import_module(module), name), Path(request["inputs"])
-    clock = Clock(reports)
+    clock = Clock(reports, request["round"])
     work = function(clock, inputs, **request["settings"])
     clock.result(work.amount, dict(work.facts))
     sys.stdout.flush()
