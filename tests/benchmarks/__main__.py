@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks import report
 from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, measure
 
-MODULES = ("commit", "commands", "iteration")
+MODULES = ("commit", "commands", "iteration", "accuracy")
 """The modules that hold cases, each in a tuple `CASES`."""
 
 
