@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from tests.benchmarks import report
 from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, measure
 
-MODULES = ("commit", "commands", "iteration", "accuracy")
+MODULES = ("commit", "commands", "iteration", "growth", "accuracy")
 """The modules that hold cases, each in a tuple `CASES`."""
 
 
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--continue", action="store_true", dest="continues", help="keep what the file holds, add to it")
     parser.add_argument("--list", action="store_true", help="print the cases instead")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders are then deleted
     cases = find_cases(options.names)
     if options.list:
         print("\n".join(f"{case.name:<24} {case.question}" for case in cases))

@@ -162,7 +162,7 @@ def read_prompts(run_dir: Path, tokenizer: Any) -> tuple[Any, list[dict[str, Any
 
     instruction = load_config(recipe_runs.QUICKSTART, []).instructions.correct
     table = pl.read_parquet(run_dir / "prompts/*/part-*.parquet").sort("prompt_id")
-    rows = {"train": [], "test": []}  # type: dict[str, list[dict[str, Any]]]
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for split, query, references in table.select("split", "query", "references").iter_rows():
         rows[split].append({"prompt": f"{instruction}\n{query}\n", "references": references})
     shown = tokenizer(rows["train"][0]["prompt"])["input_ids"]

@@ -10,6 +10,7 @@ import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -19,8 +20,9 @@ from typing import Any
 
 import psutil
 
-_BECOME_REAPER = 36
-"""PR_SET_CHILD_SUBREAPER of prctl(2): descendants whose parent has ended become children of this process."""
+_DIE_WITH_PARENT, _BECOME_REAPER = 1, 36
+"""Options of prctl(2): PR_SET_PDEATHSIG, a signal when the parent ends; and PR_SET_CHILD_SUBREAPER, by which
+descendants whose parent has ended become children of this process."""
 
 
 class Clock:
@@ -95,7 +97,9 @@ def main() -> None:
     """Calls the function that the command line names, and reports what it returns."""
     reports = os.dup(1)
     os.dup2(2, 1)
-    ctypes.CDLL(None, use_errno=True).prctl(_BECOME_REAPER, 1, 0, 0, 0)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    prctl(_BECOME_REAPER, 1, 0, 0, 0)
     request = json.loads(sys.argv[1])
     module, _, name = request["function"].partition(":")
     function, inputs = getattr(importlib.import_module(module), name), Path(request["inputs"])

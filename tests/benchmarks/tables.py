@@ -95,8 +95,8 @@ def make_run(folder: Path, rows: int) -> None:
     """Writes a run with one iteration of prompts, samples and rewards."""
     store = Store(folder)
     of_prompts = commit(store, identity("prompts", 0, {}, []), prompts(rows // K))
-    of_samples = commit(store, identity("samples", 1, {}, [of_prompts, MODEL]), samples(rows))
-    commit(store, identity("rewards", 1, {}, [of_prompts, of_samples]), rewards(rows))
+    of_samples = commit(store, identity("samples", 1, {}, [str(of_prompts), MODEL]), samples(rows))
+    commit(store, identity("rewards", 1, {}, [str(of_prompts), str(of_samples)]), rewards(rows))
 
 
 def _prompt_key(number: pl.Expr) -> pl.Expr:
@@ -107,4 +107,4 @@ def _as_stage(stage: str, table: pl.DataFrame) -> pl.DataFrame:
     """The columns of a stage's table with its types; columns that are not given are null."""
     schema = SCHEMAS[stage].create_empty().schema
     given = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in schema]
-    return table.select(given).cast(dict(schema))
+    return table.select(given).cast(schema)

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.benchmarks.measure import Work
 from tests.benchmarks.side_process import Clock
 
-BUSY = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass"
+BUSY = "import sys, time\nwhile time.process_time() < float(sys.argv[1]): pass\nopen('done', 'w').close()"
 ORPHAN = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])"
 
 
@@ -25,7 +25,8 @@ def compute_below(clock: Clock, inputs: Path, cpu_s: float, is_orphaned: bool, h
     with clock:
         if is_orphaned:
             subprocess.run([sys.executable, "-c", ORPHAN, code, str(cpu_s)], check=True)
-            time.sleep(3 * cpu_s)
+            while not Path("done").exists():
+                time.sleep(0.01)
         else:
             subprocess.run([sys.executable, "-c", code, str(cpu_s)], check=True)
     return Work(1.0)
