@@ -18,8 +18,9 @@ def result(*sides: tuple[str, int, float, float, dict]) -> Result:
         )
         for order, (side, number, amount, cpu_s, facts) in enumerate(sides)
     ]  # fmt: skip
+    settings = {side: {} for side, *_ in sides}
     return Result(
-        case="c", question="q", unit="u", starts_inside=False, threads=1, settings={side: {} for side, *_ in sides}, measurements=measurements,
+        case="c", question="q", unit="u", starts_inside=False, threads=1, settings=settings, measurements=measurements,
         left_out={}, figures=[],
     )  # fmt: skip
 
