@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks import report
-from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, measure
+from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, Surroundings, measure
 
 MODULES = ("commit", "commands", "iteration", "growth", "accuracy")
 """The modules that hold cases, each in a tuple `CASES`."""
@@ -48,20 +48,21 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{case.name:<24} {case.question}" for case in cases))
         return 0
-    results, commit = report.read(options.out), report.commit()
+    results, surroundings = report.read(options.out), report.surroundings()
     has_failed = False
     for case in cases:
-        earlier = results.get(case.name)
 
-        def keep(result: Result) -> None:
+        def keep(side: str, result: Result) -> None:
             results[result.case] = result
             report.write(options.out, results.values())
-            latest = result.measurements[-1]
-            print(f"{result.case} · {latest.side} · round {latest.round}: {latest.cpu_s:.2f} CPU s", file=sys.stderr)
+            print(progress_line(side, result), file=sys.stderr)
 
-        kept = kept_measurements(case, earlier, options.threads) if options.continues else []
+        earlier = results.get(case.name) if options.continues else None
+        kept = kept_measurements(case, earlier, surroundings, options.threads)
         rounds = options.rounds or case.rounds
-        result = measure(case, rounds, threads=options.threads, commit=commit, kept=kept, on_measurement=keep)
+        result = measure(
+            case, rounds, threads=options.threads, surroundings=surroundings, kept=kept, on_measurement=keep
+        )
         results[case.name] = result
         report.write(options.out, results.values())
         print(report.table(result), flush=True)
@@ -70,9 +71,20 @@ def main() -> int:
     return int(has_failed)
 
 
-def kept_measurements(case: Case, earlier: Result | None, threads: int) -> list[Measurement]:
-    """The earlier measurements of the sides whose settings are the same."""
-    if earlier is None or earlier.threads != threads:
+def progress_line(side: str, result: Result) -> str:
+    """What was measured last, or why it failed."""
+    if side in result.left_out:
+        return f"{result.case} · {side} failed: {result.left_out[side].splitlines()[-1]}"
+    latest = result.measurements[-1]
+    return f"{result.case} · {side} · round {latest.round}: {latest.cpu_s:.2f} CPU s"
+
+
+def kept_measurements(
+    case: Case, earlier: Result | None, surroundings: Surroundings, threads: int
+) -> list[Measurement]:
+    """The earlier measurements of the sides whose settings are the same, on this machine with these libraries."""
+    places = (surroundings.machine, surroundings.releases, threads)
+    if earlier is None or (earlier.machine, earlier.releases, earlier.threads) != places:
         return []
     same = {side.name for side in case.sides if earlier.settings.get(side.name) == dict(side.settings)}
     return [measurement for measurement in earlier.measurements if measurement.side in same]

@@ -18,7 +18,7 @@ from tests.benchmarks.measure import Case, Figure, Result, Side, Work, spread
 from tests.benchmarks.side_process import Clock
 
 ACCURACIES = (0.70, 0.80)
-LEARNING_RATES = (2e-4, 4e-4, 8e-4, 1.6e-3)
+LEARNING_RATES = (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3)
 SAMPLES_OF_AN_ITERATION = 1536
 MOST_SAMPLES = {"hir": 12 * SAMPLES_OF_AN_ITERATION, "TRL GRPO": 40 * SAMPLES_OF_AN_ITERATION}
 """After which a method gives up; GRPO takes less time for a sample and needs more of them."""

@@ -82,6 +82,19 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Surroundings(_Record):
+    """What measurements belong to."""
+
+    commit: str = "unknown"
+    """The commit that is measured, with `+` where files differ from it."""
+    machine: dict[str, str | int] = {}
+    releases: dict[str, str] = {}
+    """Of the libraries that are compared or do the work."""
+
+
+UNKNOWN = Surroundings()
+
+
 class Measurement(_Record):
     """One side, measured once."""
 
@@ -118,6 +131,8 @@ class Result(_Record):
     unit: str
     starts_inside: bool
     threads: int
+    machine: dict[str, str | int]
+    releases: dict[str, str]
     settings: dict[str, dict[str, Setting]]
     """By side, in the order of the sides."""
     measurements: list[Measurement]
@@ -167,18 +182,18 @@ def measure(
     rounds: int,
     *,
     threads: int = 1,
-    commit: str = "unknown",
+    surroundings: Surroundings = UNKNOWN,
     kept: Sequence[Measurement] = (),
-    on_measurement: Callable[[Result], None] = lambda result: None,
+    on_measurement: Callable[[str, Result], None] = lambda side, result: None,
 ) -> Result:
     """Measures every side of a case once per round, in the listed order and its reverse by turns.
 
     Args:
         rounds: rounds to be had in the end.
         threads: of every library, on every side.
-        commit: recorded with each measurement.
+        surroundings: recorded with the result, the commit with each measurement.
         kept: earlier measurements, which are not made again.
-        on_measurement: called after each measurement with the result so far.
+        on_measurement: called after each measurement with the name of the side, and the result so far.
     """
     left_out = {side.name: reason for side in case.sides if (reason := _missing(side))}
     done = {(m.side, m.round): m for m in kept if m.round < rounds}
@@ -191,25 +206,33 @@ def measure(
             if side.name in left_out or (side.name, number) in done:
                 continue
             try:
-                facts = _run(side, number, inputs, threads, case.timeout_s)
+                taken = _run(side, number, inputs, threads, case.timeout_s)
             except SideFailed as error:
                 left_out[side.name] = str(error)
-                continue
-            order = max((m.order for m in done.values()), default=-1) + 1
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            measurement = Measurement(side=side.name, round=number, order=order, commit=commit, time=now, **facts)
-            done[side.name, number] = measurement
-            on_measurement(_result(case, threads, done.values(), left_out))
-    return _result(case, threads, done.values(), left_out)
+            else:
+                order = max((m.order for m in done.values()), default=-1) + 1
+                now, commit = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), surroundings.commit
+                of = {"side": side.name, "round": number, "order": order, "commit": commit, "time": now}
+                done[side.name, number] = Measurement.model_validate({**of, **taken})
+            on_measurement(side.name, _result(case, threads, surroundings, done.values(), left_out))
+    return _result(case, threads, surroundings, done.values(), left_out)
 
 
-def _result(case: Case, threads: int, measurements: Iterable[Measurement], left_out: Mapping[str, str]) -> Result:
+def _result(
+    case: Case,
+    threads: int,
+    surroundings: Surroundings,
+    measurements: Iterable[Measurement],
+    left_out: Mapping[str, str],
+) -> Result:
     facts = Result(
         case=case.name,
         question=case.question,
         unit=case.unit,
         starts_inside=case.starts_inside,
         threads=threads,
+        machine=surroundings.machine,
+        releases=surroundings.releases,
         settings={side.name: dict(side.settings) for side in case.sides},
         measurements=sorted(measurements, key=lambda m: m.order),
         left_out=dict(left_out),

@@ -13,14 +13,18 @@ from pathlib import Path
 import psutil
 
 from hir_core.store.files import write_json
-from tests.benchmarks.measure import CHECKOUT, Figure, Result, spread
+from tests.benchmarks.measure import CHECKOUT, Figure, Result, Surroundings, spread
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "polars", "pyarrow", "numpy", "trl", "datasets")
 MIB = 1 << 20
 
 
-def commit() -> str:
-    """The commit that is measured, with `+` where files differ from it."""
+def surroundings() -> Surroundings:
+    """The commit, the machine and the releases of now."""
+    return Surroundings(commit=_commit(), machine=_machine(), releases=_releases())
+
+
+def _commit() -> str:
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
         return found + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -33,8 +37,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def machine() -> dict[str, str | int]:
-    """The processor, its cores, the memory and the operating system."""
+def _machine() -> dict[str, str | int]:
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -51,8 +54,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def releases() -> dict[str, str]:
-    """The installed releases of the libraries that are compared or do the work."""
+def _releases() -> dict[str, str]:
     installed = {}
     for name in LIBRARIES:
         try:
@@ -66,14 +68,13 @@ def read(path: Path) -> dict[str, Result]:
     """The results of a file by case; none where there is no file."""
     if not path.exists():
         return {}
-    return {name: Result.model_validate(result) for name, result in json.loads(path.read_text())["cases"].items()}
+    return {name: Result.model_validate(result) for name, result in json.loads(path.read_text()).items()}
 
 
 def write(path: Path, results: Iterable[Result]) -> None:
-    """Writes results, with what is known of the machine now."""
+    """Writes results by case."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cases = {result.case: result.model_dump(mode="json") for result in results}
-    write_json(path, {"machine": machine(), "releases": releases(), "cases": cases})
+    write_json(path, {result.case: result.model_dump(mode="json") for result in results})
 
 
 def table(result: Result) -> str:

@@ -20,8 +20,8 @@ def result(*sides: tuple[str, int, float, float, dict]) -> Result:
     ]  # fmt: skip
     settings = {side: {} for side, *_ in sides}
     return Result(
-        case="c", question="q", unit="u", starts_inside=False, threads=1, settings=settings, measurements=measurements,
-        left_out={}, figures=[],
+        case="c", question="q", unit="u", starts_inside=False, threads=1, machine={}, releases={},
+        settings=settings, measurements=measurements, left_out={}, figures=[],
     )  # fmt: skip
 
 

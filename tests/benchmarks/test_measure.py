@@ -4,11 +4,12 @@ import pytest
 
 from tests.benchmarks import report
 from tests.benchmarks.__main__ import find_cases, kept_measurements
-from tests.benchmarks.measure import Case, Side, measure
+from tests.benchmarks.measure import UNKNOWN, Case, Side, measure
 from tests.support import benchmark_sides as sides
 
 OURS = Side("ours", sides.compute, {"cpu_s": 0.1, "name": "ours", "setup_s": 0.5})
 RIVAL = Side("rival", sides.compute, {"cpu_s": 0.3, "name": "rival"})
+HERE = report.surroundings().model_copy(update={"commit": "abc"})
 ABSENT = Side("absent", sides.compute, {"cpu_s": 0.1}, needs=("no_such_library",))
 FAILING = Side("failing", sides.fail, {})
 
@@ -19,7 +20,7 @@ def case(*listed: Side, **changes) -> Case:
 
 @pytest.fixture(scope="module")
 def compared():
-    return measure(case(OURS, RIVAL, ABSENT, FAILING, prepare=sides.prepare), rounds=2, commit="abc")
+    return measure(case(OURS, RIVAL, ABSENT, FAILING, prepare=sides.prepare), rounds=2, surroundings=HERE)
 
 
 def test_sides_take_turns_and_keep_their_own_numbers(compared):
@@ -55,9 +56,9 @@ def test_the_file_holds_numbers_settings_commit_and_machine(compared, tmp_path):
     report.write(path, [compared])
     assert report.read(path) == {"trivial": compared}
     content = json.loads(path.read_text())
-    assert content["machine"]["cores"] >= 1
-    assert content["releases"].keys() >= {"torch", "transformers", "polars"}
-    stored = content["cases"]["trivial"]
+    stored = content["trivial"]
+    assert stored["machine"]["cores"] >= 1
+    assert stored["releases"].keys() >= {"torch", "transformers", "polars"}
     assert stored["settings"]["rival"] == {"cpu_s": 0.3, "name": "rival"}
     assert {measurement["commit"] for measurement in stored["measurements"]} == {"abc"}
 
@@ -72,9 +73,10 @@ def test_the_table_has_a_line_for_every_side(compared):
 
 def test_what_was_measured_with_the_same_settings_is_not_measured_again(compared):
     changed = case(OURS, Side("rival", sides.compute, {"cpu_s": 0.2}))
-    kept = kept_measurements(changed, compared, threads=1)
+    kept = kept_measurements(changed, compared, HERE, threads=1)
     assert [(m.side, m.round) for m in kept] == [("ours", 0), ("ours", 1)]
-    assert kept_measurements(changed, compared, threads=2) == []
+    assert kept_measurements(changed, compared, HERE, threads=2) == []
+    assert kept_measurements(changed, compared, UNKNOWN, threads=1) == []
     continued = measure(changed, rounds=1, kept=kept)
     assert [(m.side, m.round, m.commit) for m in continued.measurements] == [
         ("ours", 0, "abc"),
