@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from hir_core.prompts.number_search import find_numbers
+from hir_core.prompts.numbers import spelled_numbers
 
 SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _LETTERS = {"k": 3, "K": 3, "M": 6, "m": 6, "mn": 6, "mm": 6, "B": 9, "b": 9, "bn": 9, "T": 12, "tn": 12}
@@ -51,27 +51,7 @@ def _scaled(number: re.Match[str]) -> str:
     return rf"{number[1]} \cdot 10^{{{SCALES[number[2]]}}}" + (rf" \text{{ {rest}}}" if rest else "")
 
 
-# --- numbers in words ------------------------------------------------------------------------------------------------
-
-_ORDINAL_NAMES = ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_ORDINALS = {name: size for size, name in enumerate(_ORDINAL_NAMES, start=3)}
-_PARTS = {"half": 2, "halve": 2, "quarter": 4, **_ORDINALS}
-_SPELLED_FRACTION = re.compile(rf"(?:(?P<whole>.+) and )?(?P<count>a|an|[a-z]+) (?P<part>{'|'.join(_PARTS)})s?")
-_MOST_WORDS = 6
-
-
 def spelled_number(words: str) -> Fraction | None:
-    """The number that is spelled, as in `two and a half` or `minus 7`, where nothing else is."""
-    words = " ".join(words.lower().replace("-", " ").split())
-    if fraction := _SPELLED_FRACTION.fullmatch(words):
-        whole = spelled_number(fraction["whole"]) if fraction["whole"] else Fraction(0)
-        count = Fraction(1) if fraction["count"] in ("a", "an") else spelled_number(fraction["count"])
-        return None if whole is None or count is None else whole + count / _PARTS[fraction["part"]]
-    parts = words.split()
-    if not parts or len(parts) > _MOST_WORDS or parts[-1] in ("minus", "negative", "and"):
-        return None
-    if parts[0] in ("minus", "negative"):
-        number = spelled_number(" ".join(parts[1:]))
-        return None if number is None else -number
-    found = find_numbers(words)
-    return found[0].value if len(found) == 1 and (found[0].start, found[0].end) == (0, len(words)) else None
+    """The number that is spelled, as in `two and a half` or `minus seven`, where nothing else is."""
+    found = list(spelled_numbers(words))
+    return found[0][2] if len(found) == 1 and found[0][:2] == (0, len(words)) else None

@@ -7,6 +7,7 @@ stands between two marks of its own. All rewards that look for an answer within 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -27,7 +28,9 @@ class Prepared(NamedTuple):
     """Whether the completion ends before any answer, or is empty."""
 
 
-def prepared(completion: str, marker: str | None = None) -> Prepared:
+def prepared(
+    completion: str, marker: str | None = None, without_markup: Callable[[str], str] = plain
+) -> Prepared:
     """The text in which to look for the answer: what follows the marker's last occurrence, or all that is visible."""
     text, is_unfinished = visible(completion)
     if not text:
@@ -37,7 +40,7 @@ def prepared(completion: str, marker: str | None = None) -> Prepared:
         return Prepared("", f"no {marker!r}")
     if not after.strip():
         return Prepared("", f"nothing after {marker!r}", has_no_answer=True)
-    return Prepared(plain(_with_marks(after)).strip())
+    return Prepared(without_markup(_with_marks(after)).strip())
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\?[{}]")

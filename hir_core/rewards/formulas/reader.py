@@ -1,0 +1,198 @@
+"""`FormulaReader`, which finds the formulas in a text for the rules that tell which of them is the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+
+from hir_core.prompts.numbers import spelled_numbers
+from hir_core.rewards.formulas.comparison import same
+from hir_core.rewards.formulas.kinds import Answer, Doubt, Expression, Words
+from hir_core.rewards.formulas.mentions import DELIMITED, FACTORIAL, LONGEST, Span, formulas_in
+from hir_core.rewards.formulas.notation import in_plain_characters, without_frame
+from hir_core.rewards.formulas.structure import read
+from hir_core.rewards.reading.final_answer import CLOSE, OPEN
+from hir_core.rewards.reading.numbers import stands_alone
+from hir_core.rewards.reading.reader import Mention, Reader
+from hir_core.rewards.reading.visible import without_tags
+
+_FARTHEST = 30
+"""Characters between two formulas that may be one answer."""
+_BETWEEN = re.compile(r"[\s]*(?:,?\s*(?:and|or)(?:\s+(?:also\s+)?(?:by|to))?|[,;])\s*(?:then\s+)?", re.IGNORECASE)
+_EDGE = f" \n*_`\"'.,;:#~{OPEN}{CLOSE}"
+_NO_VALUE = re.compile(
+    r"\b(?:no (?:real )?solutions?|empty set|(?:all|any) real numbers?|all reals|does not exist|undefined|"
+    r"infinitely many(?: solutions)?|infinity)\b",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"-?\s?[a-zA-Z]")
+_PROSE = re.compile(r"\\[a-zA-Z]+\s*(?:\{[^{}]*\})?|(?P<words>[a-zA-Z]{3,}\s+[a-zA-Z]{2,}\s+[a-zA-Z]{2,})")
+_MOST_WORDS = 5
+_ENDS = re.compile(r"\s*(?:[.,;:!)]|\Z)")
+_RELATES = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
+
+
+class FormulaReader(Reader):
+    """Reads formulas, as they are written.
+
+    Args:
+        references: the accepted answers; a few words are an answer only where one of them is.
+        query: the question; the formulas that it holds are less likely the answer.
+
+    Raises:
+        Doubt: a reference is too long.
+    """
+
+    what = "formula"
+    computes = True
+
+    def __init__(self, references: Sequence[str], query: str = "") -> None:
+        self.expected: list[Answer] = [read(reference) for reference in references if reference.strip()]
+        self.given = frozenset(_without_blanks(mention.value) for mention in self.mentions(self.standard_form(query)))
+
+    def without_markup(self, text: str) -> str:
+        return without_tags(in_plain_characters(text))
+
+    def standard_form(self, text: str) -> str:
+        text = _BOLD.sub(lambda bold: bold[1] or bold[2], text)
+        text = _QUOTED.sub(r"\2", _NAMED.sub(r"\1 = ", _NEGATIVE.sub("-", text)))
+        text = DELIMITED.sub(lambda formula: " ".join(formula[0].split()).replace("!", FACTORIAL), text)
+        return _BETWEEN_BOXES.sub(_joined_boxes, _FACTORIAL.sub(FACTORIAL, text.replace("...", r"\dots ")))
+
+    def quick(self, completion: str) -> str | None:
+        del completion  # nearly all need the standard form
+        return None
+
+    def whole(self, text: str) -> str | None:
+        if len(text) > LONGEST or any(match["words"] for match in _PROSE.finditer(text)):
+            return self.bare(text)
+        return _written(text) or None
+
+    def bare(self, text: str) -> str | None:
+        text = text.rstrip(_EDGE).lstrip(_EDGE.replace(".", ""))
+        if not text or len(text) > LONGEST or text.endswith("?"):
+            return None
+        if "\n" in text:
+            return _system(text)
+        mentions = self.mentions(text)
+        if len(mentions) == 1 and stands_alone(text, mentions[0].start, mentions[0].end):
+            written: str = mentions[0].value
+            return written
+        return None if mentions else self._words(text)
+
+    def _words(self, text: str) -> str | None:
+        """An answer in words: a variable or, where a reference is words too, a few of them."""
+        words = without_frame(text).strip(_EDGE + "!()")
+        if _LETTER.fullmatch(words):
+            return words
+        takes_words = any(isinstance(reference, Words) for reference in self.expected)
+        takes_letters = any(isinstance(known, Expression) and known.text.isalpha() for known in self.expected)
+        is_answer = takes_words or (takes_letters and words.isalpha() and len(words) <= _LONGEST_VARIABLES)
+        return words if words and is_answer and len(words.split()) <= _MOST_WORDS else None
+
+    def mentions(self, text: str) -> Sequence[Mention]:
+        if formulas := _joined(text, formulas_in(text)):
+            return [
+                Mention(start, end, _written(text[start:end]) + _unit_after(text, end)) for start, end in formulas
+            ]
+        if values := list(_NO_VALUE.finditer(text)):
+            return [Mention(*value.span(), value[0], can_be_denied=False) for value in values]
+        return [
+            Mention(start, end, None if value is None else str(value))
+            for start, end, value, _ in spelled_numbers(text)
+            if _ENDS.match(text, end)  # elsewhere it counts something: `all three angles`
+        ]
+
+    def may_lead(self, value: Hashable) -> bool:
+        return isinstance(value, str) and _RELATES.search(value) is None
+
+    def distinct(self, values: Sequence[Hashable]) -> list[str | None]:
+        known = list[str | None]()
+        for value in dict.fromkeys(values):
+            if value is None or isinstance(value, str):
+                known += [] if any(_is_same(other, value) for other in known) else [value]
+        return known
+
+    def is_given(self, value: Hashable) -> bool:
+        return isinstance(value, str) and _without_blanks(value) in self.given
+
+
+_LONGEST_VARIABLES = 3
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if _without_blanks(one) == _without_blanks(other):
+        return True
+    try:
+        return same(read(one), read(other))
+    except Doubt:
+        return False
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split()).strip("$")
+
+
+def _written(text: str) -> str:
+    """A formula as it was written, without the marks that the standard form of a text has."""
+    return text.replace(FACTORIAL, "!").replace(OPEN, "").replace(CLOSE, "").strip()
+
+
+def _joined(text: str, formulas: list[Span]) -> list[Span]:
+    """The formulas, those that only `and`, `or` or a comma separates taken for one."""
+    joined = list[Span]()
+    for formula in formulas:
+        is_near = joined and formula.start - joined[-1].end <= _FARTHEST
+        if is_near and _BETWEEN.fullmatch(text, joined[-1].end, formula.start):
+            joined[-1] = Span(joined[-1].start, formula.end)
+        else:
+            joined.append(formula)
+    return joined
+
+
+def _system(text: str) -> str | None:
+    """Lines that are nothing but equations, each for another name, taken for one answer."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.partition("=")[0].strip(" $") for line in lines]
+    are_values = all(
+        re.fullmatch(r"[a-zA-Z]\w?", name) and _is_covered(line) for name, line in zip(names, lines, strict=True)
+    )
+    return ", ".join(map(_written, lines)) if are_values and len({*names}) == len(names) else None
+
+
+def _is_covered(text: str) -> bool:
+    return any(formula.start <= 2 and formula.end >= len(text) - 2 for formula in formulas_in(text))
+
+
+_UNIT = re.compile(
+    r"[ ]?(?:square |sq\.? |cubic )?(?:mm|cm|dm|m|km|kg|mg|g|lb|ml|l|L|inch(?:es)?|feet|foot|ft|yards?|miles?|"
+    r"(?:centi|milli|kilo)?met(?:er|re)s?|(?:kilo)?grams?|lit(?:er|re)s?|seconds?|minutes?|hours?|days?|weeks?|cents?|"
+    r"dollars?|radians?)\b(?:\s?\^\{?[23]\}?)?"
+)
+
+
+def _unit_after(text: str, end: int) -> str:
+    """A unit of measure in words behind a formula."""
+    unit = _UNIT.match(text, end)
+    if unit is None or re.search(r"[a-zA-Z]", text[max(0, end - 1) : end]):
+        return ""
+    return rf" \text{{ {unit[0].strip()}}}" if "^" not in unit[0] else f" {unit[0].strip()}"
+
+
+# --- the standard form -----------------------------------------------------------------------------------------------
+
+_BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w(*])|(?<!\w)__(?=\S)([^_\n]+?)__(?!\w)")
+_QUOTED = re.compile(r"(?<![\w'\")}])(['\"])(?=\S)([^'\"\n]+)\1(?![\w'])")
+_NAMED = re.compile(r"(?<![\w'])([b-zB-HJ-Z]) is (?=-?[$\\\d.])")
+_NEGATIVE = re.compile(r"\bnegative (?=[\d\\$])|(?:(?<=is )|\A\s*)minus (?=[\d\\$])", re.IGNORECASE)
+_FACTORIAL = re.compile(r"(?<=[\w)}])!(?=\s*[-+*/^=<>)\]},\\])")
+_BETWEEN_BOXES = re.compile(
+    rf"{CLOSE}(?P<between>[\s$,.;)(\\]*(?:(?:and|or)[\s$,.;(\\]*(?:\w\s*=\s*)?|(?<=,)[\s$(\\]*)){OPEN}"
+)
+
+
+def _joined_boxes(between: re.Match[str]) -> str:
+    """What stands between two boxes that are one answer, as a part of a formula."""
+    return " or " if "or" in between["between"] else ", "
