@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     | (?P<command>\\[a-zA-Z]+|\\[^\w\s$])
     | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z]))
     | (?P<letters>(?<![a-zA-Z'])[a-zA-Z]{{1,3}}(?![a-zA-Z]|'[a-z]))
-    | (?P<operator>\*\*|[-+*/^=<>|!_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
+    | (?P<operator>\*\*|[-+*/^=<>|!{FACTORIAL}_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
     | (?P<bracket>[()\[\]{{}}])
     | (?P<separator>[,;:])
     """,

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 
 from hir_core.prompts.numbers import spelled_numbers
 from hir_core.rewards.formulas.comparison import same
+from hir_core.rewards.formulas.expressions import ROUNDED
 from hir_core.rewards.formulas.kinds import Answer, Doubt, Expression, Words
 from hir_core.rewards.formulas.mentions import DELIMITED, FACTORIAL, LONGEST, Span, formulas_in
 from hir_core.rewards.formulas.notation import in_plain_characters, without_frame
@@ -92,9 +93,7 @@ class FormulaReader(Reader):
 
     def mentions(self, text: str) -> Sequence[Mention]:
         if formulas := _joined(text, formulas_in(text)):
-            return [
-                Mention(start, end, _written(text[start:end]) + _unit_after(text, end)) for start, end in formulas
-            ]
+            return _with_units(text, formulas)
         if values := list(_NO_VALUE.finditer(text)):
             return [Mention(*value.span(), value[0], can_be_denied=False) for value in values]
         return [
@@ -107,10 +106,16 @@ class FormulaReader(Reader):
         return isinstance(value, str) and _RELATES.search(value) is None
 
     def distinct(self, values: Sequence[Hashable]) -> list[str | None]:
+        """The different answers; one that rounds another is the same, and the other one is kept."""
         known = list[str | None]()
         for value in dict.fromkeys(values):
-            if value is None or isinstance(value, str):
-                known += [] if any(_is_same(other, value) for other in known) else [value]
+            if value is not None and not isinstance(value, str):
+                continue
+            at = next((place for place, other in enumerate(known) if _is_same(other, value)), None)
+            if at is None:
+                known.append(value)
+            elif "." in (known[at] or "") and "." not in (value or ""):
+                known[at] = value
         return known
 
     def is_given(self, value: Hashable) -> bool:
@@ -127,8 +132,8 @@ def _is_same(one: str | None, other: str | None) -> bool:
         return True
     try:
         return same(read(one), read(other))
-    except Doubt:
-        return False
+    except Doubt as error:
+        return str(error) == ROUNDED
 
 
 def _without_blanks(text: str) -> str:
@@ -173,12 +178,19 @@ _UNIT = re.compile(
 )
 
 
-def _unit_after(text: str, end: int) -> str:
-    """A unit of measure in words behind a formula."""
-    unit = _UNIT.match(text, end)
-    if unit is None or re.search(r"[a-zA-Z]", text[max(0, end - 1) : end]):
-        return ""
-    return rf" \text{{ {unit[0].strip()}}}" if "^" not in unit[0] else f" {unit[0].strip()}"
+def _with_units(text: str, formulas: list[Span]) -> list[Mention]:
+    """The formulas, each with the unit of measure behind it in text type; that of `9 cm^2` is no formula of its own."""
+    found, end = list[Mention](), 0
+    for formula in formulas:
+        if formula.start < end:
+            continue
+        end, written = formula.end, _written(text[slice(*formula)])
+        unit = None if text[end - 1].isalpha() else _UNIT.match(text, end)
+        if unit:
+            end = unit.end()
+            written += f" {unit[0].strip()}" if "^" in unit[0] else rf" \text{{ {unit[0].strip()}}}"
+        found.append(Mention(formula.start, end, written))
+    return found
 
 
 # --- the standard form -----------------------------------------------------------------------------------------------

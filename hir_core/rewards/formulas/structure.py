@@ -154,9 +154,19 @@ def _listed(parts: list[str]) -> Answer:
     first, *others = items
     if isinstance(first, Equation) and isinstance(items[-1], Equation) and not re.search("[a-zA-Z]", first.sides[0]):
         return items[-1]  # `4 + 5 = 9, 9 + 1 = 10`: a derivation
+    if _solves(items, parts):
+        return items[-1]
     if not isinstance(first, Inequality) and all(isinstance(item, Inequality) for item in others):
         return first  # `1/x, x \ne 0`: a condition
     return Members("", _with_names(items))
+
+
+def _solves(items: list[Answer], parts: list[str]) -> bool:
+    """Whether all parts are equations in one variable, of which only the last names it: `x + 1 = 4, 2x = 6, x = 3`."""
+    names = [item.sides[0] for item in items if isinstance(item, Equation) and is_name(item.sides[0])]
+    variables = {letter for part in parts for letter in re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", part)}
+    last = items[-1]
+    return len(names) == 1 and isinstance(last, Equation) and variables == {last.sides[0]}
 
 
 def _with_names(items: list[Answer]) -> tuple[Answer, ...]:

@@ -295,7 +295,7 @@ def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:
         return Reading(problem="empty", has_no_answer=True)
     if any(map(reader.declines, parts)):
         return _declined(reader, parts)
-    names_none = not any(map(reader.mentions, parts))
+    names_none = not any(reader.mentions(part) for part in parts if not is_instruction(part))
     if parts[-1].endswith("?"):
         return Reading(problem="question", has_no_answer=names_none or len(parts) == 1)
     return Reading(problem=f"no {reader.what}", has_no_answer=names_none or is_cut_off(text) or _is_unfinished(parts))
