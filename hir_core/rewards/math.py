@@ -69,14 +69,15 @@ class Math(Reward):
         ]
         settings = {"marker": self.config.marker}
         work = Work("hir_core.rewards.math:make_comparer", settings, only_computes=True)
+        results = process_rows(work, rows, self.config.time_limit_s, on_rows)
         verdicts = []
-        for row, result in zip(rows, process_rows(work, rows, self.config.time_limit_s, on_rows), strict=True):
+        for completion, prompt, result in zip(completions, prompts, results, strict=True):
             equal, problem, names_none = result.value or (None, result.problem, False)
             if equal is None:
                 reading = Reading(problem=problem, has_no_answer=names_none)
-                verdicts.append(reading.unscored(row["completion"], "no formula"))
+                verdicts.append(reading.unscored(completion, "no formula"))
             else:
-                reason = f"{'equals' if equal else 'expected'} {shortened(' or '.join(row['references']))}"
+                reason = f"{'equals' if equal else 'expected'} {shortened(' or '.join(prompt['references']))}"
                 verdicts.append(Verdict(float(equal), reason))
         return verdicts
 
@@ -112,15 +113,20 @@ _reader = lru_cache(maxsize=512)(FormulaReader)
 
 def compared(completion: str, references: tuple[str, ...], query: str, marker: str | None = None) -> Comparison:
     """Whether the final formula of a completion equals one of the references."""
-    reader = _reader(references, query)
-    found = final_answer(reader, completion, marker)
+    found = final_answer(_reader(references, query), completion, marker)
     if found.value is None:
         return None, found.problem, found.has_no_answer
+    return _equals_one(found.value, references, query)
+
+
+@lru_cache(maxsize=4096)
+def _equals_one(formula: str, references: tuple[str, ...], query: str) -> Comparison:
+    """Whether a formula equals one of the references, worked out once for all completions that end with it."""
     in_percent = _PERCENTAGE.search(query) is not None
     doubt = ""
-    for reference in reader.expected:
+    for reference in _reader(references, query).expected:
         try:
-            if same(reference, read(found.value), in_percent=in_percent):
+            if same(reference, read(formula), in_percent=in_percent):
                 return True, "", False
         except Doubt as error:
             doubt = str(error)

@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     | (?P<command>\\[a-zA-Z]+|\\[^\w\s$])
     | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z]))
     | (?P<letters>(?<![a-zA-Z'])[a-zA-Z]{{1,3}}(?![a-zA-Z]|'[a-z]))
-    | (?P<operator>\*\*|[-+*/^=<>|!{FACTORIAL}_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
+    | (?P<operator>\*\*|[-+*/^=<>|{FACTORIAL}_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
     | (?P<bracket>[()\[\]{{}}])
     | (?P<separator>[,;:])
     """,
@@ -132,7 +132,7 @@ def _follows_digit(token: re.Match[str], text: str) -> bool:
     return before.isdigit() or before in tuple(")}")
 
 
-_LEADS = ("=", "*", "/", "^", "<", ">", "!", FACTORIAL, "&", "|", "'", "_", "**")
+_LEADS = ("=", "*", "/", "^", "<", ">", FACTORIAL, "&", "|", "'", "_", "**")
 
 
 def _trimmed(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
@@ -141,7 +141,7 @@ def _trimmed(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
     while tokens and changed:
         last, first = tokens[-1], tokens[0]
         changed = True
-        if last["separator"] or (last["operator"] and last[0] not in ("!", FACTORIAL, "'", "|", "%")):
+        if last["separator"] or (last["operator"] and last[0] not in (FACTORIAL, "'", "|", "%")):
             tokens = tokens[:-1]
         elif (
             first["separator"]
@@ -166,7 +166,7 @@ def _is_formula(tokens: list[re.Match[str]]) -> bool:
     if any(token["number"] or (token["command"] and token[0] not in (r"\ ", r"\\", r"\_")) for token in tokens):
         return True
     letters = [token["letters"] for token in tokens if token["letters"]]
-    operates = any(token["operator"] and token[0] not in ("-", "'", "!", FACTORIAL, "&", "|", "/") for token in tokens)
+    operates = any(token["operator"] and token[0] not in ("-", "'", FACTORIAL, "&", "|", "/") for token in tokens)
     if letters:
         return (
             operates

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from hir_core.prompts.numbers import spelled_numbers
 from hir_core.rewards.formulas.comparison import same
 from hir_core.rewards.formulas.expressions import ROUNDED
-from hir_core.rewards.formulas.kinds import Answer, Doubt, Expression, Words
+from hir_core.rewards.formulas.kinds import Answer, Doubt, Equation, Expression, Inequality, Words, is_name
 from hir_core.rewards.formulas.mentions import DELIMITED, FACTORIAL, LONGEST, Span, formulas_in
 from hir_core.rewards.formulas.notation import in_plain_characters, without_frame
 from hir_core.rewards.formulas.structure import read
@@ -58,7 +58,8 @@ class FormulaReader(Reader):
         text = _BOLD.sub(lambda bold: bold[1] or bold[2], text)
         text = _QUOTED.sub(r"\2", _NAMED.sub(r"\1 = ", _NEGATIVE.sub("-", text)))
         text = DELIMITED.sub(lambda formula: " ".join(formula[0].split()).replace("!", FACTORIAL), text)
-        return _BETWEEN_BOXES.sub(_joined_boxes, _FACTORIAL.sub(FACTORIAL, text.replace("...", r"\dots ")))
+        text = _FACTORIAL.sub(FACTORIAL, text) if _WORD.search(text) else text.replace("!", FACTORIAL)
+        return _BETWEEN_BOXES.sub(_joined_boxes, text.replace("...", r"\dots "))
 
     def quick(self, completion: str) -> str | None:
         del completion  # nearly all need the standard form
@@ -131,9 +132,15 @@ def _is_same(one: str | None, other: str | None) -> bool:
     if _without_blanks(one) == _without_blanks(other):
         return True
     try:
-        return same(read(one), read(other))
+        answers = read(one), read(other)
+        return answers[0] == answers[1] or (not any(map(_is_step, answers)) and same(*answers))
     except Doubt as error:
         return str(error) == ROUNDED
+
+
+def _is_step(answer: Answer) -> bool:
+    """Whether an answer is a relation that names nothing, as `2x = 6` does, which takes long to tell from another."""
+    return isinstance(answer, (Equation, Inequality)) and not any(map(is_name, answer.sides))
 
 
 def _without_blanks(text: str) -> str:
@@ -199,7 +206,8 @@ _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w(*])|(?<
 _QUOTED = re.compile(r"(?<![\w'\")}])(['\"])(?=\S)([^'\"\n]+)\1(?![\w'])")
 _NAMED = re.compile(r"(?<![\w'])([b-zB-HJ-Z]) is (?=-?[$\\\d.])")
 _NEGATIVE = re.compile(r"\bnegative (?=[\d\\$])|(?:(?<=is )|\A\s*)minus (?=[\d\\$])", re.IGNORECASE)
-_FACTORIAL = re.compile(r"(?<=[\w)}])!(?=\s*[-+*/^=<>)\]},\\])")
+_FACTORIAL = re.compile(r"(?:(?<=[\d)}])|(?<=\b[a-zA-Z]))!(?=\s*[-+*/^=<>)\]},\\]|\s+[a-z])")
+_WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2}")
 _BETWEEN_BOXES = re.compile(
     rf"{CLOSE}(?P<between>[\s$,.;)(\\]*(?:(?:and|or)[\s$,.;(\\]*(?:\w\s*=\s*)?|(?<=,)[\s$(\\]*)){OPEN}"
 )

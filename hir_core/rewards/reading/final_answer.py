@@ -28,9 +28,7 @@ class Prepared(NamedTuple):
     """Whether the completion ends before any answer, or is empty."""
 
 
-def prepared(
-    completion: str, marker: str | None = None, without_markup: Callable[[str], str] = plain
-) -> Prepared:
+def prepared(completion: str, marker: str | None = None, without_markup: Callable[[str], str] = plain) -> Prepared:
     """The text in which to look for the answer: what follows the marker's last occurrence, or all that is visible."""
     text, is_unfinished = visible(completion)
     if not text:

@@ -116,7 +116,11 @@ def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[lis
         yield before if len(before) < len(after) else after
     new = [mention for mention in live if mention.value is None or not reader.is_given(mention.value)]
     explained = _GIVES_REASON.search(sentence, live[0].end)
-    if explained and (before := [m for m in live if m.start < explained.start()]) and (not new or any(m in new for m in before)):
+    if (
+        explained
+        and (before := [m for m in live if m.start < explained.start()])
+        and (not new or any(m in new for m in before))
+    ):
         yield (live := before)
         new = [mention for mention in new if mention in live]
     if not any(are_alternatives(sentence, one.end, other.start) for one, other in pairwise(live)):
