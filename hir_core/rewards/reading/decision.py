@@ -220,7 +220,7 @@ def _concluded(reader: Reader, text: str) -> Reading:
 def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
     """The sentences that state something: no questions, suppositions and checks, and no asides if there is more."""
     told = [part for part in parts if not (part.endswith("?") or (_SUPPOSES.match(part) and "=" not in part))]
-    told = [part for part in told if not is_instruction(part)]
+    told = [part for part in told if not is_instruction(reader, part)]
     if not reader.computes:
         told = [part for part in told if not _IF.match(part)]
     return [part for part in told if not (part[0] == "(" and part[-1] == ")") or reader.bare(part) is not None] or told
@@ -295,7 +295,7 @@ def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:
         return Reading(problem="empty", has_no_answer=True)
     if any(map(reader.declines, parts)):
         return _declined(reader, parts)
-    names_none = not any(reader.mentions(part) for part in parts if not is_instruction(part))
+    names_none = not any(reader.mentions(part) for part in parts if not is_instruction(reader, part))
     if parts[-1].endswith("?"):
         return Reading(problem="question", has_no_answer=names_none or len(parts) == 1)
     return Reading(problem=f"no {reader.what}", has_no_answer=names_none or is_cut_off(text) or _is_unfinished(parts))

@@ -45,13 +45,26 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\?[{}]")
 _BARE_BOX = re.compile(r"\\boxed\s+(\w+)")
 _TAG = re.compile(r"<(?P<close>/)?(?:(?:final_?)?answer|ans|solution|result|output)>", re.IGNORECASE)
 
+_FIELD = re.compile(
+    r'"(?:final_?)?answer"\s*:\s*(?:"(?P<text>(?:[^"\\\n]|\\.)+)"|(?P<value>-?\d[\d.eE+-]*|true|false)(?=\s*[,}\n]))',
+    re.IGNORECASE,
+)
+
 
 def _with_marks(text: str) -> str:
     if "\\" in text and ("boxed" in text or "fbox" in text or "framebox" in text):
         text = _with_marked_boxes(_BARE_BOX.sub(rf"{OPEN}\1{CLOSE}", text))
     if "<" in text:
         text = _with_marked_tags(text)
+    if 'nswer"' in text:
+        text = _FIELD.sub(_marked_field, text)
     return text
+
+
+def _marked_field(field: re.Match[str]) -> str:
+    """The answer in a JSON object, between marks; a backslash is doubled there, though models often forget to."""
+    text = field["text"].replace('\\"', '"').replace("\\\\", "\\") if field["text"] is not None else field["value"]
+    return f"{OPEN}{text}{CLOSE}"
 
 
 def _with_marked_boxes(text: str) -> str:

@@ -35,9 +35,9 @@ _COLON = re.compile(r":(?=\s)")
 _INSTRUCTS = re.compile(
     r"\W*(?:(?:first|then|next|now|just|simply|please|you (?:can|should|need to|have to)|try to|let us|let's|"
     r"we (?:can|should|need to)|start by|begin by|to \w+[^,]{0,40},)[, ]+)*(?:add|subtract|multiply|divide|use|"
-    r"integrate|differentiate|apply|consider|try|cancel|factor|complete|substitute|take|set|note|recall|remember|"
-    r"solve|simplify|draw|find|compute|calculate|count|look|think|check|write|expand|square|adding|using|expanding|"
-    r"multiplying|start|begin|see|choose|pick|convert|rewrite|move)\b",
+    r"integrate|differentiate|apply|consider|cancel|factor|complete|substitute|note(?! that)|recall|"
+    r"remember|solve|simplify|find|compute|calculate|expand|square|"
+    r"start|begin|convert|rewrite)\b",
     re.IGNORECASE,
 )
 _COMMA = re.compile(", ")
@@ -84,9 +84,11 @@ def hedges(sentence: str) -> bool:
     return is_hedged(sentence[: reason.start()] if reason else sentence)
 
 
-def is_instruction(sentence: str) -> bool:
-    """Whether a sentence only tells what to do: `First, add 3 to both sides.`"""
-    return _INSTRUCTS.match(sentence) is not None and _SO.search(sentence) is None and "=" not in sentence
+def is_instruction(reader: Reader, sentence: str) -> bool:
+    """Whether a sentence only tells how to calculate: `First, add 3 to both sides.`"""
+    if not reader.computes or _INSTRUCTS.match(sentence) is None or _SO.search(sentence) or _COLON.search(sentence):
+        return False
+    return not _ends_outside(_EQUALS, sentence, reader.mentions(sentence))
 
 
 def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
