@@ -186,7 +186,7 @@ def _concluded(reader: Reader, text: str) -> Reading:
     parts = sentences(text)
     if any(len(part) > LONGEST_SENTENCE for part in parts):
         return Reading(problem="endless sentence")
-    if is_hedged(parts[-1]) and not reader.mentions(parts[-1]) and any(map(reader.mentions, parts)):
+    if _takes_back(reader, parts):
         return Reading(problem="undecided")
     told = _told(reader, parts)
     lead = _lead(reader, text, parts)
@@ -215,6 +215,12 @@ def _concluded(reader: Reader, text: str) -> Reading:
         if not all(map(reader.is_given, others)) or (others and reader.is_given(concluded.value)):
             return Reading(problem=f"several {reader.what}s")
     return Reading(concluded.value, is_firm=is_conclusion)
+
+
+def _takes_back(reader: Reader, parts: Sequence[str]) -> bool:
+    """Whether the last sentence leaves open what the others say: `I am not sure.`"""
+    is_open = bool(parts) and is_hedged(parts[-1]) and not reader.mentions(parts[-1])
+    return is_open and any(map(reader.mentions, parts))
 
 
 def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
