@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from hir_core.prompts.number_search import SUFFIXES
+from hir_core.prompts.numbers import SCALES
 from hir_core.rewards.formulas.notation import CONSTANTS, FUNCTIONS
-from hir_core.rewards.formulas.numerals import CURRENCY, SCALES
+from hir_core.rewards.formulas.numerals import CURRENCY
 
 LONGEST = 2000
 """Characters of a text that may be one formula; longer ones are not looked for, which would take endless time."""
@@ -27,7 +29,7 @@ _TOKEN = re.compile(
     rf"""
     (?P<number>(?:{CURRENCY}[ ]?)?
       (?:\d*\.\d*(?=\\(?:overline|bar|dot)\W)|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|\.\d+))
-      (?P<letter>(?<=\d)(?:k|K|M|B|bn)(?!\w))?
+      (?P<letter>(?<=\d)(?:{"|".join(SUFFIXES)}|B)(?!\w))?
       (?P<scale>[ ]?-?(?:{"|".join(SCALES)})s?(?!\w))?
       (?P<mark>[ ]?(?:\\?%|percent(?!\w)|per[ ]cent(?!\w)|degrees?(?!\w)))?
     | (?P<text>\\(?:text|mathrm|mathbf|mbox|operatorname|begin|end)\w*\*?\s*\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?)

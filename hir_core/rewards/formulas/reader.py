@@ -8,9 +8,21 @@ from collections.abc import Hashable, Sequence
 from hir_core.prompts.numbers import spelled_numbers
 from hir_core.rewards.formulas.comparison import same
 from hir_core.rewards.formulas.expressions import ROUNDED
-from hir_core.rewards.formulas.kinds import Answer, Doubt, Equation, Expression, Inequality, Words, is_name
+from hir_core.rewards.formulas.kinds import (
+    ALL_NUMBERS,
+    NO_SOLUTION,
+    NO_VALUE,
+    Answer,
+    Doubt,
+    Equation,
+    Expression,
+    Inequality,
+    Words,
+    is_name,
+)
 from hir_core.rewards.formulas.mentions import DELIMITED, FACTORIAL, LONGEST, Span, formulas_in
 from hir_core.rewards.formulas.notation import in_plain_characters, without_frame
+from hir_core.rewards.formulas.quantities import UNIT_NAMES
 from hir_core.rewards.formulas.structure import read
 from hir_core.rewards.reading.final_answer import CLOSE, OPEN
 from hir_core.rewards.reading.numbers import stands_alone
@@ -21,14 +33,10 @@ _FARTHEST = 30
 """Characters between two formulas that may be one answer."""
 _BETWEEN = re.compile(r"[\s]*(?:,?\s*(?:and|or)(?:\s+(?:also\s+)?(?:by|to))?|[,;])\s*(?:then\s+)?", re.IGNORECASE)
 _EDGE = f" \n*_`\"'.,;:#~{OPEN}{CLOSE}"
-_NO_VALUE = re.compile(
-    r"\b(?:no (?:real )?solutions?|empty set|(?:all|any) real numbers?|all reals|does not exist|undefined|"
-    r"infinitely many(?: solutions)?|infinity)\b",
-    re.IGNORECASE,
-)
+_IN_WORDS = re.compile(rf"\b(?:{NO_SOLUTION}|{ALL_NUMBERS}|{NO_VALUE}|infinity)\b", re.IGNORECASE)
 _LETTER = re.compile(r"-?\s?[a-zA-Z]")
 _PROSE = re.compile(r"\\[a-zA-Z]+\s*(?:\{[^{}]*\})?|(?P<words>[a-zA-Z]{3,}\s+[a-zA-Z]{2,}\s+[a-zA-Z]{2,})")
-_MOST_WORDS = 5
+_MOST_WORDS, _LONGEST_VARIABLES = 5, 3
 _ENDS = re.compile(r"\s*(?:[.,;:!)]|\Z)")
 _RELATES = re.compile(r"[=<>]|\\(?:le|ge|ne|in)(?![a-z])")
 
@@ -49,7 +57,8 @@ class FormulaReader(Reader):
 
     def __init__(self, references: Sequence[str], query: str = "") -> None:
         self.expected: list[Answer] = [read(reference) for reference in references if reference.strip()]
-        self.given = frozenset(_without_blanks(mention.value) for mention in self.mentions(self.standard_form(query)))
+        asked = self.mentions(self.standard_form(self.without_markup(query)))
+        self.given = frozenset(_without_blanks(mention.value) for mention in asked if mention.value is not None)
 
     def without_markup(self, text: str) -> str:
         return without_tags(in_plain_characters(text))
@@ -95,11 +104,11 @@ class FormulaReader(Reader):
     def mentions(self, text: str) -> Sequence[Mention]:
         if formulas := _joined(text, formulas_in(text)):
             return _with_units(text, formulas)
-        if values := list(_NO_VALUE.finditer(text)):
+        if values := list(_IN_WORDS.finditer(text)):
             return [Mention(*value.span(), value[0], can_be_denied=False) for value in values]
         return [
-            Mention(start, end, None if value is None else str(value))
-            for start, end, value, _ in spelled_numbers(text)
+            Mention(start, end, None if value is None else f"{value}{'%' if is_percent else ''}")
+            for start, end, value, is_percent in spelled_numbers(text)
             if _ENDS.match(text, end)  # elsewhere it counts something: `all three angles`
         ]
 
@@ -121,9 +130,6 @@ class FormulaReader(Reader):
 
     def is_given(self, value: Hashable) -> bool:
         return isinstance(value, str) and _without_blanks(value) in self.given
-
-
-_LONGEST_VARIABLES = 3
 
 
 def _is_same(one: str | None, other: str | None) -> bool:
@@ -178,11 +184,7 @@ def _is_covered(text: str) -> bool:
     return any(formula.start <= 2 and formula.end >= len(text) - 2 for formula in formulas_in(text))
 
 
-_UNIT = re.compile(
-    r"[ ]?(?:square |sq\.? |cubic )?(?:mm|cm|dm|m|km|kg|mg|g|lb|ml|l|L|inch(?:es)?|feet|foot|ft|yards?|miles?|"
-    r"(?:centi|milli|kilo)?met(?:er|re)s?|(?:kilo)?grams?|lit(?:er|re)s?|seconds?|minutes?|hours?|days?|weeks?|cents?|"
-    r"dollars?|radians?)\b(?:\s?\^\{?[23]\}?)?"
-)
+_UNIT = re.compile(rf"[ ]?(?:square |sq\.? |cubic )?(?:{UNIT_NAMES})\b(?:\s?\^\{{?[23]\}}?)?")
 
 
 def _with_units(text: str, formulas: list[Span]) -> list[Mention]:
