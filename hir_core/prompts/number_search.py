@@ -207,7 +207,7 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
             text = _PLAIN_DECIMAL_COMMA.sub(r"\1.\2", text)
     if "cent" in text:
         text = _AND_CENTS.sub(r"$\1.\2", text)
-    text = _AND_A_HALF.sub(_mixed, text)
+    text = with_mixed_numbers(text)
     text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", _SPACED_FRACTION.sub(r"\1/\2", text)))
     numbers = [int(line[2]) for line in _LIST_NUMBER.finditer(text)]
     if any(following == number + 1 for number, following in pairwise(numbers)):
@@ -235,6 +235,6 @@ def _with_point(number: re.Match[str]) -> str:
     return f"{whole.replace('.', ',')}.{decimals}"
 
 
-def _mixed(number: re.Match[str]) -> str:
-    """`2 and a half` as `2 1/2`."""
-    return f"{number[1]} {_MIXED[number[2].lower()] if number[2] else ''}"
+def with_mixed_numbers(text: str) -> str:
+    """The text with `2 1/2` for `2 and a half`."""
+    return _AND_A_HALF.sub(lambda number: f"{number[1]} {_MIXED[number[2].lower()] if number[2] else ''}", text)

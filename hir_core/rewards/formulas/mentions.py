@@ -34,8 +34,8 @@ _TOKEN = re.compile(
       (?P<mark>[ ]?(?:\\?%|percent(?!\w)|per[ ]cent(?!\w)|degrees?(?!\w)))?
     | (?P<text>\\(?:text|mathrm|mathbf|mbox|operatorname|begin|end)\w*\*?\s*\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?)
     | (?P<command>\\[a-zA-Z]+|\\[^\w\s$])
-    | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z]))
-    | (?P<letters>(?<![a-zA-Z'])[a-zA-Z]{{1,3}}(?![a-zA-Z]|'[a-z]))
+    | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z\u00df-\u00ff]))
+    | (?P<letters>(?<![a-zA-Z\u00c0-\u00ff'])[a-zA-Z]{{1,3}}(?![a-zA-Z\u00c0-\u00ff]|'[a-z]))
     | (?P<operator>\*\*|[-+*/^=<>|{FACTORIAL}_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
     | (?P<bracket>[()\[\]{{}}])
     | (?P<separator>[,;:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 
+from hir_core.prompts.number_search import with_mixed_numbers
 from hir_core.prompts.numbers import spelled_numbers
 from hir_core.rewards.formulas.comparison import same
 from hir_core.rewards.formulas.expressions import ROUNDED
@@ -64,7 +65,7 @@ class FormulaReader(Reader):
         return without_tags(in_plain_characters(text))
 
     def standard_form(self, text: str) -> str:
-        text = _BOLD.sub(lambda bold: bold[1] or bold[2], text)
+        text = with_mixed_numbers(_RESTATED.sub("", _BOLD.sub(lambda bold: bold[1] or bold[2], text)))
         text = _QUOTED.sub(r"\2", _NAMED.sub(r"\1 = ", _NEGATIVE.sub("-", text)))
         text = DELIMITED.sub(lambda formula: " ".join(formula[0].split()).replace("!", FACTORIAL), text)
         text = _FACTORIAL.sub(FACTORIAL, text) if _WORD.search(text) else text.replace("!", FACTORIAL)
@@ -96,6 +97,10 @@ class FormulaReader(Reader):
         words = without_frame(text).strip(_EDGE + "!()")
         if _LETTER.fullmatch(words):
             return words
+        spelled = self._spelled(words)
+        if len(spelled) == 1 and stands_alone(words, spelled[0].start, spelled[0].end):
+            number: str | None = spelled[0].value
+            return number
         takes_words = any(isinstance(reference, Words) for reference in self.expected)
         takes_letters = any(isinstance(known, Expression) and known.text.isalpha() for known in self.expected)
         is_answer = takes_words or (takes_letters and words.isalpha() and len(words) <= _LONGEST_VARIABLES)
@@ -106,10 +111,13 @@ class FormulaReader(Reader):
             return _with_units(text, formulas)
         if values := list(_IN_WORDS.finditer(text)):
             return [Mention(*value.span(), value[0], can_be_denied=False) for value in values]
+        # Elsewhere than at the end of a clause, a number in words counts something: `all three angles`.
+        return [mention for mention in self._spelled(text) if _ENDS.match(text, mention.end)]
+
+    def _spelled(self, text: str) -> list[Mention]:
         return [
             Mention(start, end, None if value is None else f"{value}{'%' if is_percent else ''}")
             for start, end, value, is_percent in spelled_numbers(text)
-            if _ENDS.match(text, end)  # elsewhere it counts something: `all three angles`
         ]
 
     def may_lead(self, value: Hashable) -> bool:
@@ -159,11 +167,12 @@ def _written(text: str) -> str:
 
 
 def _joined(text: str, formulas: list[Span]) -> list[Span]:
-    """The formulas, those that only `and`, `or` or a comma separates taken for one."""
+    """The formulas, those that only `and`, `or` or a comma separates taken for one; an equation goes with others."""
     joined = list[Span]()
     for formula in formulas:
         is_near = joined and formula.start - joined[-1].end <= _FARTHEST
-        if is_near and _BETWEEN.fullmatch(text, joined[-1].end, formula.start):
+        are_alike = is_near and ("=" in text[slice(*joined[-1])] or "=" not in text[slice(*formula)])
+        if are_alike and _BETWEEN.fullmatch(text, joined[-1].end, formula.start):
             joined[-1] = Span(joined[-1].start, formula.end)
         else:
             joined.append(formula)
@@ -187,24 +196,37 @@ def _is_covered(text: str) -> bool:
 _UNIT = re.compile(rf"[ ]?(?:square |sq\.? |cubic )?(?:{UNIT_NAMES})\b(?:\s?\^\{{?[23]\}}?)?")
 
 
+_CHAINS = re.compile(
+    r"\s*(?:[=+*/<>-]|\\(?:times|cdot|approx)(?![a-z]))+\s*|\s*(?=\\(?:times|cdot|approx)(?![a-z])|[-+] )"
+)
+
+
 def _with_units(text: str, formulas: list[Span]) -> list[Mention]:
-    """The formulas, each with the unit of measure behind it in text type; that of `9 cm^2` is no formula of its own."""
+    """The formulas, each with the unit of measure behind it in text type: `6 cm = 60 mm` is one of them."""
     found, end = list[Mention](), 0
     for formula in formulas:
         if formula.start < end:
-            continue
-        end, written = formula.end, _written(text[slice(*formula)])
+            continue  # the unit of `9 cm^2`
+        start, written = formula.start, _written(text[slice(*formula)])
+        if found and found[-1].end == end and (chain := _CHAINS.fullmatch(text, end, start)) is not None:
+            previous = found.pop()
+            start, written = previous.start, f"{previous.value}{chain[0]}{written}"
+        end = formula.end
         unit = None if text[end - 1].isalpha() else _UNIT.match(text, end)
         if unit:
             end = unit.end()
             written += f" {unit[0].strip()}" if "^" in unit[0] else rf" \text{{ {unit[0].strip()}}}"
-        found.append(Mention(formula.start, end, written))
+        found.append(Mention(start, end, written))
     return found
 
 
 # --- the standard form -----------------------------------------------------------------------------------------------
 
 _BOLD = re.compile(r"(?<![\w)\]}*])\*\*(?=\S)([^*\n]+?)(?<=\S)\*\*(?![\w(*])|(?<!\w)__(?=\S)([^_\n]+?)__(?!\w)")
+_RESTATED = re.compile(
+    r"(?<=[\d%}$])[ ]+\((?!\s*\\?(?:mod|pmod|sin|cos|tan|ln|log|exp|sqrt|not?|wrong|incorrect|false)\b)"
+    r"[^()]*(?:[%=]|[a-z]{2,})[^()]*\)"
+)
 _QUOTED = re.compile(r"(?<![\w'\")}])(['\"])(?=\S)([^'\"\n]+)\1(?![\w'])")
 _NAMED = re.compile(r"(?<![\w'])([b-zB-HJ-Z]) is (?=-?[$\\\d.])")
 _NEGATIVE = re.compile(r"\bnegative (?=[\d\\$])|(?:(?<=is )|\A\s*)minus (?=[\d\\$])", re.IGNORECASE)

@@ -262,7 +262,7 @@ def _lead(reader: Reader, text: str, parts: Sequence[str]) -> Any:
         derived = after_equals(reader, part)
         leading = _leading(reader, derived)
         if leading.value is not None and _reason_follows(reader, derived) and not hedges(part):
-            return leading.value
+            return leading.value if reader.may_lead(leading.value) else None
         if len(part.split()) > _INTERJECTION_WORDS or reader.mentions(part):
             break
     return None
