@@ -40,6 +40,8 @@ _INSTRUCTS = re.compile(
     r"start|begin|convert|rewrite)\b",
     re.IGNORECASE,
 )
+_CALCULATION = re.compile(r"[\s$(]*+\d(?:[^a-zA-Z=\\]|\\[a-z]++)*+=")
+"""An answer that is a calculation with numbers: `2 * 2 = 4`."""
 _COMMA = re.compile(", ")
 ASIDE = re.compile(r"\([^()]*\)")
 _BETWEEN = re.compile(
@@ -127,6 +129,7 @@ def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[lis
         new = [mention for mention in new if mention in live]
     if not any(are_alternatives(sentence, one.end, other.start) for one, other in pairwise(live)):
         yield new  # before the verbs: in `100 cents make 1 dollar` the dollar is the question's
+    yield [m for m in live if _CALCULATION.match(sentence, m.start, m.end)]
     yield _after_last(_RESULT_VERB, sentence, live)
 
 
