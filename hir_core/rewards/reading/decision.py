@@ -219,7 +219,7 @@ def _concluded(reader: Reader, text: str) -> Reading:
 
 def _takes_back(reader: Reader, parts: Sequence[str]) -> bool:
     """Whether the last sentence leaves open what the others say: `I am not sure.`"""
-    is_open = bool(parts) and is_hedged(parts[-1]) and not reader.mentions(parts[-1])
+    is_open = len(parts) > 1 and is_hedged(parts[-1]) and not reader.mentions(parts[-1])
     return is_open and any(map(reader.mentions, parts))
 
 
