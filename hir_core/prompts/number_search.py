@@ -46,9 +46,10 @@ _NUMBER = re.compile(
 )
 _SIGNED = re.compile(r"[$€£¥]?(?P<sign>[+-]?)[$€£¥]?(?P<rest>.*)", re.DOTALL)
 _CURRENCY = re.compile(r"[-+]?[$€£¥]")
-_SUFFIX = re.compile(r"([kKMBmb]|bn|mn|tn)(?!\w)")
-_SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "tn": 10**12}
-_OF_MONEY = {"m": 10**6, "M": 10**6, "b": 10**9, "B": 10**9}  # without a currency, a metre or a name: `5m`, `3B`
+SUFFIXES = {"k": 10**3, "K": 10**3, "M": 10**6, "mn": 10**6, "bn": 10**9, "tn": 10**12}
+MONEY_SUFFIXES = {"m": 10**6, "mm": 10**6, "b": 10**9, "B": 10**9, "T": 10**12}
+"""Suffixes of amounts of money; without a currency, they are units or names: `5m`, `3B`."""
+_SUFFIX = re.compile(rf"({'|'.join(sorted({*SUFFIXES, *MONEY_SUFFIXES}, key=len, reverse=True))})(?!\w)")
 _SCALE = re.compile(rf"[ ]?-?({'|'.join(SCALES)})\b", re.IGNORECASE)
 _PERCENT = re.compile(r"[ ]?(?:%|per ?cent\b|pct\b)", re.IGNORECASE)
 _PART_OF_MORE = re.compile(r"[^\W\d_]\d| ?[√π^±]|\(\d")  # `0x10`, `2π`
@@ -116,7 +117,7 @@ def _factor(text: str, end: int, is_money: bool) -> tuple[int | None, int]:
     suffix = _SUFFIX.match(text, end)
     if suffix:
         letter = suffix[1]
-        factor = _SUFFIXES.get(letter) or (_OF_MONEY.get(letter) if is_money else None)
+        factor = SUFFIXES.get(letter) or (MONEY_SUFFIXES.get(letter) if is_money else None)
         return (factor, suffix.end()) if factor or letter == "B" else (1, end)
     if scale := _SCALE.match(text, end):
         return SCALES[scale[1].lower()], scale.end()
@@ -183,7 +184,7 @@ _BELOW_ZERO = re.compile(
     r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", re.IGNORECASE
 )
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
-_SPACED = re.compile(r"(?<![\d.,/])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
+_SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
 _LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)
 
 
@@ -198,7 +199,7 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
         text = text.translate(_DASHES)
     if not text.isascii():
         text = _SUPERSCRIPT.sub(lambda power: "10^" + power[1].translate(_SUPERSCRIPTS), text)
-    text = _SPACED.sub(_joined, _POWER_OF_TEN.sub(r"e\1", text))
+    text = with_spaced_digits_joined(_POWER_OF_TEN.sub(r"e\1", text), by=",")
     text = _LONE_POWER.sub(r"1e\1", text)
     if "," in text:
         text = _DECIMAL_COMMA.sub(_with_point, text)
@@ -206,7 +207,7 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
             text = _PLAIN_DECIMAL_COMMA.sub(r"\1.\2", text)
     if "cent" in text:
         text = _AND_CENTS.sub(r"$\1.\2", text)
-    text = _AND_A_HALF.sub(_mixed, text)
+    text = with_mixed_numbers(text)
     text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", _SPACED_FRACTION.sub(r"\1/\2", text)))
     numbers = [int(line[2]) for line in _LIST_NUMBER.finditer(text)]
     if any(following == number + 1 for number, following in pairwise(numbers)):
@@ -214,12 +215,18 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
     return text
 
 
-def _joined(spaced: re.Match[str]) -> str:
-    """The parts of one number joined; three digits before others may be numbers of their own, and stay apart."""
-    first, rest = spaced[1], spaced[2]
-    if first.startswith("0") or (len(first) == 3 and not rest.endswith("000")):
-        return spaced[0]
-    return first + rest.replace(" ", ",")
+def with_spaced_digits_joined(text: str, *, by: str) -> str:
+    """The text with `1 000 000` as one number, whose parts are joined by a separator.
+
+    Three digits before others may be numbers of their own, as in `100 200`, and stay apart.
+    """
+
+    def joined(spaced: re.Match[str]) -> str:
+        first, rest = spaced[1], spaced[2]
+        are_several = first.startswith("0") or (len(first) == 3 and not rest.endswith("000"))
+        return spaced[0] if are_several else first + rest.replace(" ", by)
+
+    return _SPACED.sub(joined, text)
 
 
 def _with_point(number: re.Match[str]) -> str:
@@ -228,6 +235,6 @@ def _with_point(number: re.Match[str]) -> str:
     return f"{whole.replace('.', ',')}.{decimals}"
 
 
-def _mixed(number: re.Match[str]) -> str:
-    """`2 and a half` as `2 1/2`."""
-    return f"{number[1]} {_MIXED[number[2].lower()] if number[2] else ''}"
+def with_mixed_numbers(text: str) -> str:
+    """The text with `2 1/2` for `2 and a half`."""
+    return _AND_A_HALF.sub(lambda number: f"{number[1]} {_MIXED[number[2].lower()] if number[2] else ''}", text)

@@ -9,6 +9,7 @@ import logging
 import re
 import resource
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -16,12 +17,13 @@ from typing import Any
 from hir_core.config import MathReward
 from hir_core.errors import ConfigError
 from hir_core.progress import OnRows, ignore
-from hir_core.rewards.formulas.comparison import SEVERAL, same
-from hir_core.rewards.formulas.final_formula import final_formula
-from hir_core.rewards.formulas.kinds import Answer, Doubt
-from hir_core.rewards.formulas.sentences import Found, short_words
-from hir_core.rewards.formulas.structure import may_be_words, read
-from hir_core.rewards.reward import PromptRow, Reward, Verdict, after_marker, shortened
+from hir_core.rewards.formulas.comparison import same
+from hir_core.rewards.formulas.kinds import Doubt
+from hir_core.rewards.formulas.reader import FormulaReader
+from hir_core.rewards.formulas.structure import read
+from hir_core.rewards.reading.decision import final_answer
+from hir_core.rewards.reading.reader import Reading
+from hir_core.rewards.reward import PromptRow, Reward, Verdict, shortened
 from hir_core.time_limit import Work, process_rows
 
 MEMORY_LIMIT_BYTES = 4 << 30
@@ -61,24 +63,19 @@ class Math(Reward):
     def verdicts(
         self, completions: Sequence[str], prompts: Sequence[PromptRow], *, on_rows: OnRows = ignore
     ) -> list[Verdict]:
-        answers = [after_marker(completion, self.config.marker) for completion in completions]
-        pairs = zip(answers, prompts, strict=True)
         rows = [
-            {"text": text, "references": prompt["references"], "query": prompt["query"]}
-            for text, prompt in pairs
-            if text is not None
+            {"completion": completion, "references": prompt["references"], "query": prompt["query"]}
+            for completion, prompt in zip(completions, prompts, strict=True)
         ]
-        work = Work("hir_core.rewards.math:make_comparer", only_computes=True)
-        results = iter(process_rows(work, rows, self.config.time_limit_s, on_rows))
+        settings = {"marker": self.config.marker}
+        work = Work("hir_core.rewards.math:make_comparer", settings, only_computes=True)
+        results = process_rows(work, rows, self.config.time_limit_s, on_rows)
         verdicts = []
-        for completion, text, prompt in zip(completions, answers, prompts, strict=True):
-            if text is None:
-                verdicts.append(Verdict(None, f"no {self.config.marker!r}: {shortened(completion)}"))
-                continue
-            result = next(results)
+        for completion, prompt, result in zip(completions, prompts, results, strict=True):
             equal, problem, names_none = result.value or (None, result.problem, False)
             if equal is None:
-                verdicts.append(Verdict(None, f"{problem}: {shortened(completion)}", no_answer=names_none))
+                reading = Reading(problem=problem, has_no_answer=names_none)
+                verdicts.append(reading.unscored(completion, "no formula"))
             else:
                 reason = f"{'equals' if equal else 'expected'} {shortened(' or '.join(prompt['references']))}"
                 verdicts.append(Verdict(float(equal), reason))
@@ -90,15 +87,15 @@ Comparison = tuple[bool | None, str, bool]
 
 
 def make_comparer(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Comparison]:
-    """The function that the process under a time limit runs on each row, `{"text", "references", "query"}`."""
-    del settings
+    """The function that the process under a time limit runs on each row, `{"completion", "references", "query"}`."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off
+    marker: str | None = settings["marker"]
     _read_grammar()
 
     def compare(row: dict[str, Any]) -> Comparison:
         try:
-            return compared(row["text"], row["references"], in_percent=bool(_PERCENTAGE.search(row["query"])))
+            return compared(row["completion"], tuple(row["references"]), row["query"], marker)
         except Exception:  # noqa: BLE001 - computer algebra on any text: recursion, memory, its own errors
             return None, NOT_COMPARED, False
 
@@ -107,39 +104,30 @@ def make_comparer(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Compar
 
 def _read_grammar() -> None:
     """Compares once, because the first formula takes much longer than others, which must not count as a row's time."""
-    compared(r"$\frac{x}{2} + \sqrt{y^{2}}$", [r"\sin(x)"], in_percent=False)
+    compared(r"$\frac{x}{2} + \sqrt{y^{2}}$", (r"\sin(x)",), "")
 
 
-def compared(text: str, references: Sequence[str], *, in_percent: bool) -> Comparison:
-    """Whether the final formula of a text equals one of the references."""
-    found = final_formula(text)
-    expected = [read(reference) for reference in references if reference.strip()]
-    if not found.texts and found.names_none and (words := short_words(text)) and may_be_words(words, expected):
-        found = Found((words,))
-    if not found.texts:
-        return None, found.problem, found.names_none
-    try:
-        answers = _distinct([read(stated) for stated in found.texts])
-    except Doubt as error:
-        return None, str(error), False
-    if len(answers) > 1:
-        return None, SEVERAL, False
+_reader = lru_cache(maxsize=512)(FormulaReader)
+"""A prompt's completions follow each other, so that its references are read once for all."""
+
+
+def compared(completion: str, references: tuple[str, ...], query: str, marker: str | None = None) -> Comparison:
+    """Whether the final formula of a completion equals one of the references."""
+    found = final_answer(_reader(references, query), completion, marker)
+    if found.value is None:
+        return None, found.problem, found.has_no_answer
+    return _equals_one(found.value, references, query)
+
+
+@lru_cache(maxsize=4096)
+def _equals_one(formula: str, references: tuple[str, ...], query: str) -> Comparison:
+    """Whether a formula equals one of the references, worked out once for all completions that end with it."""
+    in_percent = _PERCENTAGE.search(query) is not None
     doubt = ""
-    for reference in expected:
+    for reference in _reader(references, query).expected:
         try:
-            if same(reference, answers[0], in_percent=in_percent):
+            if same(reference, read(formula), in_percent=in_percent):
                 return True, "", False
         except Doubt as error:
             doubt = str(error)
     return (None, doubt, False) if doubt else (False, "", False)
-
-
-def _distinct(answers: list[Answer]) -> list[Answer]:
-    distinct = answers[:1]
-    for answer in answers[1:]:
-        try:
-            is_new = not any(same(known, answer) for known in distinct)
-        except Doubt:
-            is_new = True
-        distinct += [answer] if is_new else []
-    return distinct

@@ -57,6 +57,20 @@ def test_boxes_and_tags_become_marks_of_their_own():
 
 
 @pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ('{"why": "6 * 7", "answer": "42"}', "42"),
+        ('{"answer": 4.2, "why": ""}', "4.2"),
+        (r'{"final_answer": "\\frac{1}{2}"}', "1/2"),
+        (r'{"final_answer": "\frac{1}{2}"}', "1/2"),
+        (r'{"answer": "a \"b\""}', 'a "b"'),
+    ],
+)
+def test_the_answer_field_of_a_json_object_gets_the_same_marks(completion, answer):
+    assert f"{OPEN}{answer}{CLOSE}" in prepared(completion).text
+
+
+@pytest.mark.parametrize(
     ("text", "places"),
     [
         ("The answer is 42.", [Place.AFTER_IS]),
@@ -83,7 +97,15 @@ def test_sentences_end_at_full_stops_and_line_breaks():
 
 @pytest.mark.parametrize(
     ("text", "is_so"),
-    [("not 42", True), ("42 is wrong", True), ("rather than 42", True), ("It is 42", False), ("42, not 43", False)],
+    [
+        ("not 42", True),
+        ("42 is wrong", True),
+        ("rather than 42", True),
+        ("You might guess 42", True),
+        ("It is 42", False),
+        ("42, not 43", False),
+        ("I guess 42", False),
+    ],
 )
 def test_words_around_an_answer_may_deny_it(text, is_so):
     start = text.index("42")
@@ -93,6 +115,7 @@ def test_words_around_an_answer_may_deny_it(text, is_so):
 def test_what_is_left_open_taken_back_refused_or_cut_off_is_told():
     assert is_hedged("It might be 42.")
     assert not is_hedged("It is 42.")
+    assert not is_hedged("You might think it is 41, but it is 42.")
     assert is_refusal("I don't know.")
     assert not is_refusal("It is 42.")
     assert is_cut_off("Then we add") is False

@@ -7,9 +7,10 @@ from reward_tables import prompts, verdicts
 from hir_core.config import MathReward
 from hir_core.errors import ConfigError
 from hir_core.rewards import math as math_reward
-from hir_core.rewards.formulas.final_formula import final_formula
 from hir_core.rewards.formulas.notation import standard_form
 from hir_core.rewards.formulas.numerals import spelled_number
+from hir_core.rewards.formulas.reader import FormulaReader
+from hir_core.rewards.reading.decision import final_answer
 from hir_core.rewards.registry import build_reward
 
 MATH = MathReward(type="math", time_limit_s=60)
@@ -188,10 +189,34 @@ def test_numbers_in_words():
     assert [None if (n := spelled_number(w)) is None else float(n) for w in words] == [0.75, -7, 21, 2.5, None, None]
 
 
-def test_where_the_final_formula_stands():
-    assert final_formula(r"\boxed{1} and \boxed{2}").texts == ("1, 2",)
-    assert final_formula("It is 3, not 4.").texts == ("3",)
-    assert final_formula("Of $5 she spent $3.").problem == "several formulas"
+@pytest.mark.parametrize(
+    ("completion", "formula"),
+    [
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"It is either way \boxed{1} or \boxed{\{2, 3\}} here", r"1 or \{2, 3\}"),
+        ("It is 3, not 4.", "3"),
+        ("x = 1\ny = 2", "x = 1, y = 2"),
+        ("There are $5!$ ways. All of them count.", "$5!$"),
+        ("The answer is 3!", "3"),
+        ("5!", "5!"),
+        ("So 4! = 24 of them.", "4! = 24"),
+        (r"The area is $9\pi$ cm^2.", r"$9\pi$ cm^2"),
+        (r"It is $\frac{1}{3}$, which is about 0.33.", r"$\frac{1}{3}$"),
+        ("You might think it is 8, but it is 12.", "12"),
+        ("The area is 42 cm^2 (6 cm times 7 cm).", "42 cm^2"),
+        ("1 dollar = 100 cents", r"1 \text{ dollar} = 100 \text{ cents}"),
+        ("2 and a half hours", r"2 1/2 \text{ hours}"),
+        ("Forty-two tiles.", "42"),
+        ('{"why": "$x = 1$", "answer": "$x = 2$"}', "$x = 2$"),
+        ("It is 3. I am not sure.", None),
+        ("Three of the angles are equal.", None),
+        ("Add 3 to both sides.", None),
+        ("Of $5 she spent $3.", None),
+    ],
+)
+@needs_extra
+def test_where_the_final_formula_stands(completion, formula):
+    assert final_answer(FormulaReader([]), completion).value == formula
 
 
 @needs_extra

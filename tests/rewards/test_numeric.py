@@ -14,7 +14,20 @@ def numeric(**settings):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "none of them, and more", "H2O", "3,14", "12:30", "10-12", "2^10", "7 or 8", "more than 3"]
+    "text",
+    [
+        "",
+        "none of them, and more",
+        "H2O",
+        "3,14",
+        "12:30",
+        "10-12",
+        "2^10",
+        "7 or 8",
+        "more than 3",
+        "Add 3 to both sides.",
+        "You can divide by 3 first.",
+    ],
 )
 def test_what_is_no_number_or_could_be_several_is_not_guessed(text):
     assert verdict(numeric(), text, {"references": ["3"]})[0] is None
@@ -25,6 +38,7 @@ def test_what_is_no_number_or_could_be_several_is_not_guessed(text):
     [
         ("0.75", [r"\frac{3}{4}", r"$\dfrac34$", "three quarters", "75 percent", r"75\%", "¾"]),
         ("1234", ["1,234", "1 234", "1{,}234", r"1\,234", "$1,234.00", "one thousand two hundred and thirty-four"]),
+        ("5000000000000", ["$5T", "5 trillion"]),
         ("1500000", ["$1.5M", "1.5 million", "1 500 000"]),
         (
             "42",

@@ -1,7 +1,8 @@
 """The verdict suite: what rewards say about natural outputs, written down by people who had not read the code.
 
 `verdicts/<reward>.yaml` lists outputs of prompts by what a careful reader says about them, and `verdicts/frames.yaml`
-sentences that wrap any answer without changing it. With `-s` the figures are printed.
+sentences that wrap any answer without changing it. `verdicts/math_later.yaml` has more outputs for `math`, by somebody
+who had read its code. With `-s` the figures are printed.
 """
 
 import json
@@ -39,7 +40,9 @@ class Case(NamedTuple):
 
 
 def suite(reward: str) -> Iterator[Case]:
-    for entry in yaml.safe_load((FOLDER / f"{reward}.yaml").read_text(encoding="utf-8")):
+    files = (FOLDER / f"{reward}.yaml", FOLDER / f"{reward}_later.yaml")
+    texts = [path.read_text(encoding="utf-8") for path in files if path.exists()]
+    for entry in (entry for text in texts for entry in yaml.safe_load(text)):
         prompt = {"query": entry["query"], "options": entry.get("options"), "references": entry.get("references", [])}
         if "constraints" in entry:
             prompt["metadata"] = json.dumps({"constraints": entry["constraints"]})

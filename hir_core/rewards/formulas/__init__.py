@@ -1,1 +1,1 @@
-"""Formulas in what a model writes: where the final one stands, how it is written, and whether two say the same."""
+"""Formulas in what a model writes: how they are written, what they stand for, and whether two say the same."""

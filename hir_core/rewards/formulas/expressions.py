@@ -18,7 +18,7 @@ from hir_core.rewards.formulas.quantities import Quantity, has_variables, quanti
 
 LONGEST = 600
 """Characters of an expression beyond which it is not read."""
-NOT_UNDERSTOOD = "not understood"
+NOT_UNDERSTOOD, ROUNDED = "not understood", "rounded"
 HIGHEST_DEGREE = 4
 """Degree of polynomial equations up to which they are solved where they are no multiples of each other."""
 _DIGITS = 30
@@ -84,12 +84,12 @@ def _close(expected: str, given: str, expected_value: Any, given_value: Any) -> 
         if _places(given) >= _EXACT_PLACES:
             return True
         if _digits(given) >= 2:
-            raise Doubt("rounded")
+            raise Doubt(ROUNDED)
     if _is_rounding(given_value, expected):
         if _digits(expected) >= _TOLD_DIGITS and not given_is_rounded:
             return True
         if _digits(expected) >= 2:
-            raise Doubt("rounded")
+            raise Doubt(ROUNDED)
     return False
 
 

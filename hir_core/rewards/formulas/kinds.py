@@ -106,10 +106,13 @@ def pair_names(side: str) -> tuple[str, ...] | None:
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
-_NO_VALUE = re.compile(
-    r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?|"
-    r"yes|no|true|false"
+NO_SOLUTION = (
+    r"(?:there (?:is|are) )?no (?:real |such |valid |possible )?(?:solutions?|values?|roots?|numbers?)(?: exists?)?|"
+    r"(?:the )?empty set"
 )
+ALL_NUMBERS = r"(?:the set of )?(?:all|any) (?:of the )?real numbers?|all reals|all real values(?: of x)?"
+NO_VALUE = r"(?:is )?(?:undefined|not defined|dne)|(?:it )?does not exist|infinitely many(?: solutions)?"
+_NO_FORMULA = re.compile(rf"{NO_VALUE}|yes|no|true|false")
 
 
 def _without_article(words: str) -> str:
@@ -128,6 +131,6 @@ def same_words(reference: Answer, answer: Answer) -> bool:
         if " " in reference.text or " " in answer.text:
             raise Doubt("other words")
         return False
-    if isinstance(answer, Words) and not _NO_VALUE.fullmatch(answer.text):
+    if isinstance(answer, Words) and not _NO_FORMULA.fullmatch(answer.text):
         raise Doubt("words")
     return False

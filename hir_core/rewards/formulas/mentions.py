@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from hir_core.prompts.number_search import SUFFIXES
+from hir_core.prompts.numbers import SCALES
 from hir_core.rewards.formulas.notation import CONSTANTS, FUNCTIONS
-from hir_core.rewards.formulas.numerals import CURRENCY, SCALES
+from hir_core.rewards.formulas.numerals import CURRENCY
 
 LONGEST = 2000
 """Characters of a text that may be one formula; longer ones are not looked for, which would take endless time."""
+FACTORIAL = "\ue002"
+"""A character of no language that stands for the sign of a factorial, which ends no sentence."""
 _SHORT_WORDS = """a an as at be by do go he if in is it me my no of oh ok on or so to up us we am and are but can did
 for get got had has her him his how its let may new not now off one our out own per set she six sum ten the too two use
 via was way who why yes you all any each"""
 _NOT_NAMES = frozenset(re.findall(r"\w+", _SHORT_WORDS))
 _KNOWN = "|".join(sorted([*FUNCTIONS, *CONSTANTS, "sqrt"], key=len, reverse=True))
-_DELIMITED = re.compile(
+DELIMITED = re.compile(
     r"(?<!\\)\$\$(?:[^$]|\\\$){1,2000}\$\$|(?<![\\\d])\$(?:\\.|[^$\\\n]){1,2000}\$"
     r"|\\\((?:(?!\\[()]).){1,2000}\\\)|\\\[(?:(?!\\[\[\]]).){1,2000}\\\]"
     r"|\\begin\{(?P<name>[a-z]*matrix|cases|aligned|align\*?|array|equation\*?)\}.{0,2000}?\\end\{(?P=name)\}",
@@ -25,14 +29,14 @@ _TOKEN = re.compile(
     rf"""
     (?P<number>(?:{CURRENCY}[ ]?)?
       (?:\d*\.\d*(?=\\(?:overline|bar|dot)\W)|\d+(?:,\d{{3}}(?!\d))*(?:\.\d+)?(?:[eE][+-]?\d+(?!\w))?|\.\d+))
-      (?P<letter>(?<=\d)(?:k|K|M|B|bn)(?!\w))?
+      (?P<letter>(?<=\d)(?:{"|".join(SUFFIXES)}|B)(?!\w))?
       (?P<scale>[ ]?-?(?:{"|".join(SCALES)})s?(?!\w))?
       (?P<mark>[ ]?(?:\\?%|percent(?!\w)|per[ ]cent(?!\w)|degrees?(?!\w)))?
     | (?P<text>\\(?:text|mathrm|mathbf|mbox|operatorname|begin|end)\w*\*?\s*\{{[^{{}}]*\}}(?:\^\{{?\d\}}?)?)
     | (?P<command>\\[a-zA-Z]+|\\[^\w\s$])
-    | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z]))
-    | (?P<letters>(?<![a-zA-Z'])[a-zA-Z]{{1,3}}(?![a-zA-Z]|'[a-z]))
-    | (?P<operator>\*\*|[-+*/^=<>|!_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
+    | (?P<function>(?<![a-zA-Z])(?:{_KNOWN})(?![a-z\u00df-\u00ff]))
+    | (?P<letters>(?<![a-zA-Z\u00c0-\u00ff'])[a-zA-Z]{{1,3}}(?![a-zA-Z\u00c0-\u00ff]|'[a-z]))
+    | (?P<operator>\*\*|[-+*/^=<>|{FACTORIAL}_&]|'(?!\w)|(?<=\d)%|(?<=\d):(?=\d)|(?<=\d[ ]):(?=[ ]\d))
     | (?P<bracket>[()\[\]{{}}])
     | (?P<separator>[,;:])
     """,
@@ -41,20 +45,20 @@ _TOKEN = re.compile(
 _GAP = re.compile(r"[ \t]*(?:\n(?=[ \t]*[&\\]))?[ \t]*")
 
 
-class Mention(NamedTuple):
-    """A formula in a text, and where it stands."""
+class Span(NamedTuple):
+    """Where a formula stands in a text."""
 
     start: int
     end: int
 
 
-def mentions(text: str) -> list[Mention]:
+def formulas_in(text: str) -> list[Span]:
     """The formulas of a text, in order, each as long as it can be."""
-    found, position = list[Mention](), 0
+    found, position = list[Span](), 0
     while position < len(text):
-        delimited = _DELIMITED.match(text, position)
+        delimited = DELIMITED.match(text, position)
         if delimited and not _is_money(delimited[0]):
-            found.append(Mention(*delimited.span()))
+            found.append(Span(*delimited.span()))
             position = delimited.end()
             continue
         run, end = _run(text, position)
@@ -83,7 +87,7 @@ def _is_money(delimited: str) -> bool:
     return delimited[1].isdigit() and bool(re.search(rf"(?<![a-zA-Z])(?!(?:{_KNOWN}|and|or)\b)[a-zA-Z]{{2,}}", inside))
 
 
-def _run(text: str, position: int) -> tuple[Mention | None, int]:
+def _run(text: str, position: int) -> tuple[Span | None, int]:
     """The formula without delimiters that begins at a position, if one does, and where to look on."""
     tokens, at = list[re.Match[str]](), position
     while at - position < LONGEST and (token := _TOKEN.match(text, at)) and _continues(tokens, token, text):
@@ -94,7 +98,7 @@ def _run(text: str, position: int) -> tuple[Mention | None, int]:
     tokens = _trimmed(tokens)
     if not tokens or not _is_formula(tokens):
         return None, rest
-    return Mention(tokens[0].start(), tokens[-1].end()), rest
+    return Span(tokens[0].start(), tokens[-1].end()), rest
 
 
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b")
@@ -130,7 +134,7 @@ def _follows_digit(token: re.Match[str], text: str) -> bool:
     return before.isdigit() or before in tuple(")}")
 
 
-_LEADS = ("=", "*", "/", "^", "<", ">", "!", "&", "|", "'", "_", "**")
+_LEADS = ("=", "*", "/", "^", "<", ">", FACTORIAL, "&", "|", "'", "_", "**")
 
 
 def _trimmed(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
@@ -139,7 +143,7 @@ def _trimmed(tokens: list[re.Match[str]]) -> list[re.Match[str]]:
     while tokens and changed:
         last, first = tokens[-1], tokens[0]
         changed = True
-        if last["separator"] or (last["operator"] and last[0] not in ("!", "'", "|", "%")):
+        if last["separator"] or (last["operator"] and last[0] not in (FACTORIAL, "'", "|", "%")):
             tokens = tokens[:-1]
         elif (
             first["separator"]
@@ -164,7 +168,7 @@ def _is_formula(tokens: list[re.Match[str]]) -> bool:
     if any(token["number"] or (token["command"] and token[0] not in (r"\ ", r"\\", r"\_")) for token in tokens):
         return True
     letters = [token["letters"] for token in tokens if token["letters"]]
-    operates = any(token["operator"] and token[0] not in ("-", "'", "!", "&", "|", "/") for token in tokens)
+    operates = any(token["operator"] and token[0] not in ("-", "'", FACTORIAL, "&", "|", "/") for token in tokens)
     if letters:
         return (
             operates

@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from hir_core.prompts.number_search import find_numbers
+from hir_core.prompts.number_search import MONEY_SUFFIXES, SUFFIXES, with_spaced_digits_joined
+from hir_core.prompts.numbers import SCALES, spelled_numbers
 
-SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_LETTERS = {"k": 3, "K": 3, "M": 6, "m": 6, "mn": 6, "mm": 6, "B": 9, "b": 9, "bn": 9, "T": 12, "tn": 12}
+_SUFFIXES = SUFFIXES | MONEY_SUFFIXES
 CURRENCY = r"(?:\\\$|\$|€|£|¥|₹|\\pounds|\\euro|US\$|USD|EUR|GBP)"
 _MONEY = re.compile(rf"{CURRENCY}\s*(?=-?[\d.])|(?<=[\d])\s*{CURRENCY}(?=\s*\Z)|\\\$")
-_MONEY_LETTER = re.compile(rf"({CURRENCY}\s*-?\d[\d,]*(?:\.\d+)?)\s?({'|'.join(_LETTERS)})(?![a-zA-Z])")
+_MONEY_SUFFIX = re.compile(rf"({CURRENCY}\s*-?\d[\d,]*(?:\.\d+)?)\s?({'|'.join(_SUFFIXES)})(?![a-zA-Z])")
 _SCALE = re.compile(rf"(\d)\s*-?\s*(?:\\text\{{\s*)?({'|'.join(SCALES)})s?(?![a-zA-Z])\s*(?P<rest>[^{{}}]*\}})?")
-_SPACED = re.compile(r"(?<![\d.,_^])(\d{1,3})((?:(?:\\[,;: ]|\{,\}|,\\!| |~)\d{3})+)(?![\d])")
+_SEPARATOR = re.compile(r"(?<=\d)(?:\\[,;: ]|\{,\}|,\\!|~)(?=\d{3}(?!\d))")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d])(?!,\d)")
 _SCIENTIFIC = re.compile(r"(\d)[eE]([+-]?\d+)(?![\w.])")
 _LETTER_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+[xX]\s+(?=\d)")
-
-
-def _joined(spaced: re.Match[str]) -> str:
-    """The digits of one number; three digits after a plain blank may also be a number of their own."""
-    digits = re.sub(r"\D", "", spaced[2])
-    if set(re.sub(r"\d", "", spaced[2])) == {" "} and len(spaced[1]) == 3 and not digits.endswith("000"):
-        return spaced[0]
-    return spaced[1] + digits
 
 
 def _is_list_comma(text: str, position: int) -> bool:
@@ -36,8 +28,8 @@ def _is_list_comma(text: str, position: int) -> bool:
 
 def with_plain_numbers(text: str) -> str:
     """The text with every number as digits, a point and a power of ten, and without currency."""
-    text = _MONEY_LETTER.sub(lambda money: rf"{money[1]} \cdot 10^{{{_LETTERS[money[2]]}}}", text)
-    text = _SPACED.sub(_joined, _MONEY.sub("", text))
+    text = _MONEY_SUFFIX.sub(lambda money: rf"{money[1]} \cdot {_factor(_SUFFIXES[money[2]])}", text)
+    text = with_spaced_digits_joined(_SEPARATOR.sub("", _MONEY.sub("", text)), by="")
     text = _GROUPED.sub(
         lambda number: number[0] if _is_list_comma(text, number.start()) else number[0].replace(",", ""), text
     )
@@ -48,30 +40,16 @@ def with_plain_numbers(text: str) -> str:
 
 def _scaled(number: re.Match[str]) -> str:
     rest = (number["rest"] or "").removesuffix("}").strip()
-    return rf"{number[1]} \cdot 10^{{{SCALES[number[2]]}}}" + (rf" \text{{ {rest}}}" if rest else "")
+    return rf"{number[1]} \cdot {_factor(SCALES[number[2]])}" + (rf" \text{{ {rest}}}" if rest else "")
 
 
-# --- numbers in words ------------------------------------------------------------------------------------------------
-
-_ORDINAL_NAMES = ("third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_ORDINALS = {name: size for size, name in enumerate(_ORDINAL_NAMES, start=3)}
-_PARTS = {"half": 2, "halve": 2, "quarter": 4, **_ORDINALS}
-_SPELLED_FRACTION = re.compile(rf"(?:(?P<whole>.+) and )?(?P<count>a|an|[a-z]+) (?P<part>{'|'.join(_PARTS)})s?")
-_MOST_WORDS = 6
+def _factor(scale: int) -> str:
+    """A scale as a power of ten, which is read faster, or as it is: `dozen`."""
+    zeros = len(str(scale)) - 1
+    return f"10^{{{zeros}}}" if scale == 10**zeros else str(scale)
 
 
 def spelled_number(words: str) -> Fraction | None:
-    """The number that is spelled, as in `two and a half` or `minus 7`, where nothing else is."""
-    words = " ".join(words.lower().replace("-", " ").split())
-    if fraction := _SPELLED_FRACTION.fullmatch(words):
-        whole = spelled_number(fraction["whole"]) if fraction["whole"] else Fraction(0)
-        count = Fraction(1) if fraction["count"] in ("a", "an") else spelled_number(fraction["count"])
-        return None if whole is None or count is None else whole + count / _PARTS[fraction["part"]]
-    parts = words.split()
-    if not parts or len(parts) > _MOST_WORDS or parts[-1] in ("minus", "negative", "and"):
-        return None
-    if parts[0] in ("minus", "negative"):
-        number = spelled_number(" ".join(parts[1:]))
-        return None if number is None else -number
-    found = find_numbers(words)
-    return found[0].value if len(found) == 1 and (found[0].start, found[0].end) == (0, len(words)) else None
+    """The number that is spelled, as in `two and a half` or `minus seven`, where nothing else is."""
+    found = list(spelled_numbers(words))
+    return found[0][2] if len(found) == 1 and found[0][:2] == (0, len(words)) else None

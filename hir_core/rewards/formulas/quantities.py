@@ -30,6 +30,12 @@ _UNITS: dict[str, tuple[str, Fraction]] = {
     for names, size in sizes.items()
     for name in names.split()
 }  # fmt: skip
+_ALSO_WORDS = {"in", "h", "s", "c", "f", "min", "deg", "degree"}
+"""Names of units that are also words, variables or signs of an angle, so that they are none behind just any formula."""
+UNIT_NAMES = "|".join(
+    [*(rf"{re.escape(name)}(?:e?s)?" for name in sorted({*_UNITS} - _ALSO_WORDS, key=len, reverse=True)), "L"]
+)
+"""A pattern for a unit of measure behind a formula."""
 _PERCENT = re.compile(
     r"\s*(?:\\?%|\\text\{\s*-?(?:percent|per cent|pct|\\?%)[^{}]*\}|(?:percent|per cent|"
     r"pct)\b.*)\s*\Z"

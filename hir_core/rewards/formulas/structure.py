@@ -9,7 +9,9 @@ import re
 from math import gcd
 
 from hir_core.rewards.formulas.kinds import (
+    ALL_NUMBERS,
     EMPTY,
+    NO_SOLUTION,
     SET,
     Answer,
     Combined,
@@ -82,11 +84,8 @@ _BUILDER = re.compile(
     r"|:)\s*(?P<condition>.+)"
 )
 
-_NONE = re.compile(
-    r"(?:there (?:is|are) )?no (?:real |such |valid |possible )?(?:solutions?|values?|roots?|numbers?)(?: exists?)?|"
-    r"(?:the )?empty set|none"
-)
-_ALL = re.compile(r"(?:the set of )?(?:all|any) (?:of the )?real numbers?|all reals|all real values(?: of x)?")
+_NONE = re.compile(rf"{NO_SOLUTION}|none")
+_ALL = re.compile(ALL_NUMBERS)
 
 
 def read(text: str) -> Answer:
@@ -154,9 +153,19 @@ def _listed(parts: list[str]) -> Answer:
     first, *others = items
     if isinstance(first, Equation) and isinstance(items[-1], Equation) and not re.search("[a-zA-Z]", first.sides[0]):
         return items[-1]  # `4 + 5 = 9, 9 + 1 = 10`: a derivation
+    if _solves(items, parts):
+        return items[-1]
     if not isinstance(first, Inequality) and all(isinstance(item, Inequality) for item in others):
         return first  # `1/x, x \ne 0`: a condition
     return Members("", _with_names(items))
+
+
+def _solves(items: list[Answer], parts: list[str]) -> bool:
+    """Whether all parts are equations in one variable, of which only the last names it: `x + 1 = 4, 2x = 6, x = 3`."""
+    names = [item.sides[0] for item in items if isinstance(item, Equation) and is_name(item.sides[0])]
+    variables = {letter for part in parts for letter in re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", part)}
+    last = items[-1]
+    return len(names) == 1 and isinstance(last, Equation) and variables == {last.sides[0]}
 
 
 def _with_names(items: list[Answer]) -> tuple[Answer, ...]:
@@ -281,14 +290,3 @@ def _expanded(text: str) -> Answer:
     upper = _PIECE.sub(lambda sign: "+" if sign[0] == r"\pm" else "-", text)
     lower = _PIECE.sub(lambda sign: "-" if sign[0] == r"\pm" else "+", text)
     return Members(SET, tuple(Expression(side.strip().removeprefix("+").strip()) for side in (upper, lower)))
-
-
-_LONGEST_VARIABLES = 3
-
-
-def may_be_words(words: str, references: list[Answer]) -> bool:
-    """Whether a few words may be meant as an answer, because a reference is words, or letters that look like a word."""
-    if any(isinstance(reference, Words) for reference in references):
-        return True
-    are_letters = any(isinstance(reference, Expression) and reference.text.isalpha() for reference in references)
-    return are_letters and words.isalpha() and len(words) <= _LONGEST_VARIABLES

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off
+from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off, is_hedged
 from hir_core.rewards.reading.final_answer import Place, Statement, prepared, sentences, statements
 from hir_core.rewards.reading.reader import DECORATION, NOTHING, Reader, Reading
 from hir_core.rewards.reading.sentence import (
@@ -18,6 +18,7 @@ from hir_core.rewards.reading.sentence import (
     after_equals,
     hedges,
     in_sentence,
+    is_instruction,
     live_mentions,
     without_asides,
 )
@@ -27,7 +28,7 @@ def final_answer(reader: Reader, completion: str, marker: str | None = None) -> 
     """The final answer of a completion, which follows the marker's last occurrence if there is a marker."""
     if marker is None and (value := reader.quick(completion)) is not None:
         return Reading(value)
-    found = prepared(completion, marker)
+    found = prepared(completion, marker, reader.without_markup)
     if not found.text:
         return Reading(problem=found.problem, has_no_answer=found.has_no_answer)
     return _in_text(reader, reader.standard_form(found.text), follows_marker=marker is not None)
@@ -82,7 +83,7 @@ def _read_statement(reader: Reader, text: str, statement: Statement) -> Reading:
         statement.start : statement.end if whole else min(statement.end, statement.start + _LONGEST_STATEMENT)
     ]
     if statement.place is Place.WHOLE:
-        if (value := reader.bare(content)) is not None:
+        if (value := reader.whole(content)) is not None:
             return Reading(value)
         return _concluded(reader, content)
     if statement.place is Place.LINE:
@@ -185,6 +186,8 @@ def _concluded(reader: Reader, text: str) -> Reading:
     parts = sentences(text)
     if any(len(part) > LONGEST_SENTENCE for part in parts):
         return Reading(problem="endless sentence")
+    if _takes_back(reader, parts):
+        return Reading(problem="undecided")
     told = _told(reader, parts)
     lead = _lead(reader, text, parts)
     if lead is None:
@@ -214,9 +217,16 @@ def _concluded(reader: Reader, text: str) -> Reading:
     return Reading(concluded.value, is_firm=is_conclusion)
 
 
+def _takes_back(reader: Reader, parts: Sequence[str]) -> bool:
+    """Whether the last sentence leaves open what the others say: `I am not sure.`"""
+    is_open = len(parts) > 1 and is_hedged(parts[-1]) and not reader.mentions(parts[-1])
+    return is_open and any(map(reader.mentions, parts))
+
+
 def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
     """The sentences that state something: no questions, suppositions and checks, and no asides if there is more."""
     told = [part for part in parts if not (part.endswith("?") or (_SUPPOSES.match(part) and "=" not in part))]
+    told = [part for part in told if not is_instruction(reader, part)]
     if not reader.computes:
         told = [part for part in told if not _IF.match(part)]
     return [part for part in told if not (part[0] == "(" and part[-1] == ")") or reader.bare(part) is not None] or told
@@ -238,18 +248,21 @@ def _values(reader: Reader, sentence: str) -> list[Any]:
 def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
     """A refusal, which names no answer; undecided between several, it is one that is not understood."""
     named = reader.distinct([value for part in parts for value in _values(reader, part)])
-    return Reading(problem="undecided") if len(named) > 1 else Reading(problem="refusal", has_no_answer=True)
+    is_undecided = len(named) > 1 or (named and any(map(is_hedged, parts)))
+    return Reading(problem="undecided") if is_undecided else Reading(problem="refusal", has_no_answer=True)
 
 
 def _lead(reader: Reader, text: str, parts: Sequence[str]) -> Any:
     """The answer that a text gives first and then explains; None where it begins otherwise."""
     for part in parts[:3]:
         if (value := reader.bare(part)) is not None and not hedges(part):
+            if not reader.may_lead(value):
+                return None
             return value if len(reader.distinct([value, *_heads(reader, text)])) == 1 else None
         derived = after_equals(reader, part)
         leading = _leading(reader, derived)
         if leading.value is not None and _reason_follows(reader, derived) and not hedges(part):
-            return leading.value
+            return leading.value if reader.may_lead(leading.value) else None
         if len(part.split()) > _INTERJECTION_WORDS or reader.mentions(part):
             break
     return None
@@ -288,7 +301,7 @@ def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:
         return Reading(problem="empty", has_no_answer=True)
     if any(map(reader.declines, parts)):
         return _declined(reader, parts)
-    names_none = not any(map(reader.mentions, parts))
+    names_none = not any(reader.mentions(part) for part in parts if not is_instruction(reader, part))
     if parts[-1].endswith("?"):
         return Reading(problem="question", has_no_answer=names_none or len(parts) == 1)
     return Reading(problem=f"no {reader.what}", has_no_answer=names_none or is_cut_off(text) or _is_unfinished(parts))

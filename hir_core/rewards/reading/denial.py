@@ -14,7 +14,9 @@ _DENIED_BEFORE = re.compile(
     r"\binstead of\b|\bother than\b|\bexcept(?: for)?\b|\bexclud(?:e|es|ed|ing)\b|\beliminat(?:e|es|ed|ing)\b|"
     r"\brul(?:e|es|ed|ing) out\b|\bunlike\b|\bno longer\b|\breject(?:s|ed|ing)?\b|\bas opposed to\b|"
     r"\b(?:first|initially|originally|previously|earlier) (?:i )?(?:thought|said|guessed|assumed|calculated|got|"
-    r"had)\b(?: that)?(?: it was)?)"
+    r"had)\b(?: that)?(?: it was)?|"
+    r"\b(?:you|one|some|many|people) (?:might|may|could|would) (?:first )?(?:think|guess|expect|say|assume)\b"
+    r"(?: that)?)"
     + _FILLER + r"\Z", re.IGNORECASE,
 )  # fmt: skip
 _ADVERBS = r"(?:(?:also|clearly|therefore|thus|definitely|simply|just|obviously|then|both|all|likely|probably)\s+)*"
@@ -45,7 +47,8 @@ _ALTERNATIVE = re.compile(
 _RANGE = re.compile(r"[\s*%$€£°]*[CF]?\s*(?:to|through)[\s*$€£]*", re.IGNORECASE)
 _OR = re.compile(r"\b(?:or|oder|ou)\b|\band (?:it is|it's|also)\b", re.IGNORECASE)
 _HEDGED = re.compile(
-    r"\b(?:might|maybe|perhaps|possibly|could(?: also| well)? be|may(?: also| well)? be|not (?:\w+ )?(?:sure|"
+    r"\b(?:might(?! (?:first )?(?:think|guess|expect|say|assume))|"
+    r"maybe|perhaps|possibly|could(?: also| well)? be|may(?: also| well)? be|not (?:\w+ )?(?:sure|"
     r"certain|clear)|unsure|"
     r"uncertain|unclear|hard to (?:say|tell)|can(?:no|')t (?:decide|tell|choose)|(?:it )?depends on|either way|"
     r"wild guess)\b",

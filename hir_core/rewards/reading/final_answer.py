@@ -7,6 +7,7 @@ stands between two marks of its own. All rewards that look for an answer within 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class Prepared(NamedTuple):
     """Whether the completion ends before any answer, or is empty."""
 
 
-def prepared(completion: str, marker: str | None = None) -> Prepared:
+def prepared(completion: str, marker: str | None = None, without_markup: Callable[[str], str] = plain) -> Prepared:
     """The text in which to look for the answer: what follows the marker's last occurrence, or all that is visible."""
     text, is_unfinished = visible(completion)
     if not text:
@@ -37,12 +38,17 @@ def prepared(completion: str, marker: str | None = None) -> Prepared:
         return Prepared("", f"no {marker!r}")
     if not after.strip():
         return Prepared("", f"nothing after {marker!r}", has_no_answer=True)
-    return Prepared(plain(_with_marks(after)).strip())
+    return Prepared(without_markup(_with_marks(after)).strip())
 
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\?[{}]")
 _BARE_BOX = re.compile(r"\\boxed\s+(\w+)")
 _TAG = re.compile(r"<(?P<close>/)?(?:(?:final_?)?answer|ans|solution|result|output)>", re.IGNORECASE)
+
+_FIELD = re.compile(
+    r'"(?:final_?)?answer"\s*:\s*(?:"(?P<text>(?:[^"\\\n]|\\.)+)"|(?P<value>-?\d[\d.eE+-]*|true|false)(?=\s*[,}\n]))',
+    re.IGNORECASE,
+)
 
 
 def _with_marks(text: str) -> str:
@@ -50,7 +56,15 @@ def _with_marks(text: str) -> str:
         text = _with_marked_boxes(_BARE_BOX.sub(rf"{OPEN}\1{CLOSE}", text))
     if "<" in text:
         text = _with_marked_tags(text)
+    if 'nswer"' in text:
+        text = _FIELD.sub(_marked_field, text)
     return text
+
+
+def _marked_field(field: re.Match[str]) -> str:
+    """The answer in a JSON object, between marks; a backslash is doubled there, though models often forget to."""
+    text = field["text"].replace('\\"', '"').replace("\\\\", "\\") if field["text"] is not None else field["value"]
+    return f"{OPEN}{text}{CLOSE}"
 
 
 def _with_marked_boxes(text: str) -> str:

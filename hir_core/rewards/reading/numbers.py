@@ -44,6 +44,12 @@ _DECIMALS = re.compile(r"\.(\d+)")
 _DIGITS = re.compile(r"\s*(-?\d{1,15})\.?\s*")
 
 
+def stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether a text says nothing but a number, which stands at a position, with a lead-in and what is counted."""
+    before = _BEFORE.match(text, 0, start)
+    return before is not None and before.end() == start and _UNIT.fullmatch(text, end) is not None
+
+
 class NumberReader(Reader):
     """Reads numbers.
 
@@ -78,10 +84,8 @@ class NumberReader(Reader):
         if len(mentions) != 1 or mentions[0].value is None:
             return None
         (mention,) = mentions
-        before = _BEFORE.match(plain, 0, mention.start)
-        is_alone = before is not None and before.end() == mention.start and _UNIT.fullmatch(plain, mention.end)
         quantity: Quantity = mention.value
-        return quantity if is_alone else None
+        return quantity if stands_alone(plain, mention.start, mention.end) else None
 
     def mentions(self, text: str) -> Sequence[Mention]:
         found = self._mentions(text, also_in_words=False)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from hir_core.rewards.reading.denial import is_refusal
+from hir_core.rewards.reading.visible import plain
 from hir_core.rewards.reward import Verdict, shortened
 
 DECORATION = " \n*_`\"'.,;:!$()[]{}<>|=#~→\ue000\ue001"
@@ -72,6 +73,14 @@ class Reader(ABC):
         """The answer of which a line speaks, where a text speaks of one in each line; None where it does not."""
         return self.bare(line)
 
+    def whole(self, text: str) -> Any:
+        """The answer that the whole content of a box or a tag is; None where it only holds one."""
+        return self.bare(text)
+
+    def without_markup(self, text: str) -> str:
+        """The text without the markup that is no part of an answer of this kind."""
+        return plain(text)
+
     def standard_form(self, text: str) -> str:
         """The prepared text in the form in which this reader finds its answers."""
         return text
@@ -79,6 +88,11 @@ class Reader(ABC):
     def distinct(self, values: Sequence[Hashable]) -> list[Any]:
         """The different answers among values."""
         return list(dict.fromkeys(values))
+
+    def may_lead(self, value: Hashable) -> bool:
+        """Whether a text that begins with this answer may go on to explain it; an equation is rather a first step."""
+        del value
+        return True
 
     def is_given(self, value: Hashable) -> bool:
         """Whether the question itself holds an answer, so that mentioning it says little."""

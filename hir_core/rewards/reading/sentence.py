@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from hir_core.rewards.reading.denial import are_alternatives, is_denied, is_hedged, is_joined, is_open
@@ -32,6 +32,17 @@ _GIVES_REASON = re.compile(r"\b(?:because|since|given that|due to|after|before|w
 _CONDITION = re.compile(r"\W*(?:if|when|after|since|because|as|given|with)\b", re.IGNORECASE)
 _BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
 _COLON = re.compile(r":(?=\s)")
+_INSTRUCTS = re.compile(
+    r"\W*(?:(?:first|then|next|now|just|simply|please|you (?:can|should|need to|have to)|try to|let us|let's|"
+    r"we (?:can|should|need to)|start by|begin by|to \w+[^,]{0,40},)[, ]+)*(?:add|subtract|multiply|divide|use|"
+    r"integrate|differentiate|apply|consider|cancel|factor|complete|substitute|note(?! that)|recall|"
+    r"remember|solve|simplify|find|compute|calculate|expand|square|"
+    r"start|begin|convert|rewrite)\b",
+    re.IGNORECASE,
+)
+_CALCULATION = re.compile(r"[\s$(]*+\d(?:[^a-zA-Z=\\]|\\[a-z]++)*+=")
+"""An answer that is a calculation with numbers: `2 * 2 = 4`."""
+_COMMA = re.compile(", ")
 ASIDE = re.compile(r"\([^()]*\)")
 _BETWEEN = re.compile(
     r"\b(?:from|between)\b[^,.;\n]{1,40}?\b(?:to|and|until)\b\s*[^\s,;]+(?: [ap]\.?m\b\.?)?", re.IGNORECASE
@@ -75,6 +86,13 @@ def hedges(sentence: str) -> bool:
     return is_hedged(sentence[: reason.start()] if reason else sentence)
 
 
+def is_instruction(reader: Reader, sentence: str) -> bool:
+    """Whether a sentence only tells how to calculate: `First, add 3 to both sides.`"""
+    if not reader.computes or _INSTRUCTS.match(sentence) is None or _SO.search(sentence) or _COLON.search(sentence):
+        return False
+    return not _ends_outside(_EQUALS, sentence, reader.mentions(sentence))
+
+
 def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
     """The mentions, and ever fewer of them: without asides, without explanations, after the words that conclude."""
     yield live
@@ -83,8 +101,8 @@ def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[li
     if stressed := [m for m in live if any(start <= m.start and m.end <= end for start, end in bold)]:
         yield stressed
     if reader.computes and _CONDITION.match(sentence):
-        comma = sentence.find(", ")
-        yield (live := [m for m in live if m.start > comma] or live)
+        comma = next(iter(_ends_outside(_COMMA, sentence, live)), -1)
+        yield (live := [m for m in live if m.start >= comma] or live)
     yield (live := _after_last(_SO, sentence, live))
     if any(is_open(sentence, one.end, other.start) for one, other in pairwise(live) if one.value != other.value):
         return
@@ -102,11 +120,16 @@ def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[lis
         yield before if len(before) < len(after) else after
     new = [mention for mention in live if mention.value is None or not reader.is_given(mention.value)]
     explained = _GIVES_REASON.search(sentence, live[0].end)
-    if explained and (before := [m for m in live if m.start < explained.start()]) and (not new or before[0] in new):
+    if (
+        explained
+        and (before := [m for m in live if m.start < explained.start()])
+        and (not new or any(m in new for m in before))
+    ):
         yield (live := before)
         new = [mention for mention in new if mention in live]
     if not any(are_alternatives(sentence, one.end, other.start) for one, other in pairwise(live)):
         yield new  # before the verbs: in `100 cents make 1 dollar` the dollar is the question's
+    yield [m for m in live if _CALCULATION.match(sentence, m.start, m.end)]
     yield _after_last(_RESULT_VERB, sentence, live)
 
 
@@ -119,13 +142,19 @@ def without_asides(sentence: str, live: list[Mention]) -> list[Mention]:
 
 def _after_last(words: re.Pattern[str], sentence: str, live: list[Mention]) -> list[Mention]:
     """The mentions after the last of the words that is followed by any; all mentions where there is none."""
-    ends = [match.end() for match in words.finditer(sentence, 0, live[-1].start + 1)]
+    ends = _ends_outside(words, sentence[: live[-1].start + 1], live)
     return [mention for mention in live if mention.start >= ends[-1] - 1] if ends else live
+
+
+def _ends_outside(words: re.Pattern[str], text: str, mentions: Sequence[Mention]) -> list[int]:
+    """Where each of the words ends that is no part of an answer, as the equals sign of `x = 3` may be."""
+    ends = [match.end() for match in words.finditer(text)]
+    return [end for end in ends if not any(mention.start < end <= mention.end for mention in mentions)]
 
 
 def after_equals(reader: Reader, sentence: str) -> str:
     """The sentence from its last equals sign on, where an answer follows that."""
     if not reader.computes or "=" not in sentence:
         return sentence
-    last = [match.end() for match in _EQUALS.finditer(sentence)][-1:]
+    last = _ends_outside(_EQUALS, sentence, reader.mentions(sentence))[-1:]
     return sentence[last[0] :] if last and reader.mentions(sentence[last[0] :]) else sentence

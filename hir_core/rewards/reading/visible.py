@@ -120,12 +120,18 @@ def plain(text: str) -> str:
     """The text without LaTeX and HTML around its words and numbers, and with plain quotes; bold type stays marked."""
     if not text.isascii() or "\r" in text or "\t" in text:
         text = text.translate(_ODD)
+    text = without_tags(text)
+    if "\\" in text or "{,}" in text:
+        text = _without_latex(text)
+    return text
+
+
+def without_tags(text: str) -> str:
+    """The text without the marks of code blocks and without HTML around its words."""
     if "```" in text:
         text = _FENCE.sub("", text)
     if "<" in text:
         text = _BREAK.sub("\n", _HTML.sub("", text))
-    if "\\" in text or "{,}" in text:
-        text = _without_latex(text)
     return text
 
 
