@@ -142,21 +142,21 @@ class Relabeler:
 
     def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """The samples joined with their scores and prompts, and with `is_correct`."""
-        for key, table, name in (("sample_id", rewards, "rewards"), ("prompt_id", prompts, "prompts")):
-            unmatched = samples.select("sample_id", "prompt_id").join(table, on=key, how="anti")
-            if not unmatched.is_empty():
-                raise SchemaError(
-                    f"{unmatched.height} of {samples.height} samples have no row in {name}, first sample_id "
-                    f"{unmatched['sample_id'].sort()[0]}: pass the tables of one iteration"
-                )
         scores = rewards.select("sample_id", "outcome", "score", "parts")
         asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
-        return (
+        scored = (
             samples.select(RELABELED_COLUMNS)
-            .join(scores, on="sample_id", validate="1:1")
-            .join(asked, on="prompt_id", validate="m:1")
-            .with_columns(is_correct=pl.col("score") >= self.config.threshold)
+            .join(scores, on="sample_id", how="left", validate="1:1")
+            .join(asked, on="prompt_id", how="left", validate="m:1")
         )
+        for column, name in (("outcome", "rewards"), ("query", "prompts")):
+            unmatched = scored.filter(pl.col(column).is_null())["sample_id"]
+            if not unmatched.is_empty():
+                raise SchemaError(
+                    f"{len(unmatched)} of {samples.height} samples have no row in {name}, first sample_id "
+                    f"{unmatched.sort()[0]}: pass the tables of one iteration"
+                )
+        return scored.with_columns(is_correct=pl.col("score") >= self.config.threshold)
 
     def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """The Triples table of labeled rows that have a `weight` and a `prefix_length`, sorted by triple_id."""

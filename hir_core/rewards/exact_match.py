@@ -49,7 +49,7 @@ class ExactMatch(RowReward):
         return Verdict(0.0, expected) if reason is None else Verdict(1.0, reason)
 
     def judge(self, completions: pl.DataFrame, prompts: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
-        """As `Reward.judge`, by joins with the right answers: without an object of Python's for every row and prompt."""
+        """As `Reward.judge`, by joins with the right answers: faster than a verdict for each row."""
         needed = needed_prompts(completions, prompts)
         lists = needed.select("references").unique(maintain_order=True).with_row_index("list")
         reasons = [_reasons(references) for references in lists["references"].to_list()]

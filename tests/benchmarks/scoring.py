@@ -72,11 +72,10 @@ class Comparison:
         return [theirs.cpu_s / ours.cpu_s for ours, theirs in zip(self.ours, self.theirs, strict=True)]
 
     def __str__(self) -> str:
-        sides = (
-            f"{side} {min(one.cpu_s for one in runs):6.2f} s, {self.rows / min(one.cpu_s for one in runs):9,.0f} rows/s, "
-            f"{max(one.peak_mb for one in runs):5} MB"
-            for side, runs in (("ours", self.ours), ("theirs", self.theirs))
-        )
+        sides = []
+        for side, runs in (("ours", self.ours), ("theirs", self.theirs)):
+            fastest, peak = min(one.cpu_s for one in runs), max(one.peak_mb for one in runs)
+            sides.append(f"{side} {fastest:6.2f} s, {self.rows / fastest:9,.0f} rows/s, {peak:5} MB")
         spread = f"{min(self.ratios):.2f} to {max(self.ratios):.2f}"
         return f"{self.name:14} {' | '.join(sides)} | ratio {statistics.median(self.ratios):.2f} ({spread})"
 
@@ -193,10 +192,10 @@ def map_with_datasets(folder: Path, reward: str) -> tuple[float, int]:
     columns = ["sample_id", "prompt_id", "completion", "completion_ids", "finish_reason"]
     files = [str(path) for path in sorted(run_dir.glob("samples/0*/part-*.parquet"))]
     samples = datasets.Dataset.from_parquet(files, columns=columns, cache_dir=str(folder / "hf"))
-    prompts = pl.read_parquet(next(run_dir.glob("prompts/0*/part-0.parquet")), columns=["prompt_id", "query", "references"])
+    prompts = pl.read_parquet(next(run_dir.glob("prompts/0*/part-0.parquet")))
     by_id = {
         prompt_id: (query, references, [_normalised(reference) for reference in references])
-        for prompt_id, query, references in prompts.iter_rows()
+        for prompt_id, query, references in prompts.select("prompt_id", "query", "references").iter_rows()
     }
     result = samples.map(lambda batch: _relabeled(batch, by_id), batched=True)
     result.to_parquet(str(folder / "hf" / "result.parquet"))
