@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import dataframely as dy
 import polars as pl
@@ -38,10 +38,19 @@ def as_text(history: History | None, query: str) -> str:
 _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content": dy.String()})
 
 
+_as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str).encode
+
+
 def content_key(*parts: object) -> str:
     """A 16-digit hexadecimal hash of values; equal values have equal keys on every machine."""
-    text = json.dumps(parts, ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_as_json(parts).encode()).hexdigest()[:16]
+
+
+def content_keys(*columns: Iterable[object]) -> Iterator[str]:
+    """The `content_key` of each row of columns, which are of the same length."""
+    sha256 = hashlib.sha256  # JSON of a list is that of its items, so no tuple is made and encoded for a row
+    for row in zip(*(map(_as_json, column) for column in columns), strict=True):
+        yield sha256(f"[{','.join(row)}]".encode()).hexdigest()[:16]
 
 
 class Prompts(dy.Schema):

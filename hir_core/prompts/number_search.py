@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,7 +68,10 @@ _LABEL = re.compile(
 )
 
 
-def find_numbers(text: str, *, percent_is_hundredth: bool = True, also_in_words: bool = False) -> list[FoundNumber]:
+@lru_cache(maxsize=1024)  # the readers look at the same piece of a completion several times
+def find_numbers(
+    text: str, *, percent_is_hundredth: bool = True, also_in_words: bool = False
+) -> tuple[FoundNumber, ...]:
     """The numbers of a text in its standard form, in order: those in digits or, where it has no digits, in words.
 
     With `also_in_words` both, whether it has digits or not.
@@ -76,7 +80,7 @@ def find_numbers(text: str, *, percent_is_hundredth: bool = True, also_in_words:
     `2 1/2`), a percent sign, and a scale (`3 million`, `2 dozen`, `5k`). Numbers that only order or name something are
     left out: `1st`, `Step 2`, `H2O`.
     """
-    found = [number for run in _RUN.finditer(text) if (number := _found(run, percent_is_hundredth))]
+    found = tuple(number for run in _RUN.finditer(text) if (number := _found(run, percent_is_hundredth)))
     if not also_in_words and (found or any(map(str.isdecimal, text))):
         return found
     in_words = [
@@ -84,7 +88,7 @@ def find_numbers(text: str, *, percent_is_hundredth: bool = True, also_in_words:
                     "" if value is not None else UNCLEAR, percent)
         for start, end, value, percent in spelled_numbers(text)
     ]  # fmt: skip
-    return sorted([*found, *in_words], key=lambda number: number.start)
+    return tuple(sorted([*found, *in_words], key=lambda number: number.start))
 
 
 def _found(run: re.Match[str], percent_is_hundredth: bool) -> FoundNumber | None:
@@ -106,7 +110,7 @@ def _found(run: re.Match[str], percent_is_hundredth: bool) -> FoundNumber | None
         factor, end = _factor(text, end, _CURRENCY.match(written) is not None)
         if factor is None:
             return FoundNumber(start, end, None, UNCLEAR)
-        value *= factor
+        value = value * factor if factor != 1 else value
         if not is_percent and (percent := _PERCENT.match(text, end)):
             is_percent, end = True, percent.end()
     return FoundNumber(start, end, value / 100 if is_percent and percent_is_hundredth else value, "", is_percent)
@@ -141,6 +145,8 @@ def _is_number_like(run: re.Match[str]) -> bool:
 
 def _read_digits(run: re.Match[str], written: str) -> tuple[Fraction | None, str]:
     # Marks at both ends belong to the sentence; a single leading point stays (`.5`) unless a letter stands before it.
+    if written.isdecimal() and len(written) <= LONGEST:  # most numbers
+        return Fraction(int(written)), ""
     text = written.lstrip(f":/^*·%{_GAPS}")
     if run.string[run.start() - 1 : run.start()].isalpha() or text.startswith(".."):
         text = text.lstrip(".")
@@ -156,8 +162,9 @@ def _read_digits(run: re.Match[str], written: str) -> tuple[Fraction | None, str
     if abs(exponent) > LARGEST_EXPONENT:
         return None, OUT_OF_RANGE
     whole = re.sub(f"[.{_GAPS}]", "", match["whole"]) or "0"
-    number = Fraction(whole + (match["decimals"] or "")) * Fraction(10) ** exponent / denominator
-    number += int(match["units"] or 0)
+    number = Fraction(whole + match["decimals"]) if match["decimals"] else Fraction(int(whole))
+    if exponent or denominator > 1 or match["units"]:
+        number = number * Fraction(10) ** exponent / denominator + int(match["units"] or 0)
     return (-number if signed["sign"] == "-" else number), ""
 
 

@@ -15,13 +15,15 @@ from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore
 from hir_core.relabelers.select import select
-from hir_core.schemas import Triples, content_key
+from hir_core.schemas import Triples, content_keys
 
 CANNOT_JUDGE = "cannot judge"
 NO_ANSWER = "names no answer"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
 TRIPLE_SCHEMA = Triples.create_empty().schema
+RELABELED_COLUMNS = ("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
+"""The columns of the samples that are read here."""
 NO_TEXTS = pl.lit([], dtype=pl.List(pl.String))
 NO_IDS = pl.lit([], dtype=pl.List(pl.Int32))
 
@@ -140,21 +142,21 @@ class Relabeler:
 
     def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """The samples joined with their scores and prompts, and with `is_correct`."""
-        for key, table, name in (("sample_id", rewards, "rewards"), ("prompt_id", prompts, "prompts")):
-            unmatched = samples.join(table, on=key, how="anti")
-            if not unmatched.is_empty():
-                raise SchemaError(
-                    f"{unmatched.height} of {samples.height} samples have no row in {name}, first sample_id "
-                    f"{unmatched['sample_id'].sort()[0]}: pass the tables of one iteration"
-                )
         scores = rewards.select("sample_id", "outcome", "score", "parts")
         asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
-        return (
-            samples.select("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
-            .join(scores, on="sample_id", validate="1:1")
-            .join(asked, on="prompt_id", validate="m:1")
-            .with_columns(is_correct=pl.col("score") >= self.config.threshold)
+        scored = (
+            samples.select(RELABELED_COLUMNS)
+            .join(scores, on="sample_id", how="left", validate="1:1")
+            .join(asked, on="prompt_id", how="left", validate="m:1")
         )
+        for column, name in (("outcome", "rewards"), ("query", "prompts")):
+            unmatched = scored.filter(pl.col(column).is_null())["sample_id"]
+            if not unmatched.is_empty():
+                raise SchemaError(
+                    f"{len(unmatched)} of {samples.height} samples have no row in {name}, first sample_id "
+                    f"{unmatched.sort()[0]}: pass the tables of one iteration"
+                )
+        return scored.with_columns(is_correct=pl.col("score") >= self.config.threshold)
 
     def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
         """The Triples table of labeled rows that have a `weight` and a `prefix_length`, sorted by triple_id."""
@@ -165,8 +167,8 @@ class Relabeler:
             target_ids=pl.col("completion_ids").list.slice("prefix_length"),
             ends=pl.col("finish_reason") == "eos",
         )
-        origins = triples.select(self.parent, "relabeler", "instruction").iter_rows()
-        keys = [content_key(*origin) for origin in counted(origins, triples.height, on_rows)]
+        origins = (triples[name].to_list() for name in (self.parent, "relabeler", "instruction"))
+        keys = list(counted(content_keys(*origins), triples.height, on_rows))
         with_keys = triples.with_columns(triple_id=pl.Series(keys, dtype=pl.String))
         return with_keys.select(list(TRIPLE_SCHEMA)).cast(TRIPLE_SCHEMA).sort("triple_id")
 

@@ -7,10 +7,12 @@ tokens at the beginning of the output that are given and not predicted. What is 
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import polars as pl
 
 from hir_core.config import SelectConfig
-from hir_core.schemas import content_key
+from hir_core.schemas import content_keys
 
 ALL_WRONG, ALL_RIGHT = "all samples of the prompt wrong", "all samples of the prompt right"
 DUPLICATE = "duplicate of another output"
@@ -39,9 +41,7 @@ def select(labeled: pl.DataFrame, selection: SelectConfig, correct: str) -> pl.D
     of_instruction, instructions = pl.len().over("instruction"), pl.col("instruction").n_unique()
     weight = pl.len() / (instructions * of_instruction) if selection.balance else pl.lit(1.0)
     kept = labeled.filter(pl.col("rejected").is_null()).with_columns(weight=weight.cast(pl.Float64))
-    lengths = zip(kept["sample_id"].to_list(), kept["completion_ids"].list.len().to_list(), strict=True)
-    prefixes = [_prefix_length(sample_id, length or 0, selection.sub_outputs) for sample_id, length in lengths]
-    kept = kept.with_columns(prefix_length=pl.Series(prefixes, dtype=pl.Int64))
+    kept = kept.with_columns(_prefix_lengths(kept, selection.sub_outputs))
     return pl.concat([kept, labeled.filter(pl.col("rejected").is_not_null())], how="diagonal").sort("sample_id")
 
 
@@ -58,16 +58,25 @@ def _drop_surplus(labeled: pl.DataFrame, correct: str, others_per_correct: float
     """
     kept = labeled.filter(pl.col("rejected").is_null())
     most = kept.filter(pl.col("instruction") == correct).height * others_per_correct or kept.height
-    order = pl.Series("order", [content_key("surplus", key) for key in labeled["sample_id"]], dtype=pl.String)
+    keys = content_keys(repeat("surplus", labeled.height), labeled["sample_id"].to_list())
+    order = pl.Series("order", list(keys), dtype=pl.String)
     rank = pl.col("order").rank("ordinal").over("instruction")
     surplus = pl.when((rank > most) & (pl.col("instruction") != correct)).then(pl.lit(TOO_MANY))
     return _reject(labeled.with_columns(order), surplus).drop("order")
 
 
-def _prefix_length(sample_id: str | None, length: int, share: float) -> int:
+def _prefix_lengths(kept: pl.DataFrame, share: float) -> pl.Series:
     """0, or for a share of the samples 1 to all but the last token, drawn by a hash of the sample's id."""
-    if length < 2 or share == 0:
+    if share == 0:
+        return pl.Series("prefix_length", [0], dtype=pl.Int64).new_from_index(0, kept.height)
+    keys = content_keys(repeat("sub-output", kept.height), kept["sample_id"].to_list())
+    lengths = kept["completion_ids"].list.len().to_list()
+    prefixes = [_prefix_length(digits, length or 0, share) for digits, length in zip(keys, lengths, strict=True)]
+    return pl.Series("prefix_length", prefixes, dtype=pl.Int64)
+
+
+def _prefix_length(digits: str, length: int, share: float) -> int:
+    if length < 2:
         return 0
-    digits = content_key("sub-output", sample_id)
     is_cut, position = int(digits[:8], 16) / 16**8 < share, int(digits[8:], 16)
     return 1 + position % (length - 1) if is_cut else 0

@@ -25,6 +25,9 @@ from hir_core.progress import OnRows, counted, ignore
 from hir_core.schemas import Rewards
 
 _SCHEMA = Rewards.create_empty().schema
+OUTCOME = _SCHEMA["outcome"]
+NO_PARTS = pl.lit([], dtype=_SCHEMA["parts"])
+"""The column `parts` of a reward without attributes."""
 _NO_PARTS: Mapping[str, float | None] = MappingProxyType({})
 
 
@@ -59,6 +62,9 @@ class Verdict(NamedTuple):
         if self.score is not None:
             return "scored"
         return "no_answer" if self.no_answer else "not_judged"
+
+
+UNJUDGED = Verdict(None, "")
 
 
 class Reward(ABC):
@@ -132,7 +138,7 @@ class Reward(ABC):
         texts = completions["completion"].to_list()
         verdicts = [finite(verdict) for verdict in self.verdicts(texts, prompt_rows, on_rows=on_rows)]
         return completions.with_columns(
-            outcome=pl.Series([verdict.outcome for verdict in verdicts], dtype=_SCHEMA["outcome"]),
+            outcome=pl.Series([verdict.outcome for verdict in verdicts], dtype=OUTCOME),
             score=pl.Series([verdict.score for verdict in verdicts], dtype=pl.Float64),
             reason=pl.Series([verdict.reason for verdict in verdicts], dtype=pl.String),
             parts=_parts_column(verdicts),
@@ -161,16 +167,12 @@ class Reward(ABC):
 
     def _prompts_of(self, completions: pl.DataFrame, prompts: pl.DataFrame) -> list[PromptRow]:
         """The prompt of each row, once every prompt is known to be in the table and to be judgeable."""
-        needed = prompts.filter(pl.col("prompt_id").is_in(completions["prompt_id"].unique().to_list()))
+        needed = needed_prompts(completions, prompts)
         rows = _prompt_rows(needed)  # once: what a reward works out from a row to check it, it needs again to judge
         self._check(rows)
+        refuse_unknown_prompts(completions, needed)
         by_id = {row["prompt_id"]: row for row in rows}
-        if unknown := completions.filter(~pl.col("prompt_id").is_in(list(by_id)))["prompt_id"].to_list():
-            raise SchemaError(
-                f"{len(unknown)} of {completions.height} rows to judge name prompts that the prompts table lacks, "
-                f"first {unknown[0]}: pass the prompts they were sampled from"
-            )
-        return [by_id[prompt_id] for prompt_id in completions["prompt_id"]]
+        return [by_id[prompt_id] for prompt_id in completions["prompt_id"].to_list()]
 
 
 class RowReward(Reward):
@@ -183,18 +185,57 @@ class RowReward(Reward):
     def verdicts(
         self, completions: Sequence[str], prompts: Sequence[PromptRow], *, on_rows: OnRows = ignore
     ) -> list[Verdict]:
-        rows = counted(zip(completions, prompts, strict=True), len(completions), on_rows)
-        return [self.verdict(completion, prompt) for completion, prompt in rows]
+        rows_of_prompt: dict[int, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of_prompt.setdefault(id(prompt), []).append(row)
+        # One prompt after the other, so that what is worked out from it is at hand; equal completions are judged once.
+        order = [row for rows in rows_of_prompt.values() for row in rows]
+        verdicts: list[Verdict] = [UNJUDGED] * len(order)
+        known: dict[str, Verdict] = {}
+        current: PromptRow | None = None
+        for row in counted(order, len(order), on_rows):
+            completion, prompt = completions[row], prompts[row]
+            if prompt is not current:
+                known, current = {}, prompt
+            verdict = known.get(completion)
+            if verdict is None:
+                verdict = known[completion] = self.verdict(completion, prompt)
+            verdicts[row] = verdict
+        return verdicts
+
+
+def needed_prompts(completions: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """The prompts that rows to judge name."""
+    return prompts.join(completions, on="prompt_id", how="semi", maintain_order="left")
+
+
+def refuse_unknown_prompts(completions: pl.DataFrame, prompts: pl.DataFrame) -> None:
+    """Makes sure that every row to judge names a prompt of the table.
+
+    Raises:
+        SchemaError: counts the rows that do not, and names the prompt of the first.
+    """
+    unknown = completions.select("prompt_id").join(prompts, on="prompt_id", how="anti", maintain_order="left")
+    if not unknown.is_empty():
+        raise SchemaError(
+            f"{unknown.height} of {completions.height} rows to judge name prompts that the prompts table lacks, "
+            f"first {unknown.item(0, 0)}: pass the prompts they were sampled from"
+        )
 
 
 def _prompt_rows(prompts: pl.DataFrame) -> list[PromptRow]:
-    rows = prompts.iter_rows(named=True)
-    decoded = [row | {"metadata": json.loads(row["metadata"]) if row.get("metadata") else {}} for row in rows]
-    return cast(list[PromptRow], decoded)
+    names = prompts.columns
+    columns = (prompts[name].to_list() for name in names)  # by column: polars makes single rows slowly
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    for row in rows:
+        row["metadata"] = json.loads(row["metadata"]) if row.get("metadata") else {}
+    return cast(list[PromptRow], rows)
 
 
-def _parts_column(verdicts: Sequence[Verdict]) -> pl.Series:
+def _parts_column(verdicts: Sequence[Verdict]) -> pl.Expr | pl.Series:
     """The column `parts`, built from flat arrays: from a Python list per row it would take longer than judging."""
+    if not any(verdict.parts for verdict in verdicts):
+        return NO_PARTS
     offsets, names, scores = [0], [], []
     for verdict in verdicts:
         for name, score in sorted(verdict.parts.items()):

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.errors import ConfigError
+from hir_core.relabelers.relabeler import RELABELED_COLUMNS
 from hir_core.relabelers.verification import verification_metrics
 from hir_core.stages.identity import Scored
 from hir_core.stages.run import Run
@@ -33,7 +34,7 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     identity = run.identities.triples(prompts, scored)
     if version := run.find(identity):
         return version
-    samples = pl.concat([run.table(iteration.samples) for iteration in scored])
+    samples = pl.concat([run.table(iteration.samples, RELABELED_COLUMNS) for iteration in scored])
     rewards = pl.concat([run.table(iteration.rewards) for iteration in scored])
     written = [run.table(iteration.instructions) for iteration in scored if iteration.instructions is not None]
     prompt_rows = run.table(prompts)

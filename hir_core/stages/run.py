@@ -10,7 +10,7 @@ store. What decides a version's id is in `identity`; the stages import this modu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,10 @@ class Run:
         draft.write("0", rows)
         return draft.commit(rows_in=rows_in, rejected=rejected, metrics=metrics)
 
-    def table(self, ref: VersionRef) -> pl.DataFrame:
-        """A version's rows; its files are checked against their digests."""
-        return self.store.table(ref).collect()
+    def table(self, ref: VersionRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """A version's rows, with all columns or some; its files are checked against their digests."""
+        rows = self.store.table(ref)
+        return (rows if columns is None else rows.select(columns)).collect()
 
     def metrics(self, ref: VersionRef) -> Mapping[str, Any]:
         """The measurements in a version's manifest."""

@@ -25,7 +25,7 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     identity = run.identities.rewards(prompts, samples)
     if version := run.find(identity):
         return version
-    sampled = run.table(samples)
+    sampled = run.table(samples, ["sample_id", "prompt_id", "completion"])
     counter = run.row_counter("score", sampled.height)
     rewards = run.reward.score(sampled, run.table(prompts), on_rows=counter)
     correct = int((rewards["score"].drop_nulls() >= run.config.relabel.threshold).sum())

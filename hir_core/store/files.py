@@ -38,9 +38,22 @@ def write_part(folder: Path, name: str, frame: pl.DataFrame) -> Path:
         raise StoreError(f"`{name}` cannot name a part: expected letters, digits, `.`, `_` and `-`, as in `r0-00001`")
 
     def write(file: BinaryIO) -> None:
-        frame.write_parquet(file, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS)
+        _in_row_groups(frame).write_parquet(
+            file, compression="zstd", compression_level=3, row_group_size=ROW_GROUP_ROWS
+        )
 
     return _write_atomically(folder / f"part-{name}.parquet", write)
+
+
+def _in_row_groups(frame: pl.DataFrame) -> pl.DataFrame:
+    """The same rows as one chunk per row group, each a copy that holds its own rows only.
+
+    Of a list column, polars would go through the whole column's items for every row group, and estimate the size of a
+    page by all of them: a million rows of short texts took 70 times as long to write, in files 4 times as large.
+    """
+    rows = pl.int_range(ROW_GROUP_ROWS, dtype=pl.UInt32, eager=True)
+    groups = [group[rows[: group.height]] for group in frame.iter_slices(ROW_GROUP_ROWS)]
+    return pl.concat(groups, rechunk=False) if len(groups) > 1 else frame
 
 
 def write_table(path: Path, frame: pl.DataFrame) -> Path:

@@ -30,6 +30,16 @@ def test_parts_are_read_in_order_of_name_and_row(tmp_path):
     assert read_parts(tmp_path, ["value"]).to_dict(as_series=False) == {"value": list(range(3 * rows))}
 
 
+def test_lists_of_texts_take_no_more_room_in_many_row_groups_than_in_few(tmp_path):
+    rows = 50 * ROW_GROUP_ROWS + 5
+    text = pl.when(pl.int_range(rows) % 3 == 1).then(pl.lit("a long text " * 20)).otherwise(pl.lit("another " * 30))
+    frame = pl.select(texts=pl.concat_list(text), numbers=pl.int_ranges(pl.int_range(rows) % 2))
+    many = write_part(tmp_path, "many", frame)
+    assert pl.read_parquet(many).equals(frame)
+    few = write_part(tmp_path, "few", pl.DataFrame(frame.head(5 * ROW_GROUP_ROWS).to_dict(as_series=False)))
+    assert many.stat().st_size < 11 * few.stat().st_size
+
+
 def test_reading_an_empty_folder_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no part-\*\.parquet in "):
         read_parts(tmp_path)
