@@ -281,7 +281,7 @@ CASES = (
                     train_grpo,
                     {
                         "learning_rate": rate,
-                        "completions_of_a_step": 256,
+                        "completions_of_a_step": 128,  # 256 need half as many samples again
                         "k": 8,
                         "samples": MOST_SAMPLES["TRL GRPO"],
                     },

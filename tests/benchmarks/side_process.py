@@ -98,7 +98,8 @@ def main() -> None:
     reports = os.dup(1)
     os.dup2(2, 1)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))  # the programs that it started too
+    prctl(_DIE_WITH_PARENT, signal.SIGTERM, 0, 0, 0)
     prctl(_BECOME_REAPER, 1, 0, 0, 0)
     request = json.loads(sys.argv[1])
     module, _, name = request["function"].partition(":")
