@@ -18,6 +18,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def score_and_relabel(folder: Path, reward: str) -> tuple[float, int]:
     used = _cpu_s() - started
     scored = int(run.store.table(rewards).select(pl.col("score").count()).collect().item())
     for version in (rewards, triples):
-        subprocess.run(["rm", "-r", str(version.path)], check=True)
+        shutil.rmtree(version.path)
     return used, scored
 
 
@@ -201,7 +202,7 @@ def map_with_datasets(folder: Path, reward: str) -> tuple[float, int]:
     result.to_parquet(str(folder / "hf" / "result.parquet"))
     used = _cpu_s() - started
     scored = result.num_rows
-    subprocess.run(["rm", "-r", str(folder / "hf")], check=True)
+    shutil.rmtree(folder / "hf")
     return used, scored
 
 
@@ -267,14 +268,14 @@ def _measure(checkout: Path, side: str, folder: Path, reward: str) -> Measured:
 
 
 def compare_rewards(against: Path, rows: int, prompts: int, rounds: int) -> list[Comparison]:
-    """Each reward in this checkout and in another one; `answer` with `exact_match` there, if it has none."""
+    """Each reward in this checkout and in another one; `answer` against `numeric`, if it has none."""
     results = []
     with tempfile.TemporaryDirectory() as name:
         for reward in REWARDS:
             folder = Path(name) / reward
             folder.mkdir()
             write_tables(folder, prompts, rows, with_options=reward == "option_choice")
-            there = reward if (against / "hir_core" / "rewards" / f"{reward}.py").exists() else "exact_match"
+            there = reward if (against / "hir_core" / "rewards" / f"{reward}.py").exists() else "numeric"
             ours, theirs = (CHECKOUT, "score_in_memory", folder, reward), (against, "score_in_memory", folder, there)
             results.append(compare(reward, rows, rounds, ours, theirs))
             print(results[-1], flush=True)
