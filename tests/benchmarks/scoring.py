@@ -17,7 +17,6 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -297,7 +296,8 @@ def compare_pipeline(rows: int, prompts: int, rounds: int) -> list[Comparison]:
 def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["measure"]:
         used, scored = SIDES[arguments[1]](Path(arguments[2]), arguments[3])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        # Not ru_maxrss, which a process takes over from the one that started it.
+        peak = int(re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) >> 10
         print(json.dumps({"cpu_s": used, "peak_mb": peak, "scored": scored}))
         return
     parser = argparse.ArgumentParser(description="The cost of scoring and relabeling samples.")
