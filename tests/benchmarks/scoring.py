@@ -17,7 +17,7 @@ import json
 import os
 import random
 import re
-import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -176,7 +176,7 @@ def score_and_relabel(folder: Path, reward: str) -> tuple[float, int]:
     used = _cpu_s() - started
     scored = int(run.store.table(rewards).select(pl.col("score").count()).collect().item())
     for version in (rewards, triples):
-        subprocess.run(["rm", "-r", str(version.path)], check=True)
+        shutil.rmtree(version.path)
     return used, scored
 
 
@@ -201,7 +201,7 @@ def map_with_datasets(folder: Path, reward: str) -> tuple[float, int]:
     result.to_parquet(str(folder / "hf" / "result.parquet"))
     used = _cpu_s() - started
     scored = result.num_rows
-    subprocess.run(["rm", "-r", str(folder / "hf")], check=True)
+    shutil.rmtree(folder / "hf")
     return used, scored
 
 
@@ -267,14 +267,14 @@ def _measure(checkout: Path, side: str, folder: Path, reward: str) -> Measured:
 
 
 def compare_rewards(against: Path, rows: int, prompts: int, rounds: int) -> list[Comparison]:
-    """Each reward in this checkout and in another one; `answer` with `exact_match` there, if it has none."""
+    """Each reward in this checkout and in another one; `answer` against `numeric`, if it has none."""
     results = []
     with tempfile.TemporaryDirectory() as name:
         for reward in REWARDS:
             folder = Path(name) / reward
             folder.mkdir()
             write_tables(folder, prompts, rows, with_options=reward == "option_choice")
-            there = reward if (against / "hir_core" / "rewards" / f"{reward}.py").exists() else "exact_match"
+            there = reward if (against / "hir_core" / "rewards" / f"{reward}.py").exists() else "numeric"
             ours, theirs = (CHECKOUT, "score_in_memory", folder, reward), (against, "score_in_memory", folder, there)
             results.append(compare(reward, rows, rounds, ours, theirs))
             print(results[-1], flush=True)
@@ -296,7 +296,8 @@ def compare_pipeline(rows: int, prompts: int, rounds: int) -> list[Comparison]:
 def main(arguments: Sequence[str]) -> None:
     if arguments[:1] == ["measure"]:
         used, scored = SIDES[arguments[1]](Path(arguments[2]), arguments[3])
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        # Not ru_maxrss, which a process takes over from the one that started it.
+        peak = int(re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[0]) >> 10
         print(json.dumps({"cpu_s": used, "peak_mb": peak, "scored": scored}))
         return
     parser = argparse.ArgumentParser(description="The cost of scoring and relabeling samples.")
