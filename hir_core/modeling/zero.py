@@ -210,6 +210,20 @@ def peak_bytes(device: torch.device) -> int:
     return -min_over_ranks(-peak, device)
 
 
+def empty_cache() -> None:
+    """Gives memory that no tensor takes any more back to the device."""
+    get_accelerator().empty_cache()
+
+
+def forget_peak() -> None:
+    """Has `peak_bytes` count from now on."""
+    if get_accelerator().device_name() != "cpu":
+        get_accelerator().reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # where the kernel does not let us, the peak is that of all jobs
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def software_and_devices(device: torch.device) -> dict[str, Any]:
     """Versions of the software, the kind of device and the number of ranks, to record with a model."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}

@@ -9,15 +9,20 @@ import os
 import sys
 from pathlib import Path
 
-from hir_core.launch.rank import rank_process
+from hir_core.launch.rank_process import RankProcess
 
 
 def main() -> None:
-    """Runs this rank's share of the job in the folder that the command line names."""
-    with rank_process(Path(sys.argv[1])) as rank:
-        from hir_core.worker.job import run_job
+    """Does this rank's share of the job in the folder that the command line names, and of those that follow it."""
+    process = RankProcess(Path(sys.argv[1]))
+    with process.job() as rank:
+        from hir_core.worker.job import Jobs
 
-        run_job(rank)
+        jobs = Jobs(rank)
+        jobs.do(rank)
+    while process.wait_for_next_job():
+        with process.job() as rank:
+            jobs.do(rank)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ into drafts. The driver commits a draft once the step is done. Jobs of reward mo
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,17 +44,37 @@ from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
 
 
-def run_job(rank: Rank) -> None:
-    """Does every step of the job, and reports each with its result once all ranks have done it."""
-    spec = JobSpec.read(rank.job_dir)
-    device = zero.connect(rank.local_rank, rank.collective_timeout_s)
-    is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
-    job: Any = Classifier(rank, spec, device) if is_scoring else Job(rank, spec, device)
-    for number, step in enumerate(spec.steps):
-        result = job.do(step)
-        dist.barrier()
-        rank.step_done(number, result)
-    dist.destroy_process_group()
+class Jobs:
+    """The jobs of this rank, each begun as a process of its own would begin it; they share the process group only.
+
+    Args:
+        rank: at the first job.
+    """
+
+    def __init__(self, rank: Rank) -> None:
+        self._device = zero.connect(rank.local_rank, rank.collective_timeout_s)
+        self._initial_seed = torch.initial_seed()
+        gc.freeze()  # what the imports made is alive for good: a collection between two jobs need not look at it
+
+    def do(self, rank: Rank) -> None:
+        """Does every step of the job, and reports each with its result once all ranks have done it."""
+        spec = JobSpec.read(rank.job_dir)
+        torch.manual_seed(self._initial_seed)
+        zero.forget_peak()
+        self._do_steps(rank, spec)
+        if rank.stays:
+            gc.collect()  # engine and model, which refer to each other
+            zero.empty_cache()
+        else:
+            dist.destroy_process_group()
+
+    def _do_steps(self, rank: Rank, spec: JobSpec) -> None:
+        is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
+        job: Any = Classifier(rank, spec, self._device) if is_scoring else Job(rank, spec, self._device)
+        for number, step in enumerate(spec.steps):
+            result = job.do(step)
+            dist.barrier()
+            rank.step_done(number, result)
 
 
 class Job:
