@@ -6,7 +6,7 @@ gives them this one, and starts none. Success means that every step of `job.json
 file; the launcher's exit code alone proves nothing.
 
 Reads in the job's folder: `job.json`, which the caller writes and of which only the list `steps` matters here, and the
-ranks' files (see `rank`). Writes there: `logs/launcher.log`, and `attempt-N/` with the files of an earlier launch.
+ranks' files (see `rank`). Writes there: `logs/launcher.log`.
 Runs in the driver: no torch, no deepspeed. Linux only, as are DeepSpeed and the supervisor.
 """
 
@@ -26,8 +26,8 @@ from hir_core.errors import ConfigError
 from hir_core.launch.build_locks import clear_build_locks
 from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Place, find_place
+from hir_core.launch.job_folder import set_aside
 from hir_core.launch.monitor import LaunchMonitor, launcher_log
-from hir_core.launch.next_job import NEXT_JOB
 from hir_core.launch.ports import is_free
 from hir_core.launch.rank_process import RESIDENT
 from hir_core.launch.waiting_ranks import StartedRanks, WaitingRanks
@@ -86,10 +86,7 @@ def launch(
             message names the rank that the others waited for; or the launch ended without a step's outputs.
     """
     job_dir = job_dir.resolve()
-    ranks = None
-    if waiting is not None and waiting.are_there:
-        _set_aside(job_dir)
-        ranks = waiting.begin(job_dir)
+    ranks = None if waiting is None else waiting.begin(job_dir)
     if ranks is None:
         ranks = _start(job_dir, config, module, stay=waiting is not None and config.resident)
     monitor = LaunchMonitor(job_dir, ranks.command, config, ranks.place, on_progress, on_step)
@@ -105,19 +102,6 @@ def launch(
         delete_half_written(job_dir)
 
 
-def _set_aside(job_dir: Path) -> None:
-    """Moves the files of an earlier launch into a folder: an old done file would pass for success."""
-    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", NEXT_JOB, "stop")
-    earlier_files = [path for pattern in patterns for path in job_dir.glob(pattern)]
-    if earlier_files:
-        attempt = job_dir / f"attempt-{len([*job_dir.glob('attempt-*')]) + 1}"
-        attempt.mkdir()
-        for path in earlier_files:
-            path.rename(attempt / path.name)
-    delete_half_written(job_dir)
-    (job_dir / "logs").mkdir()
-
-
 def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> StartedRanks:
     """Starts ranks that do the job.
 
@@ -125,7 +109,7 @@ def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> S
         stay: whether they wait for another job afterwards, if they can.
     """
     place = check_launch(config)
-    _set_aside(job_dir)
+    set_aside(job_dir)
     if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
         clear_build_locks()
     if stay and place.is_remote:

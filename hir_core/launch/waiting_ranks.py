@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hir_core.errors import StoreError
 from hir_core.launch.devices import Place
+from hir_core.launch.job_folder import set_aside
 from hir_core.launch.monitor import launcher_log, stop_launch
 from hir_core.launch.next_job import POLL_S, give_next_job
 from hir_core.launch.rank import read_reports
@@ -54,6 +55,7 @@ class StartedRanks:
         """
         if not self.are_alive:
             return False
+        set_aside(job_dir)
         write_text(launcher_log(job_dir), f"The launcher was started for an earlier job: {self.command[-1]}/logs\n")
         give_next_job(self.job_dir, job_dir, self.jobs)
         self.job_dir, self.jobs = job_dir, self.jobs + 1
