@@ -53,7 +53,7 @@ def test_every_file_is_the_same_to_the_byte(case, tmp_path, prefect_home):
     for model in ("models@0", "models@1"):
         losses = [manifest(run, model)["metrics"]["loss"] for run in (ending, staying)]
         assert losses[0] == losses[1]
-    assert not [line for line in left_alive(str(prefect_home)) if "hir_core" in line]
+    assert not [line for line in left_alive(str(prefect_home)) if "hir_core.worker" in line]
 
 
 def make_classifier(folder: Path) -> None:
