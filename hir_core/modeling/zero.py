@@ -7,6 +7,7 @@ and sampled is left to `training` and `sampling`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import platform
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -210,8 +212,23 @@ def peak_bytes(device: torch.device) -> int:
     return -min_over_ranks(-peak, device)
 
 
-def empty_cache() -> None:
-    """Gives memory that no tensor takes any more back to the device."""
+def discard_engine(engine: Any) -> None:
+    """Removes what ties an engine's tensors to this process, so that they go when nothing else refers to them.
+
+    Args:
+        engine: what `engine_for_training` or `engine_for_inference` returned.
+    """
+    if hasattr(engine, "destroy"):  # else it is a module without an engine
+        engine.destroy()  # its hooks on the weights, which no garbage collection sees
+        # ZeRO-3 remembers modules of all engines in a cache without a limit, which a wrapper hides.
+        for method in vars(PartitionedParameterCoordinator).values():
+            for cell in getattr(method, "__closure__", None) or ():
+                getattr(cell.cell_contents, "cache_clear", int)()
+
+
+def free_memory() -> None:
+    """Frees all tensors to which only each other's owners refer, on the device too."""
+    gc.collect()
     get_accelerator().empty_cache()
 
 

@@ -63,8 +63,7 @@ class Jobs:
         zero.forget_peak()
         self._do_steps(rank, spec)
         if rank.stays:
-            gc.collect()  # engine and model, which refer to each other
-            zero.empty_cache()
+            zero.free_memory()
         else:
             dist.destroy_process_group()
 
@@ -75,6 +74,7 @@ class Jobs:
             result = job.do(step)
             dist.barrier()
             rank.step_done(number, result)
+        zero.discard_engine(job.engine)
 
 
 class Job:
