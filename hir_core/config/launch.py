@@ -26,7 +26,8 @@ class LaunchConfig(Section):
     """TCP port on which the first rank waits for the others. Unset: a free port is chosen."""
     resident: bool = False
     """Whether the ranks wait after a job for the run's next one, instead of ending: a job then takes seconds less to
-    start, and the ranks keep their memory until the run ends. Ranks on other hosts always end with their job."""
+    start, and the ranks keep their memory until the run ends. Ranks on other hosts always end with
+    their job, and so do those under ZeRO-3, whose memory DeepSpeed would keep."""
     timeout_s: float | None = Field(None, gt=0)
     """Longest time in seconds that a job may take before its launch is stopped. Unset: no limit."""
     collective_timeout_s: float = Field(1800.0, gt=0, allow_inf_nan=False)

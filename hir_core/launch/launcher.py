@@ -112,9 +112,9 @@ def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> S
     set_aside(job_dir)
     if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
         clear_build_locks()
-    if stay and place.is_remote:
-        _tell_that_they_do_not_stay()
     stay &= not place.is_remote
+    if config.resident and not stay:
+        _tell_that_they_do_not_stay()
     command = launcher_command(job_dir, config, place, module)
     env = launcher_env(job_dir, config, place) | {RESIDENT: str(int(stay))}
     return StartedRanks(_start_supervised(job_dir, command, env), command, place, job_dir, stay)
@@ -122,7 +122,7 @@ def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> S
 
 @cache  # once
 def _tell_that_they_do_not_stay() -> None:
-    logger.warning("launch.resident: ranks on other hosts do not wait for the next job: each job starts its own")
+    logger.warning("launch.resident: ranks on other hosts and under ZeRO-3 do not wait: each job starts its own")
 
 
 def _start_supervised(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:

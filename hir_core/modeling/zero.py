@@ -18,7 +18,6 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
@@ -213,17 +212,18 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def discard_engine(engine: Any) -> None:
-    """Removes what ties an engine's tensors to this process, so that they go when nothing else refers to them.
+    """Empties an engine, so that its tensors go when the model does.
+
+    DeepSpeed keeps hooks and caches that refer to an engine and its optimizer, and that no garbage collection sees.
 
     Args:
         engine: what `engine_for_training` or `engine_for_inference` returned.
     """
     if hasattr(engine, "destroy"):  # else it is a module without an engine
-        engine.destroy()  # its hooks on the weights, which no garbage collection sees
-        # ZeRO-3 remembers modules of all engines in a cache without a limit, which a wrapper hides.
-        for method in vars(PartitionedParameterCoordinator).values():
-            for cell in getattr(method, "__closure__", None) or ():
-                getattr(cell.cell_contents, "cache_clear", int)()
+        engine.destroy()
+        for owner in (engine.optimizer, engine):
+            if hasattr(owner, "__dict__"):  # there is no optimizer for inference
+                vars(owner).clear()
 
 
 def free_memory() -> None:

@@ -91,7 +91,8 @@ class Run:
     def run_job(self, job_dir: Path, on_step: Callable[[int], None] = ignore) -> None:
         """Has ranks do the job of a folder and waits for its end; `on_step` gets the number of each finished step."""
         self.on_progress(Progress("launch"))
-        waiting = self.waiting_ranks
+        # DeepSpeed keeps hold of models that ZeRO-3 has partitioned: ranks that stay would need more memory each time.
+        waiting = None if self.config.zero_stage == 3 else self.waiting_ranks
         launch(job_dir, self.config.launch, waiting=waiting, on_progress=self.on_progress, on_step=on_step)
 
     def row_counter(self, step: str, total: int) -> OnRows:
