@@ -7,7 +7,6 @@ and sampled is left to `training` and `sampling`.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import platform
 from collections.abc import Iterator
@@ -209,36 +208,6 @@ def peak_bytes(device: torch.device) -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
             peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
     return -min_over_ranks(-peak, device)
-
-
-def discard_engine(engine: Any) -> None:
-    """Empties an engine, so that its tensors go when the model does.
-
-    DeepSpeed keeps hooks and caches that refer to an engine and its optimizer, and that no garbage collection sees.
-
-    Args:
-        engine: what `engine_for_training` or `engine_for_inference` returned.
-    """
-    if hasattr(engine, "destroy"):  # else it is a module without an engine
-        engine.destroy()
-        for owner in (engine.optimizer, engine):
-            if hasattr(owner, "__dict__"):  # there is no optimizer for inference
-                vars(owner).clear()
-
-
-def free_memory() -> None:
-    """Frees all tensors to which only each other's owners refer, on the device too."""
-    gc.collect()
-    get_accelerator().empty_cache()
-
-
-def forget_peak() -> None:
-    """Has `peak_bytes` count from now on."""
-    if get_accelerator().device_name() != "cpu":
-        get_accelerator().reset_peak_memory_stats()
-    else:
-        with contextlib.suppress(OSError):  # where the kernel does not let us, the peak is that of all jobs
-            Path("/proc/self/clear_refs").write_text("5")
 
 
 def software_and_devices(device: torch.device) -> dict[str, Any]:

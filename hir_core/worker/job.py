@@ -40,6 +40,7 @@ from hir_core.store.files import read_parts, writing
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
+from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
 
@@ -59,11 +60,10 @@ class Jobs:
     def do(self, rank: Rank) -> None:
         """Does every step of the job, and reports each with its result once all ranks have done it."""
         spec = JobSpec.read(rank.job_dir)
-        torch.manual_seed(self._initial_seed)
-        zero.forget_peak()
+        between_jobs.begin(self._initial_seed, self._device)
         self._do_steps(rank, spec)
         if rank.stays:
-            zero.free_memory()
+            between_jobs.free_memory(self._device)
         else:
             dist.destroy_process_group()
 
@@ -74,7 +74,8 @@ class Jobs:
             result = job.do(step)
             dist.barrier()
             rank.step_done(number, result)
-        zero.discard_engine(job.engine)
+        if rank.stays:
+            between_jobs.discard(job.engine)
 
 
 class Job:
