@@ -8,6 +8,7 @@ and an `Observer` is told of every stage. A launch that was lost is tried once m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TypeVar
 
 from flows.report.write import is_drawn, update_report
@@ -67,7 +68,7 @@ class Loop:
             HirError: a stage failed; what was committed is kept.
         """
         run, table, observer = self.run, self.table, self.observer
-        with table:
+        with table, closing(run.waiting_ranks):
             prompts = self.read_prompts()
             demonstrations = self.demonstrate(prompts)
             models = [self.train(prompts, demonstrations)]

@@ -24,8 +24,12 @@ class LaunchConfig(Section):
     Unset: this machine only."""
     port: int | None = Field(None, ge=1024, le=65535)
     """TCP port on which the first rank waits for the others. Unset: a free port is chosen."""
+    resident: bool = False
+    """Whether the ranks wait after a job for the run's next one, instead of ending: a job then takes seconds less to
+    start, and the ranks keep their memory until the run ends. Ranks on other hosts always end with
+    their job, and so do those under ZeRO-3, whose memory DeepSpeed would keep."""
     timeout_s: float | None = Field(None, gt=0)
-    """Longest time in seconds that a launch may take before it is stopped. Unset: no limit."""
+    """Longest time in seconds that a job may take before its launch is stopped. Unset: no limit."""
     collective_timeout_s: float = Field(1800.0, gt=0, allow_inf_nan=False)
     """Longest time in seconds that a rank may wait for the others in a collective operation. Then the launch fails, and
     the message names the rank that was waited for. All ranks wait for the one that builds the model, and at the end of

@@ -114,6 +114,11 @@ class RunConfig(Section):
         """Whether models are held in bf16, which changes what they learn, sample and score."""
         return bool(self.deepspeed_settings().get("bf16", {}).get("enabled"))
 
+    @property
+    def zero_stage(self) -> int:
+        """How far DeepSpeed partitions what training needs over the ranks: not at all, or stage 1, 2 or 3."""
+        return int(self.deepspeed_settings().get("zero_optimization", {}).get("stage", 0))
+
     def deepspeed_settings(self) -> dict[str, Any]:
         """The settings of the DeepSpeed file, as a new dict for each caller."""
         return self.deepspeed.settings

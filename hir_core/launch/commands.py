@@ -16,7 +16,7 @@ from pathlib import Path
 from hir_core.config import LaunchConfig
 from hir_core.launch.devices import Place
 from hir_core.launch.ports import free_port
-from hir_core.launch.rank import COLLECTIVE_TIMEOUT
+from hir_core.launch.rank_process import COLLECTIVE_TIMEOUT
 from hir_core.store.files import write_text
 
 FORWARDED = (

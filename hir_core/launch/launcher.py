@@ -1,20 +1,23 @@
 """The launch of one job over N ranks: checked, started, followed to its end, and without a process left behind.
 
 `launch` starts the launcher below a supervisor (see `supervisor`), passes on the ranks' progress and finished steps
-(see `monitor`), and turns every failure into one exception. Success means that every step of `job.json` has its done
+(see `monitor`), and turns every failure into one exception. Where ranks wait for another job (see `waiting_ranks`), it
+gives them this one, and starts none. Success means that every step of `job.json` has its done
 file; the launcher's exit code alone proves nothing.
 
 Reads in the job's folder: `job.json`, which the caller writes and of which only the list `steps` matters here, and the
-ranks' files (see `rank`). Writes there: `logs/launcher.log`, and `attempt-N/` with the files of an earlier launch.
+ranks' files (see `rank`). Writes there: `logs/launcher.log`.
 Runs in the driver: no torch, no deepspeed. Linux only, as are DeepSpeed and the supervisor.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from hir_core import supervisor
@@ -23,10 +26,15 @@ from hir_core.errors import ConfigError
 from hir_core.launch.build_locks import clear_build_locks
 from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Place, find_place
-from hir_core.launch.monitor import LaunchMonitor, launcher_log, stop_launch
+from hir_core.launch.job_folder import set_aside
+from hir_core.launch.monitor import LaunchMonitor, launcher_log
 from hir_core.launch.ports import is_free
+from hir_core.launch.rank_process import RESIDENT
+from hir_core.launch.waiting_ranks import StartedRanks, WaitingRanks
 from hir_core.progress import Progress, ignore
 from hir_core.store.plain_files import delete_half_written, open_plain
+
+logger = logging.getLogger(__name__)
 
 
 def check_launch(config: LaunchConfig) -> Place:
@@ -55,53 +63,69 @@ def launch(
     config: LaunchConfig,
     *,
     module: str = "hir_core.worker",
+    waiting: WaitingRanks | None = None,
     on_progress: Callable[[Progress], None] = ignore,
     on_step: Callable[[int], None] = ignore,
 ) -> None:
     """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s.
 
+    The one exception are ranks that wait for another job, which is up to `launch.resident`.
+
     Args:
         job_dir: holds `job.json`; on a file system that every host sees.
         config: launcher, ranks, hosts, port, time limits.
         module: the module that each rank runs, with `job_dir` as its only argument.
-        on_progress: called with the latest progress report, a few times per second at most; at last with `end`.
+        waiting: the ranks that wait between the jobs of the caller, who ends them; None: they end with their job.
+        on_progress: called with the latest progress report, several times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
 
     Raises:
         ConfigError: the launch cannot work here; nothing was started.
         HirError: a rank raised it; same class, same message.
-        JobFailed: a rank failed or was killed; a time limit passed, that of the launch or of a collective, where the
+        JobFailed: a rank failed or was killed; a time limit passed, that of the job or of a collective, where the
             message names the rank that the others waited for; or the launch ended without a step's outputs.
     """
-    place, job_dir = check_launch(config), job_dir.resolve()
-    _set_aside(job_dir)
-    if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
-        clear_build_locks()
-    command = launcher_command(job_dir, config, place, module)
-    monitor = LaunchMonitor(job_dir, command, config, place, on_progress, on_step)
-    process = _start(job_dir, command, launcher_env(job_dir, config, place))
+    job_dir = job_dir.resolve()
+    ranks = None if waiting is None else waiting.begin(job_dir)
+    if ranks is None:
+        ranks = _start(job_dir, config, module, stay=waiting is not None and config.resident)
+    monitor = LaunchMonitor(job_dir, ranks.command, config, ranks.place, on_progress, on_step)
+    wait_on = False
     try:
-        monitor.follow(process, config.timeout_s)
+        wait_on = monitor.follow(ranks.process, config.timeout_s, stay=ranks.stay)
     finally:
-        stop_launch(process)
+        if waiting is not None and wait_on:
+            waiting.keep(ranks)
+        else:
+            ranks.stop()
         monitor.close()
         delete_half_written(job_dir)
 
 
-def _set_aside(job_dir: Path) -> None:
-    """Moves the files of an earlier launch into a folder: an old done file would pass for success."""
-    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", "stop")
-    earlier_files = [path for pattern in patterns for path in job_dir.glob(pattern)]
-    if earlier_files:
-        attempt = job_dir / f"attempt-{len([*job_dir.glob('attempt-*')]) + 1}"
-        attempt.mkdir()
-        for path in earlier_files:
-            path.rename(attempt / path.name)
-    delete_half_written(job_dir)
-    (job_dir / "logs").mkdir()
+def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> StartedRanks:
+    """Starts ranks that do the job.
+
+    Args:
+        stay: whether they wait for another job afterwards, if they can.
+    """
+    place = check_launch(config)
+    set_aside(job_dir)
+    if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
+        clear_build_locks()
+    stay &= not place.is_remote
+    if config.resident and not stay:
+        _tell_that_they_do_not_stay()
+    command = launcher_command(job_dir, config, place, module)
+    env = launcher_env(job_dir, config, place) | {RESIDENT: str(int(stay))}
+    return StartedRanks(_start_supervised(job_dir, command, env), command, place, job_dir, stay)
 
 
-def _start(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+@cache  # once
+def _tell_that_they_do_not_stay() -> None:
+    logger.warning("launch.resident: ranks on other hosts and under ZeRO-3 do not wait: each job starts its own")
+
+
+def _start_supervised(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
     """Starts the launcher below a supervisor, which ends it when the pipe to its standard input closes."""
     # By path and isolated: the supervisor must start whatever the user's folder or environment does to imports.
     supervised = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), *command]

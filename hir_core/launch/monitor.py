@@ -1,6 +1,7 @@
 """The driver's view of a running launch: progress, finished steps, ranks that end, and why a launch failed.
 
-`LaunchMonitor.follow` waits until the supervisor ends and raises one exception where a step's outputs are missing.
+`LaunchMonitor.follow` waits until the supervisor ends, or until ranks that stay have ended the job, and raises one
+exception where a step's outputs are missing.
 `RankWatch` notices at once when a rank of this machine ends. Reads the files that ranks write (see `rank`) and, after a
 time limit, their stacks (see `stack_traces`). What their failures mean is left to `failures`; `launcher` starts the
 processes.
@@ -34,7 +35,7 @@ from hir_core.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 0.25
+POLL_S = 0.05
 FAILURE_GRACE_S = 3.0
 """How long the other ranks may live on after one has failed: they may wait for it in a collective for ever."""
 END_GRACE_S = 60.0
@@ -94,11 +95,15 @@ class LaunchMonitor:
         """Closes the descriptors with which ranks are watched."""
         self._watch.close()
 
-    def follow(self, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+    def follow(self, process: subprocess.Popen[bytes], timeout_s: float | None, *, stay: bool = False) -> bool:
         """Calls back for what the ranks report until the supervisor ends; returns if every step is done.
 
         Args:
             process: the supervisor.
+            stay: whether the ranks wait for another job after this one, which is then its end.
+
+        Returns:
+            Whether they do wait.
 
         Raises:
             HirError: a rank raised it.
@@ -109,6 +114,8 @@ class LaunchMonitor:
         while process.poll() is None:
             self._watch.wait(POLL_S)
             self._relay()
+            if stay and self._is_done and self._have_all_ended:
+                return True
             now = time.monotonic()
             if now > deadline and not self._is_done:
                 raise self._timed_out(f"the launch took longer than launch.timeout_s = {timeout_s:g} s")
@@ -124,6 +131,7 @@ class LaunchMonitor:
         if code and not self._was_stopped:  # the outputs are complete; a rank failed while it ended
             log = launcher_log(self._job_dir)
             logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
+        return False
 
     @property
     def _is_done(self) -> bool:
@@ -132,11 +140,13 @@ class LaunchMonitor:
     def _grace_s(self) -> float:
         """Seconds until the launch is stopped: limited once every step is done, or a rank has failed or died."""
         if self._is_done:  # the deepspeed launcher alone would stay for seconds
-            have_all_ended = (
-                len(read_reports(self._job_dir, "ended")) == self._place.ranks and not self._watch.is_watching
-            )
-            return 0 if have_all_ended else END_GRACE_S
+            return 0 if self._have_all_ended and not self._watch.is_watching else END_GRACE_S
         return FAILURE_GRACE_S if self._failures() or self._watch.vanished() else math.inf
+
+    @property
+    def _have_all_ended(self) -> bool:
+        """Whether every rank has reported that its share of the job is done."""
+        return len(read_reports(self._job_dir, "ended")) == self._place.ranks
 
     def _failures(self) -> list[RankReport]:
         return [*read_reports(self._job_dir, "failed"), *read_reports(self._job_dir, "died")]

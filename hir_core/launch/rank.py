@@ -1,12 +1,11 @@
-"""A rank's process: its log, its end, and the small files in which it reports to the driver.
+"""A rank of a launch at one of its jobs, and the small files in which it reports to the driver.
 
-`with rank_process(job_dir) as rank:` sends everything that the process prints to the rank's own log, ends the process
-when its launcher ends, and writes down how it ended. All files are in the job's folder. JSON files are written under
-another name and then renamed, so that a reader never sees half of one:
+All files are in the job's folder. JSON files are written under another name and then renamed, so that a reader never
+sees half of one:
 
     logs/rank-N.log      output of rank N, file descriptors 1 and 2, that of C++ code included
     logs/rank-N.stack    its stack, at a signal: see `stack_traces`
-    rank-N.started.json  a `RankReport` of rank N at its start; at its end one of these three:
+    rank-N.started.json  a `RankReport` of rank N as it begins the job; at the end one of these three:
     rank-N.ended.json
     rank-N.failed.json   with the exception
     rank-N.died.json     by its parent, where it could not report its end: see `exit_status`
@@ -14,38 +13,25 @@ another name and then renamed, so that a reader never sees half of one:
     done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
     stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when it appears
 
-Reads the launcher's `RANK`, `WORLD_SIZE` and `LOCAL_RANK`, and the time limit of collectives. Imports nothing heavy.
-The work itself is in `worker`; `monitor` reads these files, and `failures` decides what they mean.
+Imports nothing heavy. What makes a process a rank is in `rank_process`, the work itself in `worker`; `monitor` reads
+these files, and `failures` decides what they mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import faulthandler
 import json
 import os
-import signal
 import socket
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hir_core.errors import HirError
-from hir_core.launch.exit_status import Ending, continue_in_child
-from hir_core.launch.stack_traces import write_recent_stacks, write_stack_on_signal
+from hir_core.launch.exit_status import Ending
 from hir_core.progress import Progress
-from hir_core.store.plain_files import open_plain, write_whole
-from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
-
-STOP_POLL_S = 1.0
-COLLECTIVE_TIMEOUT = "HIR_COLLECTIVE_TIMEOUT_S"
-"""The environment variable in which ranks find the setting `launch.collective_timeout_s`."""
+from hir_core.store.plain_files import write_whole
 
 Event = Literal["started", "ended", "failed", "died"]
 _LAST_EVENTS: tuple[Event, ...] = ("ended", "failed", "died")
@@ -53,7 +39,7 @@ _LAST_EVENTS: tuple[Event, ...] = ("ended", "failed", "died")
 
 @dataclass(frozen=True)
 class RankReport:
-    """What a rank reports about itself when it starts, ends or fails, or its parent when it has died."""
+    """What a rank reports about itself as it begins, ends or fails a job, or its parent when it has died."""
 
     rank: int
     pid: int
@@ -115,7 +101,7 @@ def read_reports(job_dir: Path, event: Event, known: Container[int] = ()) -> lis
 
 @dataclass(frozen=True)
 class Rank:
-    """One rank of a launch, as the code that runs in it uses it."""
+    """One rank of a launch at one job, as the code that runs in it uses it."""
 
     job_dir: Path
     rank: int
@@ -123,6 +109,8 @@ class Rank:
     local_rank: int
     collective_timeout_s: float | None = None
     """How long it may wait for the others in a collective; None: as long as torch lets it."""
+    stays: bool = False
+    """Whether it waits for another job after this one."""
 
     def progress(self, progress: Progress) -> None:
         """Reports how far the step has come; does nothing on ranks other than 0."""
@@ -135,7 +123,7 @@ class Rank:
             _write_json(done_file(self.job_dir, step), dict(result or {}))
 
     def report(self, event: Event, error: BaseException | None = None) -> None:
-        """Reports that this rank has started, ended or failed."""
+        """Reports that this rank has started, ended or failed the job."""
         described = {"type": type(error).__name__, "message": str(error)} if error else {}
         self._write_report(event, has_lost_rank=event == "failed" and self._has_lost_rank(), **described)
 
@@ -163,72 +151,6 @@ def _is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(b")")[2].split()[0] != b"Z"
-
-
-@contextmanager
-def rank_process(job_dir: Path) -> Iterator[Rank]:
-    """Makes this process a rank of the job: with its own log, ended with its launcher, its failure or death reported.
-
-    The block runs in a child of this process; see `exit_status`.
-
-    Enter it before importing anything heavy, so that what the imports print goes to the log too.
-
-    Raises:
-        SystemExit: any exception left the block; the traceback is in the rank's log, the exception in its report.
-    """
-    number, world_size, local_rank = (
-        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
-    limit = os.environ.get(COLLECTIVE_TIMEOUT)
-    rank = Rank(job_dir, number, world_size, local_rank, None if limit is None else float(limit))
-    log = rank_log(job_dir, number)
-    _redirect_output(log)
-    write_stack_on_signal(log)
-    _die_with_launcher()
-    continue_in_child(rank.report_death)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request from outside, as SIGTERM is, and no error
-    if rank.collective_timeout_s is not None:
-        write_recent_stacks(log, rank.collective_timeout_s)
-    if int(os.environ.get("CROSS_SIZE", "1")) > 1:
-        threading.Thread(target=_die_at_stop_file, args=(job_dir / "stop",), daemon=True).start()
-    rank.report("started")
-    try:
-        yield rank
-    except BaseException as error:  # noqa: BLE001 the process boundary: the driver reads the failure from a file
-        traceback.print_exception(error)
-        rank.report("failed", error)
-        raise SystemExit(error.exit_code if isinstance(error, HirError) else 1) from None
-    rank.report("ended")
-
-
-def _redirect_output(log: Path) -> None:
-    """Sends everything that this process prints, C++ code included, to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open_plain(log, "a") as file:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    faulthandler.enable()  # a segmentation fault leaves its stack in the log
-
-
-def _die_with_launcher() -> None:
-    """Has the kernel kill this process when its launcher ends; kills it now where the supervisor is gone already."""
-    die_with_parent()
-    supervisor = os.environ.get(SUPERVISOR)  # not set on other hosts
-    if supervisor is None:
-        return
-    ancestor = os.getppid()
-    while ancestor not in (0, int(supervisor)):
-        ancestor = parent_of(ancestor)
-    if ancestor == 0:  # launcher and supervisor were killed while this process started
-        os._exit(128 + signal.SIGKILL)
-
-
-def _die_at_stop_file(stop: Path) -> None:
-    while not stop.exists():
-        time.sleep(STOP_POLL_S)
-    os._exit(128 + signal.SIGTERM)  # the main thread may be inside a collective that never returns
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:

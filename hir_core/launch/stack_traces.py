@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,23 +54,30 @@ def write_stack_on_signal(log: Path) -> None:
     faulthandler.register(STACK_SIGNAL, file=open_plain(stack_file(log), "w"), all_threads=True)
 
 
-def write_recent_stacks(log: Path, limit_s: float) -> None:
-    """Starts a thread that writes this process's stacks beside its log, RECENT_PER_LIMIT times within the limit.
+class RecentStacks:
+    """A thread that writes this process's stacks beside its log, RECENT_PER_LIMIT times within the limit.
 
     A thread, and not the signal, because this goes on in ranks that are well: it runs only while no other thread runs
     Python code, and interrupts no call.
+
+    Attributes:
+        log: of the job that the rank does now.
     """
 
-    def write() -> None:
-        recent = _recent_file(log)
-        draft = recent.with_name(f".{recent.name}")
-        while True:
-            time.sleep(limit_s / RECENT_PER_LIMIT)
-            with draft.open("wb", buffering=0) as file:
-                faulthandler.dump_traceback(file)
-            draft.replace(recent)
+    def __init__(self, log: Path, limit_s: float) -> None:
+        self.log = log
+        self._pause_s = limit_s / RECENT_PER_LIMIT
+        threading.Thread(target=self._write, daemon=True).start()
 
-    threading.Thread(target=write, daemon=True).start()
+    def _write(self) -> None:
+        while True:
+            time.sleep(self._pause_s)
+            recent = _recent_file(self.log)
+            draft = recent.with_name(f".{recent.name}")
+            with suppress(FileNotFoundError):  # the folder of a job that is done may have gone
+                with draft.open("wb", buffering=0) as file:
+                    faulthandler.dump_traceback(file)
+                draft.replace(recent)
 
 
 def stack_file(log: Path) -> Path:

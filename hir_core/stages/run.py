@@ -18,6 +18,7 @@ import polars as pl
 
 from hir_core.config import RunConfig
 from hir_core.launch.launcher import launch
+from hir_core.launch.waiting_ranks import WaitingRanks
 from hir_core.progress import OnRows, Progress, ignore
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
@@ -38,6 +39,7 @@ class Run:
 
     Attributes:
         branch: the log of the versions that this config uses; the flow completes it when the run ends.
+        waiting_ranks: those that wait for the run's next job; the flow ends them when the run ends.
 
     Raises:
         ConfigError: the reward or the relabeler cannot be built.
@@ -48,6 +50,7 @@ class Run:
         self.on_progress = on_progress
         self.store = Store(config.run_dir)
         self.branch = BranchLog(config.run_dir, config.branch, config.retention)
+        self.waiting_ranks = WaitingRanks()
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions)
         self.identities = Identities(config, self.reward, self.relabeler)
@@ -87,9 +90,11 @@ class Run:
         return self.store.manifest(ref).metrics
 
     def run_job(self, job_dir: Path, on_step: Callable[[int], None] = ignore) -> None:
-        """Launches the job of a folder and waits for its end; `on_step` gets the number of each finished step."""
+        """Has ranks do the job of a folder and waits for its end; `on_step` gets the number of each finished step."""
         self.on_progress(Progress("launch"))
-        launch(job_dir, self.config.launch, on_progress=self.on_progress, on_step=on_step)
+        # DeepSpeed keeps hold of models that ZeRO-3 has partitioned: ranks that stay would need more memory each time.
+        waiting = None if self.config.zero_stage == 3 else self.waiting_ranks
+        launch(job_dir, self.config.launch, waiting=waiting, on_progress=self.on_progress, on_step=on_step)
 
     def row_counter(self, step: str, total: int) -> OnRows:
         """Reports that work on so many rows begins, and returns the callback for the rows that are done."""

@@ -83,7 +83,8 @@ def _targets(run: Run, prompts: VersionRef, triples: VersionRef | None, previous
 
 
 def _launch(run: Run, plan: Plan) -> None:
-    check_launch(run.config.launch)  # before anything is written
+    if not run.waiting_ranks.are_there:  # theirs was checked, and a port that it names is theirs
+        check_launch(run.config.launch)  # before anything is written
     for identity in plan.targets:
         run.branch.record(identity)  # before the first of them is committed
     job_dir = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"

@@ -10,21 +10,26 @@ import os
 import sys
 from pathlib import Path
 
-from hir_core.launch.rank import rank_process
+from hir_core.launch.rank_process import RankProcess
 
 
 def main() -> None:
-    """Runs this rank's share of the job in the folder that the command line names."""
-    with rank_process(Path(sys.argv[1])) as rank:
+    """Does this rank's share of the job in the folder that the command line names, and of those that follow it."""
+    process = RankProcess(Path(sys.argv[1]))
+    with process.job() as rank:
         # What the imports make stays: searching it for garbage again and again takes a fifth of their time.
         gc.disable()
         # dataframely imports it where it is installed, as it is with Prefect: a tenth of the imports, and unused here.
         sys.modules["sqlalchemy"] = None  # type: ignore[assignment]
-        from hir_core.worker.job import run_job
+        from hir_core.worker.job import Jobs
 
+        jobs = Jobs(rank)
         gc.freeze()
         gc.enable()
-        run_job(rank)
+        jobs.do(rank)
+    while process.wait_for_next_job():
+        with process.job() as rank:
+            jobs.do(rank)
 
 
 if __name__ == "__main__":

@@ -40,21 +40,41 @@ from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
+from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
 
 
-def run_job(rank: Rank) -> None:
-    """Does every step of the job, and reports each with its result once all ranks have done it."""
-    spec = JobSpec.read(rank.job_dir)
-    device = zero.connect(rank.local_rank, rank.collective_timeout_s)
-    is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
-    job: Any = Classifier(rank, spec, device) if is_scoring else Job(rank, spec, device)
-    for number, step in enumerate(spec.steps):
-        result = job.do(step)
-        dist.barrier()
-        rank.step_done(number, result)
-    dist.destroy_process_group()
+class Jobs:
+    """The jobs of this rank, each begun as a process of its own would begin it; they share the process group only.
+
+    Args:
+        rank: at the first job.
+    """
+
+    def __init__(self, rank: Rank) -> None:
+        self._device = zero.connect(rank.local_rank, rank.collective_timeout_s)
+        self._initial_seed = torch.initial_seed()
+
+    def do(self, rank: Rank) -> None:
+        """Does every step of the job, and reports each with its result once all ranks have done it."""
+        spec = JobSpec.read(rank.job_dir)
+        between_jobs.begin(self._initial_seed, self._device)
+        self._do_steps(rank, spec)
+        if rank.stays:
+            between_jobs.free_memory(self._device)
+        else:
+            dist.destroy_process_group()
+
+    def _do_steps(self, rank: Rank, spec: JobSpec) -> None:
+        is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
+        job: Any = Classifier(rank, spec, self._device) if is_scoring else Job(rank, spec, self._device)
+        for number, step in enumerate(spec.steps):
+            result = job.do(step)
+            dist.barrier()
+            rank.step_done(number, result)
+        if rank.stays:
+            between_jobs.discard(job.engine)
 
 
 class Job:

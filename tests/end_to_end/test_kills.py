@@ -3,7 +3,8 @@
 A round is a run of its own, killed several times in each stage and started again each time, until it comes to its end;
 there are as many rounds as the kills need. What is recorded at each kill is judged below, and every round is held
 against a run that nobody killed. On a stage of the driver the flow's process is killed; in a launch, drawn at random,
-that process, the launch's supervisor, its launcher or one of its ranks.
+that process, the launch's supervisor, its launcher or one of its ranks. In every other round, from the first one on,
+ranks wait for the next job (`launch.resident`).
 """
 
 import random
@@ -22,7 +23,6 @@ pytestmark = pytest.mark.slow
 
 SOURCE = TINY["prompts"][0]
 SETTINGS: dict[str, Any] = {
-    "launch": TWO_RANKS,
     "prompts": [SOURCE | {"size": 320, "test_share": 0.75, "dials": SOURCE["dials"] | {"words": 8}}],
     "warm_start": TINY["warm_start"] | {"learning_rate": 0.001},
     "training": TINY["training"] | {"batch_size": 16},
@@ -42,11 +42,11 @@ class Campaign:
         """By round."""
         self.usual: dict[str, list[Duration]] = {}
         self.draw = random.Random(seed)
+        self.rounds: list[KilledRun] = []
         self.unkilled = self._begin("unkilled")
         self.unkilled.go_to_the_end()
         for visit in ORDER:  # one that began and ended between two looks was shorter than the time between them
             self.usual.setdefault(visit, [(DRIVER_POLL_S, DRIVER_POLL_S)])
-        self.rounds: list[KilledRun] = []
         while any(self.count(stage, is_kill=True) < kills for stage in self.stages):
             assert len(self.rounds) < 4 + kills, f"too many misses\n{self}"
             self.blows.append([])
@@ -56,7 +56,8 @@ class Campaign:
     def _begin(self, name: str) -> KilledRun:
         folder = self.folder / name
         folder.mkdir()
-        write_config(folder, **SETTINGS)
+        is_resident = name != "unkilled" and len(self.rounds) % 2 == 0
+        write_config(folder, **SETTINGS | {"launch": TWO_RANKS | {"resident": is_resident}})
         return KilledRun(folder, self.home, self.usual, self.draw, self._wants, self._tell)
 
     def _wants(self, visit: str) -> bool:

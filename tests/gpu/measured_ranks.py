@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hir_core.launch.rank import Rank, rank_process
+from hir_core.launch.rank import Rank
+from hir_core.launch.rank_process import RankProcess
 from hir_core.progress import Progress
 from hir_core.store.files import write_json
 
@@ -131,7 +132,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
 
 
 def main() -> None:
-    with rank_process(Path(sys.argv[1])) as rank:
+    with RankProcess(Path(sys.argv[1])).job() as rank:
         from torch import distributed as dist
 
         from hir_core.modeling import zero

@@ -49,8 +49,10 @@ def limit_from_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Has a launch's time limit begin when both ranks are ready, however long they take to start."""
     follow = LaunchMonitor.follow
 
-    def follow_ready(self: LaunchMonitor, process: subprocess.Popen[bytes], timeout_s: float | None) -> None:
+    def follow_ready(
+        self: LaunchMonitor, process: subprocess.Popen[bytes], timeout_s: float | None, *, stay: bool
+    ) -> bool:
         assert wait_until(lambda: are_ready(tmp_path / "job"), PATIENCE_S)
-        follow(self, process, timeout_s)
+        return follow(self, process, timeout_s, stay=stay)
 
     monkeypatch.setattr(LaunchMonitor, "follow", follow_ready)

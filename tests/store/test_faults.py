@@ -389,16 +389,16 @@ def broken(run_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, spoil:
 FAULTY_RANK = """
 import sys
 from pathlib import Path
-from hir_core.launch.rank import rank_process
+from hir_core.launch.rank_process import RankProcess
 
-with rank_process(Path(sys.argv[1])) as rank:
+with RankProcess(Path(sys.argv[1])).job() as rank:
     from hir_core.sampling import transformers_engine
-    from hir_core.worker.job import run_job
+    from hir_core.worker.job import Jobs
 
     complete = transformers_engine.complete
     if rank.rank == 1:
         transformers_engine.complete = lambda *given: [*complete(*given)]{change}
-    run_job(rank)
+    Jobs(rank).do(rank)
 """
 
 

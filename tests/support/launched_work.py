@@ -21,10 +21,10 @@ WORK = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 from hir_core.errors import ConfigError
-from hir_core.launch.rank import rank_process
+from hir_core.launch.rank_process import RankProcess
 from hir_core.progress import Progress
 
-with rank_process(Path(sys.argv[1])) as rank:
+with RankProcess(Path(sys.argv[1])).job() as rank:
 {body}
 """
 
