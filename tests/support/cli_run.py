@@ -59,7 +59,7 @@ TINY: dict[str, Any] = {
     "sampling": {"k": 2, "max_new_tokens": 4},
     "training": {"epochs": 2, "batch_size": 32, "learning_rate": 0.001, "label_smoothing": 0.0},
     "deepspeed": "ds_configs/laptop.json",
-    "launch": {"processes": 1},
+    "launch": {"processes": 1, "resident": True},
 }
 TWO_RANKS = {"processes": min(2, CORES)}
 """The section `launch` of tests about ranks: a second rank adds half to what a launch costs."""
