@@ -6,6 +6,7 @@ launch call these functions together. What a row is, and the work on it, is left
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from hir_core.progress import Progress
 from hir_core.store.files import finished_parts, list_parts, read_parts, write_part
 
 T = TypeVar("T")
+
+REPORT_EVERY_S = 0.1
+"""A report is a file that is written and renamed: one for each prompt would take as long as sampling its outputs."""
 
 
 def finished_keys(rank: Rank, folder: Path, column: str) -> set[str]:
@@ -143,12 +147,15 @@ class Meter:
     def __init__(self, rank: Rank, name: str, unit: str, total: int, own: int) -> None:
         self.rank, self.name, self.unit, self.total, self.own = rank, name, unit, total, own
         self.rows = self.tokens = 0
-        self.started = time.monotonic()
+        self.started, self.reported = time.monotonic(), -math.inf
 
     def add(self, rows: int, tokens: int) -> None:
-        """Counts a finished batch and reports the progress."""
+        """Counts finished rows; reports the progress, unless it has just been reported."""
         self.rows += rows
         self.tokens += tokens
+        if time.monotonic() - self.reported < REPORT_EVERY_S and self.rows < self.own:
+            return
+        self.reported = time.monotonic()
         done = round(self.rows / self.own * self.total) if self.own else self.total
         tokens, seconds = self.tokens * self.rank.world_size, time.monotonic() - self.started
         self.rank.progress(Progress(self.name, done, self.total, self.unit, tokens=tokens, seconds=seconds))

@@ -29,7 +29,7 @@ from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
 REFILL_BELOW = 0.8
 """Ended rows leave the batch, and waiting prompts enter, once fewer than this share of its rows is unfinished."""
 STEPS_BETWEEN_READS = 4
-"""Tokens that every row draws before the drawn ones are read back, which on a GPU waits for the device."""
+"""On a GPU, tokens that every row draws before the drawn ones are read back, which waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,10 @@ def complete(
     waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key)))
     batch = _Batch(model, limits, device)
     continues = any_rank_is_unfinished or bool
+    most_steps = STEPS_BETWEEN_READS if device.type == "cuda" else 1
     while continues(bool(waiting) or batch.is_unfinished):
         batch.refill(waiting, batch_tokens)
-        steps = 1 if any_rank_is_unfinished else min(STEPS_BETWEEN_READS, batch.steps_left)
+        steps = 1 if any_rank_is_unfinished else min(most_steps, batch.steps_left)
         for _ in range(steps):
             batch.step()
         yield from batch.read()

@@ -1,62 +1,48 @@
-"""Training a Llama of 10 million weights: CPU seconds for one epoch, against the trainers of transformers and TRL.
+"""The cost of training a Llama of 10 million weights for one epoch, beside the trainers of transformers and TRL.
 
-    python -m tests.benchmarks.training [ROUNDS]
-
-Two data sets without contrast, so that all trainers learn from the same tokens: `uneven`, one output for each prompt,
-and `outputs`, four short outputs for each long prompt. Every measurement has a process of its own, the sides take
-turns, and what is measured is the epoch: imports, the model and the tokenised data are there before. All sides have
-batches of 64 outputs in micro-batches of 16, fp32, fused AdamW and one thread. TRL packs rows of 512 tokens, as many to
-a step as the others train on. The side `single rows` is hir with a row for each output.
+No contrast, so that all trainers learn from the same tokens. All sides train on batches of 64 outputs in micro-batches
+of 16, in fp32, with a fused AdamW; TRL packs rows of 512 tokens, as many to a step as the others train on. What counts
+is the epoch: imports, the model and the tokenised data are there before.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import random
-import resource
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-SIDES = ("hir", "single rows", "padded", "group by length", "trl packing")
-CASES = {"uneven": SIDES, "outputs": SIDES}
+from tests.benchmarks.measure import Case, Side, Work
+from tests.benchmarks.side_process import Clock
+
 BATCH, MICRO, VOCABULARY, PACKED = 64, 16, 4096, 512
+Row = tuple[list[int], list[int]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-    """One measured epoch."""
+def make_rows(data: str) -> list[Row]:
+    """256 prompts and outputs as token ids.
 
-    case: str
-    side: str
-    cpu_s: float
-    wall_s: float
-    peak_mb: float
-    """The most memory of the process, the model included."""
-    tokens: int
-    """Tokens of all outputs, each with its prompt."""
-
-
-def make_rows(case: str) -> list[tuple[list[int], list[int]]]:
-    """128 prompts and outputs as token ids, the same for every side."""
+    Args:
+        data: `uneven`, one output for each prompt; `outputs`, four short ones for each long prompt.
+    """
     draw = random.Random(7)
 
     def ids(count: int) -> list[int]:
         return [draw.randrange(5, VOCABULARY) for _ in range(count)]
 
-    if case == "uneven":
-        return [(ids(int(16 * 16 ** draw.random())), ids(int(8 * 16 ** draw.random()))) for _ in range(128)]
-    prompts = [ids(draw.randint(128, 384)) for _ in range(32)]
+    if data == "uneven":
+        return [(ids(int(16 * 16 ** draw.random())), ids(int(8 * 16 ** draw.random()))) for _ in range(256)]
+    prompts = [ids(draw.randint(128, 384)) for _ in range(64)]
     return [(prompt, ids(draw.randint(4, 16))) for prompt in prompts for _ in range(4)]
 
 
+def tokens_of(rows: list[Row]) -> int:
+    """Tokens of all outputs, each with its prompt."""
+    return sum(len(prompt) + len(output) for prompt, output in rows)
+
+
 def make_model() -> Any:
+    """The same weights on every side."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -65,8 +51,8 @@ def make_model() -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=1024, pad_token_id=0, **sizes))
 
 
-def hir_epoch(case: str, side: str) -> Callable[[], None]:
-    """The loop of a launch's only rank."""
+def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) -> Work:
+    """The loop of a launch's only rank; without packing every output has a row of its own."""
     import torch
     from torch import distributed as dist
 
@@ -79,34 +65,24 @@ def hir_epoch(case: str, side: str) -> Callable[[], None]:
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", DS_ACCELERATOR="cpu")
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     zero.connect(0)
-    settings = {"label_smoothing": 0.0, "contrastive": 0.0, "entropy": 0.0, "shuffle": "prompts"}
-    training = TrainingConfig(epochs=1, batch_size=BATCH, micro_batch_size=MICRO, **settings)
-    examples = [
-        Example(f"{n:03}", (tuple(prompt),), (), tuple(output), 1.0)
-        for n, (prompt, output) in enumerate(make_rows(case))
-    ]
+    terms = {"label_smoothing": 0.0, "contrastive": 0.0, "entropy": 0.0}
+    training = TrainingConfig(epochs=1, batch_size=BATCH, micro_batch_size=MICRO, shuffle=shuffle, **terms)
+    rows = make_rows(data)
+    examples = [Example(f"{n:03}", (tuple(prompt),), (), tuple(output), 1.0) for n, (prompt, output) in enumerate(rows)]
     module = TripleLoss(make_model(), trainer.coefficients(training), training.logits_chunk)
     engine = zero.engine_for_training(module, {"zero_optimization": {"stage": 1}}, training)
     layout = BatchLayout(0, (1,), None, torch.device("cpu"))
-
-    def epoch() -> None:
-        chosen = layout
-        if side == "hir":
-            chosen = packing_check.choose_layout(module, examples, layout, training, (1,))
-        trainer.train(engine, examples, training, chosen, (1,), lambda _: None)
-
-    return epoch
+    with clock:
+        if packs:
+            layout = packing_check.choose_layout(module, examples, layout, training, (1,))
+        trainer.train(engine, examples, training, layout, (1,), lambda _: None)
+    return Work(tokens_of(rows))
 
 
-def huggingface_epoch(case: str, side: str) -> Callable[[], None]:
-    """The Trainer of transformers, or TRL's with packing."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    rows = make_rows(case)
-    folder = tempfile.mkdtemp()
-    settings = {
-        "output_dir": folder,
+def settings_of_rivals() -> dict[str, Any]:
+    """What both rivals are told."""
+    return {
+        "output_dir": "trained",
         "num_train_epochs": 1,
         "learning_rate": 5e-5,
         "lr_scheduler_type": "constant",
@@ -117,34 +93,49 @@ def huggingface_epoch(case: str, side: str) -> Callable[[], None]:
         "optim": "adamw_torch_fused",
         "dataloader_num_workers": 0,
     }
-    if side == "trl packing":
-        from transformers import PreTrainedTokenizerFast
-        from trl import SFTConfig, SFTTrainer
 
-        from hir_core.modeling.models import fit_tokenizer
 
-        tokens = sum(len(prompt) + len(output) for prompt, output in rows)
-        accumulation = max(1, round(tokens / len(rows) * BATCH / PACKED / 2))
-        settings |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
-        packing = {"packing": True, "max_length": PACKED, "gradient_checkpointing": False, "bf16": False}
-        data = {
-            "input_ids": [prompt + output for prompt, output in rows],
-            "completion_mask": [[0] * len(prompt) + [1] * len(output) for prompt, output in rows],
-        }
-        tokenizer: PreTrainedTokenizerFast = fit_tokenizer(["two figs"], 300)
-        config = SFTConfig(**settings, **packing)
-        table = datasets.Dataset.from_dict(data)
-        return SFTTrainer(make_model(), args=config, train_dataset=table, processing_class=tokenizer).train
+def train_with_transformers(clock: Clock, _: Path, data: str, order: str) -> Work:
+    """The Trainer of transformers, whose batches are as wide as their longest row."""
+    import datasets
     from transformers import Trainer, TrainingArguments
 
-    sampling = "group_by_length" if side == "group by length" else "random"
-    settings |= {"per_device_train_batch_size": MICRO, "gradient_accumulation_steps": BATCH // MICRO}
-    data = {
+    datasets.disable_progress_bars()
+    rows = make_rows(data)
+    table = datasets.Dataset.from_dict({
         "input_ids": [prompt + output for prompt, output in rows],
         "labels": [[-100] * len(prompt) + output for prompt, output in rows],
-    }
-    arguments = TrainingArguments(**settings, train_sampling_strategy=sampling)
-    return Trainer(make_model(), arguments, padded, datasets.Dataset.from_dict(data)).train
+    })  # fmt: skip
+    sizes = {"per_device_train_batch_size": MICRO, "gradient_accumulation_steps": BATCH // MICRO}
+    arguments = TrainingArguments(**settings_of_rivals(), **sizes, train_sampling_strategy=order)
+    trainer = Trainer(make_model(), arguments, padded, table)
+    with clock:
+        trainer.train()
+    return Work(tokens_of(rows))
+
+
+def train_with_trl(clock: Clock, _: Path, data: str, packed_tokens: int) -> Work:
+    """TRL's trainer with packing; a step has as many tokens as a batch of the other sides."""
+    import datasets
+    from trl import SFTConfig, SFTTrainer
+
+    from hir_core.modeling.models import fit_tokenizer
+
+    datasets.disable_progress_bars()
+    rows = make_rows(data)
+    table = datasets.Dataset.from_dict({
+        "input_ids": [prompt + output for prompt, output in rows],
+        "completion_mask": [[0] * len(prompt) + [1] * len(output) for prompt, output in rows],
+    })  # fmt: skip
+    accumulation = max(1, round(tokens_of(rows) / len(rows) * BATCH / packed_tokens / 2))
+    sizes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
+    packing = {"packing": True, "max_length": packed_tokens, "gradient_checkpointing": False, "bf16": False}
+    config = SFTConfig(**settings_of_rivals(), **sizes, **packing)
+    tokenizer = fit_tokenizer(["two figs"], 300)
+    trainer = SFTTrainer(make_model(), args=config, train_dataset=table, processing_class=tokenizer)
+    with clock:
+        trainer.train()
+    return Work(tokens_of(rows))
 
 
 def padded(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
@@ -163,54 +154,30 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
     }
 
 
-def measure(case: str, side: str) -> Epoch:
-    """One epoch in this process."""
-    import torch
-
-    torch.set_num_threads(1)
-    epoch = (hir_epoch if side in ("hir", "single rows") else huggingface_epoch)(case, side)
-    cpu, wall = time.process_time(), time.monotonic()
-    epoch()
-    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Epoch(case, side, cpu, wall, peak, sum(len(prompt) + len(output) for prompt, output in make_rows(case)))
-
-
-def run(rounds: int) -> list[Epoch]:
-    """Every side of every case in turn, `rounds` times; without the sides whose library is not installed."""
-    epochs = []
-    for number in range(rounds):
-        for case, sides in CASES.items():
-            for side in sides if number % 2 == 0 else reversed(sides):
-                command = [sys.executable, "-m", "tests.benchmarks.training", case, side]
-                environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-                if "ModuleNotFoundError" in done.stderr:
-                    print(f"{side}: not installed: {done.stderr.splitlines()[-1]}")
-                    continue
-                if done.returncode:
-                    raise RuntimeError(f"{case}, {side}: {done.stderr[-2000:]}")
-                epochs.append(Epoch(**json.loads(done.stdout.splitlines()[-1])))
-    return epochs
+def training_case(data: str, question: str, shuffle: str) -> Case:
+    """All sides on one kind of data."""
+    of_transformers = ("datasets", "accelerate")
+    return Case(
+        name=f"training/{data}",
+        question=question,
+        unit="tokens",
+        sides=(
+            Side("hir", train_with_hir, {"data": data, "packs": True, "shuffle": shuffle}),
+            Side("hir, a row for each output", train_with_hir, {"data": data, "packs": False, "shuffle": shuffle}),
+            Side("Trainer", train_with_transformers, {"data": data, "order": "random"}, of_transformers),
+            Side(
+                "Trainer, by length",
+                train_with_transformers,
+                {"data": data, "order": "group_by_length"},
+                of_transformers,
+            ),
+            Side("TRL, packed", train_with_trl, {"data": data, "packed_tokens": PACKED}, ("trl", "datasets")),
+        ),
+        rounds=3,
+    )
 
 
-def main() -> None:
-    """A table of medians, and of each side's CPU seconds as a multiple of hir's in the same round."""
-    if len(sys.argv) == 3:
-        print(json.dumps(dataclasses.asdict(measure(*sys.argv[1:]))))
-        return
-    epochs = run(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
-    print(f"{'case':10} {'side':16} {'cpu s':>7} {'MB':>6}   times hir's")
-    for case, sides in CASES.items():
-        ours = [epoch.cpu_s for epoch in epochs if (epoch.case, epoch.side) == (case, "hir")]
-        for side in sides:
-            own = [epoch for epoch in epochs if (epoch.case, epoch.side) == (case, side)]
-            if own:
-                ratios = [epoch.cpu_s / base for epoch, base in zip(own, ours, strict=True)]
-                cpu, peak = statistics.median(e.cpu_s for e in own), statistics.median(e.peak_mb for e in own)
-                spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                print(f"{case:10} {side:16} {cpu:7.2f} {peak:6.0f}   {spread}")
-
-
-if __name__ == "__main__":
-    main()
+CASES = (
+    training_case("uneven", "prompts and outputs of uneven length, one output for each prompt", "triples"),
+    training_case("outputs", "four short outputs for each long prompt", "prompts"),
+)

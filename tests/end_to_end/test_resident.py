@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 CASES: dict[str, dict[str, Any]] = {
     "one rank": {},
     "two ranks, an encoder-decoder in bf16": {
+        "iterations": 1,
         "launch": TWO_RANKS,
         "model": TINY["model"] | {"architecture": "t5"},
         "training": TINY["training"] | {"activation_checkpointing": True},
