@@ -142,10 +142,10 @@ def score_and_relabel(clock: Clock, inputs: Path) -> Work:
     with clock:
         rewards = score_samples(run, prompts, samples)
         triples = relabel_samples(run, prompts, [Scored(samples, rewards)])
-    total = run.store.table(rewards).select(pl.col("score").sum()).collect().item()
+    count, total = run.store.table(rewards).select(pl.len(), pl.col("score").sum()).collect().row(0)
     for version in (rewards, triples):
         shutil.rmtree(version.path)
-    return Work(ROWS, {"right": total})
+    return Work(count, {"right": total})
 
 
 def map_with_datasets(clock: Clock, inputs: Path) -> Work:
