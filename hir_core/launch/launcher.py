@@ -2,12 +2,12 @@
 
 `launch` starts the launcher below a supervisor (see `supervisor`), passes on the ranks' progress and finished steps
 (see `monitor`), and turns every failure into one exception. Where ranks wait for another job (see `waiting_ranks`), it
-gives them this one, and starts none. Success means that every step of `job.json` has its done
-file; the launcher's exit code alone proves nothing.
+gives them this one, and starts none. Success means that every step of `job.json` has its done file; the launcher's exit
+code alone proves nothing.
 
 Reads in the job's folder: `job.json`, which the caller writes and of which only the list `steps` matters here, and the
-ranks' files (see `rank`). Writes there: `logs/launcher.log`.
-Runs in the driver: no torch, no deepspeed. Linux only, as are DeepSpeed and the supervisor.
+ranks' files (see `rank`). Writes there: `logs/launcher.log`. Runs in the driver: no torch, no
+deepspeed. Linux only, as are DeepSpeed and the supervisor.
 """
 
 from __future__ import annotations

@@ -7,14 +7,12 @@ Reads and writes tables in memory only.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict, cast
 
@@ -195,28 +193,15 @@ class RowReward(Reward):
         verdicts: list[Verdict] = [UNJUDGED] * len(order)
         known: dict[str, Verdict] = {}
         current: PromptRow | None = None
-        with _without_garbage_collection():
-            for row in counted(order, len(order), on_rows):
-                completion, prompt = completions[row], prompts[row]
-                if prompt is not current:
-                    known, current = {}, prompt
-                verdict = known.get(completion)
-                if verdict is None:
-                    verdict = known[completion] = self.verdict(completion, prompt)
-                verdicts[row] = verdict
+        for row in counted(order, len(order), on_rows):
+            completion, prompt = completions[row], prompts[row]
+            if prompt is not current:
+                known, current = {}, prompt
+            verdict = known.get(completion)
+            if verdict is None:
+                verdict = known[completion] = self.verdict(completion, prompt)
+            verdicts[row] = verdict
         return verdicts
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """A block whose many small objects are not searched for cycles: they have none, and it took half of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def needed_prompts(completions: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:

@@ -130,7 +130,7 @@ def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> T
     Args:
         logprobs: [M], of the target tokens.
     """
-    sequences = logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, logprobs)  # [B]
+    sequences = logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, logprobs)  # [S]
     if coefficients.contrastive_per_token:
         sequences = sequences / torch.bincount(batch.target_rows, minlength=len(sequences))
     triples = len(batch.weights)

@@ -6,16 +6,15 @@ leaves beside each a `measured.json`: a list of `Measured`, in the order in whic
 
 import dataclasses
 import gc
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from zero_cases import run_cases
+
 from hir_core.launch.rank import Rank
-from hir_core.launch.rank_process import RankProcess
 from hir_core.progress import Progress
 from hir_core.store.files import write_json
 
@@ -131,21 +130,5 @@ def run_case(rank: RecordingRank, device: Any) -> None:
                 write_json(rank.job_dir / "measured.json", [dataclasses.asdict(one) for one in recorder.measured])
 
 
-def main() -> None:
-    with RankProcess(Path(sys.argv[1])).job() as rank:
-        from torch import distributed as dist
-
-        from hir_core.modeling import zero
-
-        device = zero.connect(rank.local_rank)
-        for folder in sorted((rank.job_dir / "cases").iterdir()):
-            print("case", folder.name)
-            run_case(RecordingRank(folder, rank.rank, rank.world_size, rank.local_rank), device)
-            gc.collect()
-            dist.barrier()
-        dist.destroy_process_group()
-        rank.step_done(0)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(RecordingRank, run_case)

@@ -9,6 +9,7 @@ model leaves only what its steps write.
 import dataclasses
 import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def run_case(rank: RecordingRank, device: Any) -> None:
         torch.save(case_logits, rank.job_dir / "logits.pt")
 
 
-def main() -> None:
+def run_cases(rank_class: type[Rank], do: Callable[[Any, Any], None]) -> None:
+    """Does every case of the folder that the command line names, each with a rank of that class in its own folder."""
     with RankProcess(Path(sys.argv[1])).job() as rank:
         from torch import distributed as dist
 
@@ -88,10 +90,15 @@ def main() -> None:
         device = zero.connect(rank.local_rank)
         for folder in sorted((rank.job_dir / "cases").iterdir()):
             print("case", folder.name)
-            run_case(RecordingRank(folder, rank.rank, rank.world_size, rank.local_rank), device)
+            do(rank_class(folder, rank.rank, rank.world_size, rank.local_rank), device)
+            gc.collect()
             dist.barrier()
         dist.destroy_process_group()
         rank.step_done(0)
+
+
+def main() -> None:
+    run_cases(RecordingRank, run_case)
 
 
 if __name__ == "__main__":
