@@ -51,6 +51,15 @@ class TrainingConfig(Section):
     of them, so the cost grows with it."""
     entropy: float = Field(0.001, ge=0)
     """Weight of the entropy bonus (the paper's beta). 0 switches it off."""
+    exclusion: Annotated[float, DefaultExcludedFromId] = Field(1.0, ge=0)
+    """Weight of the exclusion term, by which the model learns not to write the outputs that the relabeler
+    `exclude_wrong` rules out. Without such outputs it changes nothing."""
+    exclusion_loss: Annotated[Literal["conditioned", "unlikelihood"], DefaultExcludedFromId] = "conditioned"
+    """Form of the exclusion term. `conditioned`: the model is drawn towards its own distribution without the excluded
+    outputs, which says where their probability goes. `unlikelihood`: -log(1 - p) of each excluded output."""
+    exclusion_top: Annotated[int, DefaultExcludedFromId] = Field(32, ge=1)
+    """Number of the likeliest tokens at each place whose probabilities `conditioned` keeps one by one; the others are
+    kept as one sum."""
     activation_checkpointing: Annotated[bool, ExcludedFromId] = False
     """Recomputes activations in the backward pass instead of storing them: less memory, more time."""
     logits_chunk: Annotated[int, ExcludedFromId] = Field(1024, ge=1)

@@ -135,6 +135,7 @@ class TrainResult(TypedDict):
     supervised: float
     contrastive: float
     entropy: float
+    exclusion: float
     grad_norm: float
     steps: int
     """Optimizer steps."""

@@ -16,7 +16,8 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,25 @@ from torch import Tensor
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
+from hir_core.training.exclusion import SoftTarget
 from hir_core.training.packing import Rows, cheapest_rows, packed_rows, row_per_sequence
 
 LayOut = Callable[[Sequence[Sequence[int]]], Rows]
 """Makes the rows of a micro-batch's sequences."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """That an example's output is ruled out under one of its prompts."""
+
+    prompt: int
+    """The number of the prompt."""
+    removed: float
+    """The share of the output's probability that is taken away."""
+    share: float
+    """1 / n, where n outputs are excluded under this prompt: with it, a term is a mean over prompts."""
+    targets: tuple[SoftTarget | None, ...] = ()
+    """For each target token, the distribution that it is trained towards; see `exclusion.soft_targets`."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,14 @@ class Example:
     prefix_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
     weight: float
+    exclusion: Exclusion | None = None
+    """None where the output is not excluded."""
+
+    @property
+    def exclusion_prompt(self) -> tuple[int, ...]:
+        """The prompt under which the output is excluded."""
+        assert self.exclusion is not None
+        return self.prompts[self.exclusion.prompt]
 
     @property
     def length(self) -> int:
@@ -60,6 +84,8 @@ class Totals:
     """Target tokens, each times the weight of its triple."""
     triples: float
     """The sum of the triples' weights."""
+    excluding_prompts: float = 1.0
+    """Prompts with excluded outputs; one counts in part where only some of its outputs are in the step."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +116,20 @@ class Batch:
     """[S]: the triple of each sequence."""
     weights: Tensor
     """[R]: the weight of each triple."""
+    excluded_sequences: Tensor
+    """[E]: the sequences that are excluded outputs."""
+    removed_shares: Tensor
+    """[E]: the share of the probability of each that is taken away."""
+    soft_places: Tensor
+    """[K]: the place in the flattened `position_targets` of each token of all soft targets."""
+    soft_probabilities: Tensor
+    """[K]: the probability of each in its soft target."""
+    soft_numbers: Tensor
+    """[K]: the soft target of each."""
+    soft_rests: Tensor
+    """[N]: the probability of all other tokens in each soft target."""
+    soft_weights: Tensor
+    """[N]: the weight of each soft target."""
 
     @property
     def target_ids(self) -> Tensor:
@@ -117,13 +157,39 @@ def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool
     instructions = [str(row["instruction"]), *(row["contrast"] or [] if with_contrast else [])]
     query, history, of = str(row["query"]), row["history"], f"triple {row['triple_id']}"
     target_ids = row["target_ids"]
+    exclusion = None
+    if (excluded_from := row["excluded_from"]) is not None:
+        if row["weight"] == 0:  # nothing is learned under the triple's own instruction
+            instructions = [excluded_from]
+        elif excluded_from not in instructions:
+            instructions.append(excluded_from)
+        exclusion = Exclusion(instructions.index(excluded_from), row["removed"], share=1.0)
     return Example(
         key=str(row["triple_id"]),
         prompts=tuple(tuple(renderer.prompt_ids(text, query, history, of=of)) for text in instructions),
         prefix_ids=tuple(row["prefix_ids"]),
         target_ids=tuple(renderer.target_ids(str(row["output"])) if target_ids is None else target_ids),
         weight=float(row["weight"]),
+        exclusion=exclusion,
     )
+
+
+def with_shares(examples: Sequence[Example]) -> list[Example]:
+    """The examples, with the `share` of every exclusion."""
+    counts = Counter(example.exclusion_prompt for example in examples if example.exclusion is not None)
+    return [
+        example
+        if example.exclusion is None
+        else dataclasses.replace(
+            example, exclusion=dataclasses.replace(example.exclusion, share=1 / counts[example.exclusion_prompt])
+        )
+        for example in examples
+    ]
+
+
+def placeholder(example: Example) -> Example:
+    """The example with weight 0: it keeps the ranks in step and adds nothing to loss or gradient."""
+    return dataclasses.replace(example, weight=0.0, exclusion=None)
 
 
 def plan_steps(examples: Sequence[Example], training: TrainingConfig, seed: Sequence[int]) -> list[list[int]]:
@@ -193,8 +259,13 @@ def assign_micro_batches(examples: Sequence[Example], world_size: int, count: in
 
 
 def step_totals(examples: Sequence[Example]) -> Totals:
-    """Weighted target tokens and weighted triples of one optimizer step."""
-    return Totals(sum(e.weight * len(e.target_ids) for e in examples), sum(e.weight for e in examples))
+    """The divisors of one optimizer step."""
+    # A total is 0 only where the sum that is divided by it is 0 as well.
+    return Totals(
+        tokens=sum(e.weight * len(e.target_ids) for e in examples) or 1.0,
+        triples=sum(e.weight for e in examples) or 1.0,
+        excluding_prompts=sum(e.exclusion.share for e in examples if e.exclusion is not None) or 1.0,
+    )
 
 
 def collate(
@@ -229,33 +300,64 @@ def collate(
         attended_until=_padded(rows.ends, 0) if rows.is_packed else None,
         decoder_input_ids=decoder_input_ids,
         encoder_rows=encoder_rows,
-        **_targets(rows, [e.target_ids for e, _ in sequences]),
+        **_targets(rows, [e.target_ids for e, _ in sequences], _exclusions(examples)),
         triples=torch.tensor(triples),
         weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
     )
 
 
-def _targets(rows: Rows, targets: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    """The fields of a batch that say where its targets are.
+def _exclusions(examples: Sequence[Example]) -> dict[int, Exclusion]:
+    """The exclusions of a micro-batch, by the number of the sequence that is the excluded output."""
+    exclusions, contrasts = {}, len(examples)
+    for number, example in enumerate(examples):
+        if (exclusion := example.exclusion) is not None:
+            exclusions[number if exclusion.prompt == 0 else contrasts + exclusion.prompt - 1] = exclusion
+        contrasts += len(example.prompts) - 1
+    return exclusions
+
+
+def _targets(rows: Rows, targets: Sequence[Sequence[int]], exclusions: Mapping[int, Exclusion]) -> dict[str, Tensor]:
+    """The fields of a batch that say what is predicted, and where.
 
     Args:
         targets: of every sequence, each predicted from the token before it.
+        exclusions: by sequence.
     """
-    by_position: dict[int, list[int]] = {}
-    found: list[tuple[int, int]] = []  # position and token of every target
-    for places, ids in zip(rows.places, targets, strict=True):
-        for (row, column), token in zip(places[-len(ids) :], ids, strict=True):
-            known = by_position.setdefault(row * rows.width + column, [])
-            if token not in known:
-                known.append(token)
-            found.append((row * rows.width + column, token))
+    by_position: dict[int, dict[int, int]] = {}  # the number of each token that a position predicts
+    found: list[tuple[int, int]] = []  # position and number of every target
+    soft: list[tuple[int, int, float, int]] = []  # the same of every token of a soft target, its probability, which one
+    soft_targets: list[SoftTarget] = []
+
+    def number_of(position: int, token: int) -> int:
+        known = by_position.setdefault(position, {})
+        return known.setdefault(token, len(known))
+
+    for sequence, (places, ids) in enumerate(zip(rows.places, targets, strict=True)):
+        positions = [row * rows.width + column for row, column in places[-len(ids) :]]
+        found += [(position, number_of(position, token)) for position, token in zip(positions, ids, strict=True)]
+        exclusion = exclusions.get(sequence)
+        for position, target in zip(positions, exclusion.targets if exclusion else (), strict=False):
+            if target is not None:
+                soft += [
+                    (position, number_of(position, token), probability, len(soft_targets))
+                    for token, probability in zip(target.tokens, target.probabilities, strict=True)
+                ]
+                soft_targets.append(target)
     most = max(map(len, by_position.values()))
-    numbers = {position: n for n, position in enumerate(by_position)}
+    starts = {position: n * most for n, position in enumerate(by_position)}
+    tokens = [list(known) for known in by_position.values()]
     return {
         "positions": torch.tensor(list(by_position)),
-        "position_targets": torch.tensor([[*ids, *ids[:1] * (most - len(ids))] for ids in by_position.values()]),
-        "target_places": torch.tensor([numbers[p] * most + by_position[p].index(token) for p, token in found]),
+        "position_targets": torch.tensor([[*ids, *ids[:1] * (most - len(ids))] for ids in tokens]),
+        "target_places": torch.tensor([starts[position] + number for position, number in found]),
         "target_rows": torch.tensor([row for row, ids in enumerate(targets) for _ in ids]),
+        "excluded_sequences": torch.tensor(list(exclusions), dtype=torch.int64),
+        "removed_shares": torch.tensor([e.removed for e in exclusions.values()], dtype=torch.float32),
+        "soft_places": torch.tensor([starts[position] + number for position, number, _, _ in soft], dtype=torch.int64),
+        "soft_probabilities": torch.tensor([probability for _, _, probability, _ in soft], dtype=torch.float32),
+        "soft_numbers": torch.tensor([number for _, _, _, number in soft], dtype=torch.int64),
+        "soft_rests": torch.tensor([target.rest for target in soft_targets], dtype=torch.float32),
+        "soft_weights": torch.tensor([target.weight for target in soft_targets], dtype=torch.float32),
     }
 
 

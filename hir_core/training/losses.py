@@ -1,16 +1,20 @@
 """The loss of hindsight instruction relabeling, computed from one forward pass per micro-batch.
 
-    L = L_supervised + alpha * L_contrastive + beta * L_entropy
+    L = L_supervised + alpha * L_contrastive + beta * L_entropy + gamma * L_exclusion
 
-as in section 3 of Zhang et al., 'Hindsight Instruction Relabeling', ICML 2023, arXiv 2302.05206. Each term is a sum
-divided by a total of the whole optimizer step, so that micro-batch size, accumulation and world size do not change it.
-`TripleLoss` is the module that the DeepSpeed engine trains. Shapes are those of `batches`: B rows, T tokens;
-S sequences; Q positions, W targets of each; M target tokens, R triples, N instructions, V vocabulary, H hidden size.
+The first three are those of section 3 of Zhang et al., 'Hindsight Instruction Relabeling', ICML 2023, arXiv 2302.05206.
+The last one teaches the model not to write the outputs that are excluded: either it is the divergence from the
+model's own distribution without them (see `exclusion`), or unlikelihood (Welleck et al. 2020, arXiv 1908.04319). Each
+term is a sum divided by a total of the whole optimizer step, so that micro-batch size, accumulation and world size do
+not change it. `TripleLoss` is the module that the DeepSpeed engine trains. Shapes are those of `batches`: B rows,
+T tokens; S sequences; Q positions, W targets of each; M target tokens, R triples, N instructions; E excluded outputs,
+D soft targets with K tokens; V vocabulary, H hidden size.
 Holds no data and writes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +26,13 @@ from transformers.modeling_outputs import BaseModelOutput
 from hir_core.errors import ConfigError
 from hir_core.training.batches import Batch, Totals
 
-TERMS = ("loss", "supervised", "contrastive", "entropy")
-"""The keys of `loss_terms`: the weighted sum and its three terms."""
+TERMS = ("loss", "supervised", "contrastive", "entropy", "exclusion")
+"""The keys of `loss_terms`: the weighted sum and its terms."""
+SMALLEST_REST = 1e-7
+"""Smallest probability of all tokens that a soft target does not name: less is rounding in fp32."""
+
+Statistics = Callable[[Tensor, Tensor], tuple[Any, ...]]
+"""Makes statistics of logits [Q, V] and targets [Q, W]: each is a tensor [Q, ...], or None."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class TokenStats:
     """[M]: the mean of log p(v) over the vocabulary; None where label smoothing is 0."""
     entropies: Tensor
     """[M]"""
+    soft_logprobs: Tensor | None = None
+    """[K]: log p of the tokens of soft targets; None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,10 @@ class Coefficients:
     """
     contrastive_per_token: bool = False
     """Whether the contrast compares mean log-probabilities, as the published code does, or sums, as in the paper."""
+    exclusion: float = 0.0
+    """Gamma."""
+    is_unlikelihood: bool = False
+    """Whether the exclusion term is unlikelihood; else it is the divergence from soft targets."""
 
 
 class PositionStats(torch.autograd.Function):
@@ -96,14 +111,16 @@ class PositionStats(torch.autograd.Function):
 
 
 def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Coefficients) -> dict[str, Tensor]:
-    """This micro-batch's share of the step's `supervised`, `contrastive`, `entropy` and weighted `loss`.
+    """This micro-batch's share of the step's terms and of their weighted sum, `loss`.
 
     supervised  = sum over target tokens of (1 - eps) * -log p(target) + eps * -mean_v log p(v), divided by tokens
     contrastive = sum over triples of logsumexp_k P_k - (1 - s) P_own - s mean_{k not own} P_k, where
                   P_k = log P(output | query_k, instruction_k), divided by triples; exactly 0 without contrast
     entropy     = sum over target tokens of the distribution's negative entropy, divided by tokens
+    exclusion   = sum over soft targets of w KL(q || p), divided by prompts with excluded outputs; or, as unlikelihood,
+                  sum over excluded outputs of -r log(1 - p(output)), divided by the same
 
-    eps is `label_smoothing`, s is `contrastive_smoothing`; each token and triple counts with its triple's weight.
+    The contrastive and the exclusion term are 0 where their coefficient is. eps is `label_smoothing`, s is `contrastive_smoothing`; each token and triple counts with its triple's weight.
     """
     triples = len(batch.weights)
     own = batch.target_rows < triples
@@ -112,16 +129,49 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     smoothed = -(1 - eps) * stats.logprobs[own]
     if stats.mean_logprobs is not None:
         smoothed = smoothed - eps * stats.mean_logprobs[own]
+    nothing = stats.logprobs.new_zeros(())
     terms = {
         "supervised": (weights * smoothed).sum() / totals.tokens,
-        "contrastive": (batch.weights * contrastive(stats.logprobs, batch, coefficients)).sum() / totals.triples,
+        "contrastive": nothing,
         "entropy": -(weights * stats.entropies[own]).sum() / totals.tokens,
+        "exclusion": nothing,
     }
+    if coefficients.contrastive:
+        terms["contrastive"] = (batch.weights * contrastive(stats.logprobs, batch, coefficients)).sum() / totals.triples
+    if coefficients.exclusion and coefficients.is_unlikelihood:
+        terms["exclusion"] = unlikelihood(stats, batch) / totals.excluding_prompts
+    elif coefficients.exclusion and stats.soft_logprobs is not None:
+        terms["exclusion"] = divergence(stats.soft_logprobs, batch) / totals.excluding_prompts
     loss = terms["supervised"]
-    for name, coefficient in (("contrastive", coefficients.contrastive), ("entropy", coefficients.entropy)):
-        if coefficient:  # what has no weight needs no gradient
+    for name in ("contrastive", "entropy", "exclusion"):
+        if coefficient := getattr(coefficients, name):  # what has no weight needs no gradient
             loss = loss + coefficient * terms[name]
     return {"loss": loss, **terms}
+
+
+def divergence(soft_logprobs: Tensor, batch: Batch) -> Tensor:
+    """Sum over the batch's soft targets of w KL(q || p), in nats; the tokens that a target does not name count as one.
+
+    By the log sum inequality this is at most the divergence of the whole distributions, and equal to it where all
+    tokens are named or where p divides the rest as q does.
+
+    Args:
+        soft_logprobs: [K], as in `TokenStats`.
+    """
+    q, log_p = batch.soft_probabilities, soft_logprobs
+    named = log_p.new_zeros(len(batch.soft_rests)).index_add(0, batch.soft_numbers, log_p.exp())
+    log_rest = (1 - named).clamp(min=SMALLEST_REST).log()
+    of_tokens = torch.xlogy(q, q) - q * log_p
+    of_rests = torch.xlogy(batch.soft_rests, batch.soft_rests) - batch.soft_rests * log_rest
+    return (batch.soft_weights * of_rests.index_add(0, batch.soft_numbers, of_tokens)).sum()
+
+
+def unlikelihood(stats: TokenStats, batch: Batch) -> Tensor:
+    """Sum over the batch's excluded outputs of -r log(1 - p(output)), in nats."""
+    sequences = stats.logprobs.new_zeros(len(batch.triples)).index_add(0, batch.target_rows, stats.logprobs)
+    # 1 - p is computed without cancellation; an output that is certain has a large, but finite, loss and gradient.
+    left = -torch.expm1(sequences[batch.excluded_sequences].clamp(max=-SMALLEST_REST))
+    return -(batch.removed_shares * left.log()).sum()
 
 
 def contrastive(logprobs: Tensor, batch: Batch, coefficients: Coefficients) -> Tensor:
@@ -186,17 +236,56 @@ class TripleLoss(nn.Module):
         Raises:
             ConfigError: the model changes its logits after the output head in a way that is not known here.
         """
+        with_mean = self.coefficients.label_smoothing > 0
+
+        def stats(logits: Tensor, targets: Tensor) -> tuple[Any, ...]:
+            return PositionStats.apply(logits, targets, with_mean)  # type: ignore[no-any-return, no-untyped-call]
+
+        logprobs, means, entropies = self._of_positions(batch, stats)
+        of_targets = batch.target_places // batch.position_targets.shape[1]  # [M]: numbers of positions
+        return TokenStats(
+            logprobs.flatten()[batch.target_places],
+            None if means is None else means[of_targets],
+            entropies[of_targets],
+            logprobs.flatten()[batch.soft_places] if len(batch.soft_places) else None,
+        )
+
+    @torch.no_grad()
+    def next_tokens(self, batch: Batch, top: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each target token: its log-probability [M], and the likeliest tokens there [M, top] with theirs [M, top].
+
+        Raises:
+            ConfigError: as `target_stats`.
+        """
+
+        def likeliest(logits: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+            logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+            values, tokens = logprobs.topk(top)
+            return logprobs.gather(-1, targets), tokens.int(), values
+
+        logprobs, tokens, values = self._of_positions(batch, likeliest)
+        of_targets = batch.target_places // batch.position_targets.shape[1]
+        return logprobs.flatten()[batch.target_places], tokens[of_targets], values[of_targets]
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of tokens that the model's head can choose from."""
+        return int(self.model.get_output_embeddings().out_features)
+
+    def _of_positions(self, batch: Batch, statistics: Statistics) -> tuple[Any, ...]:
+        """The statistics of the logits at every position.
+
+        Raises:
+            ConfigError: the model changes its logits after the output head in a way that is not known here.
+        """
         hidden, expected = self._hidden(batch)
-        logprobs, means, entropies, first_logits = self._through_head(hidden, batch.position_targets)
+        *found, first_logits = self._through_head(hidden, batch.position_targets, statistics)
         if not torch.allclose(first_logits.float(), expected.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
             kind = type(self.model).__name__
             raise ConfigError(
                 f"{kind} changes its logits after the output head, which hir does not support: use another model"
             )
-        of_targets = batch.target_places // batch.position_targets.shape[1]  # [M]: numbers of positions
-        return TokenStats(
-            logprobs.flatten()[batch.target_places], None if means is None else means[of_targets], entropies[of_targets]
-        )
+        return tuple(found)
 
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Hidden states [Q, H] that enter the head at target positions, and the model's own logits [V] of the first."""
@@ -233,22 +322,23 @@ class TripleLoss(nn.Module):
             "attention_mask": block_mask(batch.attended_until, self.model.dtype),
         }
 
-    def _through_head(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """`PositionStats` of hidden states [Q, H] and targets [Q, W], and the logits [V] of the first position.
+    def _through_head(self, hidden: Tensor, targets: Tensor, statistics: Statistics) -> tuple[Any, ...]:
+        """Statistics of the logits of hidden states [Q, H], and the logits [V] of the first position.
 
         Calls the head once, however many chunks there are: ZeRO-3 gathers a module's weights with a collective per
         call, in the forward and the backward pass, and ranks with different numbers of targets would wait for each
         other for ever.
+
+        Args:
+            targets: [Q, W], of which `statistics` is given the rows of a chunk.
         """
         head = self.model.get_output_embeddings()
         multiply = head.forward
-        with_mean = self.coefficients.label_smoothing > 0
 
-        def chunk_stats(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-            logits = self._logits(multiply(hidden))
-            return PositionStats.apply(logits, targets, with_mean)  # type: ignore[no-any-return, no-untyped-call]
+        def chunk_stats(hidden: Tensor, targets: Tensor) -> tuple[Any, ...]:
+            return statistics(self._logits(multiply(hidden)), targets)
 
-        def forward_in_chunks(hidden: Tensor) -> tuple[Tensor | None, ...]:
+        def forward_in_chunks(hidden: Tensor) -> tuple[Any, ...]:
             spans = [slice(start, start + self.logits_chunk) for start in range(0, len(hidden), self.logits_chunk)]
             if len(spans) == 1:  # its logits may stay in memory for the backward pass
                 chunks = [chunk_stats(hidden, targets)]

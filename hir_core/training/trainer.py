@@ -27,14 +27,21 @@ from hir_core.training.batches import (
     assign_micro_batches,
     examples_of_step,
     make_example,
+    placeholder,
     plan_steps,
     step_totals,
+    with_shares,
 )
 from hir_core.training.losses import TERMS, Coefficients
 
 NAMED = 4
 """Triples that a message names."""
-_NAMES = {"contrastive": "contrastive term", "entropy": "entropy term", "grad_norm": "norm of the gradient"}
+_NAMES = {
+    "contrastive": "contrastive term",
+    "entropy": "entropy term",
+    "exclusion": "exclusion term",
+    "grad_norm": "norm of the gradient",
+}
 
 # --- before the first step -------------------------------------------------------------------------------------------
 
@@ -42,7 +49,8 @@ _NAMES = {"contrastive": "contrastive term", "entropy": "entropy term", "grad_no
 def read_examples(triples: pl.DataFrame, renderer: Renderer, training: TrainingConfig) -> list[Example]:
     """All triples, tokenised, in the order of their ids: the same list on every rank and in every attempt."""
     with_contrast = training.contrastive > 0 and training.contrast == "instructions"
-    return [make_example(row, renderer, with_contrast=with_contrast) for row in triples.sort("triple_id").to_dicts()]
+    rows = triples.sort("triple_id").to_dicts()
+    return with_shares([make_example(row, renderer, with_contrast=with_contrast) for row in rows])
 
 
 def coefficients(training: TrainingConfig) -> Coefficients:
@@ -53,6 +61,8 @@ def coefficients(training: TrainingConfig) -> Coefficients:
         training.entropy,
         training.contrastive_smoothing,
         training.contrastive_per == "token",
+        training.exclusion,
+        training.exclusion_loss == "unlikelihood",
     )
 
 
@@ -100,6 +110,7 @@ def train(
         "supervised": means["supervised"],
         "contrastive": means["contrastive"],
         "entropy": means["entropy"],
+        "exclusion": means["exclusion"],
         "grad_norm": means["grad_norm"],
         "steps": len(steps),
         "target_tokens": target_tokens,
@@ -201,8 +212,3 @@ def advice(training: TrainingConfig) -> str:
     """What a user can do about numbers that are not finite."""
     section = "warm_start" if isinstance(training, WarmStartConfig) else "training"
     return f"nothing of this training was kept; lower {section}.learning_rate, which is {training.learning_rate:g}"
-
-
-def placeholder(example: Example) -> Example:
-    """The example with weight 0: it keeps the ranks in step and adds nothing to loss or gradient."""
-    return Example(example.key, example.prompts, example.prefix_ids, example.target_ids, weight=0.0)

@@ -37,7 +37,7 @@ from hir_core.progress import Progress
 from hir_core.sampling import memory, transformers_engine
 from hir_core.schemas import Samples, content_key
 from hir_core.store.files import read_parts, writing
-from hir_core.training import packing_check, preflight, trainer
+from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.losses import TripleLoss
 from hir_core.worker import between_jobs
@@ -159,6 +159,10 @@ class Job:
         self.engine = zero.engine_for_training(module, self.spec.deepspeed, training)
         gap = None if samples is None else preflight.check_logprobs(module, samples, self.layout, training)
         seed = (self.spec.seed, step.iteration)
+        if training.exclusion and training.exclusion_loss == "conditioned":
+            examples = teacher.with_soft_targets(
+                module, examples, self.layout, training.micro_batch_size, training.exclusion_top
+            )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
         result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)
         zero.release_optimizer(self.engine)
