@@ -120,7 +120,8 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     exclusion   = sum over soft targets of w KL(q || p), divided by prompts with excluded outputs; or, as unlikelihood,
                   sum over excluded outputs of -r log(1 - p(output)), divided by the same
 
-    The contrastive and the exclusion term are 0 where their coefficient is. eps is `label_smoothing`, s is `contrastive_smoothing`; each token and triple counts with its triple's weight.
+    The contrastive and the exclusion term are 0 where their coefficient is. eps is `label_smoothing`, s is
+    `contrastive_smoothing`; each token and triple counts with its triple's weight, w, q and r are those of `exclusion`.
     """
     triples = len(batch.weights)
     own = batch.target_rows < triples
