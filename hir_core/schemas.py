@@ -163,7 +163,10 @@ class WrittenInstructions(dy.Schema):
 
 
 class Triples(dy.Schema):
-    """The training data: triples of an instruction, a query and an output that follows the instruction."""
+    """The training data: triples of an instruction, a query and an output that follows the instruction.
+
+    A triple may also, or only, say under which instruction its output is ruled out.
+    """
 
     triple_id = dy.String(primary_key=True)
     """Hash that identifies the triple."""
@@ -191,7 +194,17 @@ class Triples(dy.Schema):
     ends = dy.Bool()
     """Whether the model learns to stop after the target; false if the sample was cut off."""
     weight = dy.Float64(min=0)
-    """Weight of the triple in the loss."""
+    """Weight of the triple in the loss of demonstrations; 0: it demonstrates nothing, and is only ruled out."""
+    excluded_from = dy.String(nullable=True)
+    """The instruction under which the output is ruled out: known to be wrong; null if it is not ruled out."""
+    removed = dy.Float64(min=0, max=1)
+    """Share of the output's probability under that instruction that training takes away; 0 if it is not ruled out."""
+    probability = dy.Float64(nullable=True, min=0, max=1)
+    """How likely the whole output was when it was sampled, at temperature 1; null for demonstrations."""
+
+    @dy.rule()
+    def is_ruled_out_under_an_instruction(cls) -> pl.Expr:
+        return (pl.col("removed") > 0) == pl.col("excluded_from").is_not_null()
 
 
 class Evaluations(dy.Schema):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Tag, field_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
 from hir_core.config.model import HubModel
 from hir_core.config.section import Section, function_name, tagged
@@ -23,6 +23,35 @@ class HindsightRelabel(Relabel):
 
     type: Literal["hindsight"] = "hindsight"
     """Selects the paper's rule; the default type."""
+
+
+class ExcludeWrongRelabel(Relabel):
+    """Wrong outputs as evidence of what not to answer: correct outputs are trained on, and the model is trained towards
+    its own distribution without the distinct wrong outputs of a prompt.
+
+    An output that names no answer is ruled out as well. One that was cut off is not, because that would rule out all
+    its continuations.
+    """
+
+    type: Literal["exclude_wrong"]
+    """Selects ruling out of wrong outputs."""
+    removed: float = Field(1.0, gt=0, le=1)
+    """Share of a wrong output's probability that training takes away. 1: all of it."""
+    temperature: float | None = Field(None, gt=0)
+    """Takes away more, the lower the score: the share 1 - exp(-(1 - score) / temperature), at least 0, of an output
+    whose score is below the threshold. Unset: `removed` for every wrong output."""
+    relabel_weight: float = Field(0.0, ge=0)
+    """Weight with which wrong outputs are also trained on under the wrong instruction, as by `hindsight`; those that
+    name no answer never are. 0: they are not."""
+
+    @model_validator(mode="after")
+    def _has_one_rule_for_the_share(self) -> ExcludeWrongRelabel:
+        if self.temperature is not None and self.removed != 1:
+            raise ValueError(
+                f"`removed` is {self.removed} and `temperature` {self.temperature}, and both say how much of a wrong "
+                "output's probability is taken away: set one of them"
+            )
+        return self
 
 
 class KeepCorrectRelabel(Relabel):
@@ -164,6 +193,7 @@ class PythonRelabel(Relabel):
 
 RelabelConfig = Annotated[
     Annotated[HindsightRelabel, Tag("hindsight")]
+    | Annotated[ExcludeWrongRelabel, Tag("exclude_wrong")]
     | Annotated[KeepCorrectRelabel, Tag("keep_correct")]
     | Annotated[BestOfKRelabel, Tag("best_of_k")]
     | Annotated[DemonstrationsRelabel, Tag("demonstrations")]

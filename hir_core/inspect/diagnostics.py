@@ -18,7 +18,8 @@ FROM_ITERATION = 2
 def distinguishes_instructions(model: Manifest, triples: Manifest) -> bool | None:
     """Whether the contrastive loss of a model's last pass over its triples is well below log 2.
 
-    None where the loss does not tell: in the first iteration, and where not exactly two instructions were contrasted.
+    None where the loss does not tell: in the first iteration, where there were not exactly two instructions, and where
+    not every demonstration had a contrast.
 
     The contrastive term of an output is log 2 where the output is equally likely under both instructions, whether
     log-probabilities P are summed or averaged per token, and with or without smoothing: logsumexp(P, P) - P, see
@@ -32,6 +33,7 @@ def distinguishes_instructions(model: Manifest, triples: Manifest) -> bool | Non
     are_contrasted = training.get("contrastive", 0) > 0 and training.get("contrast") == "instructions"
     if model.iteration < FROM_ITERATION or contrast is None or not are_contrasted:
         return None
-    if len(triples.metrics.get("instructions", {})) != 2:
+    demonstrations = triples.metrics.get("instructions", {})
+    if len(demonstrations) != 2 or triples.metrics.get("contrasted") != sum(demonstrations.values()):
         return None
     return bool(contrast < NEARLY * math.log(2))

@@ -20,6 +20,7 @@ _REFERENCE = {
     "completion": pl.col("references").list.first(),
     "completion_ids": pl.lit(None, dtype=pl.List(pl.Int32)),
     "finish_reason": pl.lit("eos"),
+    "probability": pl.lit(None, dtype=pl.Float64),
 }
 
 
@@ -54,8 +55,9 @@ def demonstrations(prompts: pl.DataFrame, instructions: Instructions, count: int
     chosen = chosen_to_show(prompts, count, seed, "warm_start.demonstrations")
     relabeler = Demonstrations(DemonstrationsRelabel(type="demonstrations"), instructions)
     labeled = chosen.with_columns(
-        instruction=relabeler.instruction(), contrast=relabeler.contrast(), weight=pl.lit(1.0), prefix_length=pl.lit(0)
-    )
+        instruction=relabeler.instruction(), contrast=relabeler.contrast(), weight=relabeler.weight(),
+        removed=relabeler.removed(), prefix_length=pl.lit(0),
+    )  # fmt: skip
     return relabeler.triples(labeled)
 
 

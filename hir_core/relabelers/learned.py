@@ -114,6 +114,7 @@ def writing_demonstrations(prompts: pl.DataFrame, config: LearnedRelabel, own: I
                 })  # fmt: skip
     triples = pl.DataFrame(rows).with_columns(
         sample_id=pl.lit(None), history=None, relabeler=pl.lit(Learned.name), contrast=NO_TEXTS, prefix_ids=NO_IDS,
-        target_ids=pl.lit(None), ends=pl.lit(True), weight=pl.lit(1.0),
+        target_ids=pl.lit(None), ends=pl.lit(True), weight=pl.lit(1.0), excluded_from=pl.lit(None),
+        removed=pl.lit(0.0), probability=pl.lit(None),
     )  # fmt: skip
     return triples.select(list(TRIPLE_SCHEMA)).cast(TRIPLE_SCHEMA).sort("triple_id")

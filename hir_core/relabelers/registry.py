@@ -8,6 +8,7 @@ from hir_core.relabelers.best_of_k import BestOfK
 from hir_core.relabelers.chain import Chain
 from hir_core.relabelers.constraints import SatisfiedConstraints
 from hir_core.relabelers.demonstrations import Demonstrations
+from hir_core.relabelers.exclude_wrong import ExcludeWrong
 from hir_core.relabelers.hindsight import Hindsight
 from hir_core.relabelers.keep_correct import KeepCorrect
 from hir_core.relabelers.learned import Learned
@@ -17,6 +18,7 @@ from hir_core.relabelers.relabeler import Relabeler
 
 RELABELERS: dict[str, type[Relabeler]] = {
     "hindsight": Hindsight,
+    "exclude_wrong": ExcludeWrong,
     "keep_correct": KeepCorrect,
     "best_of_k": BestOfK,
     "demonstrations": Demonstrations,

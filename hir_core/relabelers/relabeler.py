@@ -22,8 +22,10 @@ NO_ANSWER = "names no answer"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
 TRIPLE_SCHEMA = Triples.create_empty().schema
-RELABELED_COLUMNS = ("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
-"""The columns of the samples that are read here."""
+SAMPLE_COLUMNS = ("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
+"""The columns of the samples that are kept as they are."""
+PROBABILITY = pl.col("logprobs").cast(pl.List(pl.Float64)).list.sum().exp().clip(upper_bound=1.0)
+"""exp of the sum of a sample's log-probabilities; rounding must not make it more than 1."""
 NO_TEXTS = pl.lit([], dtype=pl.List(pl.String))
 NO_IDS = pl.lit([], dtype=pl.List(pl.Int32))
 
@@ -32,8 +34,8 @@ class Relabeler:
     """An instruction generation function phi of Zhang et al. 2023 (arXiv 2302.05206): p* = phi(p, q, o, R).
 
     The rules are expressions over a table with one row per sample, sorted by sample_id: sample_id, prompt_id,
-    completion, completion_ids, finish_reason, outcome, score, parts, is_correct, query, history, references,
-    metadata. A relabeler that needs more than expressions overrides `label`.
+    completion, completion_ids, finish_reason, probability, outcome, score, parts, is_correct, query, history,
+    references, metadata. A relabeler that needs more than expressions overrides `label`.
     """
 
     name: str
@@ -75,6 +77,14 @@ class Relabeler:
         """The other instructions, under which the output should be unlikely; by default none."""
         return NO_TEXTS
 
+    def weight(self) -> pl.Expr:
+        """How much a kept sample counts as a demonstration of its instruction, before `select`; by default 1."""
+        return pl.lit(1.0)
+
+    def removed(self) -> pl.Expr:
+        """The share of a sample's probability under the correct instruction that training takes away; by default 0."""
+        return pl.lit(0.0)
+
     def is_judged(self) -> pl.Expr:
         """Whether a sample has the scores that the relabeler needs; by default its score."""
         return pl.col("score").is_not_null()
@@ -104,7 +114,7 @@ class Relabeler:
 
     def relabel(
         self,
-        samples: pl.DataFrame,
+        samples: pl.DataFrame | pl.LazyFrame,
         rewards: pl.DataFrame,
         prompts: pl.DataFrame,
         selection: SelectConfig | None = None,
@@ -115,6 +125,7 @@ class Relabeler:
         """The Triples that scored samples become, sorted by triple_id, and how many samples are rejected, by reason.
 
         Args:
+            samples: Samples; of a lazy frame only the columns are read that are needed.
             selection: which of the kept samples are trained on; None: all of them.
             written: WrittenInstructions, where a model wrote some.
             on_rows: called with how many triples are made, and of how many.
@@ -127,6 +138,7 @@ class Relabeler:
             verified = written.select("sample_id", verified="instruction", refusal="reason")
             scored = scored.join(verified, on="sample_id", how="left")
         labeled = self.label(scored.sort("sample_id"), prompts)
+        labeled = labeled.with_columns(weight=self.weight(), removed=self.removed())
         labeled = select(labeled, selection or SelectConfig(), self.instructions.correct)
         counts = labeled["rejected"].drop_nulls().value_counts(sort=True)
         triples = self.triples(labeled.filter(pl.col("rejected").is_null()), on_rows=on_rows)
@@ -140,28 +152,30 @@ class Relabeler:
         scored = self._scored(samples, rewards, prompts).join(samples.select("sample_id", "logprobs"), on="sample_id")
         return scored.filter(Relabeler.rejection(self).is_null()).sort("sample_id")
 
-    def _scored(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    def _scored(
+        self, samples: pl.DataFrame | pl.LazyFrame, rewards: pl.DataFrame, prompts: pl.DataFrame
+    ) -> pl.DataFrame:
         """The samples joined with their scores and prompts, and with `is_correct`."""
+        # A log-probability per token takes much memory, and only their sum is needed.
+        drawn = samples.lazy().select(*SAMPLE_COLUMNS, probability=PROBABILITY).collect()
         scores = rewards.select("sample_id", "outcome", "score", "parts")
         asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
-        scored = (
-            samples.select(RELABELED_COLUMNS)
-            .join(scores, on="sample_id", how="left", validate="1:1")
-            .join(asked, on="prompt_id", how="left", validate="m:1")
-        )
+        scored = drawn.join(scores, on="sample_id", how="left", validate="1:1")
+        scored = scored.join(asked, on="prompt_id", how="left", validate="m:1")
         for column, name in (("outcome", "rewards"), ("query", "prompts")):
             unmatched = scored.filter(pl.col(column).is_null())["sample_id"]
             if not unmatched.is_empty():
                 raise SchemaError(
-                    f"{len(unmatched)} of {samples.height} samples have no row in {name}, first sample_id "
+                    f"{len(unmatched)} of {drawn.height} samples have no row in {name}, first sample_id "
                     f"{unmatched.sort()[0]}: pass the tables of one iteration"
                 )
         return scored.with_columns(is_correct=pl.col("score") >= self.config.threshold)
 
     def triples(self, kept: pl.DataFrame, *, on_rows: OnRows = ignore) -> pl.DataFrame:
-        """The Triples table of labeled rows that have a `weight` and a `prefix_length`, sorted by triple_id."""
+        """The Triples table of labeled rows with their `weight`, `removed` and `prefix_length`, sorted by triple_id."""
         triples = kept.with_columns(
             relabeler=self.author(),
+            excluded_from=pl.when(pl.col("removed") > 0).then(pl.lit(self.instructions.correct)),
             output="completion",
             prefix_ids=pl.coalesce(pl.col("completion_ids").list.head("prefix_length"), NO_IDS),
             target_ids=pl.col("completion_ids").list.slice("prefix_length"),

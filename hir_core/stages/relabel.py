@@ -1,7 +1,7 @@
-"""The stage `relabel`: every scored sample gets the instruction that it is a correct demonstration of.
+"""The stage `relabel`: every scored sample gets the instruction that it is a correct demonstration of, or is ruled out.
 
 Reads samples, rewards and, where a model wrote instructions, those. Writes the version `triples@i`, with every sample
-that became none counted by its reason. Which instruction a sample gets is up to the relabeler of the config.
+that became none counted by its reason. What becomes of a sample is up to the relabeler of the config.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 
 from hir_core.errors import ConfigError
-from hir_core.relabelers.relabeler import RELABELED_COLUMNS
 from hir_core.relabelers.verification import verification_metrics
 from hir_core.stages.identity import Scored
 from hir_core.stages.run import Run
@@ -34,7 +33,8 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     identity = run.identities.triples(prompts, scored)
     if version := run.find(identity):
         return version
-    samples = pl.concat([run.table(iteration.samples, RELABELED_COLUMNS) for iteration in scored])
+    samples = pl.concat([run.store.table(iteration.samples) for iteration in scored])
+    count = sum(run.store.manifest(iteration.samples).rows or 0 for iteration in scored)
     rewards = pl.concat([run.table(iteration.rewards) for iteration in scored])
     written = [run.table(iteration.instructions) for iteration in scored if iteration.instructions is not None]
     prompt_rows = run.table(prompts)
@@ -44,17 +44,40 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
         prompt_rows,
         run.config.select,
         pl.concat(written) if written else None,
-        on_rows=run.row_counter("relabel", samples.height),
+        on_rows=run.row_counter("relabel", count),
     )
     if triples.is_empty():
         raise ConfigError(
-            f"relabel.type={run.relabeler.name} kept none of {samples.height} samples of {scored[-1].samples} "
+            f"relabel.type={run.relabeler.name} kept none of {count} samples of {scored[-1].samples} "
             f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
             "which learns from wrong ones"
         )
-    metrics: dict[str, Any] = {"instructions": value_counts(triples["instruction"])}
+    taught = triples.filter(pl.col("weight") > 0)
+    metrics: dict[str, Any] = {
+        "instructions": value_counts(taught["instruction"]),
+        "contrasted": taught.filter(pl.col("contrast").list.len() > 0).height,
+        "ruled_out": triples.filter(pl.col("removed") > 0).height,
+        "outputs_with_gradient": outputs_with_gradient(samples, rewards, triples),
+    }
     if written:
         metrics["written"] = verification_metrics(written)
     writing = run.relabeler.writing_demonstrations(prompt_rows, run.config.seed)
-    rows_in = samples.height + writing.height
+    rows_in = count + writing.height
     return run.commit(identity, pl.concat([triples, writing]), rows_in=rows_in, rejected=rejected, metrics=metrics)
+
+
+def outputs_with_gradient(
+    samples: pl.DataFrame | pl.LazyFrame, rewards: pl.DataFrame, triples: pl.DataFrame
+) -> float | None:
+    """The share of the distinct judged outputs of the prompts from which a model learns; None where none was judged.
+
+    Outputs are distinct if their prompt or their token ids differ. One is judged if it has a score or names no answer.
+    A model learns from it if one of its samples is a demonstration with a weight above 0, or is ruled out.
+    """
+    judged = rewards.lazy().filter(pl.col("outcome") != "not_judged").select("sample_id")
+    used = triples.lazy().filter((pl.col("weight") > 0) | (pl.col("removed") > 0)).select("sample_id", used=True)
+    by_sample = samples.lazy().select("sample_id", "prompt_id", "completion_ids").join(judged, on="sample_id")
+    by_sample = by_sample.join(used, on="sample_id", how="left")
+    by_output = by_sample.group_by("prompt_id", "completion_ids").agg(pl.col("used").any())
+    share: float | None = by_output.select(pl.col("used").mean()).collect().item()
+    return share

@@ -82,6 +82,8 @@ def write_rows(rows: list[Any]) -> None:
         ("deepspeed=ds/zero3.json", "deepspeed: no such file ds/zero3.json; did you mean `ds_configs/zero3.json`?"),
         ("reward={type: python, function: nowhere:score}", "nowhere"),
         ("prompts.0={type: synthetic, task: object_countin, size: 9}", "object_counting"),
+        ("relabel={type: exclude_wrong, removed: 0.5, temperature: 1}", "probability is taken away: set one of them"),
+        ("relabel={type: exclude_wrong, removed: 0}", "relabel.removed: expected more than 0"),
     ],
 )
 def test_a_wrong_setting(change: str, message: str, error_of: ErrorOf) -> None:

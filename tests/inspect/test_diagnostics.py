@@ -19,7 +19,7 @@ from hir_core.store.version import VersionRef
 from hir_core.training.batches import Batch
 from hir_core.training.losses import Coefficients, contrastive
 
-TWO = {"instructions": {"right": 30, "wrong": 70}}
+TWO = {"instructions": {"right": 30, "wrong": 70}, "contrasted": 100}
 PARENT = VersionRef("models", "0000-00000000", Path("models/0000-00000000"))
 TRAINING = {"contrastive": 1.0, "contrast": "instructions"}
 
@@ -49,8 +49,9 @@ def taught(
         (TRAINING, None, TWO, None),
         (TRAINING | {"contrastive": 0.0}, 0.0, TWO, None),
         (TRAINING | {"contrast": "batch"}, math.log(4), TWO, None),
-        (TRAINING, math.log(3), {"instructions": {"a": 1, "b": 1, "c": 1}}, None),
-        (TRAINING, 0.0, {"instructions": {"right": 3}}, None),
+        (TRAINING, 0.7 * math.log(2), TWO | {"contrasted": 70}, None),  # the wrong ones alone: log 2 each
+        (TRAINING, math.log(3), {"instructions": {"a": 1, "b": 1, "c": 1}, "contrasted": 3}, None),
+        (TRAINING, 0.0, {"instructions": {"right": 3}, "contrasted": 0}, None),
         ({}, None, {}, None),
     ],
 )

@@ -1,5 +1,6 @@
 """Relabelers: which instruction each sample demonstrates, and that no sample is lost."""
 
+import math
 import re
 
 import polars as pl
@@ -12,6 +13,7 @@ from hir_core.config import (
     ChainRelabel,
     ConstraintsRelabel,
     DemonstrationsRelabel,
+    ExcludeWrongRelabel,
     HindsightRelabel,
     KeepCorrectRelabel,
     PythonRelabel,
@@ -28,6 +30,7 @@ from hir_core.relabelers.registry import build_relabeler
 from hir_core.schemas import Triples, content_key
 
 HINDSIGHT = build_relabeler(HindsightRelabel(), INSTRUCTIONS)
+EXCLUDE_WRONG = build_relabeler(ExcludeWrongRelabel(type="exclude_wrong"), INSTRUCTIONS)
 KEEP_CORRECT = build_relabeler(KeepCorrectRelabel(type="keep_correct"), INSTRUCTIONS)
 BEST_OF_K = build_relabeler(BestOfKRelabel(type="best_of_k"), INSTRUCTIONS)
 DEMONSTRATIONS = build_relabeler(DemonstrationsRelabel(type="demonstrations"), INSTRUCTIONS)
@@ -37,7 +40,7 @@ QUANTILES = build_relabeler(
 CHAIN = build_relabeler(ChainRelabel(type="chain", query="{query} Not {wrong}, but"), INSTRUCTIONS)
 CONSTRAINTS = build_relabeler(ConstraintsRelabel(type="constraints"), INSTRUCTIONS)
 ATTRIBUTES = build_relabeler(AttributesRelabel(type="attributes", instruction="Be {attributes}."), INSTRUCTIONS)
-ALL = [HINDSIGHT, KEEP_CORRECT, BEST_OF_K, DEMONSTRATIONS, QUANTILES, CHAIN, CONSTRAINTS, ATTRIBUTES]
+ALL = [HINDSIGHT, EXCLUDE_WRONG, KEEP_CORRECT, BEST_OF_K, DEMONSTRATIONS, QUANTILES, CHAIN, CONSTRAINTS, ATTRIBUTES]
 
 
 def relabeled(relabeler, *scores, select=None, **changed):
@@ -86,6 +89,9 @@ def test_a_triple_holds_the_sampled_tokens_as_they_are():
         "target_ids": [5, 2],
         "ends": True,
         "weight": 1.0,
+        "excluded_from": None,
+        "removed": 0.0,
+        "probability": pytest.approx(math.exp(-0.3)),
     }
 
 

@@ -148,6 +148,9 @@ def triple(sample: Row, is_right: bool) -> Row:
         "target_ids": sample["completion_ids"],
         "ends": sample["finish_reason"] == "eos",
         "weight": 1.0,
+        "excluded_from": None,
+        "removed": 0.0,
+        "probability": 0.25,
     }
 
 

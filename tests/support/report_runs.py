@@ -79,6 +79,9 @@ def triple(sample: Row, score: float) -> Row:
         "target_ids": sample["completion_ids"],
         "ends": True,
         "weight": 1.0,
+        "excluded_from": None,
+        "removed": 0.0,
+        "probability": 0.25,
     }
 
 
