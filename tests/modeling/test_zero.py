@@ -72,6 +72,9 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
         samples.symlink_to(data / f"samples-{architecture}")
         make_triples(samples, data / "requests-many.parquet", data / f"triples-{architecture}")
     make_triples(data / "samples-llama", data / "requests-many.parquet", data / "triples-of-prompts", every=1)
+    for architecture in ("llama", "t5"):
+        places = data / f"samples-{architecture}", data / "requests-many.parquet", data / f"excluded-{architecture}"
+        make_triples(*places, every=1, with_exclusions=True)
     return cases
 
 
@@ -85,6 +88,9 @@ def alone(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_size=1)
     cases.train("llama-crawling", "llama", stage(0), **CRAWL)
     cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_size=1)
+    for architecture in ("llama", "t5"):
+        settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_size": 1}
+        cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
     cases.launch()
     return cases
 
@@ -93,6 +99,8 @@ CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate"
 """One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
 PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": "prompts", "steps": 6}
 """Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
+EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
+"""Most outputs are excluded; the soft targets keep eight tokens each."""
 BF16 = ("zero0", "zero2", "zero3")
 KINDS = [
     *(("llama", kind) for kind in (*STAGES, "zero3-1x4", "zero3-ckpt")),
@@ -119,6 +127,9 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         cases.add(name, architecture, STAGES["zero3"], step)
     for name in ("zero2", "zero3"):
         cases.train(f"llama-prompts-{name}", "llama", STAGES[name], **PROMPTS_TOGETHER)
+    for architecture, name in (("llama", "zero2"), ("llama", "zero3"), ("t5", "zero3")):
+        triples = f"excluded-{architecture}"
+        cases.train(f"{architecture}-excluded-{name}", architecture, STAGES[name], **EXCLUDED, triples=triples)
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
     cases.launch()
@@ -151,6 +162,18 @@ def test_packed_rows_of_two_ranks_learn_what_single_rows_learn(kind, pair, alone
     assert len(expected) == 6
     assert found == pytest.approx(expected, rel=1e-5)
     check_weights(pair.out(f"llama-prompts-{kind}", "model"), alone.out("llama-prompts", "model"))
+
+
+@pytest.mark.parametrize(("architecture", "kind"), [("llama", "zero2"), ("llama", "zero3"), ("t5", "zero3")])
+def test_two_ranks_learn_from_excluded_outputs_what_one_rank_learns(architecture, kind, pair, alone):
+    """The model at the start of training scores the excluded outputs, each of them on one of the ranks."""
+    found, expected = (cases.facts(name) for cases, name in
+                       ((pair, f"{architecture}-excluded-{kind}"), (alone, f"{architecture}-excluded")))  # fmt: skip
+    assert expected["exclusion"] > 0.01
+    assert found["exclusion"] == pytest.approx(expected["exclusion"], rel=1e-4)
+    name = f"{architecture}-excluded"
+    assert pair.losses(f"{name}-{kind}") == pytest.approx(alone.losses(name), rel=2e-5)
+    check_weights(pair.out(f"{name}-{kind}", "model"), alone.out(name, "model"))
 
 
 def check_weights(found: Path, expected: Path) -> None:

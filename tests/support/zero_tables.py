@@ -66,15 +66,25 @@ def make_requests(path: Path, count: int) -> None:
     write_part(path.with_suffix(""), "0", pl.DataFrame(prompts))
 
 
-def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -> None:
-    """Writes some of the samples as triples: with and without a contrast, and some with a prefix."""
+def make_triples(
+    samples: Path, requests: Path, folder: Path, every: int = 48, *, with_exclusions: bool = False
+) -> None:
+    """Writes some of the samples as triples: with and without a contrast, and some with a prefix.
+
+    Args:
+        with_exclusions: whether every output is there once for its prompt, and most of them are excluded, a part of
+            these taught under the other instruction as well.
+    """
     joined = (
         read_parts(samples).sort("sample_id").join(pl.read_parquet(requests), on="prompt_id", maintain_order="left")
     )
+    if with_exclusions:
+        joined = joined.unique(["prompt_id", "completion_ids"], keep="first", maintain_order=True)
     rows = []
     for n, row in enumerate(joined.gather_every(every).to_dicts()):
         ids = row["completion_ids"]
-        cut = 1 if n % 5 == 0 and len(ids) > 1 else 0
+        is_excluded = with_exclusions and n % 3 > 0
+        cut = 1 if n % 5 == 0 and len(ids) > 1 and not is_excluded else 0
         rows.append(
             {
                 "triple_id": f"t{n:03}",
@@ -87,12 +97,15 @@ def make_triples(samples: Path, requests: Path, folder: Path, every: int = 48) -
                 "prefix_ids": ids[:cut],
                 "target_ids": ids[cut:],
                 "ends": row["finish_reason"] == "eos",
-                "weight": 1.0 + n % 2,
+                "weight": n % 2 if is_excluded else 1.0 + n % 2,
+                "excluded_from": INSTRUCTIONS[1 - n % 2] if is_excluded else None,
+                "removed": (0.5, 1.0)[n % 2] if is_excluded else 0.0,
             }
         )
     folder.mkdir()
-    lists = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
-    write_part(folder, "0", pl.DataFrame(rows, schema_overrides=lists))
+    types = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
+    types |= {"excluded_from": pl.String, "weight": pl.Float64}
+    write_part(folder, "0", pl.DataFrame(rows, schema_overrides=types))
 
 
 def launch_cases(root: Path, ranks: int, launcher: str = "deepspeed", module: str = "zero_cases") -> None:

@@ -73,7 +73,15 @@ def test_padding_changes_no_log_probability(architecture, build_model):
 
 def row(**changes: Any) -> dict[str, Any]:
     values = {"triple_id": "t", "instruction": "Do it.", "contrast": ["Do not."], "query": "two figs", "output": "nine"}
-    return {**values, "history": None, "prefix_ids": [], "target_ids": [7, 8], "weight": 2.0, **changes}
+    return {
+        **values,
+        "history": None,
+        "prefix_ids": [],
+        "target_ids": [7, 8],
+        "weight": 2.0,
+        "excluded_from": None,
+        **changes,
+    }
 
 
 def test_sampled_tokens_are_trained_on_as_they_were_sampled(tokenizer):

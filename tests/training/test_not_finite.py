@@ -29,7 +29,7 @@ from hir_core.stages import run as run_module
 from hir_core.store.store import Store
 from hir_core.training import trainer
 from hir_core.training.batches import BatchLayout, Example
-from hir_core.training.losses import Coefficients, TripleLoss
+from hir_core.training.losses import TERMS, Coefficients, TripleLoss
 from hir_core.worker.job import Job
 from hir_core.worker.logprobs import mean_logprobs
 
@@ -108,7 +108,7 @@ class Engine:
     def __call__(self, keys: Sequence[str], totals: Any, scale: float) -> Any:
         del totals, scale
         loss = torch.tensor(self.loss(keys, self.steps))
-        return loss, dict.fromkeys(("loss", "supervised", "contrastive", "entropy"), loss)
+        return loss, dict.fromkeys(TERMS, loss)
 
     def backward(self, loss: Any) -> None: ...
 

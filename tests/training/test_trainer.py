@@ -86,6 +86,8 @@ def tables(rows: list[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataFrame]:
             "target_ids": row["completion_ids"],
             "ends": row["ends"],
             "weight": 1.0,
+            "excluded_from": None,
+            "removed": 0.0,
         }
         for n, row in enumerate(rows)
     ]
