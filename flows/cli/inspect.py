@@ -222,15 +222,22 @@ def export(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Write the table of a version to a new file, for other programs."""
+    """Write the table of a version to a new file, for other programs; triples that are only ruled out are left out."""
     from hir_core.inspect import export as exports
     from hir_core.store.references import find_version
 
     with messages():
         if raw and to != "csv":
             raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
-        rows = exports.export(*find_version(ref, runs_dir), to, out, is_raw=raw)
-        answer({"rows": rows, "path": str(out)}, as_json, lambda _: [f"{number(rows)} rows in {printable(str(out))}"])
+        store, version = find_version(ref, runs_dir)
+        exported = exports.export(store, version, to, out, is_raw=raw)
+        lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
+        if exported.left_out:
+            lines.append(
+                f"left out: {number(exported.left_out)} rows of weight 0, whose outputs are only ruled out and must "
+                "not be imitated; `hir path` prints the folder of the whole table"
+            )
+        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

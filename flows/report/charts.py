@@ -28,6 +28,8 @@ SERIES = 6
 """Lines or layers that have a colour of their own."""
 GREYS = 4
 NAME_CHARACTERS = 48
+RULED_OUT = "only ruled out"
+"""What became of a sample that demonstrates nothing, in place of an instruction."""
 RAMP = 10
 """Steps of the ramp of colours from the lowest to the highest score."""
 
@@ -190,7 +192,7 @@ def attribute_scores(report: Report) -> Iterator[Figure]:
 
 
 def sample_outcomes(report: Report) -> Iterator[Figure]:
-    """With which instruction samples became triples, and why others became none."""
+    """With which instruction samples became demonstrations, how many are only ruled out, and why others are neither."""
     relabeled = {n: triples for n, triples in report.triples.items() if n > 0}
     if not relabeled:
         return
@@ -202,6 +204,9 @@ def sample_outcomes(report: Report) -> Iterator[Figure]:
         for counted in triples.instructions:
             instructions[n][_instruction(counted)] += counted.rows
             cells.append((_instruction(counted), counted.rows, number(counted.right)))
+        if triples.only_ruled_out:
+            instructions[n][RULED_OUT] = triples.only_ruled_out
+            cells.append((RULED_OUT, triples.only_ruled_out, NOTHING))
         cells += [(f"left out: {reason}", count, NOTHING) for reason, count in triples.rejected.items()]
         for name, count, right in cells:
             part = share(count / totals[n] if totals[n] else None)
@@ -211,7 +216,7 @@ def sample_outcomes(report: Report) -> Iterator[Figure]:
         *_layers_of_names(instructions, totals, SERIES, "", "k"),
         *_layers_of_names(rejected, totals, GREYS, "left out: ", "g"),
     ]
-    note = "The instruction of the triple that each sample became, and why some became none."
+    note = "The instruction of which each sample became a demonstration; why some became none, or are only ruled out."
     header = ("iteration", "instruction, or why left out", "rows", "share", "right outputs", "version")
     yield bars_figure("What the samples became", note, "share of samples", layers, percent, header, rows)
 
@@ -238,15 +243,13 @@ def _layers_of_names(
         yield Layer(prefix + clipped(name, NAME_CHARACTERS), values, f"{style}{place}")
 
 
-def trained_samples(report: Report) -> Iterator[Figure]:
-    """How many samples are trained on, and how many prompts have both right and wrong samples."""
+def learned_outputs(report: Report) -> Iterator[Figure]:
+    """From how many outputs a model learns, and how many prompts have both right and wrong samples."""
     if not report.samples:
         return
 
-    def trained_share(samples: SamplesReport, triples: TriplesReport | None) -> float | None:
-        if triples is None or triples.samples_trained is None or not samples.rows:
-            return None
-        return triples.samples_trained / samples.rows
+    def learned_share(triples: TriplesReport | None) -> float | None:
+        return triples.outputs_with_gradient if triples else None
 
     def mixed_share(samples: SamplesReport) -> float | None:
         return None if samples.mixed_prompts is None or not samples.prompts else samples.mixed_prompts / samples.prompts
@@ -254,7 +257,7 @@ def trained_samples(report: Report) -> Iterator[Figure]:
     triples_of = report.triples
     iterations = [(n, samples, triples_of.get(n)) for n, samples in report.samples.items()]
     lines = [
-        Line("samples trained on", [Point(n, trained_share(s, triples)) for n, s, triples in iterations], "k0"),
+        Line("outputs learned from", [Point(n, learned_share(triples)) for n, _, triples in iterations], "k0"),
         Line("prompts with right and wrong samples", [Point(n, mixed_share(s)) for n, s, _ in iterations], "k1"),
         Line("different outputs", [Point(n, s.distinct / max(1, s.rows)) for n, s, _ in iterations], "k2"),
     ]
@@ -263,8 +266,8 @@ def trained_samples(report: Report) -> Iterator[Figure]:
         [
             str(n),
             number(samples.rows),
-            number(triples.samples_trained if triples else None),
-            share(trained_share(samples, triples)),
+            number(triples.judged_outputs if triples else None),
+            share(learned_share(triples)),
             number(samples.prompts),
             number(samples.mixed_prompts),
             share(mixed_share(samples)),
@@ -272,10 +275,13 @@ def trained_samples(report: Report) -> Iterator[Figure]:
         ]
         for n, samples, triples in iterations
     ]
-    header = ("iteration", "samples", "trained on", "share", "prompts", "with right and wrong samples", "share",
-              "different outputs")  # fmt: skip
-    note = "Samples that are part of the loss. Only where a prompt has right and wrong samples can the two be compared."
-    yield lines_figure("Samples that are trained on", note, "share", lines, percent, header, rows, top=1.0)
+    header = ("iteration", "samples", "distinct judged outputs", "learned from", "prompts",
+              "with right and wrong samples", "share", "different outputs")  # fmt: skip
+    note = (
+        "Outputs learned from: the share of the distinct judged outputs that are demonstrations or ruled out. Only "
+        "where a prompt has right and wrong samples can the two be compared."
+    )
+    yield lines_figure("Outputs that are learned from", note, "share", lines, percent, header, rows, top=1.0)
 
 
 # --- parts of figures ------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from flows.report import charts, cost_charts, summary
 from flows.report.charts import Figure
 from flows.report.svg import Node, graph
-from flows.terminal.formatting import NOTHING, number, printable, size
+from flows.terminal.formatting import NOTHING, number, printable, ruled_out, size
 from flows.terminal.version import flat
 from hir_core.inspect.examples import Answer
 from hir_core.inspect.report import Report
@@ -38,7 +38,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]
             charts.sample_scores,
             charts.attribute_scores,
             charts.sample_outcomes,
-            charts.trained_samples,
+            charts.learned_outputs,
             cost_charts.output_lengths,
             cost_charts.cut_off,
         ),
@@ -95,6 +95,7 @@ def page(report: Report) -> str:
         software=_software(report),
         score=lambda score: "without a score" if score is None else number(score, ".4g"),
         probability=lambda logprob: NOTHING if logprob is None else f"{math.exp(logprob):.3f}",
+        ruled_out=ruled_out,
         merged=_merge_equal,
         picture=Markup,
     )

@@ -67,12 +67,12 @@ def remarks(report: Report) -> list[str]:
 def key_figures(report: Report) -> list[tuple[str, str]]:
     """The few numbers that describe a run: each a name and a value with its unit."""
     relabeled = [triples for n, triples in report.triples.items() if n > 0]
-    samples = sum(triples.samples or 0 for triples in relabeled)
-    trained = sum(triples.samples_trained or 0 for triples in relabeled)
+    judged = sum(triples.judged_outputs or 0 for triples in relabeled)
+    used = sum((triples.judged_outputs or 0) * (triples.outputs_with_gradient or 0.0) for triples in relabeled)
     tokens = sum(model.tokens or 0 for model in report.models.values())
     return [
         ("samples generated", number(sum(samples.rows for samples in report.samples.values()))),
-        ("of these, trained on", f"{trained / samples:.1%}" if samples else NOTHING),
+        ("of the distinct judged outputs, learned from", f"{used / judged:.1%}" if judged else NOTHING),
         ("tokens read in training", number(tokens or None)),
         ("from first to last commit", NOTHING if report.seconds is None else duration(report.seconds)),
         ("of this, training, evaluating and sampling", duration(job_seconds(report))),

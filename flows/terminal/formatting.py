@@ -29,6 +29,16 @@ def accuracy(evaluation: Mapping[str, Any]) -> str:
     return f"{evaluation['accuracy']:.3f} [{evaluation['low']:.3f}, {evaluation['high']:.3f}]"
 
 
+def ruled_out(instruction: str, probability: float | None, removed: float) -> str:
+    """Under which instruction an output is ruled out, and by how much, in words."""
+    return f'ruled out under "{instruction}": {share_removed(probability, removed)}'
+
+
+def share_removed(probability: float | None, removed: float) -> str:
+    """How likely an output was, and how much of that is taken away, in words."""
+    return f"probability {number(probability, '.3g')} when sampled, {100 * removed:.3g} % of it taken away"
+
+
 def size(count: int) -> str:
     """A number of bytes in the largest unit that keeps it at 1 or more."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]

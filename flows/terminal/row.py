@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity
+from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity, ruled_out, share_removed
 from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
 
 LABEL = 12
@@ -73,11 +73,23 @@ def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
     half = max(20, (width - 7) // 2)
     for triple in sample["triples"]:
         titles = ("instruction", f"relabeled ({triple['version']})")
-        texts = (folded(sample["instruction"], half), folded(triple.get("instruction", LEFT_OUT), half))
+        became = [line for text in _became(triple) for line in folded(text, half)]
+        texts = (folded(sample["instruction"], half), became)
         for left, right in (titles, *zip_longest(*texts, fillvalue="")):
             yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
         yield from _labelled("instruction", sample["instruction"], width)
+
+
+def _became(triple: Row) -> Iterator[str]:
+    """What a sample became in a version of triples: a demonstration of an instruction, ruled out, both, or nothing."""
+    if "triple_id" not in triple:
+        yield LEFT_OUT
+        return
+    if triple["weight"] > 0:
+        yield triple["instruction"]
+    if triple["excluded_from"] is not None:
+        yield ruled_out(triple["excluded_from"], triple["probability"], triple["removed"])
 
 
 def _labelled(label: str, text: str, width: int) -> Iterator[str]:
@@ -125,7 +137,12 @@ def _trace_lines(trace: Trace) -> Iterator[TraceLine]:
 
 def _triple_lines(triple: TracedTriple, kind: str) -> Iterator[TraceLine]:
     key, text = printable(triple.get("triple_id", "–")), triple.get("instruction", LEFT_OUT)
-    yield TraceLine(f"    {kind}", triple["version"], key, text)
+    excluded_from = triple.get("excluded_from")
+    if excluded_from is None or triple["weight"] > 0:
+        yield TraceLine(f"    {kind}", triple["version"], key, text)
+    if excluded_from is not None:
+        yield TraceLine(f"    {kind}", triple["version"], key, f'ruled out under "{excluded_from}"')
+        yield TraceLine("", "", "", share_removed(triple["probability"], triple["removed"]))
     for model in triple.get("models", []):
         evaluations = model.get("evaluations", [])
         yield TraceLine("      model", model["version"], "", " · ".join([_origin(model), *evaluations]))

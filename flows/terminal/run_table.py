@@ -26,14 +26,15 @@ COLUMNS = (
     ("", "accuracy [95 %]", 20, 0),
     ("majority", "baseline", 8, 1),
     ("correct", "samples", 7, 2),
+    ("", "used", 5, 4),
     ("", "loss", 5, 3),
-    ("sampled", "tok/s", 7, 4),
-    ("trained", "tok/s", 7, 5),
-    ("", "s/step", 6, 6),
+    ("sampled", "tok/s", 7, 5),
+    ("trained", "tok/s", 7, 6),
     ("", "time", 6, 0),
 )
 """Of each column two lines of header, the width, and a rank: in a narrow terminal the highest rank is left out first,
-rank 0 never. All columns fit into 80 characters."""
+rank 0 never. All columns fit into 80 characters. `used` is the share of the distinct judged outputs from which
+the model has learned: demonstrations, and outputs that are ruled out."""
 STEP_TEXTS = {
     "launch": "starting the launch for model {}",
     "load": "loading weights for model {}",
@@ -154,16 +155,16 @@ def row_cells(store: Store, outputs: Outputs, rewards: VersionRef | None) -> lis
     """The cells of a model's row but the time, from the manifests of what its launch left."""
     trained, tested = store.manifest(outputs.model).metrics, store.manifest(outputs.evaluation).metrics
     sampled = store.manifest(outputs.samples).metrics if outputs.samples else {}
-    steps = trained.get("steps")
+    used = [triples.metrics.get("outputs_with_gradient") for triples in store.parents(outputs.model, "triples")]
     return [
         str(outputs.model.iteration),
         accuracy(tested["overall"]),
         number(tested["overall"]["majority_baseline"], ".3f"),
         number(store.manifest(rewards).metrics["correct_share"] if rewards else None, ".3f"),
+        number(used[0] if used else None, ".3f"),
         number(trained.get("loss"), ".3f"),
         number(sampled.get("tokens_per_s"), ",.0f"),
         number(trained.get("tokens_per_s"), ",.0f"),
-        number(trained["seconds"] / steps if steps else None, ".2f"),
     ]
 
 

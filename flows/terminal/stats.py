@@ -40,6 +40,9 @@ def stats_text(figures: TableStats, width: int) -> Iterator[str]:
         if value_counts:
             yield ""
             yield from _shares(label, value_counts, width)
+    if only_ruled_out := figures.get("only_ruled_out"):
+        yield ""
+        yield f"only ruled out  {number(only_ruled_out)}"
     if "score" in figures:
         yield ""
         yield from _scores(figures["score"])

@@ -176,21 +176,25 @@ def metric(manifest: Manifest) -> Metric:
         counts = dict(sorted(manifest.metrics.get("instructions", {}).items()))  # the same order for every version
         names = {text: name for name, text in manifest.config.get("relabel", {}).get("instructions", {}).items()}
         total = sum(counts.values())
-        return {"instructions": {names.get(text, text): n / total for text, n in counts.items()}} if total else {}
+        shares = {"instructions": {names.get(text, text): n / total for text, n in counts.items()}} if total else {}
+        ruled_out = manifest.metrics.get("ruled_out", 0)
+        return {**shares, **({"ruled_out": ruled_out} if ruled_out else {})}
     name = METRIC_NAMES.get(manifest.stage)
     return {name: manifest.metrics[name]} if name is not None and name in manifest.metrics else {}
 
 
 def metric_text(stage: str, measured: Metric) -> str:
-    """The metric of a version as text; of triples the share of the most frequent instructions."""
+    """The metric of a version as text; of triples the most frequent instructions, and how much is ruled out."""
     if not measured:
         return ""
     if stage == "evaluations":
         return f"accuracy {accuracy(measured)}"
     if stage == "triples":
-        shares: dict[str, float] = measured["instructions"]
+        shares: dict[str, float] = measured.get("instructions", {})
         most = sorted(shares, key=lambda name: -shares[name])[:INSTRUCTIONS_SHOWN]
         texts = [f"{share:.0%} {printable(name)}" for name, share in shares.items() if name in most]
-        return " · ".join([*texts, *([f"{len(shares) - len(most)} more"] if len(shares) > len(most) else [])])
+        more = [f"{len(shares) - len(most)} more"] if len(shares) > len(most) else []
+        ruled_out = [f"{number(measured['ruled_out'])} ruled out"] if "ruled_out" in measured else []
+        return " · ".join([*texts, *more, *ruled_out])
     ((name, value),) = measured.items()
     return f"{name.replace('_', ' ')} {number(value, '.3f' if value is not None and value < 100 else ',.0f')}"

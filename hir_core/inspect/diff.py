@@ -1,8 +1,8 @@
 """The difference between two versions of a stage, for `hir diff`: changed rows, and shifts of scores and instructions.
 
 Rows of two iterations share no key, so they are matched by their prompt and, where they come from a sample, by its `k`.
-Columns that name a row or a version, seeds and log-probabilities are not compared. Reads both tables, their digests
-checked, and the samples and prompts that they are made from. Writes nothing.
+Columns that name a row or a version, seeds and probabilities of outputs are not compared. Reads both tables, their
+digests checked, and the samples and prompts that they are made from. Writes nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 import polars as pl
 
 from hir_core.errors import ConfigError, VersionNotFound
-from hir_core.inspect.stats import Scores, scores, with_task
+from hir_core.inspect.stats import Scores, followed, scores, with_task
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-NOT_COMPARED = frozenset({"sample_id", "triple_id", "model", "seed", "logprobs"})
+NOT_COMPARED = frozenset({"sample_id", "triple_id", "model", "seed", "logprobs", "probability"})
 EXAMPLES = 5
 _KEYS = ("prompt_id", "sample_id", "triple_id")
 _EXISTS = "exists"
@@ -49,7 +49,7 @@ class RowDifference(TypedDict):
 
 
 class Counts(TypedDict):
-    """How often each instruction stands on either side."""
+    """How often each instruction stands on either side; of triples in demonstrations only."""
 
     a: dict[str, int]
     b: dict[str, int]
@@ -119,7 +119,10 @@ def difference(a: Side, b: Side, key: str | None = None) -> Difference:
         "examples": [_row_difference(row, row["changed"]) for row in changed.head(EXAMPLES).to_dicts()],
     }
     if "instruction" in compared:
-        found["instructions"] = {"a": value_counts(in_a["instruction"]), "b": value_counts(in_b["instruction"])}
+        found["instructions"] = {
+            "a": value_counts(followed(in_a)["instruction"]),
+            "b": value_counts(followed(in_b)["instruction"]),
+        }
     if "score" in compared:
         found["score"] = {
             "a": scores(in_a, a.store.manifest(a.ref).config.get("threshold")),

@@ -55,6 +55,12 @@ class HindsightPrompt:
 
     instruction: Excerpt
     query: Excerpt
+    weight: float
+    """0: the sample is no demonstration of this, and only ruled out."""
+    excluded_from: Excerpt | None
+    """The instruction under which the sample is ruled out; None where it is not."""
+    removed: float
+    probability: float | None
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,15 @@ def _sample_examples_by_id(graph: VersionGraph, iteration: Iteration, ids: Seque
     rewards = {reward["sample_id"]: reward for reward in _rows(graph, iteration.rewards, "sample_id", ids)}
     became: dict[str, list[HindsightPrompt]] = {}
     for triple in [] if iteration.triples is None else _rows(graph, iteration.triples, "sample_id", ids):
-        prompt = HindsightPrompt(Excerpt.of(triple["instruction"]), Excerpt.of(triple["query"]))
+        excluded_from = triple["excluded_from"]
+        prompt = HindsightPrompt(
+            Excerpt.of(triple["instruction"]),
+            Excerpt.of(triple["query"]),
+            triple["weight"],
+            None if excluded_from is None else Excerpt.of(excluded_from),
+            triple["removed"],
+            triple["probability"],
+        )
         became.setdefault(triple["sample_id"], []).append(prompt)
     return {
         sample["sample_id"]: SampleExample(

@@ -2,7 +2,8 @@
 
 Reads a version, its digests checked. Writes one new file or folder, which appears complete or not at all, and never
 replaces an existing one. A spreadsheet runs a cell that begins as a formula does, whoever wrote its text: a model, or
-whoever wrote a prompt. In CSV, such a text is therefore marked as text, unless the table is asked for as it is.
+whoever wrote a prompt. In CSV, such a text is therefore marked as text, unless the table is asked for as it is. Other
+trainers take every row of triples for a demonstration, so triples that are none are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -26,8 +28,17 @@ FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 
 
-def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool = False) -> int:
-    """Writes a version's rows in the order of its table; returns how many there are.
+class Exported(NamedTuple):
+    """What became of a version's rows."""
+
+    rows: int
+    """Rows that were written."""
+    left_out: int
+    """Triples whose weight is 0: their outputs are only ruled out, and must not be imitated."""
+
+
+def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool = False) -> Exported:
+    """Writes a version's rows in the order of its table, but for triples that demonstrate nothing.
 
     Args:
         store: the run.
@@ -53,12 +64,12 @@ def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool 
                 f"{out} lies inside the run {store.run_dir}, which holds its own files only: give another place"
             )
         table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
-        if form == "csv" and not is_raw:
-            table = _without_formulas(table)
-        _write_atomically(table, FORMS[form], out)
+        kept = table.filter(pl.col("weight") > 0) if ref.stage == "triples" else table
+        text_safe = _without_formulas(kept) if form == "csv" and not is_raw else kept
+        _write_atomically(text_safe, FORMS[form], out)
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is polars' ComputeError
         raise ConfigError(f"cannot write {out}: {error}; give another place") from None
-    return table.height
+    return Exported(kept.height, table.height - kept.height)
 
 
 def _write_atomically(table: pl.DataFrame, write: Callable[[pl.DataFrame, Path], None], out: Path) -> None:

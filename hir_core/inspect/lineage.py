@@ -90,6 +90,11 @@ class TracedTriple(TypedDict):
     triple_id: NotRequired[str]
     instruction: NotRequired[str]
     output: NotRequired[str]
+    weight: NotRequired[float]
+    """0: the output is no demonstration of the instruction, and only ruled out."""
+    excluded_from: NotRequired[str | None]
+    removed: NotRequired[float]
+    probability: NotRequired[float | None]
     models: NotRequired[list[TracedModel]]
 
 
@@ -296,6 +301,10 @@ def _traced_triple(graph: VersionGraph, triple: Row) -> TracedTriple:
         "triple_id": triple["triple_id"],
         "instruction": triple["instruction"],
         "output": triple["output"],
+        "weight": triple["weight"],
+        "excluded_from": triple["excluded_from"],
+        "removed": triple["removed"],
+        "probability": triple["probability"],
         "models": [_traced_model(graph, str(ref)) for ref in models],
     }
 

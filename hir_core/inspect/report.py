@@ -89,7 +89,7 @@ class IterationReport:
             rewards=None
             if rewards is None or scored is None
             else RewardsReport.read(graph, rewards, scored, score_bins),
-            triples=None if triples is None else TriplesReport.read(graph, triples, samples),
+            triples=None if triples is None else TriplesReport.read(graph, triples),
             model=None if model is None else ModelReport.read(graph, model),
             evaluation=EvaluationReport.read(graph, evaluations[-1]) if evaluations else None,
         )

@@ -179,29 +179,29 @@ class TriplesReport:
     rejected: dict[str, int]
     """Samples that became no triple, by reason."""
     instructions: tuple[InstructionCount, ...]
-    """The most frequent ones, and all others together."""
-    samples: int | None
-    """Samples of the same iteration; None where there are none, as for a warm start from demonstrations."""
-    samples_trained: int | None
-    """Those of them that have a triple whose weight is above 0."""
+    """Of the demonstrations: the most frequent ones, and all others together."""
+    only_ruled_out: int
+    """Triples that are no demonstrations: their outputs are only ruled out."""
+    judged_outputs: int | None
+    """Distinct outputs that were judged; None where no sample was relabeled, as for a warm start."""
+    outputs_with_gradient: float | None
+    """The share of them from which the model learns: demonstrations, and outputs that are ruled out."""
 
     @classmethod
-    def read(cls, graph: VersionGraph, ref: VersionRef, samples: VersionRef | None) -> TriplesReport:
-        """The report of a triples version, with the samples of its own iteration."""
-        manifest, table = (
-            graph.manifests[str(ref)],
-            columns_of(graph.store, ref, ["sample_id", "instruction", "weight"]),
-        )
-        trained = table.filter(pl.col("weight") > 0)["sample_id"].drop_nulls().unique()
-        sample_ids = None if samples is None else columns_of(graph.store, samples, ["sample_id"])["sample_id"]
+    def read(cls, graph: VersionGraph, ref: VersionRef) -> TriplesReport:
+        """The report of a triples version."""
+        manifest = graph.manifests[str(ref)]
+        table = columns_of(graph.store, ref, ["sample_id", "instruction", "weight"])
+        demonstrations = table.filter(pl.col("weight") > 0)
         return cls(
             version=str(ref),
             rows=table.height,
             rows_in=manifest.rows_in,
             rejected=dict(manifest.rejected),
-            instructions=_count_instructions(graph, ref, table),
-            samples=None if sample_ids is None else sample_ids.len(),
-            samples_trained=None if sample_ids is None else int(sample_ids.is_in(trained.implode()).sum()),
+            instructions=_count_instructions(graph, ref, demonstrations),
+            only_ruled_out=table.height - demonstrations.height,
+            judged_outputs=manifest.metrics.get("judged_outputs"),
+            outputs_with_gradient=manifest.metrics.get("outputs_with_gradient"),
         )
 
 

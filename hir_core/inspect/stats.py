@@ -80,7 +80,9 @@ class RowStats(TypedDict):
     splits: NotRequired[dict[str, int]]
     finish_reasons: NotRequired[dict[str, int]]
     instructions: NotRequired[dict[str, int]]
-    """Rows by instruction: the most frequent ones, and all others together."""
+    """Rows by instruction, the most frequent ones, and all others together; of triples only demonstrations."""
+    only_ruled_out: NotRequired[int]
+    """Triples that are no demonstrations: their outputs are only ruled out."""
     score: NotRequired[Scores]
 
 
@@ -143,6 +145,11 @@ def with_task(store: Store, ref: VersionRef) -> pl.DataFrame:
     return table
 
 
+def followed(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose output follows their instruction: all rows but triples that are no demonstrations."""
+    return rows.filter(pl.col("weight") > 0) if "weight" in rows.columns else rows
+
+
 def lengths(column: pl.Series) -> Lengths | None:
     """The lengths of texts or lists, nulls left out; None where all are null."""
     counts = column.str.len_chars() if column.dtype == pl.String else column.list.len()
@@ -198,7 +205,9 @@ def _row_stats(rows: pl.DataFrame, stage: str, threshold: float | None) -> RowSt
     if "finish_reason" in rows.columns:
         stats["finish_reasons"] = value_counts(rows["finish_reason"])
     if "instruction" in rows.columns:
-        stats["instructions"] = value_counts(rows["instruction"])
+        stats["instructions"] = value_counts(followed(rows)["instruction"])
+    if stage == "triples":
+        stats["only_ruled_out"] = rows.height - followed(rows).height
     if "score" in rows.columns:
         stats["score"] = scores(rows, threshold)
     return stats

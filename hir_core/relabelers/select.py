@@ -39,8 +39,8 @@ def select(labeled: pl.DataFrame, selection: SelectConfig, correct: str) -> pl.D
         one_sided = pl.when(is_correct.all().over("prompt_id")).then(pl.lit(ALL_RIGHT)).otherwise(one_sided)
     labeled = _reject(labeled, one_sided)
     if selection.deduplicate:
-        is_first = pl.struct("prompt_id", "instruction", "query", "completion_ids").is_first_distinct()
-        labeled = _reject(labeled, pl.when(~is_first).then(pl.lit(DUPLICATE)))
+        output = pl.struct("prompt_id", "instruction", "query", "completion_ids", _IS_RULED_OUT.alias("is_ruled_out"))
+        labeled = _reject(labeled, pl.when(~output.is_first_distinct()).then(pl.lit(DUPLICATE)))
     if selection.others_per_correct is not None:
         labeled = _drop_surplus(labeled, correct, selection.others_per_correct)
     kept = labeled.filter(pl.col("rejected").is_null())

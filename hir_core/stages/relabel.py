@@ -57,7 +57,7 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
         "instructions": value_counts(taught["instruction"]),
         "contrasted": taught.filter(pl.col("contrast").list.len() > 0).height,
         "ruled_out": triples.filter(pl.col("removed") > 0).height,
-        "outputs_with_gradient": outputs_with_gradient(samples, rewards, triples),
+        **output_metrics(samples, rewards, triples),
     }
     if written:
         metrics["written"] = verification_metrics(written)
@@ -66,18 +66,18 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     return run.commit(identity, pl.concat([triples, writing]), rows_in=rows_in, rejected=rejected, metrics=metrics)
 
 
-def outputs_with_gradient(
+def output_metrics(
     samples: pl.DataFrame | pl.LazyFrame, rewards: pl.DataFrame, triples: pl.DataFrame
-) -> float | None:
-    """The share of the distinct judged outputs of the prompts from which a model learns; None where none was judged.
+) -> dict[str, Any]:
+    """How many distinct outputs were judged, and the share of them from which the model learns; None where none was.
 
     Outputs are distinct if their prompt or their token ids differ. One is judged if it has a score or names no answer.
-    A model learns from it if one of its samples is a demonstration with a weight above 0, or is ruled out.
+    The model learns from it if one of its samples is a demonstration with a weight above 0, or is ruled out.
     """
     judged = rewards.lazy().filter(pl.col("outcome") != "not_judged").select("sample_id")
     used = triples.lazy().filter((pl.col("weight") > 0) | (pl.col("removed") > 0)).select("sample_id", used=True)
     by_sample = samples.lazy().select("sample_id", "prompt_id", "completion_ids").join(judged, on="sample_id")
     by_sample = by_sample.join(used, on="sample_id", how="left")
     by_output = by_sample.group_by("prompt_id", "completion_ids").agg(pl.col("used").any())
-    share: float | None = by_output.select(pl.col("used").mean()).collect().item()
-    return share
+    metrics = by_output.select(judged_outputs=pl.len(), outputs_with_gradient=pl.col("used").mean())
+    return metrics.collect().row(0, named=True)

@@ -182,6 +182,11 @@ def test_ls_shows_the_metric_that_matters_of_each_stage(stage: str, metric: str,
 def test_ls_names_the_most_frequent_instructions_and_counts_the_others() -> None:
     shares = {"wrong": 0.15, "a": 0.5, "b": 0.04, "correct": 0.3, "c": 0.01}
     assert metric_text("triples", {"instructions": shares}) == "15% wrong · 50% a · 30% correct · 2 more"
+    assert (
+        metric_text("triples", {"instructions": {"correct": 1.0}, "ruled_out": 1200})
+        == "100% correct · 1,200 ruled out"
+    )
+    assert metric_text("triples", {"ruled_out": 2}) == "2 ruled out"
 
 
 def test_ls_of_several_runs_puts_the_run_in_front(outputs: list[Outputs]) -> None:
@@ -369,10 +374,10 @@ def test_the_table_stays_aligned_in_80_columns(run: Run, outputs: list[Outputs])
     lines = shown(run, outputs)
     start = next(place for place, line in enumerate(lines) if line.startswith("model "))
     assert lines[start - 1 : start + 3] == [
-        "                           majority correct       sampled trained",
-        "model      accuracy [95 %] baseline samples  loss   tok/s   tok/s s/step   time",
-        "    0 0.410 [0.375, 0.446]    0.300   0.000     –   5,218       –      –      –",
-        "    1 0.410 [0.375, 0.446]    0.300       – 1.250       –   1,234   0.50      –",
+        "                           majority correct             sampled trained",
+        "model      accuracy [95 %] baseline samples  used  loss   tok/s   tok/s   time",
+        "    0 0.410 [0.375, 0.446]    0.300   0.000     –     –   5,218       –      –",
+        "    1 0.410 [0.375, 0.446]    0.300       – 1.000 1.250       –   1,234      –",
     ]
     assert max(map(len, lines)) <= 80
 
@@ -382,10 +387,10 @@ def test_the_table_stays_aligned_in_80_columns(run: Run, outputs: list[Outputs])
     [
         (39, "model accuracy time"),
         (60, "model accuracy baseline samples loss time"),
-        (75, "model accuracy baseline samples loss tok/s tok/s time"),
-        (80, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+        (75, "model accuracy baseline samples used loss tok/s time"),
+        (80, "model accuracy baseline samples used loss tok/s tok/s time"),
         (10, "model accuracy time"),
-        (None, "model accuracy baseline samples loss tok/s tok/s s/step time"),
+        (None, "model accuracy baseline samples used loss tok/s tok/s time"),
     ],
 )
 def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(columns: int | None, names: str) -> None:
@@ -411,7 +416,7 @@ def test_a_model_that_does_not_tell_the_instructions_apart_is_named(
 ) -> None:
     triples = run.store.draft(identity("triples", 1, {"relabel": "of two"}, []))
     triples.write("0", run.table(run.store.resolve("triples@1")))
-    relabeled = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}})
+    relabeled = triples.commit(rows_in=1, metrics={"instructions": {"right": 1, "wrong": 1}, "contrasted": 2})
     training = {"training": {"contrast": "instructions", "contrastive": 1.0}}
     draft = run.store.draft(identity("models", 2, training, [str(relabeled), str(outputs[0].model)]))
     (draft.path / "config.json").write_text("{}")

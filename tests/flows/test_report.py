@@ -98,18 +98,20 @@ def test_scores_and_what_became_of_samples_are_those_of_the_tables(finished, par
         (row["iteration"], row["instruction, or why left out"]): row for row in parsed.tables["What the samples became"]
     }
     for n in ("1", "2"):
-        triples = [triple["instruction"] for triple in rows_of(finished, "triples", int(n))]
+        triples = [triple["instruction"] for triple in rows_of(finished, "triples", int(n)) if triple["weight"] > 0]
         assert outcomes[n, f"correct: {RIGHT}"]["rows"] == str(triples.count(RIGHT))
         assert outcomes[n, f"wrong: {WRONG}"]["rows"] == str(triples.count(WRONG))
+        assert outcomes[n, "only ruled out"]["rows"] == "1"
         assert outcomes[n, "left out: not judged"]["rows"] == "1"
 
 
 def test_gradients_lengths_and_costs_are_those_of_the_tables(finished, parsed):
-    for row in parsed.tables["Samples that are trained on"]:
+    for row in parsed.tables["Outputs that are learned from"]:
         n = int(row["iteration"])
-        own = {sample["sample_id"] for sample in rows_of(finished, "samples", n)}
-        used = {triple["sample_id"] for triple in rows_of(finished, "triples", n) if triple["weight"] > 0} & own
-        assert (row["samples"], row["trained on"]) == (str(len(own)), str(len(used)))
+        (facts,) = [manifest.metrics for manifest in finished.parents(finished.resolve(f"models@{n}"), "triples")]
+        assert row["samples"] == str(len(rows_of(finished, "samples", n)))
+        assert row["distinct judged outputs"] == str(facts["judged_outputs"])
+        assert row["learned from"] == f"{facts['outputs_with_gradient']:.1%}"
     for row in parsed.tables["Length of the samples"]:
         lengths = [len(sample["completion_ids"]) for sample in rows_of(finished, "samples", int(row["iteration"]))]
         assert (row["shortest"], row["longest"]) == (str(min(lengths)), str(max(lengths)))

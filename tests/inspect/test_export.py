@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from finished_run import LONG, NASTY, commit, damage, drawn, hir
+from finished_run import LONG, NASTY, commit, damage, drawn, hir, ruling_out
 
 from hir_core.config import FilePrompts
 from hir_core.errors import ConfigError, VersionCorrupt, VersionNotFound
@@ -31,7 +31,7 @@ def rows_of(store: Store, text: str) -> list[dict]:
 
 @pytest.mark.parametrize("text", TABLES)
 def test_json_lines_are_the_rows(store, text, tmp_path):
-    assert export(store, store.resolve(text), "jsonl", tmp_path / "out.jsonl") == len(rows_of(store, text))
+    assert export(store, store.resolve(text), "jsonl", tmp_path / "out.jsonl") == (len(rows_of(store, text)), 0)
     lines = (tmp_path / "out.jsonl").read_text().split("\n")
     assert lines.pop() == ""
     assert [json.loads(line) for line in lines] == rows_of(store, text)
@@ -84,6 +84,18 @@ def test_a_folder_is_what_datasets_loads(store, tmp_path, monkeypatch):
         rows = [row for split in loaded.values() for row in split]
         assert list(loaded) == (["train", "test"] if text == "prompts@0" else ["train"])
         assert rows == rows_of(store, text)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_output_that_is_only_ruled_out_is_not_handed_on_to_be_imitated(store, form, tmp_path):
+    triples = ruling_out(store)
+    assert export(store, triples, form, tmp_path / "out") == (4, 1)
+    if form == "jsonl":
+        rows = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+        assert {row["sample_id"]: row["excluded_from"] for row in rows}["s1p11"] is not None
+        assert "s1p31" not in {row["sample_id"] for row in rows}
+    text = hir("export", str(triples), "again", "--to", form)
+    assert text.startswith("4 rows in again\nleft out: 1 rows of weight 0, whose outputs are only ruled out")
 
 
 # --- what a spreadsheet would run ------------------------------------------------------------------------------------
@@ -188,6 +200,10 @@ def test_export_says_what_it_wrote(store):
     assert hir("export", "samples@1", "out.csv", "--to", "csv") == "6 rows in out.csv\n"
     assert LONG in Path("out.csv").read_text()
     assert "exists already" in hir("export", "samples@1", "out.csv", "--to", "csv", code=2)
-    assert json.loads(hir("export", "triples@1", "hf", "--to", "hf", "--json")) == {"rows": 5, "path": "hf"}
+    assert json.loads(hir("export", "triples@1", "hf", "--to", "hf", "--json")) == {
+        "rows": 5,
+        "left_out": 0,
+        "path": "hf",
+    }
     assert "no form `x`" in hir("export", "samples@1", "y", "--to", "x", code=2)
     assert NASTY in {row["completion"] for row in pl.read_csv("out.csv").to_dicts()}

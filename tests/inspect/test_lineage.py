@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, triple
+from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, ruling_out, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
 from hir_core.inspect.lineage import SampleHistory, find_row, row_history, trace
@@ -210,3 +210,36 @@ def test_the_run_is_named_in_front_where_there_are_several(store, tmp_path, monk
     monkeypatch.chdir(tmp_path / "runs" / "small")
     assert hir("row", "p1").startswith("prompt p1 · sums · train · prompts/0000-")
     assert hir("head", "samples@2", "--rows", "1", "--columns", "k")
+
+
+# --- outputs that are ruled out --------------------------------------------------------------------------------------
+
+
+def test_row_says_under_which_instruction_an_output_is_ruled_out_and_by_how_much(store):
+    version = ruling_out(store)
+    found = f'ruled out under "{RIGHT}": probability 0.125 when sampled, 75 % of it taken away'
+    only, both = (relabeled_column(hir("row", key), str(version)) for key in ("s1p31", "s1p11"))
+    assert (only, both) == (found, f"{WRONG} {found}")
+
+
+def relabeled_column(text, version):
+    """The right side of the two columns below the version's name, as one line."""
+    cells = [line.partition("│")[2].strip() for line in text.split(f"relabeled ({version})")[1].splitlines()[1:]]
+    return " ".join(cells[: cells.index("") if "" in cells else None])
+
+
+def test_trace_says_that_an_output_is_ruled_out(store):
+    version = str(ruling_out(store))
+    lines = hir("trace", "s1p31").splitlines()
+    (place,) = [n for n, line in enumerate(lines) if version in line]
+    assert lines[place].endswith(f'e1p31  ruled out under "{RIGHT}"')
+    assert lines[place + 1].strip() == "probability 0.125 when sampled, 75 % of it taken away"
+    both = [line for line in hir("trace", "s1p11").splitlines() if version in line]
+    assert [line.split("e1p11")[1].strip() for line in both] == [WRONG, f'ruled out under "{RIGHT}"']
+    (traced,) = [row for row in trace(store, "s1p31")["samples"][0]["triples"] if row["version"] == version]
+    assert (traced["weight"], traced["excluded_from"], traced["removed"], traced["probability"]) == (
+        0,
+        RIGHT,
+        0.75,
+        0.125,
+    )

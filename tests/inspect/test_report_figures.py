@@ -64,13 +64,21 @@ def test_prompts_are_mixed_where_their_samples_are_right_and_wrong(report):
     assert [samples.mixed_prompts for samples in report.samples.values()] == [1, 1]
 
 
-def test_a_sample_is_trained_on_where_a_triple_of_its_own_iteration_has_it_with_a_weight(store, report):
+def test_an_output_is_learned_from_where_a_triple_demonstrates_it_or_rules_it_out(store, report):
     assert sorted(report.triples) == [1, 2]
     for n, triples in report.triples.items():
-        own = {row["sample_id"] for row in rows_of(store, "samples", n)}
-        used = {row["sample_id"] for row in rows_of(store, "triples", n) if row["weight"] > 0} & own
-        assert (triples.samples_trained, triples.samples) == (len(used), len(own))
-        assert triples.samples_trained == 4  # of six one is not judged, and one has the weight 0
+        judged, used = learned_outputs(store, n)
+        assert (triples.judged_outputs, triples.outputs_with_gradient) == (len(judged), len(used) / len(judged))
+        assert triples.only_ruled_out == 1
+
+
+def learned_outputs(store, n):
+    """The distinct judged outputs of an iteration and those before it, and those of them that have a gradient."""
+    samples, rewards = ([row for i in range(1, n + 1) for row in rows_of(store, t, i)] for t in ("samples", "rewards"))
+    of_sample = {row["sample_id"]: (row["prompt_id"], tuple(row["completion_ids"])) for row in samples}
+    judged = {of_sample[row["sample_id"]] for row in rewards if row["outcome"] != "not_judged"}
+    triples = [row for row in rows_of(store, "triples", n) if row["weight"] > 0 or row["removed"] > 0]
+    return judged, judged & {of_sample[row["sample_id"]] for row in triples}
 
 
 def test_instructions_are_counted_with_how_many_of_their_outputs_are_right(store, report):
@@ -78,10 +86,11 @@ def test_instructions_are_counted_with_how_many_of_their_outputs_are_right(store
     for n, triples in report.triples.items():
         rows = rows_of(store, "triples", n)
         for counted in triples.instructions:
-            mine = [row for row in rows if row["instruction"] == counted.instruction]
+            mine = [row for row in rows if row["instruction"] == counted.instruction and row["weight"] > 0]
             assert counted.name == {RIGHT: "correct", WRONG: "wrong"}[counted.instruction]
             assert (counted.rows, counted.right) == (len(mine), sum(row["sample_id"] in right for row in mine))
-        assert sum(counted.rows for counted in triples.instructions) + 1 == triples.rows_in
+        demonstrations = sum(counted.rows for counted in triples.instructions)
+        assert demonstrations + triples.only_ruled_out + 1 == triples.rows_in  # one is not judged
 
 
 def test_accuracies_and_changed_answers_are_those_of_the_tables(store, report):

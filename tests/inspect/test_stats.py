@@ -8,7 +8,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from finished_run import COMPLETIONS, LONG, NASTY, RIGHT, WRONG, commit, damage, hir, triple
+from finished_run import COMPLETIONS, LONG, NASTY, RIGHT, WRONG, commit, damage, hir, ruling_out, triple
 
 from hir_core.errors import VersionCorrupt, VersionNotFound
 from hir_core.inspect.stats import lengths, scores, table_stats
@@ -155,3 +155,11 @@ def test_stats_let_nothing_act_on_the_terminal(store):
 def test_stats_as_json_are_the_figures(store):
     assert json.loads(hir("stats", "small/samples@1", "--json")) == of(store, "samples@1")
     assert math.isclose(json.loads(hir("stats", "rewards@2", "--json"))["score"]["mean"], 4 / 6)
+
+
+def test_an_output_that_is_only_ruled_out_follows_no_instruction(store):
+    figures = table_stats(store, version := ruling_out(store))
+    assert (figures["instructions"], figures["only_ruled_out"]) == ({RIGHT: 3, WRONG: 1}, 1)
+    assert "\nonly ruled out  1\n" in hir("stats", str(version))
+    assert of(store, "triples@2")["only_ruled_out"] == 0
+    assert "only ruled out" not in hir("stats", "triples@2")

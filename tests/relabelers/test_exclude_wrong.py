@@ -11,7 +11,7 @@ from relabel_tables import INSTRUCTIONS, tables
 from hir_core.config import ExcludeWrongRelabel, SelectConfig
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.schemas import Triples
-from hir_core.stages.relabel import outputs_with_gradient
+from hir_core.stages.relabel import output_metrics
 
 RIGHT, WRONG = INSTRUCTIONS.correct, INSTRUCTIONS.wrong
 CANNOT_JUDGE, DUPLICATE = "cannot judge", "duplicate of another output"
@@ -206,10 +206,13 @@ def test_an_output_is_learned_from_if_one_of_its_samples_is_taught_or_ruled_out(
         if score is not None:
             by_output.setdefault((prompt_id, text, finish_reason), []).append(f"s{n}")
     used = sum(any(key in set(triples["sample_id"]) for key in keys) for keys in by_output.values())
-    assert outputs_with_gradient(samples, rewards, triples) == (used / len(by_output) if by_output else None)
+    assert output_metrics(samples, rewards, triples) == {
+        "judged_outputs": len(by_output),
+        "outputs_with_gradient": used / len(by_output) if by_output else None,
+    }
 
 
 def test_a_demonstration_of_a_reference_uses_no_output():
     samples, rewards, _ = tables(1.0, 0.0)
     nothing = pl.DataFrame(schema=Triples.create_empty().schema)
-    assert outputs_with_gradient(samples, rewards, nothing) == 0.0
+    assert output_metrics(samples, rewards, nothing) == {"judged_outputs": 1, "outputs_with_gradient": 0.0}

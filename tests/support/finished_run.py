@@ -154,6 +154,18 @@ def triple(sample: Row, is_right: bool) -> Row:
     }
 
 
+def ruling_out(store: Store) -> VersionRef:
+    """Other triples of iteration 1: its wrong outputs are ruled out; s1p11 is a demonstration too, s1p31 is none."""
+    rows = [
+        row | {"triple_id": row["triple_id"].replace("d", "e", 1)}
+        | ({"excluded_from": RIGHT, "removed": 0.75, "probability": 0.125} if row["instruction"] == WRONG else {})
+        | ({"weight": 0.0} if row["sample_id"] == "s1p31" else {})
+        for row in relabeled(1)
+    ]  # fmt: skip
+    parents = [store.resolve(name) for name in ("prompts@0", "samples@1", "rewards@1")]
+    return commit(store, "triples", 1, parents, rows, {"relabel": "exclude_wrong"})
+
+
 def hir(*arguments: str, code: int = 0) -> str:
     """The output of a command, which must end with this exit code."""
     result = CliRunner().invoke(app, arguments)

@@ -10,6 +10,7 @@ from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
 
 from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
+from hir_core.stages.relabel import output_metrics
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -28,7 +29,7 @@ TESTED = {0: 3, 1: 5, 2: 9}
 
 
 def make_run(folder: Path) -> Store:
-    """Two iterations with evaluations. One triple has the weight 0; in the second iteration one is of the first."""
+    """Two iterations with evaluations. One output is only ruled out; in the second iteration one is of the first."""
     store = Store(folder / "small")
     prompts = commit(store, "prompts", 0, [], [prompt(*item) for item in ITEMS.items()])
     model = trained(store, 0, [prompts])
@@ -39,12 +40,16 @@ def make_run(folder: Path) -> Store:
         samples = commit(store, "samples", iteration, [prompts, model], rows, parts=2)
         rewards = commit(store, "rewards", iteration, [prompts, samples], judged(rows, scores), {"threshold": 1.0})
         kept = [triple(sample, score) for sample, score in zip(rows, scores, strict=True) if score is not None]
-        kept[-1] |= {"weight": 0.0}
+        kept[-1] |= {"weight": 0.0, "excluded_from": RIGHT, "removed": 0.75}
         old = [triple(drawn(1, model)[0], 1.0)] if before else []
         counts = {"rows_in": len(rows) + len(old), "rejected": {"not judged": 1}}
         config = {"relabel": {"instructions": {"correct": RIGHT, "wrong": WRONG}}}
         parents = [prompts, *before, samples, rewards]
-        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, **counts)
+        drawn_before = [store.table(ref) for ref in parents if ref.stage == "samples"]
+        judged_before = [store.table(ref) for ref in parents if ref.stage == "rewards"]
+        relabeled = pl.DataFrame([*kept, *old]).select("sample_id", "weight", "removed")
+        metrics = output_metrics(pl.concat(drawn_before), pl.concat(judged_before).collect(), relabeled)
+        triples = commit(store, "triples", iteration, parents, [*kept, *old], config, metrics=metrics, **counts)
         before = [samples, rewards]
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
         evaluated(store, iteration, prompts, model)
