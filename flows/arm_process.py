@@ -32,16 +32,16 @@ class ArmProcess:
 
     Args:
         arm: the arm; its run must not be written by another process.
-        folder: for `<run>-<method>.yaml`, the arm's config, and `<run>-<method>.log`; created where needed.
+        folder: for `<run>/<method>.yaml`, the arm's config, and `<run>/<method>.log`; created where needed.
         jobs: how many arms share the CPU cores of this machine.
     """
 
     def __init__(self, arm: Arm, folder: Path, jobs: int) -> None:
         self.arm = arm
-        name = f"{arm.config.run}-{arm.method}"
+        folder = folder / arm.config.run
         folder.mkdir(parents=True, exist_ok=True)
-        config = write_text(folder / f"{name}.yaml", yaml.safe_dump(arm.config.model_dump(mode="json")))
-        self.log = folder / f"{name}.log"
+        config = write_text(folder / f"{arm.method}.yaml", yaml.safe_dump(arm.config.model_dump(mode="json")))
+        self.log = folder / f"{arm.method}.log"
         command = [sys.executable, "-P", "-c", HIR, "run", str(config)]
         # As for a launch: isolated, in a session of its own, where a terminal's Ctrl-C reaches this process only. The
         # stop file is for other hosts: nobody looks for one here.
@@ -60,8 +60,8 @@ class ArmProcess:
         """Whether the process and all below it have ended."""
         return self._process.poll() is not None
 
-    def tell_to_end(self) -> None:
-        """Has the supervisor end the process and all below it; `wait` returns once they are gone."""
+    def close(self) -> None:
+        """Closes the pipe to the supervisor, upon which it ends the process and all below it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
@@ -80,18 +80,19 @@ class ArmProcess:
         if status == 0:
             return
         printed = self.log.read_text(encoding="utf-8", errors="replace")
-        _, found, said = f"\n{printed}".rpartition(f"\n{ERROR}")
+        _, says_why, why = f"\n{printed}".rpartition(f"\n{ERROR}")
         if status == RunCancelled.exit_code:
-            raise RunCancelled(said.rstrip() or f"{self.arm.name} was interrupted; the same command continues")
-        if not found:
+            interrupted = f"{self.arm.name} was interrupted; the same command continues"
+            raise RunCancelled(why.rstrip() if says_why else interrupted)
+        if not says_why:
             raise HirError(f"its process ended with status {status}: see {self.log}")
-        raise HirError(*said.rstrip().split("\n"), f"  log: {self.log}")
+        raise HirError(*why.rstrip().split("\n"), f"  log: {self.log}")
 
 
 def end(processes: Sequence[ArmProcess]) -> None:
     """Ends processes and all that is below them; returns once they are gone."""
     for process in processes:
-        process.tell_to_end()
+        process.close()
     for process in processes:
         process.wait()
 

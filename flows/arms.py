@@ -131,6 +131,7 @@ def _stopped(running: list[ArmProcess]) -> list[Ended]:
         RunCancelled: an arm was cancelled from Prefect, or its process was interrupted.
     """
     stopped = [process for process in running if process.has_ended()]
+    end(stopped)
     ended: list[Ended] = []
     for process in stopped:
         running.remove(process)
