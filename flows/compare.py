@@ -2,7 +2,7 @@
 
 Every arm is a run like any other, so the same call again continues. After every arm that was not complete yet, the
 flow writes `results.json`, `curves.parquet`, `table.md` and `plot.svg` into the comparison's folder. Leaves what the
-arms are to `hir_core.config.comparison`, and statistics to `hir_core.inspect.comparison`.
+arms are to `hir_core.config.comparison`, how they are run to `arms`, and statistics to `hir_core.inspect.comparison`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +20,12 @@ from pathlib import Path
 import polars as pl
 from prefect import flow
 
-from flows.hindsight import hindsight
-from flows.orchestration import server
+from flows.arms import one_by_one, side_by_side
 from flows.orchestration.flow_runs import sign
 from flows.report.comparison_plot import comparison_plot
 from flows.report.comparison_tables import summary_table
 from hir_core.config.comparison import Arm, CompareConfig
-from hir_core.errors import HirError, RunCancelled
+from hir_core.errors import HirError
 from hir_core.inspect.comparison import (
     ArmResult,
     CurvePoint,
@@ -36,8 +35,6 @@ from hir_core.inspect.comparison import (
     summarize,
     write_results,
 )
-from hir_core.stages.prompts import check
-from hir_core.stages.resume import completed_iterations
 from hir_core.stages.run import Run
 from hir_core.stages.train import Outputs
 from hir_core.store.files import write_table, write_text
@@ -47,34 +44,31 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @flow(name="compare", flow_run_name="{comparison.compare}", persist_result=False, validate_parameters=False)
-def compare(comparison: CompareConfig, arms: list[Arm], left_out: dict[str, str]) -> None:
-    """Runs the arms that are not complete yet, one after the other, and keeps the results up to date.
+def compare(comparison: CompareConfig, arms: list[Arm], left_out: dict[str, str], jobs: int = 1) -> None:
+    """Runs the arms that are not complete yet, and keeps the results up to date.
 
     Args:
         arms: those that can start.
         left_out: why the others cannot, by their names.
+        jobs: how many arms to run at a time.
 
     Raises:
         HirError: an arm has no result; all others were run.
     """
     sign()
-    results: list[ArmResult] = []
+    results: dict[str, ArmResult] = {}
     planned, failed = len(arms) + len(left_out), dict(left_out)
-    for number, arm in enumerate(arms, start=1):
-        print(f"\n{arm.name} · arm {number} of {len(arms)}", flush=True)
-        run = Run(arm.config)
-        versions_before = run.store.versions()
-        try:
-            models = completed_models(run) or server.call(hindsight, arm.config)
-            results.append(arm_result(arm, run, models))
-        except RunCancelled:
-            raise
-        except HirError as error:
-            failed[arm.name] = str(error)
-            print(f"error: {error}\nthe comparison goes on", file=sys.stderr, flush=True)
-        # A call that continues meets complete arms first: until it is through them, the files of the call before stay.
-        if results and (number == len(arms) or run.store.versions() != versions_before):
-            write(comparison, results, planned)
+    all_ended = one_by_one(arms) if jobs == 1 else side_by_side(arms, jobs, comparison.folder / "arms")
+    with closing(all_ended):
+        for number, ended in enumerate(all_ended, start=1):
+            if ended.error is None:
+                results[ended.arm.name] = arm_result(ended.arm, Run(ended.arm.config), ended.models)
+            else:
+                failed[ended.arm.name] = str(ended.error)
+            # A call that continues meets complete arms first: until it is through them, the files of the call before
+            # stay.
+            if results and (number == len(arms) or ended.is_new):
+                write(comparison, [results[arm.name] for arm in arms if arm.name in results], planned)
     if results:
         print_results(comparison.folder)
     if failed:
@@ -86,16 +80,6 @@ def print_results(folder: Path) -> None:
     """Prints the comparison's table, and where its files are."""
     print(f"\n{(folder / 'table.md').read_text()}")
     print(f"plot    {folder / 'plot.svg'}\nresults {folder / 'results.json'}")
-
-
-def completed_models(run: Run) -> list[Outputs]:
-    """The models of an arm that is complete, none of any other: a flow takes seconds to find nothing to do."""
-    wanted = run.config.iterations + 1
-    completed = completed_iterations(run, check(run).rows)
-    if len(completed) < wanted:
-        return []
-    print(f"nothing to do: model {wanted - 1} is there", flush=True)
-    return completed[:wanted]
 
 
 def arm_result(arm: Arm, run: Run, models: Sequence[Outputs]) -> ArmResult:

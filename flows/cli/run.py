@@ -65,6 +65,12 @@ def compare(
     changes: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, key=value, for example seeds=[0].")
     ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Arms to run at a time, each in its own process; those of one task and seed take turns."
+        ),
+    ] = 1,
 ) -> None:
     """Compare methods over tasks and seeds; the same command again continues where it ended."""
     from flows.orchestration import server
@@ -78,7 +84,7 @@ def compare(
             connect()
         from flows.compare import compare
 
-        (compare.fn if is_done else partial(server.call, compare))(comparison, arms, left_out)
+        (compare.fn if is_done else partial(server.call, compare))(comparison, arms, left_out, jobs)
 
 
 def schedule(

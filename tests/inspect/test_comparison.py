@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
+from flows import arms as arms_module
 from flows import compare
 from flows.cli.run import CONFIGS, check_arms
 from flows.report.comparison_plot import comparison_plot
@@ -344,7 +345,7 @@ def test_a_call_that_continues_leaves_the_results_alone_until_it_has_something_n
         comparison.folder.mkdir(parents=True, exist_ok=True)
         (comparison.folder / "table.md").write_text("")
 
-    monkeypatch.setattr(compare.server, "call", run_arm)
+    monkeypatch.setattr(arms_module.server, "call", run_arm)
     monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)
     monkeypatch.setattr(compare, "write", write)
     compare.compare.fn(comparison, arms, {})
@@ -385,7 +386,7 @@ def test_an_arm_that_fails_stops_no_other_and_the_comparison_says_so_at_its_end(
         if config.branch == "filter":
             raise RewardError("the reward raised ValueError", "in its second line")
 
-    monkeypatch.setattr(compare.server, "call", run_arm)
+    monkeypatch.setattr(arms_module.server, "call", run_arm)
     monkeypatch.setattr(compare, "arm_result", lambda arm, run, models: arm.method)
     monkeypatch.setattr(compare, "write", lambda comparison, results, planned: written.append((results, planned)))
     monkeypatch.setattr(compare, "print_results", lambda folder: print("the table"))
