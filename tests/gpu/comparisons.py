@@ -32,6 +32,7 @@ from flows.cli.run import CONFIGS  # noqa: E402
 from flows.compare import arm_result, write  # noqa: E402
 from hir_core.config.comparison import load_comparison  # noqa: E402
 from hir_core.config.load import find_config  # noqa: E402
+from hir_core.errors import HirError  # noqa: E402
 from hir_core.stages.prompts import check  # noqa: E402
 from hir_core.stages.resume import completed_iterations  # noqa: E402
 from hir_core.stages.run import Run  # noqa: E402
@@ -133,7 +134,10 @@ def main() -> None:
     try:
         is_done = run(commands, folder, work, options.limit)
         for command in commands:
-            write_results(command, folder, work)
+            try:
+                write_results(command, folder, work)
+            except HirError as error:
+                print(f"{command.path.stem}: no results: {error}", flush=True)
     finally:
         if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
