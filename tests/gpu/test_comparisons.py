@@ -1,4 +1,4 @@
-"""The script `comparisons.py`, on the CPU: what it writes of comparisons that end, and of one that has too little time."""
+"""The script `comparisons.py`, on the CPU: what it writes of comparisons that end, and of one without enough time."""
 
 import json
 import subprocess
