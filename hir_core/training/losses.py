@@ -120,7 +120,7 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     exclusion   = sum over soft targets of w KL(q || p), divided by prompts with excluded outputs; or, as unlikelihood,
                   sum over excluded outputs of -r log(1 - p(output)), divided by the same
 
-    The contrastive and the exclusion term are 0 where their coefficient is. eps is `label_smoothing`, s is
+    The exclusion term is 0 where its coefficient is. eps is `label_smoothing`, s is
     `contrastive_smoothing`; each token and triple counts with its triple's weight, w, q and r are those of `exclusion`.
     """
     triples = len(batch.weights)
@@ -130,15 +130,12 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     smoothed = -(1 - eps) * stats.logprobs[own]
     if stats.mean_logprobs is not None:
         smoothed = smoothed - eps * stats.mean_logprobs[own]
-    nothing = stats.logprobs.new_zeros(())
     terms = {
         "supervised": (weights * smoothed).sum() / totals.tokens,
-        "contrastive": nothing,
+        "contrastive": (batch.weights * contrastive(stats.logprobs, batch, coefficients)).sum() / totals.triples,
         "entropy": -(weights * stats.entropies[own]).sum() / totals.tokens,
-        "exclusion": nothing,
+        "exclusion": stats.logprobs.new_zeros(()),
     }
-    if coefficients.contrastive:
-        terms["contrastive"] = (batch.weights * contrastive(stats.logprobs, batch, coefficients)).sum() / totals.triples
     if coefficients.exclusion and coefficients.is_unlikelihood:
         terms["exclusion"] = unlikelihood(stats, batch) / totals.excluding_prompts
     elif coefficients.exclusion and stats.soft_logprobs is not None:
