@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 import polars as pl
 
 from hir_core.errors import VersionNotFound
+from hir_core.schemas import SCHEMAS
 from hir_core.store.graph import VersionGraph
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -210,7 +211,7 @@ def _row_history(found: FoundRow, graph: VersionGraph, iteration: int | None = N
         "key": row[KEYS[stage]],
         "prompt": next((rows[0] for rows in prompts if rows), None),
         "samples": [sample for ref in _of(refs, "samples") for sample in _samples(graph, ref, of_samples)],
-        "demonstrations": [triple for ref in _of(refs, "triples") for triple in graph.rows(ref, of_demonstrations)],
+        "demonstrations": [triple for ref in _of(refs, "triples") for triple in _rows(graph, ref, of_demonstrations)],
         "evaluations": [answer for ref in _of(refs, "evaluations") for answer in graph.rows(ref, of_evaluations)],
     }
 
@@ -233,7 +234,7 @@ def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[S
     of_samples = pl.col("sample_id").is_in([row["sample_id"] for row in samples])
     stages = ("rewards", "instructions", "triples")
     children = {stage: graph.children(ref, stage) if samples else [] for stage in stages}
-    rows = {child: graph.rows(child, of_samples) for refs in children.values() for child in refs}
+    rows = {child: _rows(graph, child, of_samples) for refs in children.values() for child in refs}
     for sample in samples:
         made: dict[str, list[Row]] = {stage: [] for stage in stages}
         for stage in stages:
@@ -243,6 +244,12 @@ def _samples(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> Iterator[S
                 made[stage] += of_sample or left_out
         row = {"version": sample["version"], "iteration": ref.iteration, **sample, **made}
         yield cast("SampleHistory", row)  # whose columns are those of the schema `Samples`
+
+
+def _rows(graph: VersionGraph, ref: VersionRef, where: pl.Expr) -> list[Row]:
+    """The matching rows of a version; a column that was not there yet when the version was made is null."""
+    empty = dict.fromkeys(SCHEMAS[ref.stage].column_names())
+    return [{**empty, **row} for row in graph.rows(ref, where)]
 
 
 def _of(refs: list[VersionRef], stage: str) -> list[VersionRef]:

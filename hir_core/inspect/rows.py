@@ -16,6 +16,7 @@ from hir_core.errors import ConfigError, did_you_mean
 from hir_core.inspect.conditions import condition, invalid
 from hir_core.schemas import SCHEMAS
 from hir_core.store.store import Store
+from hir_core.store.validation import check_columns
 from hir_core.store.version import VersionRef
 
 
@@ -60,15 +61,29 @@ def head(
         return pl.concat(tables)
 
 
+def checked_table(store: Store, ref: VersionRef) -> pl.LazyFrame:
+    """A version's table, after checking that it has the columns of its schema.
+
+    Raises:
+        VersionNotFound: there is no such version, or it holds no table.
+        VersionCorrupt: its files are not what its manifest says.
+        SchemaError: its table has other columns: it was made by another version of hir.
+    """
+    table = store.table(ref)
+    check_columns(SCHEMAS[ref.stage], table.collect_schema(), str(ref))
+    return table
+
+
 def columns_of(store: Store, ref: VersionRef, names: Sequence[str], where: pl.Expr | None = None) -> pl.DataFrame:
     """Some columns of a version's table, sorted by key, of all rows or of those for which `where` is true.
 
     Raises:
         VersionNotFound: there is no such version, or it holds no table.
         VersionCorrupt: its files are not what its manifest says.
+        SchemaError: its table has other columns: it was made by another version of hir.
     """
     (key,) = SCHEMAS[ref.stage].primary_key()
-    rows = store.table(ref).filter(pl.lit(value=True) if where is None else where)
+    rows = checked_table(store, ref).filter(pl.lit(value=True) if where is None else where)
     return rows.select(list(dict.fromkeys([key, *names]))).collect().sort(key).select(names)
 
 

@@ -16,6 +16,7 @@ from typing import NotRequired, TypedDict
 
 import polars as pl
 
+from hir_core.inspect.rows import checked_table
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import value_counts
 from hir_core.store.store import Store
@@ -133,8 +134,9 @@ def with_task(store: Store, ref: VersionRef) -> pl.DataFrame:
     Raises:
         VersionNotFound: there is no such version, it holds no table, or a parent is gone.
         VersionCorrupt: the version or a parent is damaged.
+        SchemaError: its table has other columns: it was made by another version of hir.
     """
-    table = store.table(ref).collect()
+    table = checked_table(store, ref).collect()
     if ref.stage == "samples":
         table = table.with_columns(order=pl.lit(0))
     elif "sample_id" in table.columns:

@@ -105,6 +105,11 @@ def test_scores_and_what_became_of_samples_are_those_of_the_tables(finished, par
         assert outcomes[n, "left out: not judged"]["rows"] == "1"
 
 
+def test_an_example_that_is_ruled_out_says_so(parsed):
+    sentence = f'ruled out under "{RIGHT}": probability 0.25 when sampled, 75 % of it taken away'
+    assert sentence in parsed.texts["p"]
+
+
 def test_gradients_lengths_and_costs_are_those_of_the_tables(finished, parsed):
     for row in parsed.tables["Outputs that are learned from"]:
         n = int(row["iteration"])

@@ -1,11 +1,26 @@
 """The history of a row: its key leads up to its prompt and its model, and down to the models trained on it."""
 
+import hashlib
 import json
 
+import polars as pl
 import pytest
-from finished_run import LONG, QUERIES, RIGHT, SCORES, WRONG, commit, damage, hir, prompt, ruling_out, triple
+from finished_run import (
+    LONG,
+    QUERIES,
+    RIGHT,
+    SCORES,
+    WRONG,
+    commit,
+    damage,
+    hir,
+    prompt,
+    ruling_out,
+    triple,
+    write_manifest,
+)
 
-from hir_core.errors import VersionCorrupt, VersionNotFound
+from hir_core.errors import SchemaError, VersionCorrupt, VersionNotFound
 from hir_core.inspect.lineage import SampleHistory, find_row, row_history, trace
 from hir_core.schemas import Samples
 from hir_core.store.store import Store
@@ -243,3 +258,17 @@ def test_trace_says_that_an_output_is_ruled_out(store):
         0.75,
         0.125,
     )
+
+
+def test_triples_of_an_earlier_hir_have_no_such_columns_and_are_shown_or_refused_in_words(store):
+    ref = store.resolve("triples@1")
+    (part,) = store.parts(ref)
+    before = pl.read_parquet(part).drop("excluded_from", "removed", "probability")
+    before.write_parquet(part)
+    facts = json.loads((ref.path / "manifest.json").read_text())
+    facts["parts"][0] |= {"bytes": part.stat().st_size, "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
+    write_manifest(ref.path, {name: value for name, value in facts.items() if name != "sha256"})
+    assert WRONG in hir("row", "s1p11")
+    assert WRONG in hir("trace", "s1p11")
+    for command in (("stats", "triples@1"), ("diff", "triples@1", "triples@2")):
+        assert "column `excluded_from` is missing" in hir(*command, code=SchemaError.exit_code)

@@ -122,6 +122,7 @@ def test_the_best_and_worst_outputs_are_of_prompts_of_their_own(report):
     wrong = last.worst[0]
     assert (wrong.asked.instruction.text, wrong.asked.query.text) == (RIGHT, "1 + 3?")
     assert [triple.instruction.text for triple in wrong.became] == [WRONG]
+    assert [(triple.weight, triple.excluded_from.text, triple.removed) for triple in wrong.became] == [(0, RIGHT, 0.75)]
     assert math.isclose(wrong.logprob, -0.5)
 
 
