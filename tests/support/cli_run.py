@@ -21,7 +21,8 @@ import yaml
 from hir_core import supervisor
 from hir_core.store.store import Store
 
-LOGPROBS = "logprobs"
+ROUNDED = {"logprobs": 1e-3, "probability": 1e-2}
+"""Columns that rounding changes, and by how much at most: the probability is that of all tokens of an output."""
 CORES = len(os.sched_getaffinity(0))
 GONE_WITHIN_S = 10
 """What is promised of the processes of a run that has ended, in whatever way."""
@@ -199,10 +200,14 @@ def assert_same_content(one: Path, other: Path) -> None:
                 assert gaps.mean() <= 1e-5, name
         else:
             tables = [_sorted(ref.path) for ref in (mine, theirs)]
-            assert tables[0].drop(LOGPROBS, strict=False).equals(tables[1].drop(LOGPROBS, strict=False)), mine
-            if LOGPROBS in tables[0].columns:
-                apart = [table[LOGPROBS].explode(empty_as_null=False) for table in tables]
-                assert float((apart[0] - apart[1]).abs().max() or 0) < 1e-3  # type: ignore[arg-type]
+            assert tables[0].drop(ROUNDED, strict=False).equals(tables[1].drop(ROUNDED, strict=False)), mine
+            for name in ROUNDED.keys() & set(tables[0].columns):
+                columns = [table[name] for table in tables]
+                if name == "logprobs":
+                    columns = [column.explode(empty_as_null=False) for column in columns]
+                assert columns[0].is_null().equals(columns[1].is_null()), mine
+                apart = float((columns[0] - columns[1]).abs().max() or 0)  # type: ignore[arg-type]
+                assert apart < ROUNDED[name], mine
 
 
 def _sorted(version: Path) -> pl.DataFrame:
