@@ -6,46 +6,55 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from hir_core.prompts.phrases import Phrases
 from hir_core.rewards.reading.denial import are_alternatives, is_denied, is_hedged, is_joined, is_open
 from hir_core.rewards.reading.reader import NOTHING, Mention, Reader, Reading
 
 LONGEST_SENTENCE = 2000
 """Characters: in a longer one, nobody finds the answer."""
-_SO = re.compile(
+_SO = Phrases(
     r"\b(?:so|therefore|thus|hence|consequently|for a total of|a total of|making|leaving|giving|to get|we get|meaning|"
     r"implies|conclude|which (?:means|makes|gives|leaves|is|leads to))\b|∴|⇒|→|->|=>",
-    re.IGNORECASE,
+    "so therefore thus hence consequently total making leaving giving get meaning implies conclude which",
+    signs=("->", "=>", "∴", "⇒", "→"),
 )
 _EQUALS = re.compile(r"(?<![<>!≤≥=])=(?!=)|≈")
-_RESULT_VERB = re.compile(
+_RESULT_VERB = Phrases(
     r"\b(?:is|are|was|were|be|equals?|makes?|gives?|gets?|yields?|leaves?|has|have|had|becomes?|remains?|to|of|totals?|"
     r"evaluates? to)\b",
-    re.IGNORECASE,
+    "is are was were be equal equals make makes give gives get gets yield yields leave leaves has have had become "
+    "becomes remain remains to of total totals",
 )
-_EXPLAINS = re.compile(
+_EXPLAINS = Phrases(
     r"\b(?:because|since|as\b(?! a result)|given that|due to|considering|where|whereas|while|although|though|despite|"
     r"after|before|when|if|based on|according to|compared (?:to|with)|out of|including|consisting of|"
     r"which includes?)\b|:",
-    re.IGNORECASE,
+    "because since as given due considering where whereas while although though despite after before when if based "
+    "according compared out including consisting which",
+    signs=(":",),
 )
-_GIVES_REASON = re.compile(r"\b(?:because|since|given that|due to|after|before|when|if|out of)\b", re.IGNORECASE)
+_GIVES_REASON = Phrases(
+    r"\b(?:because|since|given that|due to|after|before|when|if|out of)\b",
+    "because since given due after before when if out",
+)
 _CONDITION = re.compile(r"\W*(?:if|when|after|since|because|as|given|with)\b", re.IGNORECASE)
-_BECAUSE = re.compile(r"\b(?:because|since)\b", re.IGNORECASE)
+_BECAUSE = Phrases(r"\b(?:because|since)\b", "because since")
 _COLON = re.compile(r":(?=\s)")
-_INSTRUCTS = re.compile(
-    r"\W*(?:(?:first|then|next|now|just|simply|please|you (?:can|should|need to|have to)|try to|let us|let's|"
+_INSTRUCTS = Phrases(
+    r"\A\W*(?:(?:first|then|next|now|just|simply|please|you (?:can|should|need to|have to)|try to|let us|let's|"
     r"we (?:can|should|need to)|start by|begin by|to \w+[^,]{0,40},)[, ]+)*(?:add|subtract|multiply|divide|use|"
     r"integrate|differentiate|apply|consider|cancel|factor|complete|substitute|note(?! that)|recall|"
     r"remember|solve|simplify|find|compute|calculate|expand|square|"
     r"start|begin|convert|rewrite)\b",
-    re.IGNORECASE,
+    "add subtract multiply divide use integrate differentiate apply consider cancel factor complete substitute note "
+    "recall remember solve simplify find compute calculate expand square start begin convert rewrite",
 )
 _CALCULATION = re.compile(r"[\s$(]*+\d(?:[^a-zA-Z=\\]|\\[a-z]++)*+=")
 """An answer that is a calculation with numbers: `2 * 2 = 4`."""
 _COMMA = re.compile(", ")
 ASIDE = re.compile(r"\([^()]*\)")
-_BETWEEN = re.compile(
-    r"\b(?:from|between)\b[^,.;\n]{1,40}?\b(?:to|and|until)\b\s*[^\s,;]+(?: [ap]\.?m\b\.?)?", re.IGNORECASE
+_BETWEEN = Phrases(
+    r"\b(?:from|between)\b[^,.;\n]{1,40}?\b(?:to|and|until)\b\s*[^\s,;]+(?: [ap]\.?m\b\.?)?", "from between"
 )
 BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
