@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from hir_core.prompts.phrases import Phrases
@@ -59,7 +60,8 @@ _BETWEEN = Phrases(
 BOLD = re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 
 
-def live_mentions(reader: Reader, sentence: str) -> list[Mention]:
+@lru_cache(maxsize=256)  # several rules ask for those of the same sentence
+def live_mentions(reader: Reader, sentence: str) -> tuple[Mention, ...]:
     """The mentions that are not denied."""
     live, denied_end = list[Mention](), None
     for mention in reader.mentions(sentence):
@@ -70,7 +72,7 @@ def live_mentions(reader: Reader, sentence: str) -> list[Mention]:
         denied_end = mention.end if denied else None
         if not denied:
             live.append(mention)
-    return live
+    return tuple(live)
 
 
 def in_sentence(reader: Reader, sentence: str) -> Reading:
@@ -102,7 +104,7 @@ def is_instruction(reader: Reader, sentence: str) -> bool:
     return not _ends_outside(_EQUALS, sentence, reader.mentions(sentence))
 
 
-def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
+def _narrowed(reader: Reader, sentence: str, live: Sequence[Mention]) -> Iterator[Sequence[Mention]]:
     """The mentions, and ever fewer of them: without asides, without explanations, after the words that conclude."""
     yield live
     yield (live := without_asides(sentence, live))
@@ -121,7 +123,7 @@ def _narrowed(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[li
         yield [m for m in live if m.start < explained.start()]
 
 
-def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[list[Mention]]:
+def _derived(reader: Reader, sentence: str, live: Sequence[Mention]) -> Iterator[Sequence[Mention]]:
     """The mentions that a sentence derives from its others."""
     yield (live := _after_last(_EQUALS, sentence, live))
     for colon in _COLON.finditer(sentence, live[0].end, live[-1].start):
@@ -142,14 +144,14 @@ def _derived(reader: Reader, sentence: str, live: list[Mention]) -> Iterator[lis
     yield _after_last(_RESULT_VERB, sentence, live)
 
 
-def without_asides(sentence: str, live: list[Mention]) -> list[Mention]:
+def without_asides(sentence: str, live: Sequence[Mention]) -> Sequence[Mention]:
     """The mentions outside parentheses and spans (`from 9 to 17`), unless all are inside."""
     asides = [aside.span() for aside in ASIDE.finditer(sentence)] if "(" in sentence else []
     asides += [(span.start(), span.end() + 1) for span in _BETWEEN.finditer(sentence)]
     return [m for m in live if not any(start < m.start and m.end < end for start, end in asides)] or live
 
 
-def _after_last(words: re.Pattern[str], sentence: str, live: list[Mention]) -> list[Mention]:
+def _after_last(words: re.Pattern[str], sentence: str, live: Sequence[Mention]) -> Sequence[Mention]:
     """The mentions after the last of the words that is followed by any; all mentions where there is none."""
     ends = _ends_outside(words, sentence[: live[-1].start + 1], live)
     return [mention for mention in live if mention.start >= ends[-1] - 1] if ends else live
