@@ -46,7 +46,9 @@ class Phrases:
 
     def may_be_in(self, text: str) -> bool:
         """Whether the words of a text allow a match."""
-        return not self._words.isdisjoint(letter_words(text)) or any(sign in text for sign in self._signs)
+        if not self._words.isdisjoint(letter_words(text)):
+            return True
+        return bool(self._signs) and any(sign in text for sign in self._signs)
 
     def search(self, text: str, start: int = 0, end: int = sys.maxsize) -> re.Match[str] | None:
         """The first match between two positions of a text."""

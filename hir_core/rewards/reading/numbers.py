@@ -47,8 +47,17 @@ _DIGITS = re.compile(r"\s*(-?\d{1,15})\.?\s*")
 
 def stands_alone(text: str, start: int, end: int) -> bool:
     """Whether a text says nothing but a number, which stands at a position, with a lead-in and what is counted."""
-    before = _BEFORE.match(text, 0, start)
-    return before is not None and before.end() == start and _UNIT.fullmatch(text, end) is not None
+    return _only_leads_in(text[:start]) and _only_says_what_is_counted(text[end:])
+
+
+@lru_cache(maxsize=1024)  # many completions say the same before their numbers, and count the same
+def _only_leads_in(before: str) -> bool:
+    return _BEFORE.fullmatch(before) is not None
+
+
+@lru_cache(maxsize=1024)
+def _only_says_what_is_counted(after: str) -> bool:
+    return _UNIT.fullmatch(after) is not None
 
 
 class NumberReader(Reader):
