@@ -57,6 +57,11 @@ _COUNTED = re.compile(
 _PRONOUN = re.compile(r"\s+(?:of|another|who|that|which|by|should|must|can|may)\b|'s\b", re.IGNORECASE)
 
 
+def may_spell_numbers(text: str) -> bool:
+    """Whether a text has a word that may be a part of a number in words."""
+    return _SPELLED.may_be_in(text)
+
+
 def spelled_numbers(text: str) -> Iterator[tuple[int, int, Fraction | None, bool]]:
     """Start, end, value and percent sign of each number that a text has in words; None where it is not understood."""
     for match in _SPELLED.finditer(text):

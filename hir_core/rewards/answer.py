@@ -172,7 +172,10 @@ def _written(quantity: Quantity) -> Fraction:
 
 
 def _are_equal(one: Fraction, other: Fraction) -> bool:
-    return one == other or abs(one - other) * 10**9 <= abs(other)
+    if one == other:
+        return True
+    are_small_integers = one.denominator == other.denominator == 1 and abs(other.numerator) < 10**9
+    return not are_small_integers and abs(one - other) * 10**9 <= abs(other)
 
 
 def _verdict(is_right: bool, references: Sequence[str]) -> Verdict:

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from hir_core.prompts.number_search import FoundNumber, find_numbers, standard_form
+from hir_core.prompts.numbers import may_spell_numbers
 from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
 
 
@@ -104,7 +105,7 @@ class NumberReader(Reader):
 
     def mentions(self, text: str) -> Sequence[Mention]:
         found = quantities(text, self.percent_is_hundredth)
-        if found and all(self.is_given(mention.value) for mention in found):
+        if found and may_spell_numbers(text) and all(self.is_given(mention.value) for mention in found):
             # The answer may be among those in words.
             return quantities(text, self.percent_is_hundredth, also_in_words=True)
         return found
