@@ -66,7 +66,9 @@ _LABELS = (
 )
 _LABEL = re.compile(rf"(?:\b(?:{_LABELS})s?(?: (?:no\.?|number))? |#)\(?\Z", re.IGNORECASE)
 _CUES = tuple(
-    f"{_LABELS}|{_LABELS.replace('|', 's|')}s|no|no.|number|#|minus|negative|than|least|most|to|<|>|≤|≥|±|√|≠".split("|")
+    f"{_LABELS}|{_LABELS.replace('|', 's|')}s|no|no.|number|#|minus|negative|than|least|most|to|<|>|≤|≥|±|√|≠".split(
+        "|"
+    )
 )
 """Endings of a text, but for blanks and a parenthesis, behind which a number may be a label, a bound or negative."""
 _MAY_MATTER = re.compile(r" ?[hmtbdp%√π^±-]|[^\W\d_]|\(\d", re.IGNORECASE)
@@ -197,9 +199,7 @@ _AND_A_HALF = Phrases(
 _MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
 _SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?! ?[\d/])")
 _ONE_IN = Phrases(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", "in out")
-_BELOW_ZERO = Phrases(
-    r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "below"
-)
+_BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "below")
 _WITHIN_DIGITS = re.compile(r"\d[ ,]\d")
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")

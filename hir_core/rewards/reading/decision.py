@@ -281,7 +281,7 @@ def _heads(reader: Reader, text: str) -> list[Any]:
 
 def _affirmed(reader: Reader, text: str) -> Any:
     """The only answer that is called right by its line, where each line judges another one."""
-    if len(reader.distinct(_heads(reader, text))) < 2:
+    if "\n" not in text or len(reader.distinct(_heads(reader, text))) < 2:
         return None
     right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
     values = reader.distinct([value for value in right if value is not None])

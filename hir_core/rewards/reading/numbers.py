@@ -73,9 +73,7 @@ class NumberReader(Reader):
     what = "number"
     computes = True
 
-    def __init__(
-        self, *, percent_is_hundredth: bool = True, query: str = "", decimal_comma: bool = False
-    ) -> None:
+    def __init__(self, *, percent_is_hundredth: bool = True, query: str = "", decimal_comma: bool = False) -> None:
         self.percent_is_hundredth = percent_is_hundredth
         self.query = query
         self.decimal_comma = decimal_comma

@@ -112,6 +112,10 @@ class OptionReader(Reader):
         return self.bare(line)
 
     def mentions(self, text: str) -> Sequence[Mention]:
+        return _mentions(self, text)
+
+    def find(self, text: str) -> Sequence[Mention]:
+        """The options that a text mentions; `mentions` remembers them."""
         texts = list(self._texts(text))
         covered = [(mention.start, mention.end) for mention in texts if mention.end - mention.start > 1]
         letters = (
@@ -200,6 +204,11 @@ _LONGEST = 400
 @lru_cache(maxsize=256)  # the rules ask for the same sentence of a completion several times
 def _bare(reader: OptionReader, text: str) -> int | None:
     return reader.read(text)
+
+
+@lru_cache(maxsize=256)
+def _mentions(reader: OptionReader, text: str) -> Sequence[Mention]:
+    return reader.find(text)
 
 
 def _folded(text: str) -> str:

@@ -151,13 +151,13 @@ def without_asides(sentence: str, live: Sequence[Mention]) -> Sequence[Mention]:
     return [m for m in live if not any(start < m.start and m.end < end for start, end in asides)] or live
 
 
-def _after_last(words: re.Pattern[str], sentence: str, live: Sequence[Mention]) -> Sequence[Mention]:
+def _after_last(words: Phrases | re.Pattern[str], sentence: str, live: Sequence[Mention]) -> Sequence[Mention]:
     """The mentions after the last of the words that is followed by any; all mentions where there is none."""
     ends = _ends_outside(words, sentence[: live[-1].start + 1], live)
     return [mention for mention in live if mention.start >= ends[-1] - 1] if ends else live
 
 
-def _ends_outside(words: re.Pattern[str], text: str, mentions: Sequence[Mention]) -> list[int]:
+def _ends_outside(words: Phrases | re.Pattern[str], text: str, mentions: Sequence[Mention]) -> list[int]:
     """Where each of the words ends that is no part of an answer, as the equals sign of `x = 3` may be."""
     ends = [match.end() for match in words.finditer(text)]
     return [end for end in ends if not any(mention.start < end <= mention.end for mention in mentions)]
