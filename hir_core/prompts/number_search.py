@@ -65,11 +65,10 @@ _LABELS = (
     "statement|fact|clue|round|puzzle"
 )
 _LABEL = re.compile(rf"(?:\b(?:{_LABELS})s?(?: (?:no\.?|number))? |#)\(?\Z", re.IGNORECASE)
-_CUES = tuple(
-    f"{_LABELS}|{_LABELS.replace('|', 's|')}s|no|no.|number|#|minus|negative|than|least|most|to|<|>|≤|≥|±|√|≠".split(
-        "|"
-    )
-)
+_CUES = (
+    *_LABELS.split("|"), *(f"{label}s" for label in _LABELS.split("|")), "no", "no.", "number", "minus", "negative",
+    "than", "least", "most", "to", *"#<>≤≥±√≠",
+)  # fmt: skip
 """Endings of a text, but for blanks and a parenthesis, behind which a number may be a label, a bound or negative."""
 _MAY_MATTER = re.compile(r" ?[hmtbdp%√π^±-]|[^\W\d_]|\(\d", re.IGNORECASE)
 """What follows a number that is an ordinal or a part of more, or that has a scale or a percent sign."""
