@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from hir_core.prompts.numbers import SCALES, spelled_numbers
+from hir_core.prompts.phrases import Phrases
 
 UNCLEAR, OUT_OF_RANGE = "unclear number", "number out of range"
 
@@ -36,7 +36,7 @@ _GAPS = ",'\u00a0\u202f\u2009"  # thousands separators: a comma, an apostrophe, 
 _MARKS = rf".:/^*·+\-%$€£¥⁰¹²³⁴⁵⁶⁷⁸⁹{_GAPS}"
 # Matches do not overlap, and the possessive quantifier does not backtrack, so the time is linear in the text's length.
 _RUN = re.compile(
-    rf"(?<![\d{_MARKS}])(?:[$€£¥+-]{{0,2}}\d{{1,9}} (?=\d{{1,9}}/\d))?"  # the 2 of `2 1/2`
+    rf"(?<![\d{_MARKS}])(?=[{_MARKS}]*+\d)(?:[$€£¥+-]{{0,2}}\d{{1,9}} (?=\d{{1,9}}/\d))?"  # the 2 of `2 1/2`
     rf"(?:[\d{_MARKS}]|(?<=\d)[eE](?=[+-]?\d))++"
 )
 _NUMBER = re.compile(
@@ -60,15 +60,21 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _MINUS = re.compile(r"(?:\A|[^\d\s)]\s{0,2})\b(?:minus|negative) \Z", re.IGNORECASE)
-_LABEL = re.compile(
-    r"(?:\b(?:step|part|case|question|problem|equation|figure|option|line|item|example|page|chapter|section|"
-    r"method|rule|"
-    r"premise|statement|fact|clue|round|puzzle)s?(?: (?:no\.?|number))? |#)\(?\Z",
-    re.IGNORECASE,
+_LABELS = (
+    "step|part|case|question|problem|equation|figure|option|line|item|example|page|chapter|section|method|rule|premise|"
+    "statement|fact|clue|round|puzzle"
 )
+_LABEL = re.compile(rf"(?:\b(?:{_LABELS})s?(?: (?:no\.?|number))? |#)\(?\Z", re.IGNORECASE)
+_CUES = (
+    *_LABELS.split("|"), *(f"{label}s" for label in _LABELS.split("|")), "no", "no.", "number", "minus", "negative",
+    "than", "least", "most", "to", *"#<>≤≥±√≠",
+)  # fmt: skip
+"""Endings of a text, but for blanks and a parenthesis, behind which a number may be a label, a bound or negative."""
+_MAY_MATTER = re.compile(r" ?[hmtbdp%√π^±-]|[^\W\d_]|\(\d", re.IGNORECASE)
+"""What follows a number that is an ordinal or a part of more, or that has a scale or a percent sign."""
+_DIGIT = re.compile(r"\d")
 
 
-@lru_cache(maxsize=1024)  # the readers look at the same piece of a completion several times
 def find_numbers(
     text: str, *, percent_is_hundredth: bool = True, also_in_words: bool = False
 ) -> tuple[FoundNumber, ...]:
@@ -80,8 +86,10 @@ def find_numbers(
     `2 1/2`), a percent sign, and a scale (`3 million`, `2 dozen`, `5k`). Numbers that only order or name something are
     left out: `1st`, `Step 2`, `H2O`.
     """
-    found = tuple(number for run in _RUN.finditer(text) if (number := _found(run, percent_is_hundredth)))
-    if not also_in_words and (found or any(map(str.isdecimal, text))):
+    has_digits = _DIGIT.search(text) is not None
+    runs = _RUN.finditer(text) if has_digits else ()
+    found = tuple([number for run in runs if (number := _found(run, percent_is_hundredth))])
+    if has_digits and not also_in_words:
         return found
     in_words = [
         FoundNumber(start, end, value / 100 if value is not None and percent and percent_is_hundredth else value,
@@ -93,20 +101,23 @@ def find_numbers(
 
 def _found(run: re.Match[str], percent_is_hundredth: bool) -> FoundNumber | None:
     text, (start, end) = run.string, run.span()
-    if not _is_number_like(run) or _ORDINAL.match(text, end):
+    what_follows_may_matter = _MAY_MATTER.match(text, end) is not None
+    if _ends_a_word(run) or (what_follows_may_matter and _ORDINAL.match(text, end)):
         return None
     before = text[max(0, start - 24) : start]
-    if _LABEL.search(before):
+    has_cue = before.rstrip(" (").lower().endswith(_CUES) or not before.isascii()
+    if has_cue and _LABEL.search(before):
         return None
-    is_negative = run[0][0].isdecimal() and _MINUS.search(before) is not None
     written = run[0].rstrip(f".:/^*·+-$€£¥{_GAPS}")
     value, problem = _read_digits(run, written)
-    if value is None or _PART_OF_MORE.match(text, end) or _BOUND.search(before):
+    is_part = what_follows_may_matter and _PART_OF_MORE.match(text, end)
+    if value is None or is_part or (has_cue and _BOUND.search(before)):
         return FoundNumber(start, end, None, problem or UNCLEAR)
-    value = -value if is_negative else value
+    if has_cue and run[0][0].isdecimal() and _MINUS.search(before):
+        value = -value
     end = start + len(written)
     is_percent = written.endswith("%")
-    if end == run.end():
+    if end == run.end() and what_follows_may_matter:
         factor, end = _factor(text, end, _CURRENCY.match(written) is not None)
         if factor is None:
             return FoundNumber(start, end, None, UNCLEAR)
@@ -132,15 +143,13 @@ _FIRST_WITHOUT_BLANKS = "\u2e80"
 """From here on stand the scripts that put no blank between a word and a number, such as Chinese and Japanese."""
 
 
-def _is_number_like(run: re.Match[str]) -> bool:
-    """Whether the run holds a digit and is not the end of a word, as in `H2O` or `x-1`."""
-    preceding = run.string[run.start() - 1 : run.start()]
-    if run[0].startswith("^"):
-        return False  # `cm^2`
-    ends_a_word = ((preceding.isalpha() and preceding < _FIRST_WITHOUT_BLANKS) or preceding == "_") and (
-        run[0][0].isdecimal() or run[0][0] == "-"
-    )
-    return not ends_a_word and any(character.isdecimal() for character in run[0])
+def _ends_a_word(run: re.Match[str]) -> bool:
+    """Whether the run is the end of a word, as in `H2O` or `x-1`, or a power, as in `cm^2`."""
+    first, preceding = run[0][0], run.string[run.start() - 1 : run.start()]
+    if first == "^":
+        return True
+    follows_a_letter = (preceding.isalpha() and preceding < _FIRST_WITHOUT_BLANKS) or preceding == "_"
+    return follows_a_letter and (first.isdecimal() or first == "-")
 
 
 def _read_digits(run: re.Match[str], written: str) -> tuple[Fraction | None, str]:
@@ -181,15 +190,16 @@ _DECIMAL_COMMA = re.compile(
     r"|(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d,])"
 )
 _AND_CENTS = re.compile(r"\$?(\d[\d,]{0,20}) dollars?(?: and|,) (\d\d) cents?\b", re.IGNORECASE)
-_AND_A_HALF = re.compile(
-    r"(?<![\d.,/])(\d{1,9})(?: and (a half|one half|a quarter|three quarters)\b|  (?=\d{1,3}/\d))", re.IGNORECASE
+_AND_A_HALF = Phrases(
+    r"(?<![\d.,/])(\d{1,9})(?: and (a half|one half|a quarter|three quarters)\b|  (?=\d{1,3}/\d))",
+    "half quarter quarters",
+    signs=("  ",),
 )
 _MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
 _SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?! ?[\d/])")
-_ONE_IN = re.compile(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", re.IGNORECASE)
-_BELOW_ZERO = re.compile(
-    r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", re.IGNORECASE
-)
+_ONE_IN = Phrases(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", "in out")
+_BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "below")
+_WITHIN_DIGITS = re.compile(r"\d[ ,]\d")
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
 _LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)
@@ -204,22 +214,34 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
     """
     if not text.isascii():
         text = text.translate(_DASHES)
+    if _DIGIT.search(text) is None:
+        return text
     if not text.isascii():
         text = _SUPERSCRIPT.sub(lambda power: "10^" + power[1].translate(_SUPERSCRIPTS), text)
-    text = with_spaced_digits_joined(_POWER_OF_TEN.sub(r"e\1", text), by=",")
-    text = _LONE_POWER.sub(r"1e\1", text)
-    if "," in text:
+    has_power = "10" in text and ("^" in text or "**" in text)
+    if has_power:
+        text = _POWER_OF_TEN.sub(r"e\1", text)
+    if _WITHIN_DIGITS.search(text):
+        text = with_spaced_digits_joined(text, by=",")
+    if has_power:
+        text = _LONE_POWER.sub(r"1e\1", text)
+    if "," in text and _WITHIN_DIGITS.search(text):
         text = _DECIMAL_COMMA.sub(_with_point, text)
         if decimal_comma:
             text = _PLAIN_DECIMAL_COMMA.sub(r"\1.\2", text)
     if "cent" in text:
         text = _AND_CENTS.sub(r"$\1.\2", text)
     text = with_mixed_numbers(text)
-    text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", _SPACED_FRACTION.sub(r"\1/\2", text)))
+    if " / " in text:
+        text = _SPACED_FRACTION.sub(r"\1/\2", text)
+    text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", text))
+    return _without_list_numbers(text) if "\n" in text else text
+
+
+def _without_list_numbers(text: str) -> str:
     numbers = [int(line[2]) for line in _LIST_NUMBER.finditer(text)]
-    if any(following == number + 1 for number, following in pairwise(numbers)):
-        text = _LIST_NUMBER.sub(r"\1•", text)
-    return text
+    are_in_order = any(following == number + 1 for number, following in pairwise(numbers))
+    return _LIST_NUMBER.sub(r"\1•", text) if are_in_order else text
 
 
 def with_spaced_digits_joined(text: str, *, by: str) -> str:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
+from hir_core.prompts.phrases import Phrases
+
 _BELOW_TWENTY = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen"""
 _SMALL: tuple[str, ...] = tuple(_BELOW_TWENTY.split())
@@ -35,14 +37,15 @@ _ORDINALS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", 
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
     word: number for number, name in enumerate(_ORDINALS, start=3) for word in (name, f"{name}s")
 }
-_ANY = "|".join(sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=len, reverse=True))
+_WORDS = sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=len, reverse=True)
+_ANY = "|".join(_WORDS)
 # A blank may be a line break in none of these: numbers on two lines are two numbers.
-_SPELLED = re.compile(
+_SPELLED = Phrases(
     rf"(?<![\w-])(?P<sign>(?:minus|negative)[ ])?(?P<number>(?:an?[ ])?(?:{_ANY})"
     rf"(?:(?:[ ]?-[ ]?|[ ]|[ ]and[ ]|[ ]a[ ]|[ ]and[ ]a[ ]|"
     rf"[ ]point[ ]|(?<=thousand),[ ]|(?<=million),[ ]|(?<=billion),[ ])(?:{_ANY}))*)"
     rf"(?P<percent>[ ]per[ ]?cent)?(?![\w])",
-    re.IGNORECASE,
+    " ".join(_WORDS),
 )
 _COUNTED = re.compile(
     r"(?:\A|[^\w\s]\s*|\n\s*|\b(?:is|are|was|were|be|has|have|had|exactly|about|just|only|equals?|makes?|gives?|"
@@ -52,6 +55,11 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _PRONOUN = re.compile(r"\s+(?:of|another|who|that|which|by|should|must|can|may)\b|'s\b", re.IGNORECASE)
+
+
+def may_spell_numbers(text: str) -> bool:
+    """Whether a text has a word that may be a part of a number in words."""
+    return _SPELLED.may_be_in(text)
 
 
 def spelled_numbers(text: str) -> Iterator[tuple[int, int, Fraction | None, bool]]:

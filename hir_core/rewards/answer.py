@@ -12,7 +12,7 @@ from hir_core.config import AnswerReward
 from hir_core.rewards.option_choice import Offered, judge_option, offered
 from hir_core.rewards.reading.decision import final_answer
 from hir_core.rewards.reading.lists import ListReader, is_list
-from hir_core.rewards.reading.numbers import NumberReader, Quantity, given_numbers, is_rounded
+from hir_core.rewards.reading.numbers import NumberReader, Quantity, is_rounded
 from hir_core.rewards.reading.options import options_in
 from hir_core.rewards.reading.per_prompt import PerPrompt
 from hir_core.rewards.reading.texts import TextReader
@@ -138,7 +138,7 @@ class _NumberJudge:
             quantity for reference in references if (quantity := plain.bare(plain.standard_form(reference))) is not None
         ]
         has_decimals = bool(self.accepted) and all(quantity.number.denominator > 1 for quantity in self.accepted)
-        self.reader = NumberReader(given=given_numbers(query), decimal_comma=has_decimals)
+        self.reader = NumberReader(query=query, decimal_comma=has_decimals)
         self.asks_percent = "percent" in query.lower() or "%" in query
         self.query_words = frozenset(query.lower().split())
 
@@ -172,7 +172,10 @@ def _written(quantity: Quantity) -> Fraction:
 
 
 def _are_equal(one: Fraction, other: Fraction) -> bool:
-    return one == other or abs(one - other) * 10**9 <= abs(other)
+    if one == other:
+        return True
+    are_small_integers = one.denominator == other.denominator == 1 and abs(other.numerator) < 10**9
+    return not are_small_integers and abs(one - other) * 10**9 <= abs(other)
 
 
 def _verdict(is_right: bool, references: Sequence[str]) -> Verdict:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hir_core.config import NumericReward
 from hir_core.rewards.reading.decision import final_answer
-from hir_core.rewards.reading.numbers import NumberReader, given_numbers
+from hir_core.rewards.reading.numbers import NumberReader
 from hir_core.rewards.reading.per_prompt import PerPrompt
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, after_marker, shortened
 
@@ -67,6 +67,6 @@ class Numeric(RowReward):
                 accepted.append(Accepted(value.number, value.number - tolerance, value.number + tolerance, reference))
         has_decimals = bool(accepted) and all(option.number.denominator > 1 for option in accepted)
         reader = NumberReader(
-            percent_is_hundredth=self._is_hundredth, given=given_numbers(prompt["query"]), decimal_comma=has_decimals
+            percent_is_hundredth=self._is_hundredth, query=prompt["query"], decimal_comma=has_decimals
         )
         return reader, accepted

@@ -4,7 +4,10 @@ import time
 from fractions import Fraction
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hir_core.prompts import number_search
 from hir_core.prompts.number_search import find_numbers, standard_form
 from hir_core.prompts.numbers import SPELLED_BELOW, number_word
 
@@ -165,3 +168,30 @@ def test_a_hundred_kilobytes_of_anything_are_read_at_once(piece):
     started = time.process_time()
     find_numbers(standard_form(piece * (10**5 // len(piece)) + " seven"))
     assert time.process_time() - started < 5
+
+
+SLOW_TO_DRAW = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@pytest.mark.parametrize("name", ["_LABEL", "_BOUND", "_MINUS"])
+def test_what_stands_before_a_number_is_only_passed_over_where_no_pattern_matches_it(name):
+    @SLOW_TO_DRAW
+    @given(st.from_regex(getattr(number_search, name)))
+    def check(before):
+        if before.isascii():
+            assert before.rstrip(" (").lower().endswith(number_search._CUES)
+
+    check()
+
+
+@pytest.mark.parametrize("name", ["_ORDINAL", "_PART_OF_MORE", "_SUFFIX", "_SCALE", "_PERCENT"])
+def test_what_follows_a_number_is_only_passed_over_where_no_pattern_matches_it(name):
+    pattern = getattr(number_search, name)
+
+    @SLOW_TO_DRAW
+    @given(st.from_regex(pattern))
+    def check(after):
+        if pattern.match(after):
+            assert number_search._MAY_MATTER.match(after)
+
+    check()

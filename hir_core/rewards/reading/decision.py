@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hir_core.prompts.phrases import Phrases
 from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off, is_hedged
 from hir_core.rewards.reading.final_answer import Place, Statement, prepared, sentences, statements
 from hir_core.rewards.reading.reader import DECORATION, NOTHING, Reader, Reading
@@ -153,20 +154,24 @@ def _leading(reader: Reader, sentence: str) -> Reading:
 
 # --- conclusions -----------------------------------------------------------------------------------------------------
 
-_CONCLUDES = re.compile(
+_CONCLUDES = Phrases(
     r"\b(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|in total|altogether|in all|total|"
     r"together|left|"
     r"remain(?:s|ing)?|finally|overall|results?|which means|this means|that means|meaning|makes?|making|gives?|"
     r"giving|equals?|sum|leaving|"
     r"at the end|in the end|now|conclude|ultimately|it follows|we get|we have|to get|that's|amounts? to|adds? up to|"
     r"comes to|is left|yields?|implies|leaves)\b|=|∴|⇒|→|->",
-    re.IGNORECASE,
+    "so therefore thus hence consequently accordingly conclusion total altogether all together left remain remains "
+    "remaining finally overall result results means meaning make makes making give gives giving equal equals sum "
+    "leaving end now conclude ultimately follows get have that amount amounts add adds comes yield yields implies "
+    "leaves",
+    signs=("=", "->", "∴", "⇒", "→"),
 )  # fmt: skip
-_SUPPOSES = re.compile(
-    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
+_SUPPOSES = Phrases(
+    r"\A\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
     r"confirm)|check|"
     r"verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
-    re.IGNORECASE,
+    "suppose assume assuming let whether to check verification verify",
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
 _REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
@@ -276,7 +281,7 @@ def _heads(reader: Reader, text: str) -> list[Any]:
 
 def _affirmed(reader: Reader, text: str) -> Any:
     """The only answer that is called right by its line, where each line judges another one."""
-    if len(reader.distinct(_heads(reader, text))) < 2:
+    if "\n" not in text or len(reader.distinct(_heads(reader, text))) < 2:
         return None
     right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
     values = reader.distinct([value for value in right if value is not None])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from hir_core.prompts.phrases import Phrases
+
 _FILLER = (
     r"(?:[\s\"'(*:\[`_$]|\b(?:the|a|an|be|to|equal|option|choice|answer|number|letter|simply|just|exactly|"
     r"both|either|necessarily|because|of|correct|right|it's|it|is)\b)*"
 )
-_DENIED_BEFORE = re.compile(
+_DENIED_BEFORE = Phrases(
     r"(?:\bnot\b(?! only)|n't(?: be| think| believe)?\b|\bcannot(?: be)?\b|\bnever\b|\bneither\b|\bnor\b|"
     r"\brather than\b|"
     r"\binstead of\b|\bother than\b|\bexcept(?: for)?\b|\bexclud(?:e|es|ed|ing)\b|\beliminat(?:e|es|ed|ing)\b|"
@@ -17,7 +19,10 @@ _DENIED_BEFORE = re.compile(
     r"had)\b(?: that)?(?: it was)?|"
     r"\b(?:you|one|some|many|people) (?:might|may|could|would) (?:first )?(?:think|guess|expect|say|assume)\b"
     r"(?: that)?)"
-    + _FILLER + r"\Z", re.IGNORECASE,
+    + _FILLER + r"\Z",
+    "not t cannot never neither nor rather instead other except exclude excludes excluded excluding eliminate "
+    "eliminates eliminated eliminating rule rules ruled ruling unlike longer reject rejects rejected rejecting opposed "
+    "first initially originally previously earlier might may could would",
 )  # fmt: skip
 _ADVERBS = r"(?:(?:also|clearly|therefore|thus|definitely|simply|just|obviously|then|both|all|likely|probably)\s+)*"
 _WRONG = (
@@ -46,30 +51,34 @@ _ALTERNATIVE = re.compile(
 )
 _RANGE = re.compile(r"[\s*%$€£°]*[CF]?\s*(?:to|through)[\s*$€£]*", re.IGNORECASE)
 _OR = re.compile(r"\b(?:or|oder|ou)\b|\band (?:it is|it's|also)\b", re.IGNORECASE)
-_HEDGED = re.compile(
+_HEDGED = Phrases(
     r"\b(?:might(?! (?:first )?(?:think|guess|expect|say|assume))|"
     r"maybe|perhaps|possibly|could(?: also| well)? be|may(?: also| well)? be|not (?:\w+ )?(?:sure|"
     r"certain|clear)|unsure|"
     r"uncertain|unclear|hard to (?:say|tell)|can(?:no|')t (?:decide|tell|choose)|(?:it )?depends on|either way|"
     r"wild guess)\b",
-    re.IGNORECASE,
+    "might maybe perhaps possibly could may sure certain clear unsure uncertain unclear hard cannot t depends either "
+    "wild",
 )  # fmt: skip
-_TAKEN_BACK = re.compile(
+_TAKEN_BACK = Phrases(
     r"(?:(?:\A|[.!?;,\n(…:-])[\s*_]*|\b(?:but|no|oh|hmm)\b[, ]+)"
     r"(?P<cue>(?:wait|actually|correction|sorry|oops|scratch that|on second thoughts?|i mean|my mistake|apologies)\b"
     r"|(?:let me|i(?:'ll| will| should| need to)) (?:correct|re-?check|re-?consider|re-?calculate|re-?think|"
     r"double[- ]?check|re-?do)\b"
     r"|i(?:'ve| have)? ?(?:made|was|am) (?:a |an )?(?:mistaken?|error|wrong|incorrect)\b|no,)",
-    re.IGNORECASE,
+    "wait actually correction sorry oops scratch thought thoughts mean my apologies correct check recheck consider "
+    "reconsider calculate recalculate think rethink double doublecheck do redo mistake mistaken error wrong incorrect "
+    "no",
 )  # fmt: skip
-_REFUSED = re.compile(
-    r"\b(?:i(?:'m| am)? ?(?:cannot|can't|can not|unable|not able|don't know|do not know|don't have|do not have|won't|"
+_REFUSED = Phrases(
+    r"\b(?:i(?:'m| am)? (?:cannot|can't|can not|unable|not able|don't know|do not know|don't have|do not have|won't|"
     r"have no idea|would need|need more)|unable to (?:determine|answer|provide|assist|help)|"
     r"(?:cannot|can't|can not|could not|couldn't) (?:be )?(?:determined?|answer|provide|assist|help)|"
     r"not (?:have )?enough (?:information|context|data)|insufficient (?:information|data|context)|as an ai\b|"
     r"no idea|i'm sorry|i am sorry|i apologi[sz]e|please (?:provide|clarify|specify)|"
     r"(?:could|can|would) you (?:please )?(?:clarify|provide|specify|tell|give))\b",
-    re.IGNORECASE,
+    "cannot t can unable not don do won have no would need determine determined provide assist help could enough "
+    "insufficient ai sorry apologize apologise please",
 )  # fmt: skip
 _CUT_OFF = re.compile(
     r"(?:\b(?:is|are|the|a|an|of|and|or|by|to|with|so|equals|that|then|we|for|in|from|have|has|be|it|can|as|if|let|"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
+from hir_core.prompts.phrases import Phrases
 from hir_core.rewards.reading.visible import plain, visible
 from hir_core.rewards.reward import after_marker
 
@@ -131,7 +132,7 @@ _IS = (
     r"(?:is|are|was|were|would be|should be|must be|will be|has to be|comes to|equals|becomes|remains|appears to be|"
     r"seems to be|=|≈|→|⇒|->|=>)"
 )
-_ANNOUNCED = re.compile(
+_ANNOUNCED = Phrases(
     rf"""
     (?:
       \b(?:answer|ans|verdict|the\ solution)\b
@@ -151,7 +152,8 @@ _ANNOUNCED = re.compile(
       (?:choose|pick|select|go\ with|opt\ for|vote\ for|say|answer|conclude)(?:\ that)?\b(?:\ (?:is|it'?s|it\ is))?
     | \b(?:go|going)\ with\b
     """,
-    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
+    "answer ans verdict solution final correct right best most my choose pick select go opt vote say conclude going",
+    flags=re.VERBOSE | re.MULTILINE,
 )
 _HYPOTHETICAL = re.compile(
     r"\b(?:if|whether|suppose|supposing|assum(?:e|ing)|unless|why|how|what|which|when|to|let's|let us|"
@@ -161,13 +163,14 @@ _HYPOTHETICAL = re.compile(
     re.IGNORECASE,
 )
 _LIKELY = rf"(?:(?:{_ADVERB}|in fact|obviously|certainly)\s+){{0,3}}"
-_IS_ANSWER = re.compile(
+_IS_ANSWER = Phrases(
     rf"""\b(?:is|are|was|would\ be|must\ be|has\ to\ be|seems|appears|seems\ to\ be|appears\ to\ be)\s+{_LIKELY}
     (?:the\ |my\ |our\ )?(?:(?:only|single|final|most\ \w{{1,20}})\ )?
     (?:(?:correct|right(?!\ (?:of|next|above|below|behind|in|after|before|to|at|hand|side)\b)|true|accurate|best)
     (?:\ (?:final\ )?(?:answer|option|choice|response|one|statement|conclusion|
     solution|fit|match))?|answer|option\ that\ (?:is|fits|matches))\b(?!\ (?:if|when|to\ say|that|about))""",
-    re.IGNORECASE | re.VERBOSE,
+    "correct right true accurate best answer option",
+    flags=re.VERBOSE,
 )
 _MOST_STATEMENTS = 100
 """A text that repeats itself has more; the first and the last ones tell enough."""

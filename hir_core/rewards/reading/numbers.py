@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from hir_core.prompts.number_search import find_numbers, standard_form
+from hir_core.prompts.number_search import FoundNumber, find_numbers, standard_form
+from hir_core.prompts.numbers import may_spell_numbers
 from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
 
 
@@ -46,8 +48,17 @@ _DIGITS = re.compile(r"\s*(-?\d{1,15})\.?\s*")
 
 def stands_alone(text: str, start: int, end: int) -> bool:
     """Whether a text says nothing but a number, which stands at a position, with a lead-in and what is counted."""
-    before = _BEFORE.match(text, 0, start)
-    return before is not None and before.end() == start and _UNIT.fullmatch(text, end) is not None
+    return _only_leads_in(text[:start]) and _only_says_what_is_counted(text[end:])
+
+
+@lru_cache(maxsize=1024)  # many completions say the same before their numbers, and count the same
+def _only_leads_in(before: str) -> bool:
+    return _BEFORE.fullmatch(before) is not None
+
+
+@lru_cache(maxsize=1024)
+def _only_says_what_is_counted(after: str) -> bool:
+    return _UNIT.fullmatch(after) is not None
 
 
 class NumberReader(Reader):
@@ -55,19 +66,22 @@ class NumberReader(Reader):
 
     Args:
         percent_is_hundredth: how `50%` is read: as 0.5, or as 50.
-        given: the numbers that the question holds.
+        query: the question; the numbers that it holds are rarely the answer.
         decimal_comma: whether `2,5` is a number with decimals.
     """
 
     what = "number"
     computes = True
 
-    def __init__(
-        self, *, percent_is_hundredth: bool = True, given: Sequence[Fraction] = (), decimal_comma: bool = False
-    ) -> None:
+    def __init__(self, *, percent_is_hundredth: bool = True, query: str = "", decimal_comma: bool = False) -> None:
         self.percent_is_hundredth = percent_is_hundredth
-        self.given = frozenset(given)
+        self.query = query
         self.decimal_comma = decimal_comma
+
+    @cached_property
+    def given(self) -> frozenset[Fraction]:
+        """The numbers that the question holds; many completions are read without them."""
+        return frozenset(given_numbers(self.query))
 
     def standard_form(self, text: str) -> str:
         return standard_form(text, decimal_comma=self.decimal_comma)
@@ -88,30 +102,11 @@ class NumberReader(Reader):
         return quantity if stands_alone(plain, mention.start, mention.end) else None
 
     def mentions(self, text: str) -> Sequence[Mention]:
-        found = self._mentions(text, also_in_words=False)
-        if found and self.given and all(self.is_given(mention.value) for mention in found):
-            return self._mentions(text, also_in_words=True)  # the answer may be among those in words
+        found = quantities(text, self.percent_is_hundredth)
+        if found and may_spell_numbers(text) and all(self.is_given(mention.value) for mention in found):
+            # The answer may be among those in words.
+            return quantities(text, self.percent_is_hundredth, also_in_words=True)
         return found
-
-    def _mentions(self, text: str, *, also_in_words: bool) -> Sequence[Mention]:
-        return [
-            Mention(
-                found.start,
-                found.end,
-                None
-                if found.value is None
-                else self._quantity(text, found.start, found.end, found.value, found.is_percent),
-            )
-            for found in find_numbers(text, percent_is_hundredth=self.percent_is_hundredth, also_in_words=also_in_words)
-        ]
-
-    def _quantity(self, text: str, start: int, end: int, number: Fraction, is_percent: bool) -> Quantity:
-        written = text[start:end]
-        decimals = _DECIMALS.search(written)
-        unit = "$" if "$" in written[:2] else ""
-        if not unit and (word := _WORD.match(text, end)):
-            unit = word[1].lower()
-        return Quantity(number, is_percent, len(decimals[1]) if decimals else 0, unit)
 
     def distinct(self, values: Sequence[Hashable]) -> list[Quantity | None]:
         """The different numbers; one that rounds another is the same answer, and the other one is kept."""
@@ -129,6 +124,25 @@ class NumberReader(Reader):
 
     def is_given(self, value: Hashable) -> bool:
         return isinstance(value, Quantity) and value.number in self.given
+
+
+@lru_cache(maxsize=256)  # the rules look at the same sentence of a completion several times
+def quantities(text: str, percent_is_hundredth: bool, *, also_in_words: bool = False) -> tuple[Mention, ...]:
+    """The quantities that a text mentions, as `find_numbers` finds their numbers."""
+    found = find_numbers(text, percent_is_hundredth=percent_is_hundredth, also_in_words=also_in_words)
+    return tuple([
+        Mention(number.start, number.end, None if number.value is None else _quantity(text, number)) for number in found
+    ])  # fmt: skip
+
+
+def _quantity(text: str, number: FoundNumber) -> Quantity:
+    assert number.value is not None
+    written = text[number.start : number.end]
+    decimals = _DECIMALS.search(written) if "." in written else None
+    unit = "$" if "$" in written[:2] else ""
+    if not unit and (word := _WORD.match(text, number.end)):
+        unit = word[1].lower()
+    return Quantity(number.value, number.is_percent, len(decimals[1]) if decimals else 0, unit)
 
 
 _ONE = re.compile(r"\bone\b", re.IGNORECASE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from string import ascii_uppercase
 from typing import Any
 
@@ -71,8 +72,10 @@ class OptionReader(Reader):
         return text
 
     def bare(self, text: str) -> int | None:
-        if len(text) > 400:
-            return None
+        return _bare(self, text) if len(text) <= _LONGEST else None
+
+    def read(self, text: str) -> int | None:
+        """The option that a short text is; `bare` remembers what it is."""
         name = _folded(text)
         if (
             self.letters
@@ -109,6 +112,10 @@ class OptionReader(Reader):
         return self.bare(line)
 
     def mentions(self, text: str) -> Sequence[Mention]:
+        return _mentions(self, text)
+
+    def find(self, text: str) -> Sequence[Mention]:
+        """The options that a text mentions; `mentions` remembers them."""
         texts = list(self._texts(text))
         covered = [(mention.start, mention.end) for mention in texts if mention.end - mention.start > 1]
         letters = (
@@ -190,8 +197,27 @@ def options_in(query: str) -> list[str]:
 _FINAL_MARK = re.compile(r"(?<=\w\w)[.?!]+(?=\s|\Z)")
 
 
+_LONGEST = 400
+"""Characters of a text that may be an option with nothing else said."""
+
+
+@lru_cache(maxsize=256)  # the rules ask for the same sentence of a completion several times
+def _bare(reader: OptionReader, text: str) -> int | None:
+    return reader.read(text)
+
+
+@lru_cache(maxsize=256)
+def _mentions(reader: OptionReader, text: str) -> Sequence[Mention]:
+    return reader.find(text)
+
+
 def _folded(text: str) -> str:
-    return " ".join(_FINAL_MARK.sub("", text).lower().split()).strip(DECORATION + "-•")
+    if "." in text or "?" in text or "!" in text:
+        text = _FINAL_MARK.sub("", text)
+    return " ".join(text.lower().split()).strip(_EDGES)
+
+
+_EDGES = DECORATION + "-•"
 
 
 def _is_word(text: str, start: int, end: int) -> bool:
