@@ -41,28 +41,18 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
+from scripted_run import ON_PATH, SCRIPTED, scripted_command, write_scripted
 
 from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
 
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 CANCELLED_WITHIN_S = 180
 """How long a cancelled run may take to end: ten seconds on a quiet machine."""
 LOST_WITHIN_S = 150
 """How long a run may go on after its server was lost: half a minute on a quiet machine, minutes where it waits."""
 SETTINGS: dict[str, Any] = {"iterations": 0, "launch": {"processes": 1}}
 LONG: dict[str, Any] = {"demonstrations": 32, "epochs": 600, "batch_size": 8, "learning_rate": 0.001}
-ROWS = [{"query": f"{n} + 1?", "references": [str(n + 1)], "split": "test" if n < 3 else "train"} for n in range(9)]
-SCRIPTED: dict[str, Any] = {
-    "run": "scripted",
-    "iterations": 2,
-    "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
-    "prompts": [{"path": "rows.jsonl"}],
-    "reward": {"type": "exact_match"},
-    "sampling": {"k": 3},
-    "deepspeed": "ds_configs/laptop.json",
-}
 
 
 @dataclass
@@ -304,16 +294,8 @@ def scripted(tmp_path) -> Path:
     return write_scripted(tmp_path)
 
 
-def write_scripted(folder: Path) -> Path:
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    (folder / "scripted.json").write_text(json.dumps(SCRIPTED))
-    return folder
-
-
 def start_scripted(server: Server, folder: Path, mark: str, **environment: str) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])
-    program = [sys.executable, str(SUPPORT / "scripted_run.py"), "scripted.json"]
-    return server.start(folder, *program, HIR_TEST=mark, PYTHONPATH=path, **environment)
+    return server.start(folder, *scripted_command(), HIR_TEST=mark, **ON_PATH, **environment)
 
 
 def test_reward_workers_end_with_a_flow_run_that_is_cancelled(server, scripted):
