@@ -1,4 +1,4 @@
-"""A run goes on without Prefect, wherever its server is lost; a private server keeps what it is told, and shows it to none."""
+"""A run goes on without Prefect, wherever its server is lost; a private server keeps what only its run may see."""
 
 import base64
 import os
