@@ -142,9 +142,15 @@ def _start_server(
     return url, process
 
 
-def name_server(home: Path, url: str) -> None:
-    """Makes this the server to which runs with this Prefect home report; they start none of their own then."""
-    (home / "profiles.toml").write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+def name_server(home: Path, url: str) -> Path:
+    """Makes this the server to which runs with this Prefect home report; they start none of their own then.
+
+    Returns:
+        The profile that names it.
+    """
+    profile = home / "profiles.toml"
+    profile.write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+    return profile
 
 
 def _answers(url: str) -> bool:
