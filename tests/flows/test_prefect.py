@@ -51,6 +51,8 @@ CANCELLED_WITHIN_S = 180
 """How long a cancelled run may take to end: ten seconds on a quiet machine."""
 LOST_WITHIN_S = 150
 """How long a run may go on after its server was lost: half a minute on a quiet machine, minutes where it waits."""
+ASKED_EVERY_S = 0.5
+"""How often to ask the server: each answer takes it a hundredth of a second of processor time, and more."""
 SETTINGS: dict[str, Any] = {"iterations": 0, "launch": {"processes": 1}}
 LONG: dict[str, Any] = {"demonstrations": 32, "epochs": 600, "batch_size": 8, "learning_rate": 0.001}
 
@@ -96,7 +98,9 @@ class Server:
 
     def ended(self, flow_run: UUID) -> FlowRun:
         """The flow run, once it is in a final state."""
-        wait_until(lambda: self.client.read_flow_run(flow_run).state.is_final(), f"the end of {flow_run}")
+        wait_until(
+            lambda: self.client.read_flow_run(flow_run).state.is_final(), f"the end of {flow_run}", ASKED_EVERY_S
+        )
         return self.client.read_flow_run(flow_run)
 
     def running(self, name: str) -> UUID:
@@ -147,7 +151,7 @@ def served(server, folder) -> Iterator[subprocess.Popen[bytes]]:
     """The run `served`, by a process that serves it."""
     write_config(folder, "served", **SETTINGS, warm_start=LONG)
     serving = start_serving(server, folder)
-    wait_until(lambda: server.has("hindsight/served"), "the serving process")
+    wait_until(lambda: server.has("hindsight/served"), "the serving process", ASKED_EVERY_S)
     yield serving
     end(serving)
 
@@ -341,7 +345,7 @@ def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_la
         f"hir://scripted/{ref}": {f"hir://scripted/{parent}" for parent in store.manifest(ref).parents}
         for ref in store.versions()
     }
-    wait_until(lambda: assets(server).keys() >= parents.keys(), "the last event")
+    wait_until(lambda: assets(server).keys() >= parents.keys(), "the last event", ASKED_EVERY_S)
     assert {key: assets(server)[key] for key in parents} == parents
 
 

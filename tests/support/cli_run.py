@@ -93,12 +93,12 @@ def hir(folder: Path, prefect_home: Path, *arguments: str, code: int = 0) -> str
     return done.stdout
 
 
-def wait_until(is_true: Callable[[], object], what: str) -> None:
-    """Waits for what has to come, however busy the machine is."""
+def wait_until(is_true: Callable[[], object], what: str, every_s: float = 0.05) -> None:
+    """Waits for what has to come, however busy the machine is, and asks that often whether it is there."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_true():
         assert time.monotonic() < deadline, f"it never came: {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 def start_prefect_server(home: Path) -> tuple[str, subprocess.Popen[bytes]]:
