@@ -90,11 +90,13 @@ def run_cases(rank_class: type[Rank], do: Callable[[Any, Any], None]) -> None:
     with RankProcess(Path(sys.argv[1])).job() as rank:
         from torch import distributed as dist
 
+        gc.disable()
         import hir_core.worker.job
         import hir_core.worker.reward_model  # noqa: F401
         from hir_core.modeling import zero
 
         gc.freeze()  # what the imports made: each search of it for a case's tensors would take longer than the case
+        gc.enable()
         device = zero.connect(rank.local_rank)
         for folder in sorted((rank.job_dir / "cases").iterdir()):
             print("case", folder.name)
