@@ -110,9 +110,10 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         settings = STAGES.get(kind, STAGES["zero3"])
         cases.train(f"{architecture}-{kind}", architecture, settings, **CHANGES.get(kind.split("-")[-1], {}))
     for architecture in ARCHITECTURES:
-        for how in ("gather", "stream"):
+        for how, batch_tokens in (("gather", 900), ("stream", 2000)):  # other batches than those of one rank
             name = f"{architecture}-{how}"
-            cases.add(name, architecture, STAGES["zero3"], cases.sampling(name, zero3_weights=how, batch_tokens=900))
+            step = cases.sampling(name, zero3_weights=how, batch_tokens=batch_tokens)
+            cases.add(name, architecture, STAGES["zero3"], step)
         name = f"{architecture}-uneven"
         step = cases.sampling(name, "few", zero3_weights="stream", batch_tokens=1)
         cases.add(name, architecture, STAGES["zero3"], step)
