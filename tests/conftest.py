@@ -3,6 +3,7 @@
 torch is imported inside the fixtures: it takes seconds, and most tests do without.
 """
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -36,6 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keeps the files in the order of their names: pytest-xdist would take those with few tests, the longest, last."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+    gc.disable()  # what the imports of all tests make stays: searching it for garbage takes a tenth of their time
+
+
+def pytest_collection_finish() -> None:
+    """From here on only what tests make is searched for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -102,10 +110,10 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     For the runs that end by themselves: each one would otherwise start a private server, which takes as long as half a
     launch. One that is killed leaves a flow run behind that the server shows as running: it reports elsewhere.
     """
-    from cli_run import end, name_server, start_prefect_server
+    from cli_run import end, name_server, start_light_prefect_server
 
     home = tmp_path_factory.mktemp("prefect")
-    url, server = start_prefect_server(home, "--no-scheduler", "--no-late-runs")
+    url, server = start_light_prefect_server(home)
     name_server(home, url)
     yield home
     end(server)
@@ -114,8 +122,8 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def server_for_killed_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a second such server, for runs that are killed and need no server of their own."""
-    from cli_run import end, start_prefect_server
+    from cli_run import end, start_light_prefect_server
 
-    url, server = start_prefect_server(tmp_path_factory.mktemp("prefect"), "--no-scheduler", "--no-late-runs")
+    url, server = start_light_prefect_server(tmp_path_factory.mktemp("prefect"))
     yield url
     end(server)

@@ -275,10 +275,10 @@ def test_the_example_of_a_relabeler_can_run_and_relabels(example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", ["custom_reward"], indirect=True)
-def test_the_example_of_a_reward_runs_to_its_end(example, tmp_path):
+def test_the_example_of_a_reward_runs_to_its_end(example, prefect_home):
     tiny = "model={type: scratch, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64, context: 64}"
     changes = ["iterations=1", tiny, "warm_start.epochs=12", "warm_start.learning_rate=0.01", "sampling.prompts=64"]
-    output = hir(example, tmp_path / "prefect", "run", "mine.yaml", *changes)
+    output = hir(example, prefect_home, "run", "mine.yaml", *changes)
     assert "model   runs/mine/models/0001-" in output
     assert manifest(example / "runs/mine", "rewards@1")["rows"] == 64 * 4
     assert 0 < manifest(example / "runs/mine", "triples@1")["rows"] < 64 * 4

@@ -22,6 +22,11 @@ from hir_core.launch.ports import free_port
 
 START_S = 60.0
 """How long a run waits for its server after everything else is ready; a busy machine takes several times longer."""
+DATABASE_IN_MEMORY = {
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:",
+    "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+}
+"""Prefect's settings for a database in memory, whose tables `private_server_process` makes."""
 
 
 class PrivateServer:
@@ -40,11 +45,8 @@ class PrivateServer:
         command = [sys.executable, "-P", str(private_server_process.__file__), port]
         # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
         watched = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, *command]
-        environment = os.environ | {
-            "PREFECT_SERVER_API_AUTH_STRING": secret,
-            "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///:memory:",
-            "PREFECT_SERVER_UI_ENABLED": "false",
-        }
+        settings = {"PREFECT_SERVER_API_AUTH_STRING": secret, "PREFECT_SERVER_UI_ENABLED": "false"}
+        environment = os.environ | DATABASE_IN_MEMORY | settings
         quiet = subprocess.DEVNULL
         # Held until this process ends, which closes the pipe: Prefect still reports while the interpreter shuts down.
         self._process = subprocess.Popen(

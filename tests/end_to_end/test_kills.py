@@ -3,8 +3,8 @@
 A round is a run of its own, killed several times in each stage and started again each time, until it comes to its end;
 there are as many rounds as the kills need. What is recorded at each kill is judged below, and every round is held
 against a run that nobody killed. On a stage of the driver the flow's process is killed; in a launch, drawn at random,
-that process, the launch's supervisor, its launcher or one of its ranks. In every other round, from the first one on,
-ranks wait for the next job (`launch.resident`).
+that process, the launch's supervisor, its launcher or one of its ranks. Ranks wait for the next job (`launch.resident`)
+where nobody kills, and in every other round, from the first one on.
 """
 
 import random
@@ -56,7 +56,7 @@ class Campaign:
     def _begin(self, name: str) -> KilledRun:
         folder = self.folder / name
         folder.mkdir()
-        is_resident = name != "unkilled" and len(self.rounds) % 2 == 0
+        is_resident = len(self.rounds) % 2 == 0
         write_config(folder, **SETTINGS | {"launch": TWO_RANKS | {"resident": is_resident}})
         return KilledRun(folder, self.home, self.usual, self.draw, self._wants, self._tell)
 

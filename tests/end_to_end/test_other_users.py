@@ -92,7 +92,7 @@ def test_no_file_of_a_run_is_open_to_others_than_its_owners_umask_says(open_fold
     for folder in (work, home):
         folder.mkdir()
         os.chown(folder, 0, GROUP)
-    config = write_config(work, launch=TWO_RANKS)
+    config = write_config(work, launch=TWO_RANKS | {"resident": True})
     found: dict[Path, os.stat_result] = {}
     run = subprocess.Popen(
         command("run", config.name),

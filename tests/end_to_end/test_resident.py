@@ -1,6 +1,11 @@
-"""Ranks that stay for a run's next job make the very files that ranks make which end with their job."""
+"""Ranks that stay for a run's next job make the very files that ranks make which end with their job.
+
+The runs are of several kinds of models and rewards, and some tests look at them for what those do.
+"""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +15,24 @@ from cli_run import TINY, TWO_RANKS, digests, hir, left_alive, manifest, write_c
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from hir_core.modeling.models import fit_tokenizer
+from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
 
 CASES: dict[str, dict[str, Any]] = {
-    "one rank": {},
+    "one rank, a reward of one's own": {
+        "reward": {"type": "python", "function": "my_rewards:score"},
+        "relabel": {"type": "keep_correct"},
+    },
     "two ranks, an encoder-decoder in bf16": {
-        "iterations": 1,
         "launch": TWO_RANKS,
-        "model": TINY["model"] | {"architecture": "t5"},
+        "model": TINY["model"] | {"architecture": "t5", "context": 256},
+        "prompts": [{"type": "synthetic", "task": "tracking_shuffled_objects", "size": 60, "test_share": 0.3}],
+        "reward": {"type": "option_choice"},
         "training": TINY["training"] | {"activation_checkpointing": True},
         "deepspeed": {"zero_optimization": {"stage": 2, "reduce_bucket_size": 5000}, "bf16": {"enabled": True}},
     },
     "without ZeRO, other models in between": {
-        "iterations": 1,
         "model": TINY["model"] | {"context": 256},
         "reward": {"type": "reward_model", "source": "classifier", "label": 0},
         "relabel": {"type": "learned", "threshold": 0.0},
@@ -32,25 +41,56 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, prefect_home) -> Callable[[str], tuple[Path, Path]]:
+    """The two runs of a case: whose ranks end with each job, and whose ranks stay."""
+
+    @cache
+    def run(case: str) -> tuple[Path, Path]:
+        folder, changes = tmp_path_factory.mktemp("resident"), dict(CASES[case])
+        launch = TINY["launch"] | changes.pop("launch", {})
+        if settings := changes.pop("deepspeed", None):
+            (folder / "deepspeed.json").write_text(json.dumps(settings))
+            changes["deepspeed"] = "deepspeed.json"
+        (folder / "my_rewards.py").write_text(MY_REWARDS)
+        make_classifier(folder / "classifier")
+        for name, resident in (("ending", False), ("staying", True)):
+            write_config(folder, name, launch=launch | {"resident": resident}, **changes)
+            hir(folder, prefect_home, "run", f"{name}.yaml")
+        return folder / "runs/ending", folder / "runs/staying"
+
+    return run
+
+
+MY_REWARDS = """
+def score(completions, prompts):
+    return [float(len(prompt["query"]) % 2) for prompt in prompts]
+"""
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_every_file_is_the_same_to_the_byte(case, tmp_path, prefect_home):
-    changes = {"iterations": 2} | CASES[case]
-    launch = TINY["launch"] | changes.pop("launch", {})
-    if settings := changes.pop("deepspeed", None):
-        (tmp_path / "deepspeed.json").write_text(json.dumps(settings))
-        changes["deepspeed"] = "deepspeed.json"
-    if "reward" in changes:
-        make_classifier(tmp_path / "classifier")
-    for name, resident in (("ending", False), ("staying", True)):
-        write_config(tmp_path, name, launch=launch | {"resident": resident}, **changes)
-        hir(tmp_path, prefect_home, "run", f"{name}.yaml")
-    ending, staying = (tmp_path / "runs" / name for name in ("ending", "staying"))
+def test_every_file_is_the_same_to_the_byte(case, runs, prefect_home):
+    ending, staying = runs(case)
     assert len(pids(staying)) == 1 < len(pids(ending))
     assert contents(staying) == contents(ending)
     for model in ("models@0", "models@1"):
         losses = [manifest(run, model)["metrics"]["loss"] for run in (ending, staying)]
         assert losses[0] == losses[1]
     assert not [line for line in left_alive(str(prefect_home)) if "hir_core.worker" in line]
+
+
+def test_keep_correct_runs_with_a_reward_of_ones_own(runs):
+    run_dir, _ = runs("one rank, a reward of one's own")
+    facts = manifest(run_dir, "triples@1")
+    assert facts["rows"] > 0
+    assert facts["rejected"]["below threshold"] + facts["rejected"].get("empty completion", 0) + facts["rows"] == 84
+    assert list(facts["metrics"]["instructions"]) == ["Generate a correct answer to this problem."]
+
+
+def test_an_encoder_decoder_learns_to_name_options(runs):
+    run_dir, _ = runs("two ranks, an encoder-decoder in bf16")
+    assert {0, 1} == {ref.iteration for ref in Store(run_dir).versions("evaluations")}
+    assert manifest(run_dir, "rewards@1")["rows"] == 84
 
 
 def make_classifier(folder: Path) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli_run import CORES, TINY, TWO_RANKS, assert_same_content, digests, environment, hir, manifest, write_config
+from cli_run import CORES, TINY, assert_same_content, digests, environment, hir, manifest, write_config
 from report_page import Page
 
 from hir_core.inspect.comparison import read_results
 from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
+METHODS = ["chain", "constraints", "attributes"]
 needs_two_cores = pytest.mark.skipif(CORES < 2, reason="needs two usable cores")
 
 
@@ -41,15 +42,16 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def calls(folder, prefect_home, tmp_path_factory) -> list[Call]:
-    """The same config four times: as it is, again, with more iterations, with another learning rate on two ranks.
+    """The same config four times: as it is, again, with one more iteration, with another learning rate.
 
     The first call starts a Prefect server of its own, as a call does where none is set.
     """
     write_config(folder)
-    fork = ["training.learning_rate=0.002", f"launch.processes={TWO_RANKS['processes']}"]
     found, home = [], tmp_path_factory.mktemp("prefect")
-    for changes in (["iterations=2"], ["iterations=2"], ["iterations=3"], fork):
+    for changes in ([], [], ["iterations=2"], ["training.learning_rate=0.002"]):
         output = hir(folder, home, "run", "tiny.yaml", *changes)
+        if not found:
+            shutil.copytree(folder / "runs/tiny", folder / "after the first call")
         home = prefect_home
         found.append(Call(output, digests(folder / "runs/tiny")))
     return found
@@ -59,15 +61,15 @@ def calls(folder, prefect_home, tmp_path_factory) -> list[Call]:
 
 
 def test_a_run_prints_a_row_per_model_with_its_accuracy(calls, folder):
-    assert list(calls[0].rows) == [0, 1, 2]
-    for iteration in (0, 2):
-        facts = manifest(folder / "runs/tiny", f"evaluations@{iteration}")["metrics"]["overall"]
+    assert list(calls[0].rows) == [0, 1]
+    for iteration in (0, 1):
+        facts = manifest(folder / "after the first call", f"evaluations@{iteration}")["metrics"]["overall"]
         assert calls[0].rows[iteration] == f"{facts['accuracy']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}]"
-    assert "runs/tiny/models/0002-" in calls[0].output
+    assert "runs/tiny/models/0001-" in calls[0].output
 
 
 def test_the_same_call_again_says_nothing_to_do_and_changes_no_byte(calls):
-    assert "nothing to do: all 2 iterations are there" in calls[1].output
+    assert "nothing to do: model 1 and its evaluation are there" in calls[1].output
     assert calls[1].rows == calls[0].rows
     assert calls[1].files == calls[0].files
 
@@ -76,7 +78,7 @@ def test_where_nothing_is_to_do_no_server_is_asked(calls, folder, tmp_path):
     write_config(tmp_path)
     shutil.copytree(folder / "runs", tmp_path / "runs")
     program = "import sys; from flows.cli.app import app; app(standalone_mode=False); print('prefect' in sys.modules)"
-    call = [sys.executable, "-c", program, "run", "tiny.yaml", "iterations=3"]
+    call = [sys.executable, "-c", program, "run", "tiny.yaml", "iterations=2"]
     nowhere = environment(tmp_path / "home") | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
     done = subprocess.run(call, cwd=tmp_path, env=nowhere, capture_output=True, text=True, check=True)
     assert "nothing to do" in done.stdout
@@ -86,7 +88,7 @@ def test_where_nothing_is_to_do_no_server_is_asked(calls, folder, tmp_path):
 
 def test_more_iterations_continue_where_the_run_ended(calls):
     new = {path.split("-")[0] for path in calls[2].files.keys() - calls[1].files.keys()}
-    assert new == {f"{stage}/0003" for stage in ("samples", "rewards", "triples", "models", "evaluations")}
+    assert new == {f"{stage}/0002" for stage in ("samples", "rewards", "triples", "models", "evaluations")}
     assert calls[1].files.items() <= calls[2].files.items()
     assert calls[2].rows.items() >= calls[1].rows.items()
 
@@ -108,7 +110,7 @@ def test_every_call_leaves_a_report_of_the_model_that_it_ended_with(calls, folde
     assert [row["iteration"] for row in shown.tables["Accuracy on unseen prompts"]] == ["0", "1"]
     software = {row["what"]: row["version"] for row in shown.tables["Software"]}
     assert software["torch"] == version("torch")
-    assert software["ranks"] == str(TWO_RANKS["processes"])
+    assert software["ranks"] == "1"
     peaks = [row[step] for row in shown.tables["Memory"] for step in ("training", "evaluating")]
     assert len(peaks) == 4
     assert all(re.fullmatch(r"\d+\.\d [MG]B", peak) for peak in peaks)
@@ -119,7 +121,7 @@ def test_the_model_loads_with_plain_transformers_and_answers_as_the_table_says(c
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     store = Store(folder / "runs/tiny")
-    place = store.resolve("models@3").path
+    place = store.resolve("models@2").path
     model, tokenizer = AutoModelForCausalLM.from_pretrained(place), AutoTokenizer.from_pretrained(place)
     end = tokenizer.eos_token_id
 
@@ -132,118 +134,83 @@ def test_the_model_loads_with_plain_transformers_and_answers_as_the_table_says(c
         return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
     prompts = pl.read_parquet(store.resolve("prompts@0").path / "part-*.parquet").filter(split="test")
-    answered = pl.read_parquet(store.resolve("evaluations@3").path / "part-*.parquet")
+    answered = pl.read_parquet(store.resolve("evaluations@2").path / "part-*.parquet")
     mine = {key: greedy(query) for key, query in prompts.select("prompt_id", "query").iter_rows()}
     assert mine == dict(answered.select("prompt_id", "completion").iter_rows())
     references = dict(prompts.select("prompt_id", "references").iter_rows())
     right = sum(text in references[key] for key, text in mine.items()) / len(mine)
-    assert right == manifest(store.run_dir, "evaluations@3")["metrics"]["overall"]["accuracy"]
+    assert right == manifest(store.run_dir, "evaluations@2")["metrics"]["overall"]["accuracy"]
     assert 0 < right < 1, "this test says little about a model that is always right or always wrong"
 
 
 # --- what else runs --------------------------------------------------------------------------------------------------
 
 
-def test_keep_correct_runs_with_a_reward_of_ones_own(tmp_path, prefect_home):
-    (tmp_path / "my_rewards.py").write_text(
-        "def score(completions, prompts):\n    return [float(len(prompt['query']) % 2) for prompt in prompts]\n"
-    )
-    write_config(tmp_path, reward={"type": "python", "function": "my_rewards:score"}, relabel={"type": "keep_correct"})
-    hir(tmp_path, prefect_home, "run", "tiny.yaml")
-    facts = manifest(tmp_path / "runs/tiny", "triples@1")
-    assert facts["rows"] > 0
-    assert facts["rejected"]["below threshold"] + facts["rejected"].get("empty completion", 0) + facts["rows"] == 84
-    assert list(facts["metrics"]["instructions"]) == ["Generate a correct answer to this problem."]
-
-
-@pytest.fixture(scope="module")
-def writing(tmp_path_factory, prefect_home) -> Path:
-    """A run whose prompts carry constraints, relabeled with `attributes`."""
-    folder = tmp_path_factory.mktemp("writing")
-    dials = {"words": 4, "max_words": 3, "min_constraints": 2, "max_constraints": 2, "examples": True}
-    source = {"type": "synthetic", "task": "constrained_writing", "size": 60, "test_share": 0.3, "dials": dials}
-    model = TINY["model"] | {"context": 160}
-    write_config(folder, prompts=[source], model=model, reward={"type": "constraints"}, relabel={"type": "attributes"},
-                 sampling={"k": 3, "max_new_tokens": 8, "temperature": 1.5})  # fmt: skip
-    hir(folder, prefect_home, "run", "tiny.yaml")
-    return folder
-
-
-@pytest.mark.parametrize("relabeler", ["attributes", "chain", "constraints"])
-def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, writing, prefect_home):
-    hir(writing, prefect_home, "run", "tiny.yaml", f"relabel.type={relabeler}")
-    store = Store(writing / "runs/tiny")
-    triples, asked = (store.table(store.resolve(ref)).collect() for ref in ("triples@latest", "prompts@0"))
-    assert triples["relabeler"].unique().to_list() == [relabeler]
-    compared = triples.join(asked.select("prompt_id", asked="query"), on="prompt_id", validate="m:1")
-    assert (compared["query"] == compared["asked"]).all() == (relabeler == "attributes")
-
-
-def test_an_encoder_decoder_learns_to_name_options(tmp_path, prefect_home):
-    model = TINY["model"] | {"architecture": "t5", "context": 256}
-    prompts = [{"type": "synthetic", "task": "tracking_shuffled_objects", "size": 60, "test_share": 0.3}]
-    write_config(tmp_path, model=model, prompts=prompts, reward={"type": "option_choice"})
-    output = hir(tmp_path, prefect_home, "run", "tiny.yaml")
-    assert list(Call(output, {}).rows) == [0, 1]
-    assert manifest(tmp_path / "runs/tiny", "rewards@1")["rows"] == 84
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, prefect_home) -> Store:
-    """The config's run by one process through torchrun, under ZeRO-1."""
-    folder = tmp_path_factory.mktemp("alone")
-    write_config(folder, launch={"launcher": "torchrun", "processes": 1})
-    hir(folder, prefect_home, "run", "tiny.yaml")
-    return Store(folder / "runs/tiny")
-
-
-def test_torchrun_runs(alone):
-    assert len(alone.versions()) == 9
-
-
 @needs_two_cores
-def test_two_ranks_under_zero_3_make_the_versions_that_one_makes_alone(tmp_path, prefect_home, alone):
+def test_two_ranks_of_torchrun_under_zero_3_make_the_versions_that_one_makes_alone(
+    tmp_path, prefect_home, calls, folder
+):
     (tmp_path / "zero3.json").write_text('{"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}')
-    write_config(tmp_path, deepspeed="zero3.json", launch={"processes": 2})
+    write_config(tmp_path, deepspeed="zero3.json", launch={"launcher": "torchrun", "processes": 2})
     output = hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert "2 processes on CPU · ZeRO-3 fp32" in output
-    assert_same_content(alone.run_dir, tmp_path / "runs/tiny")
+    alone = folder / "after the first call"
+    assert len(Store(alone).versions()) == 9
+    assert_same_content(alone, tmp_path / "runs/tiny")
 
 
 # --- methods compared ------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(tmp_path, prefect_home):
-    write_config(tmp_path)
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory, prefect_home) -> tuple[Path, str]:
+    """Three relabelers on prompts that carry constraints, twice each: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("writing")
+    dials = {"words": 4, "max_words": 3, "min_constraints": 2, "max_constraints": 2, "examples": True}
+    source = {"type": "synthetic", "task": "constrained_writing", "size": 60, "test_share": 0.3, "dials": dials}
+    write_config(folder, prompts=[source], model=TINY["model"] | {"context": 160}, reward={"type": "constraints"},
+                 sampling={"k": 3, "max_new_tokens": 8, "temperature": 1.5})  # fmt: skip
     settings = {
-        "compare": "both",
+        "compare": "three",
         "base": "tiny.yaml",
         "seeds": [0, 1],
-        "tasks": {"counting": {}},
-        "methods": {
-            "hindsight": {"training": {"steps": 3}},
-            "keep_correct": {"relabel": {"type": "keep_correct"}, "training": {"steps": 3}},
-        },
-        "reference": "keep_correct",
+        "tasks": {"writing": {}},
+        "methods": {name: {"relabel": {"type": name}, "training": {"steps": 3}} for name in METHODS},
+        "reference": "attributes",
     }
-    (tmp_path / "both.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    output = hir(tmp_path, prefect_home, "compare", "both.yaml")
-    assert "| hindsight |" in output
-    assert re.search(r"hindsight ends \d+\.\d points (ahead of|behind) keep_correct \[.*\] \(1 task, 2 seeds\)", output)
-    folder = tmp_path / "runs/both"
+    (folder / "three.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    return folder, hir(folder, prefect_home, "compare", "three.yaml")
+
+
+def test_a_comparison_runs_every_arm_shares_what_it_can_and_says_who_won(comparison, prefect_home):
+    work, output = comparison
+    assert "| chain |" in output
+    assert re.search(r"chain ends \d+\.\d points (ahead of|behind) attributes \[.*\] \(1 task, 2 seeds\)", output)
+    folder = work / "runs/three"
     curves = pl.read_parquet(folder / "curves.parquet")
-    assert curves.height == 2 * 2 * 2
+    assert curves.height == 2 * 3 * 2
     results = read_results(folder / "results.json")
     assert results.arms is not None
     assert [(arm.seed, arm.method, len(arm.curve)) for arm in results.arms] == [
-        (seed, method, 2) for seed in (0, 1) for method in ("hindsight", "keep_correct")
+        (seed, method, 2) for seed in (0, 1) for method in METHODS
     ]
     assert all(arm.model and arm.seconds and arm.made_with["torch"] == version("torch") for arm in results.arms)
     assert "on CPU, torch" in str(results.machine)
     assert set(curves.filter(pl.col("iteration") == 1)["steps"]) == {3}
     for seed in (0, 1):
-        stages = [ref.stage for ref in Store(folder / f"counting-{seed}").versions()]
-        assert (stages.count("samples"), stages.count("triples"), stages.count("models")) == (1, 3, 3)
-    before = digests(folder / "counting-0")
-    assert hir(tmp_path, prefect_home, "compare", "both.yaml").count("nothing to do") == 4
-    assert digests(folder / "counting-0") == before
+        stages = [ref.stage for ref in Store(folder / f"writing-{seed}").versions()]
+        assert (stages.count("samples"), stages.count("triples"), stages.count("models")) == (1, 4, 4)
+    before = digests(folder / "writing-0")
+    assert hir(work, prefect_home, "compare", "three.yaml").count("nothing to do") == 6
+    assert digests(folder / "writing-0") == before
+
+
+@pytest.mark.parametrize("relabeler", METHODS)
+def test_what_a_relabeler_asks_in_hindsight_is_trained_on(relabeler, comparison):
+    store = Store(comparison[0] / "runs/three/writing-0")
+    tables = [store.table(ref).collect() for ref in store.versions("triples") if ref.iteration == 1]
+    (triples,) = [table for table in tables if table["relabeler"].unique().to_list() == [relabeler]]
+    asked = store.table(store.resolve("prompts@0")).collect()
+    compared = triples.join(asked.select("prompt_id", asked="query"), on="prompt_id", validate="m:1")
+    assert compared.height == triples.height > 0
+    assert (compared["query"] == compared["asked"]).all() == (relabeler == "attributes")

@@ -41,28 +41,20 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
+from scripted_run import ON_PATH, SCRIPTED, scripted_command, write_scripted
 
 from hir_core.store.store import Store
 
 pytestmark = pytest.mark.slow
 
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 CANCELLED_WITHIN_S = 180
 """How long a cancelled run may take to end: ten seconds on a quiet machine."""
 LOST_WITHIN_S = 150
 """How long a run may go on after its server was lost: half a minute on a quiet machine, minutes where it waits."""
+ASKED_EVERY_S = 0.5
+"""How often to ask the server: each answer takes it a hundredth of a second of processor time, and more."""
 SETTINGS: dict[str, Any] = {"iterations": 0, "launch": {"processes": 1}}
 LONG: dict[str, Any] = {"demonstrations": 32, "epochs": 600, "batch_size": 8, "learning_rate": 0.001}
-ROWS = [{"query": f"{n} + 1?", "references": [str(n + 1)], "split": "test" if n < 3 else "train"} for n in range(9)]
-SCRIPTED: dict[str, Any] = {
-    "run": "scripted",
-    "iterations": 2,
-    "model": {"type": "scratch", "hidden_size": 16, "heads": 2},
-    "prompts": [{"path": "rows.jsonl"}],
-    "reward": {"type": "exact_match"},
-    "sampling": {"k": 3},
-    "deepspeed": "ds_configs/laptop.json",
-}
 
 
 @dataclass
@@ -106,7 +98,9 @@ class Server:
 
     def ended(self, flow_run: UUID) -> FlowRun:
         """The flow run, once it is in a final state."""
-        wait_until(lambda: self.client.read_flow_run(flow_run).state.is_final(), f"the end of {flow_run}")
+        wait_until(
+            lambda: self.client.read_flow_run(flow_run).state.is_final(), f"the end of {flow_run}", ASKED_EVERY_S
+        )
         return self.client.read_flow_run(flow_run)
 
     def running(self, name: str) -> UUID:
@@ -157,7 +151,7 @@ def served(server, folder) -> Iterator[subprocess.Popen[bytes]]:
     """The run `served`, by a process that serves it."""
     write_config(folder, "served", **SETTINGS, warm_start=LONG)
     serving = start_serving(server, folder)
-    wait_until(lambda: server.has("hindsight/served"), "the serving process")
+    wait_until(lambda: server.has("hindsight/served"), "the serving process", ASKED_EVERY_S)
     yield serving
     end(serving)
 
@@ -254,8 +248,9 @@ def test_of_two_scheduled_runs_one_is_skipped_and_the_other_continues_by_one_ite
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["told to end", "Ctrl-C"])
 @pytest.mark.parametrize("mode", ["pool", "served"])
 def test_who_started_a_flow_takes_it_along(mode, number, server, folder, request):
-    end(request.getfixturevalue(mode))  # of two, the other one might take the flow run
-    starter = {"pool": start_worker, "served": start_serving}[mode](server, folder)
+    starter = request.getfixturevalue(mode)
+    if starter.poll() is not None:  # ended by the other signal
+        starter = {"pool": start_worker, "served": start_serving}[mode](server, folder)
     try:
         flow_run = started(server, folder, RUNS[mode])
         os.killpg(starter.pid, number)
@@ -304,16 +299,8 @@ def scripted(tmp_path) -> Path:
     return write_scripted(tmp_path)
 
 
-def write_scripted(folder: Path) -> Path:
-    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
-    (folder / "scripted.json").write_text(json.dumps(SCRIPTED))
-    return folder
-
-
 def start_scripted(server: Server, folder: Path, mark: str, **environment: str) -> subprocess.Popen[bytes]:
-    path = os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])
-    program = [sys.executable, str(SUPPORT / "scripted_run.py"), "scripted.json"]
-    return server.start(folder, *program, HIR_TEST=mark, PYTHONPATH=path, **environment)
+    return server.start(folder, *scripted_command(), HIR_TEST=mark, **ON_PATH, **environment)
 
 
 def test_reward_workers_end_with_a_flow_run_that_is_cancelled(server, scripted):
@@ -358,7 +345,7 @@ def test_prefect_is_told_of_every_iteration_and_of_every_version_also_where_a_la
         f"hir://scripted/{ref}": {f"hir://scripted/{parent}" for parent in store.manifest(ref).parents}
         for ref in store.versions()
     }
-    wait_until(lambda: assets(server).keys() >= parents.keys(), "the last event")
+    wait_until(lambda: assets(server).keys() >= parents.keys(), "the last event", ASKED_EVERY_S)
     assert {key: assets(server)[key] for key in parents} == parents
 
 

@@ -1,12 +1,17 @@
-"""A run goes on without Prefect, wherever its server is lost; and what a private server shows to others: nothing."""
+"""A run goes on without Prefect, wherever its server is lost; a private server keeps what only its run may see."""
 
 import base64
+import os
 import subprocess
 import urllib.error
 import urllib.request
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient
+from scripted_run import ON_PATH, scripted_command, write_scripted
 
 from flows.orchestration import private_server, server
 from flows.orchestration.private_server import PrivateServer
@@ -109,7 +114,9 @@ def test_a_flow_is_its_function_once_prefect_is_lost():
 
 
 @pytest.mark.slow
-def test_a_private_server_answers_nobody_without_its_secret_and_writes_no_file(tmp_path, monkeypatch):
+def test_a_private_server_keeps_what_a_run_reports_answers_nobody_without_its_secret_and_writes_no_file(
+    tmp_path, monkeypatch
+):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     private = PrivateServer()
     try:
@@ -118,12 +125,26 @@ def test_a_private_server_answers_nobody_without_its_secret_and_writes_no_file(t
         assert asked(url, {}) == 401
         assert asked(url, {"Authorization": "Basic Z3Vlc3M="}) == 401
         assert asked(url, {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}) == 200
+        output = scripted_run(write_scripted(tmp_path), private.client_environment)
+        assert "warning" not in output
+        with SyncPrefectClient(url, auth_string=secret) as client:
+            (run,) = client.read_flow_runs()
+            assert (run.name, run.state.name) == ("scripted to 2", "Completed")
+            keys = Counter(artifact.key for artifact in client.read_artifacts())
+        assert keys == {"hir-scripted-iteration": 3, "hir-scripted-report": 1}
         assert [path.name for path in tmp_path.rglob("*.db*")] == []
         commands = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         assert secret not in commands
     finally:
         private.stop()
         private._process.wait(60)
+
+
+def scripted_run(folder: Path, client_environment: dict[str, str]) -> str:
+    """What a scripted run prints that reports to the server."""
+    environment = os.environ | ON_PATH | client_environment
+    call = {"cwd": folder, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(scripted_command(), **call, text=True, check=True).stdout
 
 
 def asked(url: str, headers: dict[str, str]) -> int:

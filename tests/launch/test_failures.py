@@ -291,6 +291,9 @@ def test_a_rank_that_its_collectives_time_limit_aborts_names_the_one_that_it_wai
 
 JOINED = """
 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "PORT"}
+import gc
+gc.disable()  # as ranks do while they import
+sys.modules["sqlalchemy"] = None
 import torch
 from torch import distributed as dist
 from hir_core.modeling import zero

@@ -265,11 +265,22 @@ def driver(job, tmp_path):
 
 
 @needs_two_cores
-@pytest.mark.parametrize("launcher", ["plain", *real_launchers])
 @pytest.mark.parametrize(
-    "number",
-    [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGTERM, signal.SIGINT))],
-    ids=lambda number: number.name,
+    ("launcher", "number"),
+    [
+        ("plain", signal.SIGKILL),
+        *(
+            pytest.param(launcher, number, marks=pytest.mark.slow)
+            for launcher, number in (
+                ("plain", signal.SIGTERM),
+                ("plain", signal.SIGINT),
+                ("deepspeed", signal.SIGKILL),
+                ("deepspeed", signal.SIGINT),
+                ("torchrun", signal.SIGKILL),
+                ("torchrun", signal.SIGTERM),
+            )
+        ),
+    ],
 )
 def test_all_processes_end_when_the_driver_is_ended(driver, tmp_path, launcher, number):
     process = driver(launcher)

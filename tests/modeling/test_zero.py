@@ -23,7 +23,6 @@ from zero_tables import (
     K,
     LaunchCases,
     cpu_ranks,
-    launch_cases,
     make_model,
     make_requests,
     make_triples,
@@ -31,8 +30,7 @@ from zero_tables import (
     weights,
 )
 
-from hir_core.config import HubModel
-from hir_core.launch.job_spec import JobSpec, SaveStep
+from hir_core.launch.job_spec import SaveStep
 from hir_core.modeling import models, zero
 from hir_core.store.files import read_json
 
@@ -102,6 +100,7 @@ PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": 
 EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
 """Most outputs are excluded; the soft targets keep eight tokens each."""
 BF16 = ("zero0", "zero2", "zero3")
+SHARDS, SHARD_BYTES = ("zero0", "zero3"), 20_000
 KINDS = [
     *(("llama", kind) for kind in (*STAGES, "zero3-1x4", "zero3-ckpt")),
     *(("t5", kind) for kind in (*STAGES, "zero3-ckpt")),
@@ -119,9 +118,10 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         settings = STAGES.get(kind, STAGES["zero3"])
         cases.train(f"{architecture}-{kind}", architecture, settings, **CHANGES.get(kind.split("-")[-1], {}))
     for architecture in ARCHITECTURES:
-        for how in ("gather", "stream"):
+        for how, batch_tokens in (("gather", 900), ("stream", 2000)):  # other batches than those of one rank
             name = f"{architecture}-{how}"
-            cases.add(name, architecture, STAGES["zero3"], cases.sampling(name, zero3_weights=how, batch_tokens=900))
+            step = cases.sampling(name, zero3_weights=how, batch_tokens=batch_tokens)
+            cases.add(name, architecture, STAGES["zero3"], step)
         name = f"{architecture}-uneven"
         step = cases.sampling(name, "few", zero3_weights="stream", batch_tokens=1)
         cases.add(name, architecture, STAGES["zero3"], step)
@@ -132,6 +132,9 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         cases.train(f"{architecture}-excluded-{name}", architecture, STAGES[name], **EXCLUDED, triples=triples)
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
+    for name in SHARDS:
+        cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
+        (cases.root / "cases" / f"shards-{name}" / "shard_bytes").write_text(str(SHARD_BYTES))
     cases.launch()
     return cases
 
@@ -269,48 +272,24 @@ def test_a_saved_model_loads_as_the_one_in_memory(architecture, kind, pair):
     assert models.load_tokenizer(str(pair.out(case, "model"))).eos_token == models.END
 
 
-def test_shards_are_cut_by_size_and_written_by_both_ranks(data, environment, tmp_path):
+def test_shards_are_cut_by_size_and_written_by_both_ranks(pair, data):
     """A shard of 20,000 bytes holds a few of this model's tensors; the index must agree with the shards."""
-    (tmp_path / "save_shards.py").write_text(SAVE_SHARDS)
-    for number in (0, 3):
-        job = tmp_path / "cases" / f"zero{number}"
-        (job / "model").mkdir(parents=True)
-        spec = JobSpec(
-            model=HubModel(source=str(data / "llama")),
-            seed=1,
-            deepspeed=STAGES[f"zero{number}"],
-            steps=(SaveStep(output=job / "model"),),
-        )
-        spec.write(job)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
-        launch_cases(tmp_path, 2, launcher="torchrun", module="save_shards")
-    for number in (0, 3):
-        folder = tmp_path / "cases" / f"zero{number}" / "model"
+    for name in SHARDS:
+        folder = pair.out(f"shards-{name}", "model")
         index = read_json(folder / "model.safetensors.index.json")
         shards = {shard: load_file(folder / shard) for shard in set(index["weight_map"].values())}
         assert len(shards) > 4
         assert all(name in shards[shard] for name, shard in index["weight_map"].items())
         assert sum(map(len, shards.values())) == len(index["weight_map"])
-        assert all(sum(t.nbytes for t in s.values()) <= 20_000 or len(s) == 1 for s in shards.values())
+        assert all(sum(t.nbytes for t in s.values()) <= SHARD_BYTES or len(s) == 1 for s in shards.values())
         assert sorted(path.name for path in folder.iterdir() if "safetensors" in path.name) == sorted(
             [*shards, "model.safetensors.index.json"]
         )
         loaded = AutoModelForCausalLM.from_pretrained(folder)
         expected = AutoModelForCausalLM.from_pretrained(data / "llama")
         assert torch.equal(zero_cases.logits(loaded), zero_cases.logits(expected))
-    for shard in sorted((tmp_path / "cases" / "zero0" / "model").glob("*.safetensors")):
-        assert shard.read_bytes() == (tmp_path / "cases" / "zero3" / "model" / shard.name).read_bytes()
-
-
-SAVE_SHARDS = """
-from hir_core.modeling import zero
-from zero_cases import main
-
-whole = zero.save_weights
-zero.save_weights = lambda model, folder: whole(model, folder, shard_bytes=20_000)
-main()
-"""
+    for shard in sorted(pair.out("shards-zero0", "model").glob("*.safetensors")):
+        assert shard.read_bytes() == (pair.out("shards-zero3", "model") / shard.name).read_bytes()
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

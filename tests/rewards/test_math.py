@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from reward_tables import prompts, verdicts
+from reward_tables import prompts, samples, verdicts
 
 from hir_core.config import MathReward
 from hir_core.errors import ConfigError
@@ -14,21 +14,22 @@ from hir_core.rewards.reading.decision import final_answer
 from hir_core.rewards.registry import build_reward
 
 MATH = MathReward(type="math", time_limit_s=60)
+QUERY = "What is it?"
 needs_extra = pytest.mark.skipif(math_reward.find_spec("math_verify") is None, reason="the extra `math` is missing")
 
 
-def judged(completions, *references, query="What is it?", config=MATH):
-    table = prompts({"references": list(references), "query": query})
-    rows = pl.DataFrame({"prompt_id": [table["prompt_id"][0]] * len(completions), "completion": list(completions)})
-    return build_reward(config).judge(rows, table)
+def judged(completions, reference, config=MATH):
+    table = prompts({"references": [reference], "query": QUERY})
+    return build_reward(config).judge(samples(*completions), table)
 
 
-def scores(completions, *references, **settings):
-    return dict(zip(completions, judged(completions, *references, **settings)["score"], strict=True))
-
-
-def outcomes(completions, *references):
-    return dict(zip(completions, judged(completions, *references)["outcome"], strict=True))
+def scores_of(*cases):
+    """The scores of each case: by completion, for a reference and a query."""
+    full = [(*case, QUERY)[:3] for case in cases]
+    table = prompts(*({"references": [reference], "query": query} for _, reference, query in full))
+    rows = pl.concat(samples(*case[0], prompt_id=f"p{n}") for n, case in enumerate(full))
+    found = iter(build_reward(MATH).judge(rows, table)["score"])
+    return [{completion: next(found) for completion in completions} for completions, *_ in full]
 
 
 def test_a_missing_extra_is_told_before_anything_starts(monkeypatch):
@@ -37,107 +38,115 @@ def test_a_missing_extra_is_told_before_anything_starts(monkeypatch):
         build_reward(MATH)
 
 
-@needs_extra
-@pytest.mark.parametrize(
-    ("reference", "right", "wrong"),
-    [
-        (r"\frac{1}{2}", ["1/2", "0.5", r"\frac{2}{4}", r"\boxed{0.50}", "50%", "½", "2^{-1}", "one half"],
-         ["2", r"$\frac{1}{3}$", "0.5%", "0.05", r"-\frac12"]),
-        ("1000", ["1e3", "1,000", "1{,}000", r"1\,000", "1 000", "$10^3$", "10³", "1 thousand"],
-         ["1e4", "10,000", "1.0"]),
-        ("1500000", ["$1.5M", "1.5 million", r"\$1{,}500{,}000", r"1.5 \times 10^6", "1.5*10**6"],
-         ["1.5", "$1.5k", "$15M"]),
-        ("5/2", ["2 1/2", r"2\frac{1}{2}", "2½", "2.5 hours", "two and a half"], ["1", "21/2", "2 1/3"]),
-        (r"2\sqrt{2}", ["2√2", "2*sqrt(2)", r"\sqrt8", r"$d = \sqrt{4 + 4} = 2\sqrt2$", "8^(1/2)"], ["√2", "8", "2√8"]),
-        ("1.6e-19", ["1.6 × 10⁻¹⁹", r"1.6 \cdot 10^{-19}"], ["9.1e-31", "0", "1.6e19"]),
-        ("a^2 + 2ab + b^2", ["$a^2 + b^2 + 2ab$", "(a + b)(a + b)", "a**2 + 2*a*b + b**2"],
-         ["a² + ab + b²", "a^2 + b^2"]),
-        (r"2\sin x\cos x", ["2 sin x cos x", r"2 \sin{x} \cdot \cos{x}", "sin(2x)"], [r"2\sin x", r"\sin x \cos x"]),
-        ("3 + 4i", ["4i + 3", "(2+i)^2"], ["3 - 4i", "5", "7"]),
-        (r"\frac{n(n+1)}{2}", ["n(n+1)/2", r"\binom{n+1}{2}", "(n^2 + n)/2"], ["n(n-1)/2", "n^2/2"]),
-        ("5!", ["120", "$5!$"], ["5", "24"]),
-    ],
-)  # fmt: skip
-def test_what_is_equal_is_right_however_it_is_written(reference, right, wrong):
-    assert scores([*right, *wrong], reference) == dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, 0.0)
+EQUAL = [
+    (r"\frac{1}{2}", ["1/2", "0.5", r"\frac{2}{4}", r"\boxed{0.50}", "50%", "½", "2^{-1}", "one half"],
+     ["2", r"$\frac{1}{3}$", "0.5%", "0.05", r"-\frac12"]),
+    ("1000", ["1e3", "1,000", "1{,}000", r"1\,000", "1 000", "$10^3$", "10³", "1 thousand"],
+     ["1e4", "10,000", "1.0"]),
+    ("1500000", ["$1.5M", "1.5 million", r"\$1{,}500{,}000", r"1.5 \times 10^6", "1.5*10**6"],
+     ["1.5", "$1.5k", "$15M"]),
+    ("5/2", ["2 1/2", r"2\frac{1}{2}", "2½", "2.5 hours", "two and a half"], ["1", "21/2", "2 1/3"]),
+    (r"2\sqrt{2}", ["2√2", "2*sqrt(2)", r"\sqrt8", r"$d = \sqrt{4 + 4} = 2\sqrt2$", "8^(1/2)"], ["√2", "8", "2√8"]),
+    ("1.6e-19", ["1.6 × 10⁻¹⁹", r"1.6 \cdot 10^{-19}"], ["9.1e-31", "0", "1.6e19"]),
+    ("a^2 + 2ab + b^2", ["$a^2 + b^2 + 2ab$", "(a + b)(a + b)", "a**2 + 2*a*b + b**2"],
+     ["a² + ab + b²", "a^2 + b^2"]),
+    (r"2\sin x\cos x", ["2 sin x cos x", r"2 \sin{x} \cdot \cos{x}", "sin(2x)"], [r"2\sin x", r"\sin x \cos x"]),
+    ("3 + 4i", ["4i + 3", "(2+i)^2"], ["3 - 4i", "5", "7"]),
+    (r"\frac{n(n+1)}{2}", ["n(n+1)/2", r"\binom{n+1}{2}", "(n^2 + n)/2"], ["n(n-1)/2", "n^2/2"]),
+    ("5!", ["120", "$5!$"], ["5", "24"]),
+]  # fmt: skip
+"""References, with completions that are right and that are wrong."""
+STRUCTURES = [
+    ("3", ["x = 3", "n = 3", "$3$ apples"], ["x = 4", "x > 3", "(3, 3)", r"\pm 3", "3x"]),
+    ("x = 3", ["3", "x=3.0"], ["4", "x = 4"]),
+    ("(2, 5]", [r"2 < x \le 5", "2 < x <= 5", r"x \in (2, 5]", r"\{x : 2 < x \leq 5\}"],
+     ["[2, 5]", "(2, 5)", "(5, 2]"]),
+    ("x > 4", ["(4, ∞)", "4 < x", r"$2x > 8 \Rightarrow x > 4$", "2x - 3 > 5"], ["x < 4", r"x \ge 4", "x = 4"]),
+    (r"(-\infty, -2) \cup (3, \infty)", ["x < -2 or x > 3", "(-inf, -2) U (3, inf)"],
+     ["(-2, 3)", "x > 3", r"x \le -2 or x \ge 3"]),
+    (r"\{1, 2\}", ["{2, 1}", "1, 2", "x = 1 or x = 2", "x_1 = 1, x_2 = 2"], ["{1}", "1", "{1, 2, 3}", "1, 3"]),
+    ("(1, 2)", ["x = 1, y = 2", "$y = 2$, $x = 1$", "(x, y) = (1, 2)", r"\begin{pmatrix}1\\2\end{pmatrix}"],
+     ["(2, 1)", "x = 2, y = 1", "12", "(1, 2, 3)"]),
+    (r"1 \pm \sqrt{2}", ["1 ± √2", r"x = 1 + \sqrt2 or x = 1 - \sqrt2"], [r"1 + \sqrt{2}", r"-1 \pm \sqrt2"]),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", [r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", "[[1, 2], [3, 4]]"],
+     [r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"]),
+    (r"\emptyset", ["no solution", "{}", "∅"], ["0", r"\{0\}"]),
+    ("y = 2x + 3", ["2x + 3", "2x - y + 3 = 0"], ["y = 2x - 3", "2x + y = 3"]),
+    ("3:4", ["6:8", "3/4"], ["4:3"]),
+    ("0", ["zero", "0.0"], [r"\infty", "undefined"]),
+    ("x ≡ 2 (mod 5)", ["2", r"x \equiv 2 \pmod{5}"], [r"x \equiv 2 \pmod{6}", "3"]),
+]  # fmt: skip
+STATED = [
+    "Since 2x = 8, x = {answer}.",
+    "By the theorem, $a^2 = 16$, so $a = {answer}$.",
+    "The value is ${answer}$, because $2 + 2 = 4$ and $3 > 1$.",
+    "First, 2x = 8.\nThen x = {answer}.",
+    "{answer}\n\nThis follows from 2 + 2 and 3 facts.",
+    "<think>Is it 9?</think>\nThe answer is **{answer}**.",
+    "I get 2 of them twice. \\[ \\boxed{{answer}} \\]",
+    '{"answer": "{answer}"}',
+    "So there are 2 * 2 = {answer} of them in the 2 bags.",
+]
+"""How texts state an answer."""
+
+
+@pytest.fixture(scope="module")
+def tables():
+    """The scores of all these cases, judged in one process, whose start takes longer than they do."""
+    rows = [(right + wrong, reference) for reference, right, wrong in EQUAL + STRUCTURES]
+    rows += [([text.replace("{answer}", answer) for answer in ("4", "5")], "4") for text in STATED]
+    return dict(zip([*(row[0] for row in EQUAL + STRUCTURES), *STATED], scores_of(*rows), strict=True))
 
 
 @needs_extra
-@pytest.mark.parametrize(
-    ("reference", "right", "wrong"),
-    [
-        ("3", ["x = 3", "n = 3", "$3$ apples"], ["x = 4", "x > 3", "(3, 3)", r"\pm 3", "3x"]),
-        ("x = 3", ["3", "x=3.0"], ["4", "x = 4"]),
-        ("(2, 5]", [r"2 < x \le 5", "2 < x <= 5", r"x \in (2, 5]", r"\{x : 2 < x \leq 5\}"],
-         ["[2, 5]", "(2, 5)", "(5, 2]"]),
-        ("x > 4", ["(4, ∞)", "4 < x", r"$2x > 8 \Rightarrow x > 4$", "2x - 3 > 5"], ["x < 4", r"x \ge 4", "x = 4"]),
-        (r"(-\infty, -2) \cup (3, \infty)", ["x < -2 or x > 3", "(-inf, -2) U (3, inf)"],
-         ["(-2, 3)", "x > 3", r"x \le -2 or x \ge 3"]),
-        (r"\{1, 2\}", ["{2, 1}", "1, 2", "x = 1 or x = 2", "x_1 = 1, x_2 = 2"], ["{1}", "1", "{1, 2, 3}", "1, 3"]),
-        ("(1, 2)", ["x = 1, y = 2", "$y = 2$, $x = 1$", "(x, y) = (1, 2)", r"\begin{pmatrix}1\\2\end{pmatrix}"],
-         ["(2, 1)", "x = 2, y = 1", "12", "(1, 2, 3)"]),
-        (r"1 \pm \sqrt{2}", ["1 ± √2", r"x = 1 + \sqrt2 or x = 1 - \sqrt2"], [r"1 + \sqrt{2}", r"-1 \pm \sqrt2"]),
-        (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", [r"\begin{bmatrix}1&2\\3&4\end{bmatrix}", "[[1, 2], [3, 4]]"],
-         [r"\begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}"]),
-        (r"\emptyset", ["no solution", "{}", "∅"], ["0", r"\{0\}"]),
-        ("y = 2x + 3", ["2x + 3", "2x - y + 3 = 0"], ["y = 2x - 3", "2x + y = 3"]),
-        ("3:4", ["6:8", "3/4"], ["4:3"]),
-        ("0", ["zero", "0.0"], [r"\infty", "undefined"]),
-        ("x ≡ 2 (mod 5)", ["2", r"x \equiv 2 \pmod{5}"], [r"x \equiv 2 \pmod{6}", "3"]),
-    ],
-)  # fmt: skip
-def test_structures_are_compared_as_what_they_stand_for(reference, right, wrong):
-    assert scores([*right, *wrong], reference) == dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, 0.0)
+@pytest.mark.parametrize(("reference", "right", "wrong"), EQUAL)
+def test_what_is_equal_is_right_however_it_is_written(reference, right, wrong, tables):
+    assert tables[reference] == dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, 0.0)
+
+
+@needs_extra
+@pytest.mark.parametrize(("reference", "right", "wrong"), STRUCTURES)
+def test_structures_are_compared_as_what_they_stand_for(reference, right, wrong, tables):
+    assert tables[reference] == dict.fromkeys(right, 1.0) | dict.fromkeys(wrong, 0.0)
 
 
 @needs_extra
 def test_units_degrees_and_percent_may_be_left_out_but_not_changed():
-    assert scores(["6", "6cm", "60 mm", "6 m", "6 cm^2", "7 cm"], "6 cm") == {
-        "6": 1.0, "6cm": 1.0, "60 mm": 1.0, "6 m": 0.0, "6 cm^2": 0.0, "7 cm": 0.0,
-    }  # fmt: skip
-    assert scores(["60", "60 degrees", r"\pi/3", "30°"], r"60^\circ") == {
-        "60": 1.0, "60 degrees": 1.0, r"\pi/3": 1.0, "30°": 0.0,
-    }  # fmt: skip
-    assert scores(["45%", "0.45%"], "45") == {"45%": 1.0, "0.45%": 0.0}
-    assert scores(["0.5%", "0.5"], "0.5") == {"0.5%": 0.0, "0.5": 1.0}
-    assert scores(["0.5%"], "0.5", query="What percentage is that?") == {"0.5%": 1.0}
+    lengths, angles, percent, small, asked = scores_of(
+        (["6", "6cm", "60 mm", "6 m", "6 cm^2", "7 cm"], "6 cm"),
+        (["60", "60 degrees", r"\pi/3", "30°"], r"60^\circ"),
+        (["45%", "0.45%"], "45"),
+        (["0.5%", "0.5"], "0.5"),
+        (["0.5%"], "0.5", "What percentage is that?"),
+    )
+    assert lengths == {"6": 1.0, "6cm": 1.0, "60 mm": 1.0, "6 m": 0.0, "6 cm^2": 0.0, "7 cm": 0.0}
+    assert angles == {"60": 1.0, "60 degrees": 1.0, r"\pi/3": 1.0, "30°": 0.0}
+    assert percent == {"45%": 1.0, "0.45%": 0.0}
+    assert small == {"0.5%": 0.0, "0.5": 1.0}
+    assert asked == {"0.5%": 1.0}
 
 
 @needs_extra
 def test_what_names_no_answer_is_told_from_what_is_not_clear():
     none = ["", "I do not know.", "Add 3 to both sides first.", "<think>so x = 3", "\0"]
     unclear = ["3 or 4", "It might be 3.", "$3$ or $-3$", r"\boxed{3} and later \boxed{4}", "$9^{9^{9^9}}$"]
-    assert outcomes([*none, *unclear, "3", "4"], "3") == (
+    completions = [*none, *unclear, "3", "4"]
+    assert dict(zip(completions, judged(completions, "3")["outcome"], strict=True)) == (
         dict.fromkeys(none, "no_answer") | dict.fromkeys(unclear, "not_judged") | dict.fromkeys(["3", "4"], "scored")
     )
 
 
 @needs_extra
 def test_rounded_values_are_right_only_to_six_places():
-    assert scores(["0.333333", "0.333", "0.34", "0.3"], r"\frac{1}{3}") == {
-        "0.333333": 1.0, "0.333": None, "0.34": 0.0, "0.3": 0.0,
-    }  # fmt: skip
-    assert scores([r"\frac{1}{3}"], "0.333") == {r"\frac{1}{3}": 1.0}
+    rounded, exact = scores_of((["0.333333", "0.333", "0.34", "0.3"], r"\frac{1}{3}"), ([r"\frac{1}{3}"], "0.333"))
+    assert rounded == {"0.333333": 1.0, "0.333": None, "0.34": 0.0, "0.3": 0.0}
+    assert exact == {r"\frac{1}{3}": 1.0}
 
 
 @needs_extra
-@pytest.mark.parametrize(
-    "completion",
-    [
-        "Since 2x = 8, x = {answer}.",
-        "By the theorem, $a^2 = 16$, so $a = {answer}$.",
-        "The value is ${answer}$, because $2 + 2 = 4$ and $3 > 1$.",
-        "First, 2x = 8.\nThen x = {answer}.",
-        "{answer}\n\nThis follows from 2 + 2 and 3 facts.",
-        "<think>Is it 9?</think>\nThe answer is **{answer}**.",
-        "I get 2 of them twice. \\[ \\boxed{{answer}} \\]",
-        '{"answer": "{answer}"}',
-        "So there are 2 * 2 = {answer} of them in the 2 bags.",
-    ],
-)
-def test_the_answer_is_found_where_a_text_states_it(completion):
-    texts = [completion.replace("{answer}", answer) for answer in ("4", "5")]
-    assert list(scores(texts, "4").values()) == [1.0, 0.0]
+@pytest.mark.parametrize("completion", STATED)
+def test_the_answer_is_found_where_a_text_states_it(completion, tables):
+    assert list(tables[completion].values()) == [1.0, 0.0]
 
 
 @needs_extra
@@ -162,9 +171,8 @@ def test_what_is_too_large_is_refused_by_its_form_and_not_by_the_clock():
 
 @needs_extra
 def test_the_limit_on_time_does_not_count_the_start_of_the_process():
-    assert scores([r"$\frac{3}{4} x$"], "0.75x", config=MATH.model_copy(update={"time_limit_s": 1})) == {
-        r"$\frac{3}{4} x$": 1.0
-    }
+    results = judged([r"$\frac{3}{4} x$"], "0.75x", MATH.model_copy(update={"time_limit_s": 1}))
+    assert results["score"].to_list() == [1.0]
 
 
 @pytest.mark.parametrize(

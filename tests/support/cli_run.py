@@ -4,25 +4,29 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
 import yaml
 
+from flows.orchestration import private_server_process
+from flows.orchestration.private_server import DATABASE_IN_MEMORY
 from hir_core import supervisor
+from hir_core.launch.ports import free_port
 from hir_core.store.store import Store
 
 ROUNDED = {"logprobs": 1e-3, "probability": 1e-2}
 """Columns that rounding changes, and by how much at most: the probability is that of all tokens of an output."""
+HOST = "127.0.0.1"
 CORES = len(os.sched_getaffinity(0))
 GONE_WITHIN_S = 10
 """What is promised of the processes of a run that has ended, in whatever way."""
@@ -90,35 +94,46 @@ def hir(folder: Path, prefect_home: Path, *arguments: str, code: int = 0) -> str
     return done.stdout
 
 
-def wait_until(is_true: Callable[[], object], what: str) -> None:
-    """Waits for what has to come, however busy the machine is."""
+def wait_until(is_true: Callable[[], object], what: str, every_s: float = 0.05) -> None:
+    """Waits for what has to come, however busy the machine is, and asks that often whether it is there."""
     deadline = time.monotonic() + PATIENCE_S
     while not is_true():
         assert time.monotonic() < deadline, f"it never came: {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
-def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen[bytes]]:
-    """Starts a Prefect server, and returns the URL of its API once it answers; what it prints is in `server.log`.
+def start_prefect_server(home: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """Starts a Prefect server with all that it has, and returns the URL of its API once it answers."""
+    return _start_server(
+        home, [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", HOST, "--port"]
+    )
+
+
+def start_light_prefect_server(home: Path) -> tuple[str, subprocess.Popen[bytes]]:
+    """Starts a server that only keeps what is reported to it, as a run's private one, but answers without a secret."""
+    return _start_server(home, [sys.executable, "-P", private_server_process.__file__], DATABASE_IN_MEMORY)
+
+
+def _start_server(
+    home: Path, command: list[str], settings: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, subprocess.Popen[bytes]]:
+    """Starts a server, whose last argument is a free port; what it prints is in `server.log`.
 
     It ends with this process, however that ends.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    arguments = [sys.executable, "-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
-    watched = [sys.executable, "-I", "-S", supervisor.__file__, os.devnull, *arguments, *flags]
+    port = str(free_port())
+    watched = [sys.executable, "-I", "-S", supervisor.__file__, os.devnull, *command, port]
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(
             watched,
-            env=environment(home) | quiet,
+            env=environment(home) | quiet | settings,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}/api"
+    url = f"http://{HOST}:{port}/api"
     try:
         wait_until(lambda: process.poll() is not None or _answers(url), f"Prefect's server of {home}")
         assert process.poll() is None, (home / "server.log").read_text()
@@ -128,9 +143,15 @@ def start_prefect_server(home: Path, *flags: str) -> tuple[str, subprocess.Popen
     return url, process
 
 
-def name_server(home: Path, url: str) -> None:
-    """Makes this the server to which runs with this Prefect home report; they start none of their own then."""
-    (home / "profiles.toml").write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+def name_server(home: Path, url: str) -> Path:
+    """Makes this the server to which runs with this Prefect home report; they start none of their own then.
+
+    Returns:
+        The profile that names it.
+    """
+    profile = home / "profiles.toml"
+    profile.write_text(f'active = "tests"\n\n[profiles.tests]\nPREFECT_API_URL = "{url}"\n')
+    return profile
 
 
 def _answers(url: str) -> bool:

@@ -3,10 +3,11 @@
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
 bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. A job of a reward
-model leaves only what its steps write.
+model leaves only what its steps write. Where `shard_bytes` lies beside a `job.json`, its number is the size of a shard.
 """
 
 import dataclasses
+import functools
 import gc
 import sys
 from collections.abc import Callable
@@ -63,6 +64,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
     from hir_core.launch.job_spec import JobSpec, ScoreStep
+    from hir_core.modeling import zero
     from hir_core.worker.job import Job
     from hir_core.worker.reward_model import Classifier
 
@@ -70,8 +72,11 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     if isinstance(spec.steps[0], ScoreStep):
         Classifier(rank, spec, device).do(spec.steps[0])
         return
-    job = Job(rank, spec, device)
+    job, whole, shard_bytes = Job(rank, spec, device), zero.save_weights, rank.job_dir / "shard_bytes"
+    if shard_bytes.exists():
+        zero.save_weights = functools.partial(whole, shard_bytes=int(shard_bytes.read_text()))
     facts = [job.do(step) for step in spec.steps]
+    zero.save_weights = whole
     alive, case_logits = new_bytes(held), logits(job.model)
     if rank.rank == 0:
         write_json(rank.job_dir / "losses.json", rank.losses)
@@ -85,8 +90,13 @@ def run_cases(rank_class: type[Rank], do: Callable[[Any, Any], None]) -> None:
     with RankProcess(Path(sys.argv[1])).job() as rank:
         from torch import distributed as dist
 
+        gc.disable()
+        import hir_core.worker.job
+        import hir_core.worker.reward_model  # noqa: F401
         from hir_core.modeling import zero
 
+        gc.freeze()  # what the imports made: each search of it for a case's tensors would take longer than the case
+        gc.enable()
         device = zero.connect(rank.local_rank)
         for folder in sorted((rank.job_dir / "cases").iterdir()):
             print("case", folder.name)

@@ -240,6 +240,7 @@ def test_a_learning_rate_that_ruins_a_model_stops_both_ranks_and_commits_nothing
     assert versions(Store(config.run_dir)) == {"prompts@0": 1, "triples@0": 1}
     if steps == 1:
         return
+    changes["launch"] = {"processes": 1}
     store = loop(with_changes(settings, {**changes, "warm_start.learning_rate": 1e-3})).store
     assert versions(store)["models@0"] == 1
     assert check_run(store)["problems"] == []
