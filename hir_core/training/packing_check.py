@@ -17,8 +17,9 @@ from torch import distributed as dist
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling import zero
-from hir_core.training.batches import BatchLayout, Example, assign_micro_batches, examples_of_step, plan_steps
-from hir_core.training.losses import TripleLoss
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example, assign_micro_batches, examples_of_step, plan_steps
+from hir_core.training.triple_loss import TripleLoss
 
 logger = logging.getLogger(__name__)
 

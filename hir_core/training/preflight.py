@@ -17,8 +17,9 @@ from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import BatchLayout, Example, assign_micro_batches
-from hir_core.training.losses import TripleLoss
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example, assign_micro_batches
+from hir_core.training.triple_loss import TripleLoss
 
 GUARD_ROWS = 64
 """Samples that are compared before training; of the examples, as many of the shortest and of the longest."""

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import distributed as dist
 
-from hir_core.training.batches import BatchLayout, Example, assign_micro_batches, placeholder
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example, assign_micro_batches, placeholder
 from hir_core.training.exclusion import NextToken, ScoredOutput, soft_targets
-from hir_core.training.losses import TripleLoss
+from hir_core.training.triple_loss import TripleLoss
 
 
 def with_soft_targets(

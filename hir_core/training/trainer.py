@@ -21,8 +21,8 @@ from hir_core.launch.job_spec import TrainResult
 from hir_core.modeling import zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
-from hir_core.training.batches import (
-    BatchLayout,
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import (
     Example,
     assign_micro_batches,
     examples_of_step,

@@ -39,7 +39,7 @@ from hir_core.schemas import Samples, content_key
 from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
-from hir_core.training.losses import TripleLoss
+from hir_core.training.triple_loss import TripleLoss
 from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier

@@ -21,8 +21,10 @@ from hir_core.modeling.rendering import Renderer
 from hir_core.modeling.zero import is_partitioned
 from hir_core.schemas import Logprobs, Samples
 from hir_core.store.files import list_parts, read_parts
-from hir_core.training.batches import BatchLayout, Example
-from hir_core.training.losses import Coefficients, TripleLoss
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example
+from hir_core.training.losses import Coefficients
+from hir_core.training.triple_loss import TripleLoss
 
 
 def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer, layout: BatchLayout) -> RowsResult:

@@ -59,8 +59,9 @@ def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) 
     from hir_core.config import TrainingConfig
     from hir_core.modeling import zero
     from hir_core.training import packing_check, trainer
-    from hir_core.training.batches import BatchLayout, Example
-    from hir_core.training.losses import TripleLoss
+    from hir_core.training.batches import BatchLayout
+    from hir_core.training.examples import Example
+    from hir_core.training.triple_loss import TripleLoss
 
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", DS_ACCELERATOR="cpu")
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

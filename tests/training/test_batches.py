@@ -8,16 +8,11 @@ import torch
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import (
-    Example,
-    assign_micro_batches,
-    collate,
-    make_example,
-    plan_steps,
-    step_totals,
-)
-from hir_core.training.losses import Coefficients, TripleLoss
+from hir_core.training.batches import collate
+from hir_core.training.examples import Example, assign_micro_batches, make_example, plan_steps, step_totals
+from hir_core.training.losses import Coefficients
 from hir_core.training.trainer import placeholder
+from hir_core.training.triple_loss import TripleLoss
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
 

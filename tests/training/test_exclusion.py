@@ -15,9 +15,11 @@ import torch
 import transformers
 
 from hir_core.training import teacher
-from hir_core.training.batches import BatchLayout, Example, Exclusion, step_totals, with_shares
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example, Exclusion, step_totals, with_shares
 from hir_core.training.exclusion import LARGEST_REMOVED, NextToken, ScoredOutput, SoftTarget, soft_targets
-from hir_core.training.losses import Coefficients, TripleLoss
+from hir_core.training.losses import Coefficients
+from hir_core.training.triple_loss import TripleLoss
 
 TOKENS, END, LONGEST = range(5), 0, 3
 CPU = torch.device("cpu")

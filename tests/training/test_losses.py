@@ -8,8 +8,10 @@ import torch
 import transformers
 
 from hir_core.errors import ConfigError
-from hir_core.training.batches import Batch, Example, Totals, collate, contrast_in_batch, step_totals
-from hir_core.training.losses import Coefficients, PositionStats, TokenStats, TripleLoss, contrastive, loss_terms
+from hir_core.training.batches import Batch, collate
+from hir_core.training.examples import Example, Totals, contrast_in_batch, step_totals
+from hir_core.training.losses import Coefficients, TokenStats, contrastive, loss_terms
+from hir_core.training.triple_loss import PositionStats, TripleLoss
 
 PLAIN = Coefficients(label_smoothing=0.0, contrastive=0.0, entropy=0.0)
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)

@@ -28,8 +28,10 @@ from hir_core.sampling.transformers_engine import Limits, Request
 from hir_core.stages import run as run_module
 from hir_core.store.store import Store
 from hir_core.training import trainer
-from hir_core.training.batches import BatchLayout, Example
-from hir_core.training.losses import TERMS, Coefficients, TripleLoss
+from hir_core.training.batches import BatchLayout
+from hir_core.training.examples import Example
+from hir_core.training.losses import TERMS, Coefficients
+from hir_core.training.triple_loss import TripleLoss
 from hir_core.worker.job import Job
 from hir_core.worker.logprobs import mean_logprobs
 

@@ -11,10 +11,12 @@ import torch
 import transformers
 
 from hir_core.config import TrainingConfig
-from hir_core.training.batches import BatchLayout, Example, collate, plan_steps, step_totals
-from hir_core.training.losses import Coefficients, TripleLoss, block_mask
+from hir_core.training.batches import BatchLayout, collate
+from hir_core.training.examples import Example, plan_steps, step_totals
+from hir_core.training.losses import Coefficients
 from hir_core.training.packing import ROOT, Rows, build_tries, cheapest_rows, cost, packed_rows, row_per_sequence
 from hir_core.training.packing_check import choose_layout
+from hir_core.training.triple_loss import TripleLoss, block_mask
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
 CPU = torch.device("cpu")

@@ -13,9 +13,10 @@ from hir_core.errors import TrainingError
 from hir_core.modeling.rendering import Renderer
 from hir_core.sampling import transformers_engine
 from hir_core.training import preflight, trainer
-from hir_core.training.batches import Batch, BatchLayout, Example
-from hir_core.training.losses import TripleLoss
+from hir_core.training.batches import Batch, BatchLayout
+from hir_core.training.examples import Example
 from hir_core.training.trainer import learning_rate
+from hir_core.training.triple_loss import TripleLoss
 
 END = 1
 CPU = torch.device("cpu")
