@@ -17,7 +17,7 @@ from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import PromptSource
-from hir_core.config.relabel import AttributesRelabel, HindsightRelabel, RelabelConfig
+from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, HindsightRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import WITH_ATTRIBUTES, AnswerReward, RewardConfig, has_reward_model
 from hir_core.config.sampling import SamplingConfig
@@ -91,6 +91,20 @@ class RunConfig(Section):
                 "relabel.threshold: required with a reward model, whose scores are seldom exactly 1: set the lowest "
                 "score at which an output counts as correct"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _excluded_outputs_are_learned_from(self) -> RunConfig:
+        if isinstance(self.relabel, ExcludeWrongRelabel):
+            if self.training.exclusion == 0:
+                raise ValueError(
+                    "training.exclusion: at 0 nothing is learned from the outputs that relabel.type=exclude_wrong rules "
+                    "out: set it above 0, or relabel.type=keep_correct"
+                )
+            if self.training.contrastive > 0 and self.training.contrast == "batch":
+                raise ValueError(
+                    "training.contrast: `batch` does not go with relabel.type=exclude_wrong: set training.contrastive=0"
+                )
         return self
 
     @property

@@ -316,3 +316,14 @@ def test_a_deepspeed_file_that_is_not_json_is_refused_with_its_line(tmp_path: Pa
     path.write_text('{\n"bf16": }')
     with pytest.raises(ConfigError, match=r"deepspeed: .*ds\.json is not JSON: line 2"):
         parse_config({**TINY, "deepspeed": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("exclusion=0", r"relabel\.type=keep_correct"), ("contrast=batch", r"set training\.contrastive=0")],
+)
+def test_excluded_outputs_need_their_term_and_no_contrast_within_the_batch(change: str, message: str, tmp_path) -> None:
+    changed("relabel.type=exclude_wrong", tmp_path=tmp_path)
+    changed(f"training.{change}", tmp_path=tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        changed("relabel.type=exclude_wrong", f"training.{change}", tmp_path=tmp_path)
