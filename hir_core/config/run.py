@@ -98,8 +98,8 @@ class RunConfig(Section):
         if isinstance(self.relabel, ExcludeWrongRelabel):
             if self.training.exclusion == 0:
                 raise ValueError(
-                    "training.exclusion: at 0 nothing is learned from the outputs that relabel.type=exclude_wrong rules "
-                    "out: set it above 0, or relabel.type=keep_correct"
+                    "training.exclusion: at 0 nothing is learned from the outputs that relabel.type=exclude_wrong rules"
+                    " out: set it above 0, or relabel.type=keep_correct"
                 )
             if self.training.contrastive > 0 and self.training.contrast == "batch":
                 raise ValueError(
