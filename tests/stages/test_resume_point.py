@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_launch import loop, ranks, with_changes
 
-from flows.compare import completed_models
+from flows.arms import completed_models
 from hir_core.stages import run as run_module
 from hir_core.stages.prompts import check
 from hir_core.stages.resume import completed_iterations, last_completed_iteration
