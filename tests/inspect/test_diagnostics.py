@@ -16,7 +16,8 @@ from hir_core.inspect.report import build_report
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
-from hir_core.training.batches import Batch
+from hir_core.training.batches import collate
+from hir_core.training.examples import Example
 from hir_core.training.losses import Coefficients, contrastive
 
 TWO = {"instructions": {"right": 30, "wrong": 70}, "contrasted": 100}
@@ -72,20 +73,7 @@ def test_nothing_is_said_of_the_first_iteration(tmp_path):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_contrast_of_equal_probabilities_is_log_2_however_it_is_measured(per_token, smoothing):
     """One triple of two tokens, -1 and -2 nats under either instruction."""
-    batch = Batch(
-        input_ids=torch.zeros(2, 3),
-        attention_mask=torch.ones(2, 3),
-        position_ids=None,
-        attended_until=None,
-        decoder_input_ids=None,
-        encoder_rows=None,
-        positions=torch.arange(4),
-        position_targets=torch.zeros(4, 1),
-        target_places=torch.arange(4),
-        target_rows=torch.tensor([0, 0, 1, 1]),
-        triples=torch.tensor([0, 0]),
-        weights=torch.ones(1),
-    )
+    batch = collate([Example("key", ((5,), (6,)), (), (7, 1), 1.0)], pad_id=0, decoder_start_id=None)
     coefficients = Coefficients(0.0, 1.0, 0.0, smoothing, per_token)
     loss = contrastive(torch.tensor([-1.0, -2.0, -1.0, -2.0]), batch, coefficients)
     assert loss.item() == pytest.approx(math.log(2))

@@ -202,7 +202,7 @@ def test_a_tokenizer_that_cannot_end_an_output_is_refused():
 def test_prompts_are_the_same_tokens_in_sampling_and_in_training(chat_tokenizer):
     renderer = Renderer(chat_tokenizer, None)
     row = {"triple_id": "t", "instruction": "Right.", "contrast": ["Wrong."], "query": "1 and 2", "output": "3"}
-    row |= {"history": None, "prefix_ids": [], "target_ids": [7], "weight": 1.0}
+    row |= {"history": None, "prefix_ids": [], "target_ids": [7], "weight": 1.0, "excluded_from": None}
     example = make_example(row, renderer, with_contrast=True)
     assert [list(prompt) for prompt in example.prompts] == [
         renderer.prompt_ids("Right.", "1 and 2"),
