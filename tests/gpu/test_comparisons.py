@@ -22,7 +22,7 @@ tasks:
     training: {steps: 1, batch_size: 8, micro_batch_size: 8}
 methods:
   references: {relabel: {type: demonstrations}}
-  hindsight: {}
+  hindsight: {relabel: {type: hindsight}}
 reference: references
 """
 
