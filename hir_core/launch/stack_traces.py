@@ -31,6 +31,9 @@ RECENT_PER_LIMIT = 4
 COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>\S+)$', re.MULTILINE)
 
+_OUTERMOST = re.compile(r"^  (?:File .+ in (?:<module>|_run_module_as_main)|\.\.\.)\n\Z", re.MULTILINE)
+"""The end of a whole file: the outermost call of the main thread, which comes last, or the mark of a deep stack."""
+
 
 @dataclass(frozen=True)
 class RankPosition:
@@ -99,8 +102,7 @@ def read_positions(logs: Sequence[tuple[int, Path]]) -> list[RankPosition]:
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     while True:
         stacks = {rank: file.read_text(errors="replace") if file.exists() else "" for rank, file in files.items()}
-        are_whole = all(stack.endswith("\n") and "hread 0x" in stack for stack in stacks.values())
-        if are_whole or time.monotonic() > deadline:
+        if all(map(_OUTERMOST.search, stacks.values())) or time.monotonic() > deadline:
             return [position(rank, stack) for rank, stack in sorted(stacks.items())]
         time.sleep(0.05)
 
