@@ -23,6 +23,7 @@ from hir_core.store.plain_files import open_plain
 ERROR = "error: "
 """The beginning of the line in which `hir run` says why it failed."""
 HIR = "from flows.cli.app import app; app(prog_name='hir')"
+"""The command `hir`, as code for an interpreter."""
 SHARED_CORES = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS")
 """The variables that say how many threads compute: ranks use torch's, and the process itself those of Polars."""
 

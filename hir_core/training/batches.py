@@ -76,9 +76,14 @@ class Batch:
         return self.position_targets.flatten()[self.target_places]
 
     @property
+    def predicted_at(self) -> Tensor:
+        """[M]: which of the Q positions predicts each target token."""
+        return self.target_places // self.position_targets.shape[1]
+
+    @property
     def target_positions(self) -> Tensor:
         """[M]: the position, in the flattened input, that predicts each target token."""
-        return self.positions[self.target_places // self.position_targets.shape[1]]
+        return self.positions[self.predicted_at]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""

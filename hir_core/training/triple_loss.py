@@ -106,11 +106,10 @@ class TripleLoss(nn.Module):
             return PositionStats.apply(logits, targets, with_mean)  # type: ignore[no-any-return, no-untyped-call]
 
         logprobs, means, entropies = self._of_positions(batch, stats)
-        of_targets = batch.target_places // batch.position_targets.shape[1]  # [M]: numbers of positions
         return TokenStats(
             logprobs.flatten()[batch.target_places],
-            None if means is None else means[of_targets],
-            entropies[of_targets],
+            None if means is None else means[batch.predicted_at],
+            entropies[batch.predicted_at],
             logprobs.flatten()[batch.soft_places] if len(batch.soft_places) else None,
         )
 
@@ -128,8 +127,7 @@ class TripleLoss(nn.Module):
             return logprobs.gather(-1, targets), tokens.int(), values
 
         logprobs, tokens, values = self._of_positions(batch, likeliest)
-        of_targets = batch.target_places // batch.position_targets.shape[1]
-        return logprobs.flatten()[batch.target_places], tokens[of_targets], values[of_targets]
+        return logprobs.flatten()[batch.target_places], tokens[batch.predicted_at], values[batch.predicted_at]
 
     @property
     def vocabulary(self) -> int:

@@ -28,6 +28,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 from measure import end  # noqa: E402 - beside this file
 
+from flows.arm_process import HIR  # noqa: E402
 from flows.cli.run import CONFIGS  # noqa: E402
 from flows.compare import arm_result, write  # noqa: E402
 from hir_core.config.comparison import load_comparison  # noqa: E402
@@ -36,8 +37,6 @@ from hir_core.errors import HirError  # noqa: E402
 from hir_core.stages.prompts import check  # noqa: E402
 from hir_core.stages.resume import completed_iterations  # noqa: E402
 from hir_core.stages.run import Run  # noqa: E402
-
-HIR = "from flows.cli.app import app; app(prog_name='hir')"
 
 
 @dataclass(frozen=True)
