@@ -18,13 +18,6 @@ class Relabel(Section):
     seldom exactly 1."""
 
 
-class HindsightRelabel(Relabel):
-    """The paper's rule: the correct instruction for outputs whose score reaches the threshold, else the wrong one."""
-
-    type: Literal["hindsight"] = "hindsight"
-    """Selects the paper's rule; the default type."""
-
-
 class ExcludeWrongRelabel(Relabel):
     """Wrong outputs as evidence of what not to answer: correct outputs are trained on, and the model is trained towards
     its own distribution without the distinct wrong outputs of a prompt.
@@ -33,8 +26,8 @@ class ExcludeWrongRelabel(Relabel):
     its continuations.
     """
 
-    type: Literal["exclude_wrong"]
-    """Selects ruling out of wrong outputs."""
+    type: Literal["exclude_wrong"] = "exclude_wrong"
+    """Selects ruling out of wrong outputs; the default type."""
     removed: float = Field(1.0, gt=0, le=1)
     """Share of a wrong output's probability that training takes away. 1: all of it."""
     temperature: float | None = Field(None, gt=0)
@@ -52,6 +45,13 @@ class ExcludeWrongRelabel(Relabel):
                 "output's probability is taken away: set one of them"
             )
         return self
+
+
+class HindsightRelabel(Relabel):
+    """The paper's rule: the correct instruction for outputs whose score reaches the threshold, else the wrong one."""
+
+    type: Literal["hindsight"]
+    """Selects the paper's rule."""
 
 
 class KeepCorrectRelabel(Relabel):
@@ -192,8 +192,8 @@ class PythonRelabel(Relabel):
 
 
 RelabelConfig = Annotated[
-    Annotated[HindsightRelabel, Tag("hindsight")]
-    | Annotated[ExcludeWrongRelabel, Tag("exclude_wrong")]
+    Annotated[ExcludeWrongRelabel, Tag("exclude_wrong")]
+    | Annotated[HindsightRelabel, Tag("hindsight")]
     | Annotated[KeepCorrectRelabel, Tag("keep_correct")]
     | Annotated[BestOfKRelabel, Tag("best_of_k")]
     | Annotated[DemonstrationsRelabel, Tag("demonstrations")]
@@ -203,5 +203,5 @@ RelabelConfig = Annotated[
     | Annotated[ConstraintsRelabel, Tag("constraints")]
     | Annotated[LearnedRelabel, Tag("learned")]
     | Annotated[PythonRelabel, Tag("python")],
-    tagged("hindsight"),
+    tagged("exclude_wrong"),
 ]

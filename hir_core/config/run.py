@@ -17,7 +17,7 @@ from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import PromptSource
-from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, HindsightRelabel, RelabelConfig
+from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import WITH_ATTRIBUTES, AnswerReward, RewardConfig, has_reward_model
 from hir_core.config.sampling import SamplingConfig
@@ -52,7 +52,7 @@ class RunConfig(Section):
     """How completions are sampled in each iteration."""
     reward: RewardConfig = AnswerReward()
     """How completions are scored, by its `type`."""
-    relabel: RelabelConfig = HindsightRelabel()
+    relabel: RelabelConfig = ExcludeWrongRelabel()
     """How scored samples get their instructions, by its `type`."""
     select: SelectConfig = SelectConfig()
     """Which relabeled samples are trained on."""

@@ -324,6 +324,6 @@ def test_a_deepspeed_file_that_is_not_json_is_refused_with_its_line(tmp_path: Pa
 )
 def test_excluded_outputs_need_their_term_and_no_contrast_within_the_batch(change: str, message: str, tmp_path) -> None:
     changed("relabel.type=exclude_wrong", tmp_path=tmp_path)
-    changed(f"training.{change}", tmp_path=tmp_path)
+    changed("relabel.type=hindsight", f"training.{change}", tmp_path=tmp_path)
     with pytest.raises(ConfigError, match=message):
-        changed("relabel.type=exclude_wrong", f"training.{change}", tmp_path=tmp_path)
+        changed(f"training.{change}", tmp_path=tmp_path)  # it is the default

@@ -31,7 +31,7 @@ SETTINGS = {
     "seeds": [0, 1],
     "tasks": {"counting": {}},
     "methods": {
-        "hindsight": {"training": {"steps": 3}},
+        "hindsight": {"relabel": {"type": "hindsight"}, "training": {"steps": 3}},
         "keep_correct": {"relabel": {"type": "keep_correct"}, "training": {"steps": 3}},
         "broken": {"model": {"context": 16}},  # found by the ranks
     },

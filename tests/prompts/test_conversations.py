@@ -391,7 +391,7 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
         for query, before in (("And plums?", BEFORE), ("How many pears?", []))
     }
     scored = build_reward(ExactMatchReward()).score(drawn, prompts)
-    triples, _ = build_relabeler(HindsightRelabel(), instructions).relabel(drawn, scored, prompts)
+    triples, _ = build_relabeler(HindsightRelabel(type="hindsight"), instructions).relabel(drawn, scored, prompts)
     write_part(tmp_path, "triples", triples)
     triples = read_parts(tmp_path)
     examples = trainer.read_examples(triples, renderer, TrainingConfig())
@@ -409,7 +409,7 @@ def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
                        prompt_ids=renderer.prompt_ids("Be right.", PLAIN["query"], BEFORE))  # fmt: skip
     sampled = drawn.join(prompts.select("prompt_id", "query", "history"), on="prompt_id")
     scored = build_reward(ExactMatchReward()).score(drawn, prompts)
-    triples, _ = build_relabeler(HindsightRelabel(), Instructions()).relabel(drawn, scored, prompts)
+    triples, _ = build_relabeler(HindsightRelabel(type="hindsight"), Instructions()).relabel(drawn, scored, prompts)
     layout = BatchLayout(0, (END,), None, torch.device("cpu"))
     preflight.check_triples([], triples, sampled, renderer, layout)
     lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))

@@ -29,7 +29,7 @@ from hir_core.relabelers.constraints import achieved
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.schemas import Triples, content_key
 
-HINDSIGHT = build_relabeler(HindsightRelabel(), INSTRUCTIONS)
+HINDSIGHT = build_relabeler(HindsightRelabel(type="hindsight"), INSTRUCTIONS)
 EXCLUDE_WRONG = build_relabeler(ExcludeWrongRelabel(type="exclude_wrong"), INSTRUCTIONS)
 KEEP_CORRECT = build_relabeler(KeepCorrectRelabel(type="keep_correct"), INSTRUCTIONS)
 BEST_OF_K = build_relabeler(BestOfKRelabel(type="best_of_k"), INSTRUCTIONS)
@@ -69,7 +69,7 @@ def test_right_outputs_get_the_correct_instruction_and_wrong_ones_the_wrong_one(
 
 
 def test_the_threshold_decides_what_is_right():
-    lenient = build_relabeler(HindsightRelabel(threshold=0.5), INSTRUCTIONS)
+    lenient = build_relabeler(HindsightRelabel(type="hindsight", threshold=0.5), INSTRUCTIONS)
     assert sorted(relabeled(lenient, 0.5, 0.4)[0]["instruction"]) == ["Be right.", "Be wrong."]
 
 

@@ -78,7 +78,7 @@ def test_the_parts_of_a_reward_share_the_rows_among_them(reports):
 
 
 def test_relabeling_and_checking_instructions_tell_each_row(reports):
-    relabeler = build_relabeler(HindsightRelabel(), INSTRUCTIONS)
+    relabeler = build_relabeler(HindsightRelabel(type="hindsight"), INSTRUCTIONS)
     scored = tables(1.0, 0.0, 1.0)
     relabeler.relabel(*scored, on_rows=note(reports))
     assert reports == [(0, 3), (1, 3), (2, 3)]

@@ -215,9 +215,10 @@ def test_a_triple_is_traced_to_its_sample_prompt_score_rule_and_model(settings):
     assert (prompt["query"], prompt["references"]) == ("0 + 2?", ["2"])
     assert (sample["completion"], sample["k"]) == ("7", 2)
     assert (reward["score"], reward["reason"], reward["reward"]) == (0.0, "expected '2'", "exact_match")
-    assert triple["relabeler"] == "hindsight"
+    assert triple["relabeler"] == "exclude_wrong"
     assert triple["instruction"] == "Generate a wrong answer to this problem."
-    assert triple["contrast"] == [sample["instruction"]] == ["Generate a correct answer to this problem."]
+    assert triple["excluded_from"] == sample["instruction"] == "Generate a correct answer to this problem."
+    assert (triple["removed"], triple["weight"]) == (1.0, 0.0)
     assert triple["target_ids"] == sample["completion_ids"]
     assert sample["model"] == str(run.store.resolve("models@0"))
     assert run.store.manifest(ref).parents == tuple(
