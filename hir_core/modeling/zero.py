@@ -196,6 +196,11 @@ def parameter_bytes(model: nn.Module) -> int:
     return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
 
 
+def release_reserve() -> None:
+    """Gives memory that torch holds in reserve on a GPU back to the device, so that `free_bytes` counts it as free."""
+    get_accelerator().empty_cache()
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that this rank can still allocate: on its GPU, or its share of the machine's available memory."""
     if device.type != "cpu":
