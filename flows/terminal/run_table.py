@@ -104,6 +104,9 @@ class RunTable:
         trained_on = self.store.parents(outputs.model, "triples")
         if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
             self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
+        for ref in (outputs.evaluation, outputs.samples):
+            if ref is not None and (smaller := self.store.manifest(ref).metrics.get("smaller_batches")):
+                self.status_line.print_above(f"      {ref.stage}: {smaller}")
         self.models.append(outputs)
 
     def print_results(self) -> None:

@@ -32,7 +32,7 @@ def check_files(model: ModelConfig, setting: str = "model") -> None:
         ConfigError: the folder is not a model's or holds what is never opened, or the GGUF file or its package is
             missing.
     """
-    if isinstance(model, HubModel) and _is_path(model.source):
+    if isinstance(model, HubModel) and is_path(model.source):
         if not (Path(model.source) / "config.json").is_file():
             raise ConfigError(f"{setting}.source: {model.source} is no model folder: it has no config.json")
         check_folder(Path(model.source), f"{setting}.source")
@@ -54,7 +54,7 @@ def classifier_labels(model: HubModel) -> list[str]:
         ConfigError: its config cannot be found or is that of another kind of model, or it has no safetensors files.
     """
     check_files(model, "reward")
-    path = Path(model.source) / "config.json" if _is_path(model.source) else _download_config(model)
+    path = Path(model.source) / "config.json" if is_path(model.source) else _download_config(model)
     config = read_object(path, "reward.source")
     listed = config.get("architectures")
     architectures = list(map(str, listed)) if isinstance(listed, list) else []
@@ -63,7 +63,7 @@ def classifier_labels(model: HubModel) -> list[str]:
             f"reward.source: {model.source} is a {', '.join(architectures)}, expected a ...ForSequenceClassification: "
             "name a model that was trained as a classifier; for a model that answers in words use reward.type=judge"
         )
-    if _is_path(model.source) and not [*path.parent.glob("*.safetensors")]:
+    if is_path(model.source) and not [*path.parent.glob("*.safetensors")]:
         raise ConfigError(
             f"reward.source: {model.source} holds no *.safetensors; weights in other files are pickles, which can run "
             "code, and are not read: load it where you trust it, and save it with save_pretrained"
@@ -114,7 +114,8 @@ def gguf_file(model: GgufModel) -> Path:
     return path
 
 
-def _is_path(source: str) -> bool:
+def is_path(source: str) -> bool:
+    """Whether the source of a model is a folder, and no name on the hub."""
     return Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") != 1
 
 
@@ -122,7 +123,7 @@ def _local_files(model: ModelConfig) -> list[Path] | None:
     """The local files of a model, sorted by name; None for a model on the hub or built from scratch."""
     if isinstance(model, GgufModel):
         return [gguf_file(model)]
-    if isinstance(model, HubModel) and _is_path(model.source):
+    if isinstance(model, HubModel) and is_path(model.source):
         return sorted(path for path in Path(model.source).iterdir() if path.is_file())
     return None
 

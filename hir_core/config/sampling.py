@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hir_core.config.section import ExcludedFromId, Section
+
+AUTO_TOKENS = 16384
+"""Tokens at a time on a CPU, and wherever a batch's memory cannot be estimated."""
 
 
 class SamplingConfig(Section):
@@ -27,15 +30,29 @@ class SamplingConfig(Section):
     instruction. Above 0 it doubles the cost of sampling; 0 switches it off."""
     max_new_tokens: int = Field(32, ge=1)
     """Longest completion in tokens; a longer one is cut off."""
-    batch_tokens: Annotated[int, ExcludedFromId] = Field(16384, ge=1)
-    """Number of tokens (prompts and completions, padding included) that one rank processes at a time. A memory limit
-    that does not change results."""
+    batch_tokens: Annotated[int | Literal["auto"], ExcludedFromId] = "auto"
+    """Number of tokens (prompts and completions, padding included) that one rank processes at a time. `auto` takes as
+    many rows as fit into the free memory, on a CPU at most 16,384 tokens. Where memory runs out, the batch is halved
+    and drawn again. Does not change results, but for the rounding of floating-point sums."""
     zero3_weights: Annotated[Literal["auto", "gather", "stream"], ExcludedFromId] = "auto"
     """How sampling uses weights that ZeRO-3 has sharded: `gather` collects all of them once, `stream` collects them
-    layer by layer for every token, and `auto` chooses by an estimate of the memory."""
+    layer by layer for every token, and `auto` gathers them where they fit into the free memory with a small batch."""
     write_every_s: Annotated[float, ExcludedFromId] = Field(20.0, ge=0)
     """Longest time in seconds for which finished samples stay unwritten; they are written when the next prompt is
     finished. A crash loses no more than this."""
+
+    @field_validator("batch_tokens", mode="before")
+    @classmethod
+    def _batch_tokens_is_auto_or_positive(cls, tokens: Any) -> Any:
+        # Before the union is tried: pydantic would report one problem for each of its members.
+        if tokens != "auto" and (isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1):
+            raise ValueError("expected auto or a whole number of at least 1")
+        return tokens
+
+    @property
+    def scored_tokens(self) -> int:
+        """Number of tokens that one rank processes at a time where outputs are read and none are drawn."""
+        return AUTO_TOKENS if self.batch_tokens == "auto" else self.batch_tokens
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:

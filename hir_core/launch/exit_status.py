@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from hir_core.launch.host_memory import cgroup_files
 from hir_core.supervisor import die_with_parent
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """The signals that ask a process to end."""
-CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,6 @@ def kernel_memory_kills() -> int | None:
 
 
 def _counters() -> Iterator[Path]:
-    """The files that may hold the count, the narrowest first; a container may find its own cgroup at the root."""
-    for line in OWN_CGROUPS.read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:  # version 2
-            yield from (CGROUPS / path.lstrip("/") / "memory.events", CGROUPS / "memory.events")
-        elif "memory" in controllers.split(","):
-            root = CGROUPS / "memory"
-            yield from (root / path.lstrip("/") / "memory.oom_control", root / "memory.oom_control")
+    """The files that may hold the count, the narrowest first."""
+    yield from cgroup_files("memory.events", "memory.oom_control")
     yield Path("/proc/vmstat")

@@ -26,7 +26,8 @@ _TIMED_OUT = re.compile(
     r"|Watchdog caught collective operation timeout"  # NCCL
     r"|Timed out after \d+ seconds waiting for clients|wait timeout after \d+ms"  # while the ranks meet
 )
-_NO_MEMORY = re.compile(r"out of memory|not enough memory|can(no|')t allocate memory", re.IGNORECASE)
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can(no|')t allocate memory|alloc_failed", re.IGNORECASE)
+"""What messages say of a lack of memory."""
 _CRASHES: dict[int, str] = {
     signal.SIGSEGV: "crashed in native code with signal 11, a segmentation fault",
     signal.SIGFPE: "crashed in native code with signal 8, an arithmetic error",
@@ -73,7 +74,7 @@ def explain(report: RankReport, log: Path, advice: MemoryAdvice) -> Explanation:
     name = f"rank {report.rank}"
     if report.type:
         message = " ".join(next(filter(str.strip, report.message.splitlines()), "").split())
-        lacks_memory = report.type in ("MemoryError", "OutOfMemoryError") or _NO_MEMORY.search(report.message)
+        lacks_memory = report.type in ("MemoryError", "OutOfMemoryError") or NO_MEMORY.search(report.message)
         helps = f"; {advice.sentence(report.type, message)}" if lacks_memory else ""
         return Explanation(f"{name} raised {report.type}: {message}{helps}")
     number = int(signal.SIGTERM) if report.status == STOPPED else -report.status

@@ -61,7 +61,7 @@ class SampleStep(Section):
     """Samples per prompt."""
     temperature: float
     max_new_tokens: int
-    batch_tokens: int
+    batch_tokens: int | Literal["auto"]
     zero3_weights: Literal["auto", "gather", "stream"]
     write_every_s: float
     iteration: int
@@ -171,3 +171,5 @@ class SampleResult(RowsResult):
 
     weights: str
     """How the weights were held while sampling, and why."""
+    smaller_batches: str | None
+    """To how many rows batches were halved because memory ran out, and what to set; None where it did not."""

@@ -1,6 +1,6 @@
 """What to change in a config after memory ran out in a step of a launch, in one sentence with the settings' names.
 
-Reads the content of `job.json`. Computes no memory: `sampling.memory` does, where an estimate is possible.
+Reads the content of `job.json`. Computes no memory: `memory_estimate` does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,10 @@ class MemoryAdvice:
             return [f"lower reward.batch_tokens{_now(self.step, 'batch_tokens')}"]
         if kind not in ("sample", "logprobs"):
             return []
-        ways = [f"lower sampling.batch_tokens{_now(self.step, 'batch_tokens')}"]
+        if self.step.get("batch_tokens") == "auto":
+            ways = ["set sampling.batch_tokens to a number such as 4096 (auto now)"]
+        else:
+            ways = [f"lower sampling.batch_tokens{_now(self.step, 'batch_tokens')}"]
         if kind == "sample" and self._zero.get("stage") == 3 and self.step.get("zero3_weights") != "stream":
             ways.append("set sampling.zero3_weights to stream")
         return ways

@@ -55,23 +55,20 @@ def share_of(rank: Rank, rows: Sequence[T], order: Callable[[T], Any]) -> list[T
     return sorted(rows, key=order)[rank.rank :: rank.world_size]
 
 
-def batches(
-    rows: Sequence[T], length: Callable[[T], int], batch_tokens: int, copies: Callable[[T], int] = lambda _: 1
-) -> list[list[T]]:
+def batches(rows: Sequence[T], length: Callable[[T], int], batch_tokens: int) -> list[list[T]]:
     """Batches of rows by falling length, each of at most `batch_tokens` tokens, padding included, or of one row.
 
     Args:
         length: tokens of a row.
-        copies: how many sequences of the batch a row becomes; they stay in one batch.
     """
     result: list[list[T]] = []
     free_rows = 0
     for row in sorted(rows, key=length, reverse=True):
-        if not result or copies(row) > free_rows:
+        if not result or free_rows < 1:
             result.append([])
             free_rows = batch_tokens // length(row)
         result[-1].append(row)
-        free_rows -= copies(row)
+        free_rows -= 1
     return result
 
 

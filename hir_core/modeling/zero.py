@@ -27,6 +27,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
+from hir_core.launch.host_memory import available_bytes
 from hir_core.store.files import write_json, writing
 
 SHARD_BYTES = 2 * 1024**3
@@ -195,14 +196,16 @@ def parameter_bytes(model: nn.Module) -> int:
     return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
 
 
+def release_reserve() -> None:
+    """Gives memory that torch holds in reserve on a GPU back to the device, so that `free_bytes` counts it as free."""
+    get_accelerator().empty_cache()
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that this rank can still allocate: on its GPU, or its share of the machine's available memory."""
     if device.type != "cpu":
         return int(get_accelerator().available_memory())
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 // dist.get_world_size()
-    return 0
+    return available_bytes() // dist.get_world_size()
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -1,6 +1,6 @@
 """The sampling engine on `transformers`: completions of a causal or encoder-decoder model, under any ZeRO stage.
 
-Prompts enter by falling length, as many as a token budget allows; the k samples of a prompt share one prefill. Rows
+Prompts enter by falling length, as many as the caller allows; the k samples of a prompt share one prefill. Rows
 that have ended leave the batch, and the next prompts take their places. Every row has a seed of its own, so neither its
 batch nor the world size changes its tokens. Takes prompt ids and returns token ids with log-probabilities; tables are
 left to `worker.job`, forward passes to `decoders`.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from hir_core.errors import NumericalError
-from hir_core.modeling import data_parallel
 from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
 
+MostRows = Callable[[int], int]
+"""How many rows a batch may have whose longest prompt has so many tokens."""
 REFILL_BELOW = 0.8
 """Ended rows leave the batch, and waiting prompts enter, once fewer than this share of its rows is unfinished."""
 STEPS_BETWEEN_READS = 4
@@ -41,6 +42,8 @@ class Request:
     seeds: tuple[int, ...]
     against_ids: tuple[int, ...] = ()
     """The prompt with the instruction that guidance pushes away from; used only with guidance."""
+    first: int = 0
+    """The number k of the first sample, where the samples of a prompt are drawn in several parts."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,27 @@ def row_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big")
 
 
-def batches(requests: Sequence[Request], max_new_tokens: int, batch_tokens: int) -> list[list[Request]]:
-    """Batches of requests by falling length, each of at most `batch_tokens` tokens with padding, or of one prompt."""
-    return data_parallel.batches(
-        sorted(requests, key=lambda request: request.key),
-        lambda request: len(request.prompt_ids) + max_new_tokens,
-        batch_tokens,
-        lambda request: len(request.seeds),
-    )
+def longest_first(requests: Iterable[Request]) -> deque[Request]:
+    """The requests by falling length, so that a batch that is too large for the memory is the first one."""
+    return deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key, request.first)))
+
+
+def take_batch(waiting: deque[Request], most_rows: MostRows | None, present: Sequence[Request] = ()) -> list[Request]:
+    """Takes the next prompts for which there is room beside the present rows; at least one where there are none.
+
+    Args:
+        waiting: by falling length; loses what is taken.
+        present: the request of each row.
+    """
+    taken: list[Request] = []
+    if not waiting:
+        return taken
+    longest = max(len(request.prompt_ids) for request in [*present, waiting[0]])
+    free = math.inf if most_rows is None else most_rows(longest) - len(present)
+    while waiting and (len(waiting[0].seeds) <= free or not (present or taken)):
+        free -= len(waiting[0].seeds)
+        taken.append(waiting.popleft())
+    return taken
 
 
 @torch.no_grad()
@@ -93,27 +109,26 @@ def complete(
     requests: Sequence[Request],
     limits: Limits,
     device: torch.device,
-    batch_tokens: int | None = None,
+    most_rows: MostRows | None = None,
     any_rank_is_unfinished: Callable[[bool], bool] | None = None,
 ) -> Iterator[Completion]:
     """Completes prompts; yields completions as prompts are finished, those of one prompt together and in order.
 
     Args:
-        batch_tokens: of the rows that are completed at once, prompts and longest outputs with padding; one prompt may
-            have more. None: all prompts are completed at once.
+        most_rows: how many rows are completed at once; one prompt may have more. None: all prompts at once.
         any_rank_is_unfinished: only for streamed weights, where all ranks call `complete` together, without
-            `batch_tokens`, and must make the same number of forward passes: whether any rank has unfinished rows,
+            `most_rows`, and must make the same number of forward passes: whether any rank has unfinished rows,
             called with whether this one has.
 
     Raises:
         NumericalError: the model's logits for an output are not finite; names its prompt.
     """
-    waiting = deque(sorted(requests, key=lambda request: (-len(request.prompt_ids), request.key)))
+    waiting = longest_first(requests)
     batch = _Batch(model, limits, device)
     continues = any_rank_is_unfinished or bool
     most_steps = STEPS_BETWEEN_READS if device.type == "cuda" else 1
     while continues(bool(waiting) or batch.is_unfinished):
-        batch.refill(waiting, batch_tokens)
+        batch.refill(waiting, most_rows)
         steps = 1 if any_rank_is_unfinished else min(most_steps, batch.steps_left)
         for _ in range(steps):
             batch.step()
@@ -163,12 +178,13 @@ class _Batch:
         """Whether a row was unfinished when the drawn tokens were last read."""
         return bool(self.open_prompts)
 
-    def refill(self, waiting: deque[Request], batch_tokens: int | None) -> None:
+    def refill(self, waiting: deque[Request], most_rows: MostRows | None) -> None:
         """Once enough rows have ended, drops them, and takes from `waiting` what fits, with its first tokens."""
         kept = [n for n, output in enumerate(self.rows) if not output.is_finished]
         if kept and len(kept) >= REFILL_BELOW * len(self.rows):
             return
-        entering = self._take(waiting, batch_tokens, [self.rows[n].request for n in kept])
+        has_room = not kept or self.decoders[0].takes_more
+        entering = take_batch(waiting, most_rows, [self.rows[n].request for n in kept]) if has_room else []
         if not entering and not kept:
             return  # all have ended: a rank that only waits for others goes on with the rows that it has
         rows = torch.tensor(kept, dtype=torch.long, device=self.device)
@@ -181,21 +197,9 @@ class _Batch:
             for decoder in self.decoders:
                 decoder.keep(rows)
 
-    def _take(self, waiting: deque[Request], batch_tokens: int | None, present: Sequence[Request]) -> list[Request]:
-        """The next prompts for which there is room beside the present rows; at least one where there are none."""
-        if not waiting or (present and not self.decoders[0].takes_more):
-            return []
-        longest = max(len(request.prompt_ids) for request in [*present, waiting[0]]) + self.limits.max_new_tokens
-        free = math.inf if batch_tokens is None else batch_tokens // longest - len(present)
-        taken: list[Request] = []
-        while waiting and (len(waiting[0].seeds) <= free or not (present or taken)):
-            free -= len(waiting[0].seeds)
-            taken.append(waiting.popleft())
-        return taken
-
     def _enter(self, requests: Sequence[Request], kept: Tensor) -> None:
         """Adds a row for each sample of the requests, after the kept rows, and draws their first tokens."""
-        prompts = [[_Output(request, k) for k in range(len(request.seeds))] for request in requests]
+        prompts = [[_Output(request, request.first + n) for n in range(len(request.seeds))] for request in requests]
         self.open_prompts += prompts
         self.rows += [output for outputs in prompts for output in outputs]
         repeats = torch.tensor([len(outputs) for outputs in prompts], device=self.device)

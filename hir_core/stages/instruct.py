@@ -138,7 +138,7 @@ class InstructionWriting:
             requests=requests,
             written=(self.draft.path / WRITTEN).resolve(),
             output=(self.draft.path / SCORED).resolve(),
-            batch_tokens=self.config.sampling.batch_tokens,
+            batch_tokens=self.config.sampling.scored_tokens,
             logits_chunk=self.config.training.logits_chunk,
             write_every_s=self.config.sampling.write_every_s,
         )

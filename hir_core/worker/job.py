@@ -31,10 +31,10 @@ from hir_core.launch.job_spec import (
 )
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, weight_checks, zero
-from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, pad_to_longest_rank, share_of
+from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
-from hir_core.sampling import memory, transformers_engine
+from hir_core.sampling import memory, smaller_batches, transformers_engine
 from hir_core.schemas import Samples, content_key
 from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, teacher, trainer
@@ -194,36 +194,45 @@ class Job:
         requests = [request for request in self.requests[step.output] if request.key not in finished]
         own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
         requests_by_key = {request.key: request for request in own}
-        weights = memory.sampling_weights(self.model, step.zero3_weights, self.device)
+        weights = memory.sampling_weights(self.model, step, requests, self.device)
+        streamed = memory.streamed_bytes(self.model, self.spec.deepspeed) if weights.is_streamed else 0
+        batch_limit = memory.BatchLimit(memory.RowEstimate.of(self.model, step), self.device, streamed)
         writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
         meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
+        completions = self._completions(step, own, weights, batch_limit)
         # A prompt's rows are written together: prompts in a part count as finished.
-        for key, group in groupby(self._completions(step, own, weights), key=lambda completion: completion.key):
-            completions = list(group)
-            writer.add(
-                [sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in completions]
-            )
-            meter.add(len(completions), sum(len(completion.token_ids) for completion in completions))
+        for key, group in groupby(completions, key=lambda completion: completion.key):
+            rows = list(group)
+            writer.add([sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in rows])
+            meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
         writer.close(len(own) * step.k)
-        return {**meter.result(self.device), "weights": weights.reason}
+        smaller = memory.smaller_batches(batch_limit, requests, self.device)
+        return {**meter.result(self.device), "weights": weights.reason, "smaller_batches": smaller}
 
     def _completions(
-        self, step: SampleStep, requests: Sequence[transformers_engine.Request], weights: memory.SamplingWeights
+        self,
+        step: SampleStep,
+        requests: Sequence[transformers_engine.Request],
+        weights: memory.SamplingWeights,
+        batch_limit: memory.BatchLimit,
     ) -> Iterator[transformers_engine.Completion]:
         """The completions of this rank's prompts; with streamed weights in batches, of which all ranks have as many."""
         limits = transformers_engine.Limits(
             step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id, step.guidance
         )
         model, device = weights.model, self.device
+        batch_limit.measure()
         if not weights.is_streamed:
-            yield from transformers_engine.complete(model, requests, limits, device, step.batch_tokens)
+            yield from smaller_batches.complete_in_memory(model, requests, limits, device, batch_limit)
             return
         eos = (int(self.tokenizer.eos_token_id),)
         idle = transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,), against_ids=eos)
-        work = transformers_engine.batches(requests, step.max_new_tokens, step.batch_tokens)
-        for batch in pad_to_longest_rank(work, [idle], device):
+        waiting = transformers_engine.longest_first(requests)
+        while self._any_rank_is_unfinished(bool(waiting)):
+            batch = transformers_engine.take_batch(waiting, batch_limit.rows) or [idle]
             completions = transformers_engine.complete(model, batch, limits, device, None, self._any_rank_is_unfinished)
             yield from (completion for completion in completions if completion.key != idle.key)
+            batch_limit.measure()
 
     def _any_rank_is_unfinished(self, is_unfinished: bool) -> bool:
         flag = torch.tensor([int(is_unfinished)], device=self.device)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from hir_core.config import LaunchConfig, RunConfig
 from hir_core.errors import JobFailed
-from hir_core.launch import exit_status
+from hir_core.launch import exit_status, host_memory
 from hir_core.launch.failures import first_cause
 from hir_core.launch.launcher import launch
 from hir_core.launch.memory_advice import MemoryAdvice
@@ -229,8 +229,8 @@ def test_the_kernels_counters_are_read_in_both_versions_of_cgroups(tmp_path, mon
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content)
     (tmp_path / "self").write_text("4:memory:/c\n" if "oom_control" in file else "0::/a/b\n")
-    monkeypatch.setattr(exit_status, "CGROUPS", tmp_path)
-    monkeypatch.setattr(exit_status, "OWN_CGROUPS", tmp_path / "self")
+    monkeypatch.setattr(host_memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(host_memory, "OWN_CGROUPS", tmp_path / "self")
     assert exit_status.kernel_memory_kills() == count
 
 

@@ -118,7 +118,7 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         settings = STAGES.get(kind, STAGES["zero3"])
         cases.train(f"{architecture}-{kind}", architecture, settings, **CHANGES.get(kind.split("-")[-1], {}))
     for architecture in ARCHITECTURES:
-        for how, batch_tokens in (("gather", 900), ("stream", 2000)):  # other batches than those of one rank
+        for how, batch_tokens in (("gather", 900), ("stream", "auto")):  # other batches than those of one rank
             name = f"{architecture}-{how}"
             step = cases.sampling(name, zero3_weights=how, batch_tokens=batch_tokens)
             cases.add(name, architecture, STAGES["zero3"], step)

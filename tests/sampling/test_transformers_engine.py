@@ -33,8 +33,20 @@ def sampled(
     model, requests: Sequence[Request], limits: Limits, batch_tokens: int = 1200
 ) -> dict[tuple[str, int], Completion]:
     with torch.no_grad():
-        work = transformers_engine.batches(requests, limits.max_new_tokens, batch_tokens)
+        work = batches(requests, limits.max_new_tokens, batch_tokens)
         return {(c.key, c.k): c for batch in work for c in transformers_engine.complete(model, batch, limits, CPU)}
+
+
+def within(batch_tokens: int, new_tokens: int) -> transformers_engine.MostRows:
+    """The rows that have at most so many tokens."""
+    return lambda prompt: batch_tokens // (prompt + new_tokens)
+
+
+def batches(requests: Sequence[Request], new_tokens: int, batch_tokens: int) -> list[list[Request]]:
+    waiting, work = transformers_engine.longest_first(requests), []
+    while waiting:
+        work.append(transformers_engine.take_batch(waiting, within(batch_tokens, new_tokens)))
+    return work
 
 
 def same_tokens(first: dict[tuple[str, int], Completion], second: dict[tuple[str, int], Completion]) -> int:
@@ -140,7 +152,7 @@ def test_an_output_ends_with_the_first_end_token_or_at_the_limit(model):
 @pytest.mark.parametrize("batch_tokens", [1, 200, 1000, 10**6])
 def test_a_batch_stays_within_its_tokens_unless_it_is_one_prompt(batch_tokens):
     requests = make_requests(100)
-    work = transformers_engine.batches(requests, 8, batch_tokens)
+    work = batches(requests, 8, batch_tokens)
     assert sorted(request.key for batch in work for request in batch) == [request.key for request in requests]
     for batch in work:
         tokens = sum(len(r.seeds) for r in batch) * (max(len(r.prompt_ids) for r in batch) + 8)
@@ -151,11 +163,7 @@ def test_a_batch_stays_within_its_tokens_unless_it_is_one_prompt(batch_tokens):
 
 def test_the_longest_prompts_come_first():
     """So that a batch that is too large for the memory fails in the first minute, not in the last hour."""
-    lengths = [
-        len(request.prompt_ids)
-        for batch in transformers_engine.batches(make_requests(100), 8, 500)
-        for request in batch
-    ]
+    lengths = [len(request.prompt_ids) for batch in batches(make_requests(100), 8, 500) for request in batch]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -274,7 +282,7 @@ def test_rows_that_enter_later_draw_the_same_tokens_and_stay_within_the_budget(m
     limits, requests = Limits(1.0, 24, MANY_ENDS, 0), make_requests(60)
     usual = sampled(model, requests, limits, 900)
     record = Recorder(model, monkeypatch)
-    completions = list(transformers_engine.complete(model, requests, limits, CPU, batch_tokens))
+    completions = list(transformers_engine.complete(model, requests, limits, CPU, within(batch_tokens, 24)))
     assert same_tokens(usual, {(c.key, c.k): c for c in completions}) >= 239
     most = max(rows for rows, width in record.shapes)
     shortest = min(len(request.prompt_ids) for request in requests) + 24
@@ -288,7 +296,7 @@ def test_places_of_ended_rows_are_taken(build_model, monkeypatch):
     model = build_model("llama")
     limits, requests = Limits(1.0, 40, tuple(range(1, 20)), 0), make_requests(150)
     record = Recorder(model, monkeypatch)
-    completions = list(transformers_engine.complete(model, requests, limits, CPU, 64 * 60))
+    completions = list(transformers_engine.complete(model, requests, limits, CPU, within(64 * 60, 40)))
     drawn = sum(len(completion.token_ids) for completion in completions)
     assert drawn < record.computed_tokens < 1.5 * drawn
 
@@ -296,10 +304,12 @@ def test_places_of_ended_rows_are_taken(build_model, monkeypatch):
 def test_finished_prompts_are_yielded_while_others_are_drawn(model, monkeypatch):
     record = Recorder(model, monkeypatch)
     passes_before = []
-    for _ in transformers_engine.complete(model, make_requests(60), Limits(1.0, 24, MANY_ENDS, 0), CPU, 900):
+    for _ in transformers_engine.complete(
+        model, make_requests(60), Limits(1.0, 24, MANY_ENDS, 0), CPU, within(900, 24)
+    ):
         passes_before.append(len(record.shapes))
     assert passes_before[0] < len(record.shapes) / 2
 
 
 def test_no_requests_give_no_completions(model):
-    assert list(transformers_engine.complete(model, [], Limits(1.0, 24, MANY_ENDS, 0), CPU, 900)) == []
+    assert list(transformers_engine.complete(model, [], Limits(1.0, 24, MANY_ENDS, 0), CPU, within(900, 24))) == []

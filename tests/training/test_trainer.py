@@ -192,11 +192,7 @@ def draw_samples(model, renderer: Renderer) -> pl.DataFrame:
         transformers_engine.Request(f"{n}", tuple(renderer.prompt_ids(RIGHT, f"{n} figs")), (n,)) for n in range(20)
     ]
     with torch.no_grad():
-        completions = [
-            c
-            for batch in transformers_engine.batches(requests, 6, 200)
-            for c in transformers_engine.complete(model, batch, limits, CPU)
-        ]
+        completions = list(transformers_engine.complete(model, requests, limits, CPU, lambda _: 5))
     rows = {completion.key: completion for completion in completions}
     return pl.DataFrame(
         [

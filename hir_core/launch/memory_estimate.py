@@ -1,0 +1,231 @@
+"""Estimates of the memory that training and sampling take on each rank, from a model's shape and DeepSpeed's settings.
+
+Arithmetic only: reads and allocates nothing, and imports no torch, so that the driver can use it as well as the ranks.
+All results are bytes. N stands for the parameters, W for the number of ranks, b for the bytes of a weight. What is free
+is read by `host_memory`; what follows from an estimate is left to `sampling.memory` and `inspect.plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hir_core.config.model_shape import ModelShape
+
+FP32 = 4
+CACHE_BLOCK = 64
+"""Columns by which the key-value cache of sampling grows."""
+MARGIN = 0.1
+"""Share of the free memory that stays unused: for what allocators cannot use of it, and for what is not counted."""
+LEAST_ROWS = 16
+"""Rows at once below which sampling from whole weights is not worth their memory: then they are streamed."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What DeepSpeed's settings say about memory."""
+
+    stage: int
+    """ZeRO's; 0 divides nothing."""
+    weight_bytes: int
+    """b: 2 under bf16, else 4."""
+    offloads_optimizer: bool
+    offloads_weights: bool
+    bucket: int
+    """Gradients, in elements, that are reduced at once."""
+    overlaps: bool
+    """Whether the next bucket is filled while one is reduced."""
+    group: int
+    """Parameters of a rank that an optimizer step of ZeRO-3 works on at once."""
+    live: int
+    """Parameters that ZeRO-3 holds gathered at once, the ones gathered ahead included."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Strategy:
+        """The strategy in the content of a DeepSpeed file; what is not set there has DeepSpeed's own default."""
+        zero = settings.get("zero_optimization", {})
+
+        def offloads(name: str) -> bool:
+            return str((zero.get(name) or {}).get("device", "none")) != "none"
+
+        stage = int(zero.get("stage", 0))
+        live = zero.get("stage3_max_live_parameters", 10**9) + zero.get("stage3_prefetch_bucket_size", 5 * 10**7)
+        return cls(
+            stage=stage,
+            weight_bytes=2 if settings.get("bf16", {}).get("enabled") else FP32,
+            offloads_optimizer=offloads("offload_optimizer"),
+            offloads_weights=offloads("offload_param"),
+            bucket=int(zero.get("reduce_bucket_size", 5 * 10**8)),
+            overlaps=bool(zero.get("overlap_comm", stage == 3)),
+            group=int(zero.get("sub_group_size", 10**9)),
+            live=int(live),
+        )
+
+    def share(self, stage: int, ranks: int) -> float:
+        """1 / W of what is divided from this stage on, else 1."""
+        return 1 / ranks if self.stage >= stage else 1.0
+
+
+@dataclass(frozen=True)
+class ModelStates:
+    """What one rank holds while it trains, without activations: on its device, and beside it in main memory."""
+
+    weights: int
+    gathered: int
+    """Whole layers that ZeRO-3 has gathered."""
+    gradients: int
+    optimizer: int
+    """fp32 master weights and Adam's two moments."""
+    step: int
+    """Gradients in fp32, which exist during an optimizer step only: when there are no activations."""
+    buckets: int
+    host_weights: int
+    host_optimizer: int
+    """With the gradients in fp32 that the optimizer works with."""
+
+    @property
+    def kept(self) -> int:
+        """On the device, while activations are there."""
+        return self.weights + self.gathered + self.gradients + self.optimizer + self.buckets
+
+    @property
+    def host(self) -> int:
+        """In main memory."""
+        return self.host_weights + self.host_optimizer
+
+
+def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
+    """Weights, gradients and optimizer state of one rank.
+
+    Adam in mixed precision has 2 N of weights, 2 N of gradients and 12 N of master weights and moments; ZeRO divides
+    the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
+    1910.02054, section 3). An optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of
+    parameters at a time. In fp32 without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
+    """
+    parameters, b = shape.parameters, strategy.weight_bytes
+    masters = 0 if strategy.stage == 0 and b == FP32 else FP32
+    optimizer = int((masters + 2 * FP32) * parameters * strategy.share(1, ranks))
+    step = int(FP32 * parameters * strategy.share(1, ranks)) if masters else 0
+    on_host = strategy.offloads_optimizer
+    if strategy.stage == 3 and not on_host:
+        step = min(step, FP32 * strategy.group)
+    weights = int(b * parameters * strategy.share(3, ranks))
+    gathered = 0
+    if strategy.stage == 3:
+        gathered = b * min(parameters, max(strategy.live, shape.layer_parameters))
+    buckets = 0
+    if strategy.stage:
+        buckets = b * min(parameters, strategy.bucket) * (2 if strategy.overlaps else 1)
+    return ModelStates(
+        weights=0 if strategy.offloads_weights else weights,
+        gathered=gathered,
+        gradients=0 if on_host else int(b * parameters * strategy.share(2, ranks)),
+        optimizer=0 if on_host else optimizer,
+        step=0 if on_host else step,
+        buckets=buckets,
+        host_weights=weights if strategy.offloads_weights else 0,
+        host_optimizer=optimizer + step if on_host else 0,
+    )
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def activation_bytes(shape: ModelShape, weight_bytes: int, rows: int, row_tokens: int, *, checkpointing: bool) -> int:
+    """What a micro-batch keeps for its backward pass, by the tensors that autograd saves in a layer of `transformers`.
+
+    For each token: two norms, whose input and result in fp32 and whose output are kept; queries, keys and values with
+    the keys and values repeated for every query head, the result of attention before and after its heads are joined;
+    in the feed-forward the input and each intermediate. An encoder-decoder's attention is not fused: it also keeps the
+    scores of every pair of tokens, in fp32 and in b.
+
+    Args:
+        rows: sequences of the micro-batch.
+        row_tokens: of each, padding included.
+        checkpointing: whether only the input of each layer is kept, and one layer is computed again at a time.
+    """
+    b = weight_bytes
+    norm = (FP32 + b if b < FP32 else 2 * FP32) * shape.hidden
+    attention = b * (5 * shape.attention + shape.hidden)
+    feed_forward = b * (shape.hidden + (4 if shape.is_gated else 3) * shape.intermediate)
+    layer = 2 * norm + attention + feed_forward
+    pairs = 0
+    if shape.encoder_layers:
+        layer += norm + attention  # decoder layers attend twice; encoder layers are counted as decoder layers
+        pairs = 2 * shape.heads * row_tokens * (FP32 + b)
+    layers = shape.layers + shape.encoder_layers
+    held = layers * b * shape.hidden + layer + pairs if checkpointing else layers * (layer + pairs)
+    mask = rows * row_tokens * row_tokens * b
+    return rows * row_tokens * (held + 2 * norm) + mask
+
+
+def logits_bytes(shape: ModelShape, weight_bytes: int, positions: int) -> int:
+    """The logits of so many positions in a backward pass: in b, their log-probabilities, gradient and two products.
+
+    Training computes them for `training.logits_chunk` target tokens at a time, and again in the backward pass.
+    """
+    return positions * shape.vocabulary * (2 * weight_bytes + 4 * FP32)
+
+
+# --- sampling --------------------------------------------------------------------------------------------------------
+
+
+def cache_bytes_per_token(shape: ModelShape, weight_bytes: int) -> int:
+    """Keys and values of one token in every layer of the decoder: 2 b x layers x key-value heads x head size."""
+    return 2 * weight_bytes * shape.layers * shape.kv
+
+
+def drawing_bytes(shape: ModelShape, weight_bytes: int, *, guidance: bool = False) -> int:
+    """The logits of one row while a token is drawn: in b, log-probabilities in fp32, two tensors in double precision.
+
+    With guidance there are a second row's logits, and two more tensors in fp32.
+    """
+    of_row = weight_bytes + FP32 + 2 * 8
+    return shape.vocabulary * (of_row + (weight_bytes + 2 * FP32 if guidance else 0))
+
+
+def sampling_row_bytes(
+    shape: ModelShape, weight_bytes: int, prompt: int, output: int, *, copies: int = 1, guidance: bool = False
+) -> int:
+    """What a row of a batch takes while it is completed: its key-value cache, its logits, and the prefill's share.
+
+    The cache has the prompt and whole blocks of `CACHE_BLOCK` tokens for the output. While the last block is added, and
+    in attention, where keys and values are repeated for every query head, one layer is there a second time. The rows of
+    a prompt share the cache and the activations of its prefill.
+
+    Args:
+        prompt: tokens of the longest prompt.
+        output: most new tokens.
+        copies: rows of a prompt.
+        guidance: whether each row is also completed under a second prompt.
+    """
+    b, hidden = weight_bytes, shape.hidden
+    columns = prompt + -(-output // CACHE_BLOCK) * CACHE_BLOCK
+    cache = columns * cache_bytes_per_token(shape, b)
+    layer = 2 * b * columns * max(shape.attention, shape.kv)
+    prefill = prompt * (cache_bytes_per_token(shape, b) + b * (6 * hidden + 3 * shape.intermediate) + 2 * FP32 * hidden)
+    encoded = 0
+    if shape.encoder_layers:
+        cache = (columns - prompt) * cache_bytes_per_token(shape, b)
+        encoded = prompt * (cache_bytes_per_token(shape, b) + 2 * b * hidden)
+    passes = 2 if guidance else 1
+    return passes * (cache + encoded + prefill // copies) + layer + drawing_bytes(shape, b, guidance=guidance)
+
+
+def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool) -> int:
+    """What one rank's device holds of the weights while it samples, after the optimizer has been released.
+
+    Below ZeRO-3 the whole weights. Under ZeRO-3 its share, and a whole copy, or where they are streamed what is
+    gathered at a time.
+    """
+    whole = strategy.weight_bytes * shape.parameters
+    if strategy.stage < 3:
+        return whole
+    states = model_states(shape, strategy, ranks)
+    return states.weights + (states.gathered if streamed else whole)
+
+
+def rows_that_fit(free: int, row_bytes: int) -> int:
+    """The rows that fit into so much free memory, but `MARGIN` of it; 0 where none does."""
+    return max(0, int(free * (1 - MARGIN)) // row_bytes)

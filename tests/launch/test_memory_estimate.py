@@ -1,0 +1,135 @@
+"""Memory estimates, held against DeepSpeed's own for model states, and against peaks measured on a GPU."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
+from hir_core.config.model_shape import shape_of_config
+from hir_core.launch.memory_estimate import (
+    Strategy,
+    activation_bytes,
+    cache_bytes_per_token,
+    logits_bytes,
+    model_states,
+    rows_that_fit,
+    sampling_row_bytes,
+    sampling_weights_bytes,
+)
+
+LLAMA_7B = shape_of_config(
+    {"model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
+     "num_hidden_layers": 32, "num_attention_heads": 32}
+)  # fmt: skip
+LLAMA_70B = shape_of_config(
+    {"model_type": "llama", "vocab_size": 32000, "hidden_size": 8192, "intermediate_size": 28672,
+     "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+)  # fmt: skip
+MEASURED = shape_of_config(
+    {"model_type": "llama", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "head_dim": 128,
+     "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "tie_word_embeddings": True}
+)  # fmt: skip
+"""The model of `tests/gpu/measure.py`."""
+FIGURES = {
+    figure["what"]: figure["value"]
+    for figure in json.loads((Path(__file__).parents[1] / "gpu/results/7af5d30.json").read_text())["figures"]
+}
+GB = 10**9
+
+
+def strategy(name: str) -> Strategy:
+    return Strategy.of(read_deepspeed(SHIPPED_DS_CONFIGS / f"{name}.json"))
+
+
+# --- against DeepSpeed's estimators ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+@pytest.mark.parametrize("shape", [LLAMA_7B, LLAMA_70B], ids=["7b", "70b"])
+def test_model_states_are_those_of_deepspeeds_estimators(shape, nodes):
+    """Its estimators count fp32 gradients as kept, no communication buffers, and 1.5 times the host's memory.
+
+    For ZeRO-3 they count 18 bytes of each parameter, and we 16, as measured below, with 4 more during a step.
+    """
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as zero3
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as zero2
+
+    parameters, layer, ranks = shape.parameters, shape.layer_parameters, 8 * nodes
+    ours = model_states(shape, strategy("zero2"), ranks)
+    _, on_device = zero2(parameters, 8, nodes, cpu_offload=False)
+    assert ours.kept - ours.buckets + ours.step == pytest.approx(on_device, rel=1e-6)
+
+    ours = model_states(shape, strategy("zero3"), ranks)
+    _, on_device, of_layer = zero3(parameters, layer, 8, nodes, cpu_offload=False, cpu_offload_params=False)
+    assert ours.kept - ours.buckets - ours.gathered == pytest.approx((on_device - of_layer) * 16 / 18, rel=1e-6)
+
+    ours = model_states(shape, strategy("zero3_offload"), ranks)
+    in_memory, *_ = zero3(parameters, layer, 8, nodes, additional_buffer_factor=1.0)
+    assert 8 * ours.host == pytest.approx(in_memory, rel=1e-6)
+    assert ours.weights == ours.gradients == ours.optimizer == 0
+
+
+def test_each_stage_divides_more_among_more_ranks():
+    alone = {name: model_states(LLAMA_7B, strategy(name), 1) for name in ("zero0", "zero1", "zero2", "zero3")}
+    eight = {name: model_states(LLAMA_7B, strategy(name), 8) for name in alone}
+    parameters = LLAMA_7B.parameters
+    for states in alone.values():
+        assert (states.weights, states.gradients, states.optimizer) == (2 * parameters, 2 * parameters, 12 * parameters)
+    assert eight["zero0"] == alone["zero0"]
+    assert eight["zero1"].optimizer == pytest.approx(12 * parameters / 8)
+    assert (eight["zero1"].gradients, eight["zero2"].gradients) == (2 * parameters, int(2 * parameters / 8))
+    assert (eight["zero2"].weights, eight["zero3"].weights) == (2 * parameters, int(2 * parameters / 8))
+    fp32 = model_states(LLAMA_7B, Strategy.of({}), 8)
+    assert (fp32.weights, fp32.optimizer, fp32.step) == (4 * parameters, 8 * parameters, 0)
+
+
+# --- against what was measured on an H200 ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_tokens", [16384, 65536, 262144])
+def test_sampling_takes_what_was_measured(batch_tokens):
+    """Rows of at most 16 prompt tokens and 128 new ones, four of a prompt."""
+    number = {16384: 1, 65536: 2, 262144: 3}[batch_tokens]
+    rows = batch_tokens // (144 * 4) * 4
+    weights = sampling_weights_bytes(MEASURED, strategy("zero2"), 1, streamed=False)
+    expected = weights + rows * sampling_row_bytes(MEASURED, 2, 16, 128, copies=4)
+    peak = FIGURES[f"sampling-{number}-{batch_tokens}, 1 sample: peak bytes"] * GB
+    assert 0.97 * peak < expected < 1.15 * peak
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "zero3_offload"])
+def test_training_takes_what_was_measured(name):
+    """Micro-batches of 32 triples, two in three of which have a contrast; the case before left something there."""
+    left = FIGURES[f"{name}, 0 load: bytes before"] * GB
+    states = model_states(MEASURED, strategy(name), 1)
+    working = activation_bytes(MEASURED, 2, 32 * 5 // 3, 144, checkpointing=False) + logits_bytes(MEASURED, 2, 1024)
+    peak = FIGURES[f"{name}, 2 train: peak bytes"] * GB - left
+    assert 0.97 * peak < states.kept + working < 1.1 * peak
+
+
+# --- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def test_cache_of_known_models():
+    assert cache_bytes_per_token(LLAMA_7B, 2) == 524_288
+    assert cache_bytes_per_token(LLAMA_70B, 2) == 327_680
+
+
+def test_checkpointing_keeps_a_small_part_of_the_activations():
+    whole = activation_bytes(LLAMA_7B, 2, 16, 1024, checkpointing=False)
+    checkpointed = activation_bytes(LLAMA_7B, 2, 16, 1024, checkpointing=True)
+    assert 0.05 < checkpointed / whole < 0.3
+    assert activation_bytes(LLAMA_7B, 2, 32, 1024, checkpointing=False) == 2 * whole
+
+
+def test_longer_rows_guidance_and_prompts_of_their_own_take_more():
+    usual = sampling_row_bytes(LLAMA_7B, 2, 100, 64, copies=4)
+    assert sampling_row_bytes(LLAMA_7B, 2, 101, 64, copies=4) > usual
+    assert sampling_row_bytes(LLAMA_7B, 2, 100, 65, copies=4) > usual
+    assert sampling_row_bytes(LLAMA_7B, 2, 100, 64, copies=1) > usual
+    assert 1.8 < sampling_row_bytes(LLAMA_7B, 2, 100, 64, copies=4, guidance=True) / usual < 2
+
+
+def test_rows_fit_into_what_is_free_less_a_margin():
+    assert [rows_that_fit(free, 90) for free in (-5, 0, 99, 100, 1000)] == [0, 0, 0, 1, 10]
