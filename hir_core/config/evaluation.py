@@ -13,8 +13,6 @@ class EvaluationConfig(Section):
 
     max_new_tokens: int | None = Field(None, ge=1)
     """Longest completion in tokens. Unset: as in `sampling`."""
-    guidance: float | None = Field(None, ge=0)
-    """Weight of classifier-free guidance away from the wrong instruction. Unset: as in `sampling`."""
     also: tuple[PromptSource, ...] = ()
     """Further prompt sources that are used for evaluation only: all of their prompts are test prompts, whatever their
     `test_share`. Empty: the test prompts of `prompts` only."""

@@ -118,12 +118,6 @@ class RunConfig(Section):
         return self.evaluation.max_new_tokens or self.sampling.max_new_tokens
 
     @property
-    def evaluation_guidance(self) -> float:
-        """Weight of guidance away from the wrong instruction in evaluation."""
-        guidance = self.evaluation.guidance
-        return self.sampling.guidance if guidance is None else guidance
-
-    @property
     def is_bf16(self) -> bool:
         """Whether models are held in bf16, which changes what they learn, sample and score."""
         return bool(self.deepspeed_settings().get("bf16", {}).get("enabled"))

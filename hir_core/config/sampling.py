@@ -25,9 +25,6 @@ class SamplingConfig(Section):
     """Number of samples per prompt."""
     temperature: float = Field(1.0, gt=0)
     """Sampling temperature. 1.0 samples from the model's own distribution."""
-    guidance: float = Field(0.0, ge=0)
-    """Weight of classifier-free guidance: every token is pushed away from what the model would write under the wrong
-    instruction. Above 0 it doubles the cost of sampling; 0 switches it off."""
     max_new_tokens: int = Field(32, ge=1)
     """Longest completion in tokens; a longer one is cut off."""
     batch_tokens: Annotated[int | Literal["auto"], ExcludedFromId] = "auto"

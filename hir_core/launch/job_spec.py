@@ -54,9 +54,6 @@ class SampleStep(Section):
     model: str
     """Version of the model that samples."""
     instruction: str
-    against: str
-    """The instruction that guidance pushes away from."""
-    guidance: float
     k: int
     """Samples per prompt."""
     temperature: float

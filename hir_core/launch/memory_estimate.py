@@ -176,18 +176,12 @@ def cache_bytes_per_token(shape: ModelShape, weight_bytes: int) -> int:
     return 2 * weight_bytes * shape.layers * shape.kv
 
 
-def drawing_bytes(shape: ModelShape, weight_bytes: int, *, guidance: bool = False) -> int:
-    """The logits of one row while a token is drawn: in b, log-probabilities in fp32, two tensors in double precision.
-
-    With guidance there are a second row's logits, and two more tensors in fp32.
-    """
-    of_row = weight_bytes + FP32 + 2 * 8
-    return shape.vocabulary * (of_row + (weight_bytes + 2 * FP32 if guidance else 0))
+def drawing_bytes(shape: ModelShape, weight_bytes: int) -> int:
+    """Logits of one row while a token is drawn: in b, log-probabilities in fp32, two tensors in double precision."""
+    return shape.vocabulary * (weight_bytes + FP32 + 2 * 8)
 
 
-def sampling_row_bytes(
-    shape: ModelShape, weight_bytes: int, prompt: int, output: int, *, copies: int = 1, guidance: bool = False
-) -> int:
+def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output: int, *, copies: int = 1) -> int:
     """What a row of a batch takes while it is completed: its key-value cache, its logits, and the prefill's share.
 
     The cache has the prompt and whole blocks of `CACHE_BLOCK` tokens for the output. While the last block is added, and
@@ -198,7 +192,6 @@ def sampling_row_bytes(
         prompt: tokens of the longest prompt.
         output: most new tokens.
         copies: rows of a prompt.
-        guidance: whether each row is also completed under a second prompt.
     """
     b, hidden = weight_bytes, shape.hidden
     columns = prompt + -(-output // CACHE_BLOCK) * CACHE_BLOCK
@@ -209,8 +202,7 @@ def sampling_row_bytes(
     if shape.encoder_layers:
         cache = (columns - prompt) * cache_bytes_per_token(shape, b)
         encoded = prompt * (cache_bytes_per_token(shape, b) + 2 * b * hidden)
-    passes = 2 if guidance else 1
-    return passes * (cache + encoded + prefill // copies) + layer + drawing_bytes(shape, b, guidance=guidance)
+    return cache + encoded + prefill // copies + layer + drawing_bytes(shape, b)
 
 
 def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool) -> int:

@@ -61,9 +61,8 @@ class RowEstimate:
         if self.shape is None:
             return 0
         step = self.step
-        guidance = step.guidance > 0
         output = step.max_new_tokens
-        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=step.k, guidance=guidance)
+        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=step.k)
 
 
 def sampling_weights(
@@ -89,7 +88,7 @@ def sampling_weights(
 
 def longest_prompt(requests: Sequence[Request]) -> int:
     """Tokens of the longest prompt; 1 where there is none."""
-    return max((max(len(request.prompt_ids), len(request.against_ids)) for request in requests), default=1)
+    return max((len(request.prompt_ids) for request in requests), default=1)
 
 
 def free_on_all_ranks(device: torch.device) -> int:

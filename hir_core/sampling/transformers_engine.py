@@ -40,8 +40,6 @@ class Request:
     key: str
     prompt_ids: tuple[int, ...]
     seeds: tuple[int, ...]
-    against_ids: tuple[int, ...] = ()
-    """The prompt with the instruction that guidance pushes away from; used only with guidance."""
     first: int = 0
     """The number k of the first sample, where the samples of a prompt are drawn in several parts."""
 
@@ -67,11 +65,6 @@ class Limits:
     end_ids: tuple[int, ...]
     """Every token that ends an output."""
     pad_id: int
-    guidance: float = 0.0
-    """The w of log p(. | prompt) + w (log p(. | prompt) - log p(. | against)), normalised, from which tokens are drawn.
-
-    Sanchez et al. 2023, arXiv 2306.17806. 0 is the model's own distribution; log-probabilities are always the model's.
-    """
 
 
 def row_seed(*parts: object) -> int:
@@ -162,7 +155,7 @@ class _Batch:
     def __init__(self, model: Any, limits: Limits, device: torch.device) -> None:
         self.limits, self.device = limits, device
         decoder = EncoderDecoder if model.config.is_encoder_decoder else CausalDecoder
-        self.decoders = [decoder(model, limits.pad_id, device) for _ in range(2 if limits.guidance else 1)]
+        self.decoder = decoder(model, limits.pad_id, device)
         self.ends = torch.tensor(limits.end_ids, device=device)
         self.rows: list[_Output] = []
         self.open_prompts: list[list[_Output]] = []
@@ -183,7 +176,7 @@ class _Batch:
         kept = [n for n, output in enumerate(self.rows) if not output.is_finished]
         if kept and len(kept) >= REFILL_BELOW * len(self.rows):
             return
-        has_room = not kept or self.decoders[0].takes_more
+        has_room = not kept or self.decoder.takes_more
         entering = take_batch(waiting, most_rows, [self.rows[n].request for n in kept]) if has_room else []
         if not entering and not kept:
             return  # all have ended: a rank that only waits for others goes on with the rows that it has
@@ -194,8 +187,7 @@ class _Batch:
         if entering:
             self._enter(entering, rows)
         else:
-            for decoder in self.decoders:
-                decoder.keep(rows)
+            self.decoder.keep(rows)
 
     def _enter(self, requests: Sequence[Request], kept: Tensor) -> None:
         """Adds a row for each sample of the requests, after the kept rows, and draws their first tokens."""
@@ -203,8 +195,7 @@ class _Batch:
         self.open_prompts += prompts
         self.rows += [output for outputs in prompts for output in outputs]
         repeats = torch.tensor([len(outputs) for outputs in prompts], device=self.device)
-        texts = [[request.prompt_ids for request in requests], [request.against_ids for request in requests]]
-        logits = [decoder.enter(ids, repeats, kept) for decoder, ids in zip(self.decoders, texts, strict=False)]
+        logits = self.decoder.enter([request.prompt_ids for request in requests], repeats, kept)
         generators = [np.random.Generator(np.random.Philox(key=seed)) for r in requests for seed in r.seeds]
         uniforms = np.array([generator.random(self.limits.max_new_tokens) for generator in generators])
         new = torch.tensor(uniforms, device=self.device)
@@ -218,7 +209,7 @@ class _Batch:
 
     def step(self) -> None:
         """Draws one token for every row; those of ended rows are discarded."""
-        logits = [decoder.next(self.last, self.unfinished) for decoder in self.decoders]
+        logits = self.decoder.next(self.last, self.unfinished)
         places = self.drawn.clamp(max=self.limits.max_new_tokens - 1)
         tokens, logprobs = draw(logits, self.uniforms.gather(1, places[:, None])[:, 0], self.limits)
         self._record(tokens, logprobs, self.unfinished)
@@ -266,7 +257,7 @@ class _Batch:
         )
 
 
-def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
     """One token per row, and its log-probability in the model's own distribution at temperature 1, both [B].
 
     The log-probability is NaN where nothing can be drawn, because logits are NaN or infinite. Minus infinity rules a
@@ -276,21 +267,17 @@ def draw(logits: Sequence[Tensor], uniforms: Tensor, limits: Limits) -> tuple[Te
     this takes one random number per token, and tiny differences in logits almost never change the token.
 
     Args:
-        logits: [B, V] under the prompts and, with guidance, [B, V] under the prompts that it pushes away from.
+        logits: [B, V]
         uniforms: [B], in [0, 1).
     """
-    logprobs = torch.log_softmax(logits[0].float(), dim=-1)
-    scores = logits[0]
-    if limits.guidance:
-        pushed = limits.guidance * (logprobs - torch.log_softmax(logits[1].float(), dim=-1))
-        scores = (logprobs + pushed).masked_fill(logprobs == -torch.inf, -torch.inf)
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
     if limits.temperature == 0:
-        tokens = scores.argmax(-1)
-        basis = scores.gather(-1, tokens[:, None])[:, 0]
+        tokens = logits.argmax(-1)
+        basis = logits.gather(-1, tokens[:, None])[:, 0]
     else:
-        cumulative = torch.softmax(scores.double() / limits.temperature, dim=-1).cumsum(-1)
+        cumulative = torch.softmax(logits.double() / limits.temperature, dim=-1).cumsum(-1)
         basis = cumulative[:, -1]
         points = uniforms.double() * basis
-        tokens = torch.searchsorted(cumulative, points[:, None], right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+        tokens = torch.searchsorted(cumulative, points[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     drawn = logprobs.gather(-1, tokens[:, None])[:, 0]
     return tokens, drawn.masked_fill(~basis.isfinite(), torch.nan)

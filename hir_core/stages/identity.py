@@ -103,7 +103,6 @@ class Identities:
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "max_new_tokens": self.config.evaluation_tokens,
-            **self._guidance(self.config.evaluation_guidance),
             **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
@@ -113,7 +112,6 @@ class Identities:
         """The samples of an iteration, drawn from the model of the iteration before, given as `models/id`."""
         settings = {
             "sampling": self.config.sampling.fingerprint(),
-            **self._guidance(self.config.sampling.guidance),
             "instruction": self.config.instructions.correct,
             "template": self.config.model.template,
             "seed": self.config.seed,
@@ -129,10 +127,6 @@ class Identities:
         """Settings of the reward; a reward model scores differently in bf16, no other reward does."""
         settings: dict[str, Any] = {"reward": self.reward.fingerprint()}
         return settings | {"bf16": True} if self.reward.launches and self.is_bf16 else settings
-
-    def _guidance(self, weight: float) -> dict[str, Any]:
-        """Settings of guidance: the wrong instruction decides what is sampled only where guidance is used."""
-        return {"guidance": weight, "against": self.config.instructions.wrong} if weight else {}
 
 
 def table_digest(rows: pl.DataFrame) -> str:

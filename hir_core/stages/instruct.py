@@ -119,8 +119,6 @@ class InstructionWriting:
             version=str(self.draft.ref),
             model=(writer or self.policy).source,
             instruction=self.settings.instruction,
-            against="",
-            guidance=0.0,
             k=1,
             temperature=self.settings.temperature,
             max_new_tokens=self.settings.max_new_tokens,

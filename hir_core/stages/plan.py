@@ -167,7 +167,6 @@ class Plan:
             requests=write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
             k=1,
             temperature=0.0,
-            guidance=self.config.evaluation_guidance,
             max_new_tokens=self.config.evaluation_tokens,
         )
         self.steps.append(PlannedStep(step, draft))
@@ -183,7 +182,6 @@ class Plan:
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
             temperature=sampling.temperature,
-            guidance=sampling.guidance,
             max_new_tokens=sampling.max_new_tokens,
         )
         self.steps.append(PlannedStep(step, draft, rows_in=chosen.height * sampling.k))
@@ -194,7 +192,6 @@ class Plan:
             version=str(draft.ref),
             model=f"{model.stage}/{model.id}",
             instruction=self.config.instructions.correct,
-            against=self.config.instructions.wrong,
             batch_tokens=sampling.batch_tokens,
             zero3_weights=sampling.zero3_weights,
             write_every_s=sampling.write_every_s,

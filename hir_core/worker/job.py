@@ -218,7 +218,7 @@ class Job:
     ) -> Iterator[transformers_engine.Completion]:
         """The completions of this rank's prompts; with streamed weights in batches, of which all ranks have as many."""
         limits = transformers_engine.Limits(
-            step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id, step.guidance
+            step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id
         )
         model, device = weights.model, self.device
         batch_limit.measure()
@@ -226,7 +226,7 @@ class Job:
             yield from smaller_batches.complete_in_memory(model, requests, limits, device, batch_limit)
             return
         eos = (int(self.tokenizer.eos_token_id),)
-        idle = transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,), against_ids=eos)
+        idle = transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,))
         waiting = transformers_engine.longest_first(requests)
         while self._any_rank_is_unfinished(bool(waiting)):
             batch = transformers_engine.take_batch(waiting, batch_limit.rows) or [idle]
@@ -256,17 +256,15 @@ def read_requests(
     for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
         of = f"prompt {prompt_id}"
         ids = tuple(renderer.prompt_ids(step.instruction, query, history, of=of))
-        against = tuple(renderer.prompt_ids(step.against, query, history, of=of)) if step.guidance else ()
-        longest = max(len(ids), len(against))
-        if room is not None and longest + step.max_new_tokens > room:
+        if room is not None and len(ids) + step.max_new_tokens > room:
             if step.too_long == "leave out":
                 continue
             raise ConfigError(
-                f"{of} has {longest} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
+                f"{of} has {len(ids)} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
                 f"context of {room}: shorten it, or lower sampling.max_new_tokens"
             )
         seeds = tuple(transformers_engine.row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
-        requests.append(transformers_engine.Request(prompt_id, ids, seeds, against))
+        requests.append(transformers_engine.Request(prompt_id, ids, seeds))
     return requests
 
 

@@ -71,7 +71,7 @@ def sample_step(name: str, prompts: int, batch_tokens: int) -> Any:
     pl.DataFrame(columns).write_parquet(path)
     return SampleStep(
         name="sample", requests=path, output=output, version="samples/0001-00000000", model="models/0000-00000000",
-        instruction=INSTRUCTIONS[0], against=INSTRUCTIONS[1], guidance=0.0, k=K, temperature=1.0,
+        instruction=INSTRUCTIONS[0], k=K, temperature=1.0,
         max_new_tokens=MAX_NEW_TOKENS, batch_tokens=batch_tokens, zero3_weights="auto", write_every_s=60, iteration=1,
     )  # fmt: skip
 

@@ -95,7 +95,7 @@ def test_the_methods_of_a_task_and_seed_share_a_run_and_so_its_seed_model_and_fi
         ("tracking", 1): "runs/both/tracking-1",
     }
     assert {arm.config.seed == arm.seed for arm in arms} == {True}
-    assert [arm.config.relabel.type for arm in arms[:3]] == ["hindsight", "keep_correct", "hindsight"]
+    assert [arm.config.relabel.type for arm in arms[:3]] == ["exclude_wrong", "keep_correct", "exclude_wrong"]
     assert [arm.config.training.contrastive for arm in arms[:3]] == [1, 1, 0]
 
 

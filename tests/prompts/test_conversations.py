@@ -358,7 +358,7 @@ def sample_step(folder: Path, requests: Path, instruction: str) -> SampleStep:
     folder.mkdir()
     return SampleStep(
         name="sample", requests=requests, output=folder, version="samples@1", model="m", instruction=instruction,
-        against="Be wrong.", guidance=0.0, k=2, temperature=1.0, max_new_tokens=4, batch_tokens=500,
+        k=2, temperature=1.0, max_new_tokens=4, batch_tokens=500,
         zero3_weights="auto", write_every_s=9, iteration=1,
     )  # fmt: skip
 

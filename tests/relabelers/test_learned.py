@@ -277,7 +277,7 @@ def test_a_sample_that_leaves_no_room_to_write_is_left_out_or_refused(alone, tmp
     models.materialise(spec, tmp_path / "model", ["one two"], seed=3)
     rows = {"prompt_id": ["short", "long"], "query": ["one", "one two " * 40], "history": [None, None]}
     pl.DataFrame(rows).write_parquet(tmp_path / "requests.parquet")
-    values = {"name": "write", "version": "v", "model": "m", "instruction": "Go.", "against": "", "guidance": 0.0,
+    values = {"name": "write", "version": "v", "model": "m", "instruction": "Go.",
               "k": 1, "temperature": 0.0, "max_new_tokens": 4, "batch_tokens": 100, "zero3_weights": "auto",
               "write_every_s": 0, "iteration": 1}  # fmt: skip
     step = SampleStep(requests=tmp_path / "requests.parquet", output=tmp_path / "out", **values)
@@ -565,7 +565,7 @@ def instruct_job(place: Path, model: Path, deepspeed: dict[str, Any]) -> JobSpec
     ]
     pl.DataFrame(outputs, schema_overrides={"completion_ids": pl.List(pl.Int32)}).write_parquet(place / "score.parquet")
     write = SampleStep(name="write", requests=place / "write.parquet", output=place / "written", version="v", model="m",
-                       instruction="Go.", against="", guidance=0.0, k=1, temperature=1.0, max_new_tokens=6,
+                       instruction="Go.", k=1, temperature=1.0, max_new_tokens=6,
                        batch_tokens=200, zero3_weights="stream", write_every_s=0, iteration=1)  # fmt: skip
     score = LogprobStep(requests=place / "score.parquet", written=place / "written", output=place / "scored",
                      batch_tokens=200, logits_chunk=5, write_every_s=0)  # fmt: skip

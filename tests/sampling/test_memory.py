@@ -33,8 +33,8 @@ def model(request, build_model):
 
 
 def make_step(**changes) -> SampleStep:
-    values = {"requests": Path("r"), "output": Path("o"), "version": "samples@1", "model": "m", "guidance": 0.0}
-    values |= {"against": "", "k": 4, "temperature": 1.0, "max_new_tokens": 12, "batch_tokens": "auto"}
+    values = {"requests": Path("r"), "output": Path("o"), "version": "samples@1", "model": "m"}
+    values |= {"k": 4, "temperature": 1.0, "max_new_tokens": 12, "batch_tokens": "auto"}
     values |= {"zero3_weights": "auto", "write_every_s": 5, "iteration": 1, "instruction": INSTRUCTIONS[0]}
     return SampleStep(name="sample", **(values | changes))
 

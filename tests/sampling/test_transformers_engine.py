@@ -1,7 +1,6 @@
 """Sampling: a row's tokens depend on its prompt and seed alone, and follow the model's distribution."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,7 +181,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(temperature, expect
     """
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(20_000, -1)
     uniforms = torch.tensor(np.random.default_rng(7).random(20_000))
-    tokens, logprobs = transformers_engine.draw([logits], uniforms, Limits(temperature, 1, (), 0))
+    tokens, logprobs = transformers_engine.draw(logits, uniforms, Limits(temperature, 1, (), 0))
     counts = torch.bincount(tokens, minlength=5).numpy()
     assert counts[4] == 0
     expected_counts = 20_000 * np.array(expected[:4])
@@ -192,51 +191,8 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(temperature, expect
 
 def test_the_ends_of_the_unit_interval_draw_the_first_and_last_possible_token():
     logits = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log().expand(2, -1)
-    tokens, _ = transformers_engine.draw([logits], torch.tensor([0.0, np.nextafter(1.0, 0.0)]), Limits(1.0, 1, (), 0))
+    tokens, _ = transformers_engine.draw(logits, torch.tensor([0.0, np.nextafter(1.0, 0.0)]), Limits(1.0, 1, (), 0))
     assert tokens.tolist() == [1, 2]
-
-
-def test_guidance_pushes_away_from_the_other_prompt_and_leaves_log_probabilities_alone():
-    """p = (1/2, 1/4, 1/4) pushed by 1 away from q = (1/2, 3/8, 1/8): p * p / q = (1/2, 1/6, 1/2).
-
-    Normalised, that is 3/7, 1/7, 3/7. Chi-square with 2 degrees of freedom is below 13.82 in 999 of 1,000 cases.
-    """
-    own, other = (torch.tensor(p).log().expand(20_000, -1) for p in ([1 / 2, 1 / 4, 1 / 4], [1 / 2, 3 / 8, 1 / 8]))
-    uniforms = torch.tensor(np.random.default_rng(7).random(20_000))
-    tokens, logprobs = transformers_engine.draw([own + 3, other - 5], uniforms, Limits(1.0, 1, (), 0, guidance=1.0))
-    expected_counts = 20_000 * np.array([3 / 7, 1 / 7, 3 / 7])
-    assert ((torch.bincount(tokens).numpy() - expected_counts) ** 2 / expected_counts).sum() < 13.82
-    torch.testing.assert_close(logprobs, own[0, tokens])
-    greedy, _ = transformers_engine.draw(
-        [own[:1] + torch.tensor([0, 0, 0.1]), other[:1]], uniforms[:1], Limits(0.0, 1, (), 0, 1.0)
-    )
-    assert greedy.tolist() == [2]
-
-
-def guided(requests: Sequence[Request]) -> list[Request]:
-    """Each request pushed away from the prompt of the request before it, which has another length."""
-    previous = [requests[-1], *requests[:-1]]
-    return [replace(request, against_ids=other.prompt_ids) for request, other in zip(requests, previous, strict=True)]
-
-
-def test_a_guided_row_draws_the_same_tokens_in_any_batch(model):
-    limits, requests = Limits(1.0, 8, MANY_ENDS, 0, guidance=0.5), guided(make_requests(100))
-    small, large = sampled(model, requests, limits, 1200), sampled(model, requests, limits, 9000)
-    assert same_tokens(small, large) >= 399
-    assert same_tokens(small, sampled(model, requests, replace(limits, guidance=0.0))) < 399
-
-
-def test_guided_outputs_follow_the_formula_token_by_token(model):
-    limits = Limits(0.0, 5, (1,), 0, guidance=2.0)
-    requests = guided(make_requests(12, k=1))
-    completions = sampled(model, requests, limits)
-    for request in requests:
-        tokens = completions[request.key, 0].token_ids
-        for place in range(len(tokens)):
-            own, other = (
-                next_logprobs(model, ids, tokens[:place]) for ids in (request.prompt_ids, request.against_ids)
-            )
-            assert (own + 2 * (own - other)).argmax().item() == tokens[place]
 
 
 def next_logprobs(model, prompt: tuple[int, ...], output: tuple[int, ...]) -> torch.Tensor:

@@ -93,8 +93,6 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ({"select.deduplicate": True}, FROM_TRIPLES),
         ({"sampling.temperature": 0.5}, FROM_SAMPLES),
         ({"sampling.prompts": 3}, FROM_SAMPLES),
-        ({"sampling.guidance": 0.5, "evaluation.guidance": 0}, FROM_SAMPLES),
-        ({"evaluation.guidance": 0.5}, {"evaluations@0", "evaluations@1"}),
         ({"evaluation.max_new_tokens": 3}, {"evaluations@0", "evaluations@1"}),
         ({"relabel.threshold": 0.5}, {"evaluations@0", "rewards@1"} | FROM_TRIPLES),
         ({"reward": {"type": "python", "function": "ones:score"}}, {"evaluations@0", "rewards@1"} | FROM_TRIPLES),

@@ -356,7 +356,7 @@ EVERYTHING = {
         {"type": "reasoning_gym", "task": "leg_counting", "size": 5, "dials": {"a": [1, 2.5], "b": {"c": None}}},
     ],
     "instructions": {"correct": "Be right.", "wrong": "Be wrong."},
-    "sampling": {"prompts": 5, "mix": {"sums": 1.0}, "k": 2, "temperature": 1.0, "guidance": 0.5},
+    "sampling": {"prompts": 5, "mix": {"sums": 1.0}, "k": 2, "temperature": 1.0},
     "reward": {
         "type": "combined",
         "parts": [
@@ -376,7 +376,7 @@ EVERYTHING = {
     "relabel": {"type": "attributes", "levels": 3, "threshold": 0.5, "instruction": "With {attributes}."},
     "select": {"drop_prompts": ["all_wrong"], "deduplicate": True, "others_per_correct": 0.3, "replay": 1},
     "training": {"epochs": 2, "batch_size": 4, "learning_rate": 1e-4, "schedule": "cosine"},
-    "evaluation": {"also": [{"type": "bigbench", "path": "task.json"}], "guidance": 0.0},
+    "evaluation": {"also": [{"type": "bigbench", "path": "task.json"}]},
     "launch": {"processes": 2, "hostfile": "hosts", "timeout_s": 5.0, "port": 5000},
     "retention": {"last": 1, "best": 1},
     "branch": "main",

@@ -157,8 +157,6 @@ class LaunchCases:
         values = {"temperature": 1.0, "k": K, "max_new_tokens": NEW_TOKENS, "batch_tokens": 1500} | changes
         values = {
             "zero3_weights": "auto",
-            "against": INSTRUCTIONS[1],
-            "guidance": 0.0,
             "version": "samples@1",
             "model": "m",
             "iteration": 1,
