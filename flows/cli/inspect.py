@@ -65,7 +65,7 @@ def ls(
 
 def show(
     ref: Ref,
-    rows: Annotated[int, typer.Option(min=0, help="How many rows of the table to show.")] = 3,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="How many rows of the table to show.")] = 3,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -120,7 +120,7 @@ def _check_lines(check: RunCheck) -> Iterator[str]:
 
 def head(
     ref: Ref,
-    rows: Annotated[int, typer.Option(min=0, help="How many rows to show at most.")] = 10,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="How many rows to show at most.")] = 10,
     seed: Annotated[int | None, typer.Option(help="Show rows drawn at random by this seed, not the first.")] = None,
     where: Where = None,
     columns: Columns = None,
@@ -172,7 +172,7 @@ def diff(
 def sql(
     query: Annotated[str, typer.Argument(help="One SELECT; each stage is a view with iteration and version.")],
     run: OneRun = None,
-    rows: Annotated[int, typer.Option(min=0, help="How many rows to show; --json prints all.")] = 40,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="How many rows to show; --json prints all.")] = 40,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:

@@ -51,13 +51,14 @@ class DeepSpeedFile:
 
 
 def _read_once(value: Any) -> DeepSpeedFile:
-    """The validated field: the file of a path, or of a name such as `ds_configs/zero2.json` that comes with hir."""
+    """The validated field: the file of a path, or of a name such as `zero2` or `ds_configs/zero2.json` that comes with
+    hir."""
     if isinstance(value, DeepSpeedFile):
         return value
     if not isinstance(value, (str, Path)):
         raise PydanticCustomError("path_type", "expected a path")
     path = Path(value)
-    shipped = SHIPPED_DS_CONFIGS / path.name
+    shipped = SHIPPED_DS_CONFIGS / (path.name if path.suffix else f"{path.name}.json")
     with suppress(OSError):  # a name that is too long for the file system
         if path.parent in (Path("ds_configs"), Path()) and shipped.is_file() and not path.exists():
             path = shipped
@@ -80,14 +81,17 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
     """The settings in a DeepSpeed file, which may set the memory and communication strategy only.
 
     Raises:
-        ConfigError: the file is missing, not a JSON object, contains `"auto"`, or sets a key of `OWNED_BY_CONFIG`.
+        ConfigError: the file is missing, not a JSON object, sets a key of `OWNED_BY_CONFIG` to another value than
+            `"auto"`, or has `"auto"` elsewhere.
     """
     settings = _read_json_object(path)
     for key, owner in OWNED_BY_CONFIG.items():
-        if key in settings:
+        if key in settings and not _is_auto(settings[key]):
             raise ConfigError(f"deepspeed: {path} sets `{key}`, which {owner} decides: remove it from the file")
+    settings = {key: value for key, value in settings.items() if key not in OWNED_BY_CONFIG}
     if '"auto"' in json.dumps(settings):
-        raise ConfigError(f'deepspeed: {path} contains "auto", which hir does not replace: write the value')
+        keys = ", ".join(f"`{key}`" for key, value in settings.items() if '"auto"' in json.dumps(value))
+        raise ConfigError(f'deepspeed: {path} contains "auto" in {keys}, which hir does not replace: write the value')
     for key in ("zero_optimization", "bf16", "fp16"):
         if not isinstance(settings.get(key, {}), dict):
             raise ConfigError(f"deepspeed: {path}: `{key}` must be an object, found {settings[key]!r}")
@@ -96,6 +100,14 @@ def read_deepspeed(path: Path) -> dict[str, Any]:
     if settings.get("fp16", {}).get("enabled"):
         raise ConfigError(f"deepspeed: {path} enables fp16, whose loss scaling is not supported: use bf16")
     return settings
+
+
+def _is_auto(value: Any) -> bool:
+    """Whether a value is left to the program that reads the file, as are those of an optimizer that is "auto"."""
+    if isinstance(value, dict):
+        inner = [entry for key, entry in value.items() if key != "type"]
+        return bool(inner) and all(map(_is_auto, inner))
+    return bool(value == "auto")
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

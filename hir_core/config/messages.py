@@ -39,6 +39,16 @@ EXPECTED = {
 }
 """Our text for each of pydantic's error types; other types keep pydantic's text."""
 
+_PRECISION = "the precision is that of the file that `deepspeed` names (`bf16`)"
+_ELSEWHERE = {
+    "dtype": _PRECISION,
+    "torch_dtype": _PRECISION,
+    "bf16": _PRECISION,
+    "fp16": _PRECISION,
+    "trust_remote_code": "code of a model's folder is never run",
+}
+"""What is said of keys that are usual in other trainers, and that no section has."""
+
 
 def root_problems(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
     """The problems without consequences of others: pydantic calls a list too short, too, when all items are wrong."""
@@ -72,6 +82,8 @@ def explain(problem: ErrorDetails, root: type[Section]) -> str:
 
 def _known_keys(section: type[Section], name: str, root: type[Section]) -> str:
     """A hint for an unknown key: a similar key of its section, the same key of other sections, or all known keys."""
+    if name in _ELSEWHERE:
+        return f"; {_ELSEWHERE[name]}"
     if hint := did_you_mean(name, section.model_fields):
         return hint
     elsewhere = [f"{key}.{name}" for key in root.model_fields if name in _walk([key], root)[1].model_fields]

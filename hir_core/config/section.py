@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class _ExcludedFromId:
@@ -31,6 +32,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_is_a_number(cls, value: Any, fields: ValidationInfo) -> Any:
+        """Refuses true and false for a number, which pydantic takes for 1 and 0."""
+        kinds = set(_kinds(cls.model_fields[str(fields.field_name)].annotation))
+        if isinstance(value, bool) and bool not in kinds and (number := kinds & {int, float}):
+            raise PydanticCustomError("int_type" if int in number else "float_type", "expected a number")
+        return value
+
     def fingerprint(self) -> dict[str, Any]:
         """The settings that decide a result, as plain JSON values: what a version's id is made from."""
         return {
@@ -39,6 +49,11 @@ class Section(BaseModel):
             if not any(isinstance(item, _ExcludedFromId) for item in field.metadata)
             and not (DefaultExcludedFromId in field.metadata and getattr(self, name) == field.default)
         }
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types within a type annotation."""
+    return [annotation, *(kind for inner in get_args(annotation) for kind in _kinds(inner))]
 
 
 def _plain(value: Any) -> Any:

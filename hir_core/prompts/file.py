@@ -46,6 +46,8 @@ def read_file(source: FilePrompts, taken: AbstractSet[str]) -> list[Item]:  # no
         raise ConfigError(f"prompts: expected a {', '.join(most)} or {last} file, found {path}: convert or rename it")
     task = source.task or path.stem
     try:
+        if path.is_dir():
+            raise ConfigError(f"prompts: {path} is a folder: name a file in it, or one source for each of its files")
         if not path.is_file():
             raise ConfigError(f"prompts: no such file {path} (looked in {Path.cwd()})")
         return [item_from_row(row, origin, task, source.seed) for origin, row in ROW_READERS[suffix](path)]

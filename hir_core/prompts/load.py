@@ -69,14 +69,16 @@ def load_prompts(
         if is_evaluated_only:
             items = _with_distinct_tasks(items, {row["task"] for row in rows.values()}, source.type)
         items_by_id: dict[str, Item] = {}
+        twice: list[str] = []
         for item in items:
             prompt_id = _prompt_id(item)
             if prompt_id in origins:
-                raise ConfigError(
-                    f"prompts: {item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id}): "
-                    f"remove one of them"
-                )
-            origins[prompt_id], items_by_id[prompt_id] = item.origin, item
+                twice.append(f"{item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id})")
+            else:
+                origins[prompt_id], items_by_id[prompt_id] = item.origin, item
+        if twice:
+            more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
+            raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them")
         splits: dict[str, Split] = (
             dict.fromkeys(items_by_id, "test") if is_evaluated_only else _splits(items_by_id, source)
         )
@@ -84,7 +86,8 @@ def load_prompts(
     if not rows:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()) if count)
         hint = f"; rejected: {counts}" if counts else ": add rows or another source"
-        raise ConfigError(f"prompts: no prompts in {len(sources) + len(evaluated_only)} source(s){hint}")
+        names = ", ".join(str(getattr(source, "path", source.type)) for source in [*sources, *evaluated_only])
+        raise ConfigError(f"prompts: no prompts in {names}{hint}")
     table = pl.DataFrame(list(rows.values()), schema=Prompts.create_empty().schema)
     return table.sort("split", "task", "prompt_id"), dict(+rejected)
 

@@ -46,7 +46,10 @@ def item_from_row(row: Row, origin: str, task: str, seed: int) -> Item:
     Raises:
         ConfigError: the row is malformed; names where it stands.
     """
-    row = {name: value for name, value in finite(row).items() if value is not None}
+    row = finite(row)
+    if "query" in row and row["query"] is None and row.get("messages") is None:
+        raise ConfigError(f"prompts: {origin}: `query` is null: write the question, or delete the row")
+    row = {name: value for name, value in row.items() if value is not None}
     question, history = read_question(row, origin)
     query, options, references = _offered(question, _options(row, origin), _references(row, origin), origin, seed)
     split = row.get("split")

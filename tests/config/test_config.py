@@ -69,6 +69,18 @@ def test_every_section_and_every_setting_has_a_docstring(section: type[Section])
     assert [name for name, field in section.model_fields.items() if not field.description] == []
 
 
+@pytest.mark.parametrize("name", ["zero3", "zero3.json", "ds_configs/zero3", "ds_configs/zero3.json"])
+def test_a_shipped_deepspeed_file_is_found_by_its_name(name: str) -> None:
+    assert parse_config({**TINY, "deepspeed": name}).zero_stage == 3
+
+
+def test_what_a_deepspeed_file_leaves_to_the_trainer_is_no_setting(tmp_path: Path) -> None:
+    adamw = {"type": "AdamW", "params": {"lr": "auto", "betas": "auto"}}
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"train_batch_size": "auto", "optimizer": adamw, "bf16": {"enabled": True}}))
+    assert read_deepspeed(path) == {"bf16": {"enabled": True}}
+
+
 def test_a_missing_deepspeed_file_elsewhere_is_not_replaced_by_a_shipped_one() -> None:
     with pytest.raises(ConfigError, match=r"no such file mine/zero3\.json"):
         parse_config({**TINY, "deepspeed": "mine/zero3.json"})
@@ -292,7 +304,7 @@ def test_a_folder_is_not_a_config(tmp_path: Path) -> None:
         ({"optimizer": {"type": "Adam"}}, "sets `optimizer`, which training.learning_rate and training.weight_decay"),
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
-            'contains "auto", which hir does not replace',
+            'contains "auto" in `zero_optimization`, which hir does not replace',
         ),
         ({"fp16": {"enabled": True}}, "enables fp16, whose loss scaling is not supported: use bf16"),
         ({"bf16": True}, "`bf16` must be an object, found True"),

@@ -76,6 +76,9 @@ def write_rows(rows: list[Any]) -> None:
     [
         ("iteratons=3", "iteratons: unknown key; did you mean `iterations`?"),
         ("training.epochs=many", "training.epochs: expected a whole number (found 'many')"),
+        ("iterations=true", "iterations: expected a whole number (found True)"),
+        ("training.learning_rate=true", "training.learning_rate: expected a number (found True)"),
+        ("model.dtype=bf16", "model.dtype: unknown key; the precision is that of the file that `deepspeed` names"),
         ("iterations", "expected key=value, found `iterations`; for example iterations=12"),
         ("launch.hostfile=hosts", "launch.hostfile: cannot read hosts: No such file or directory"),
         ("launch.processes=4096", "launch.processes asks for 4096 ranks, and this machine has"),
@@ -110,7 +113,7 @@ def test_run_refuses_a_comparison_and_compare_refuses_a_run(error_of: ErrorOf) -
     [
         (
             {"zero_optimization": {"stage": 3, "reduce_bucket_size": "auto"}},
-            'contains "auto", which hir does not replace',
+            'contains "auto" in `zero_optimization`, which hir does not replace',
         ),
         ({"train_batch_size": 8}, "sets `train_batch_size`, which training.batch_size decides: remove it"),
     ],
@@ -153,7 +156,17 @@ def test_a_prompt_without_a_reference_that_exact_match_needs(error_of: ErrorOf) 
 @pytest.mark.parametrize("rows", [[], [{"query": " ", "references": ["2"]}]], ids=["no rows", "blank rows"])
 def test_an_empty_set_of_prompts(rows: list[Any], error_of: ErrorOf) -> None:
     write_rows(rows)
-    assert "no prompts in 1 source(s)" in error_of()
+    assert "no prompts in rows.jsonl" in error_of()
+
+
+def test_a_question_that_is_null(error_of: ErrorOf) -> None:
+    write_rows([*ROWS, {"query": None, "references": ["2"]}])
+    assert "rows.jsonl line 21: `query` is null: write the question, or delete the row" in error_of()
+
+
+def test_a_folder_in_the_place_of_a_file(error_of: ErrorOf) -> None:
+    Path("more.jsonl").mkdir()
+    assert "more.jsonl is a folder: name a file in it" in error_of("tiny.yaml", "prompts=[{path: more.jsonl}]")
 
 
 def test_no_prompts_to_test_on(error_of: ErrorOf) -> None:
@@ -165,6 +178,9 @@ def test_the_same_prompt_twice(error_of: ErrorOf) -> None:
     message = error_of()
     assert "line 21 is the same prompt as" in message
     assert "line 5" in message
+    assert "more" not in message
+    write_rows([*ROWS, *ROWS[4:7]])
+    assert ", and 2 more rows are repeated: remove one of them" in error_of()
 
 
 # --- the run ---

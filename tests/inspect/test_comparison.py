@@ -25,6 +25,7 @@ from hir_core.inspect.comparison import (
     read_results,
     statement,
     summarize,
+    t975,
     write_results,
 )
 
@@ -138,6 +139,12 @@ def test_a_wrong_comparison_is_refused_before_anything_runs(tmp_path, changes, m
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_students_t_goes_on_beyond_its_table():
+    """The values of a printed table of the 97.5 % quantiles."""
+    printed = {1: 12.706, 15: 2.131, 16: 2.120, 20: 2.086, 30: 2.042, 60: 2.000, 120: 1.980}
+    assert {freedom: round(t975(freedom), 3) for freedom in printed} == pytest.approx(printed, abs=6e-4)
 
 
 def test_the_interval_is_students():
