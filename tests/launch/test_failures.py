@@ -212,7 +212,8 @@ def test_main_memory_that_runs_out_beside_gpus_is_not_blamed_on_batches():
     step = STEPS["sampling.batch_tokens"]
     job = {"deepspeed": {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}}
     assert MemoryAdvice(job, step, 2, has_gpus=True).sentence() == (
-        "to need less memory, lower launch.processes, or set `deepspeed` to a file that offloads nothing"
+        "to need less memory, lower launch.processes, or set `deepspeed` to a file that offloads nothing; "
+        "`hir plan` shows what fits"
     )
 
 
