@@ -47,19 +47,24 @@ class Strategy:
         zero = settings.get("zero_optimization", {})
 
         def offloads(name: str) -> bool:
-            return str((zero.get(name) or {}).get("device", "none")) != "none"
+            target = zero.get(name)
+            return isinstance(target, dict) and target.get("device", "none") != "none"
 
-        stage = int(zero.get("stage", 0))
-        live = zero.get("stage3_max_live_parameters", 10**9) + zero.get("stage3_prefetch_bucket_size", 5 * 10**7)
+        def count(name: str, default: int) -> int:
+            value = zero.get(name)
+            return int(value) if isinstance(value, (int, float)) else default
+
+        stage = count("stage", 0)
+        live = count("stage3_max_live_parameters", 10**9) + count("stage3_prefetch_bucket_size", 5 * 10**7)
         return cls(
             stage=stage,
             weight_bytes=2 if settings.get("bf16", {}).get("enabled") else FP32,
             offloads_optimizer=offloads("offload_optimizer"),
             offloads_weights=offloads("offload_param"),
-            bucket=int(zero.get("reduce_bucket_size", 5 * 10**8)),
+            bucket=count("reduce_bucket_size", 5 * 10**8),
             overlaps=bool(zero.get("overlap_comm", stage == 3)),
-            group=int(zero.get("sub_group_size", 10**9)),
-            live=int(live),
+            group=count("sub_group_size", 10**9),
+            live=live,
         )
 
     def share(self, stage: int, ranks: int) -> float:

@@ -174,6 +174,7 @@ STEPS = {
     "warm_start.micro_batch_size (16 now)": {"type": "train", "samples": None, "training": {"micro_batch_size": 16}},
     "training.activation_checkpointing": {"type": "train", "samples": "x", "training": {"micro_batch_size": 16}},
     "sampling.batch_tokens (9 now)": {"type": "sample", "name": "evaluate", "batch_tokens": 9},
+    "sampling.batch_tokens to a number": {"type": "sample", "name": "sample", "batch_tokens": "auto"},
     "sampling.zero3_weights to stream": {"type": "sample", "name": "sample", "batch_tokens": 9},
     "sampling.batch_tokens": {"type": "logprobs"},
     "reward.batch_tokens": {"type": "score"},
