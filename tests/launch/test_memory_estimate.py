@@ -133,3 +133,10 @@ def test_longer_rows_guidance_and_prompts_of_their_own_take_more():
 
 def test_rows_fit_into_what_is_free_less_a_margin():
     assert [rows_that_fit(free, 90) for free in (-5, 0, 99, 100, 1000)] == [0, 0, 0, 1, 10]
+
+
+def test_settings_that_are_missing_or_of_a_wrong_type_have_deepspeeds_defaults():
+    zero = {"stage": 3, "offload_param": "cpu", "reduce_bucket_size": "large", "stage3_max_live_parameters": 1e9}
+    assert Strategy.of({"zero_optimization": zero}) == Strategy.of({"zero_optimization": {"stage": 3}})
+    usual = Strategy.of({"zero_optimization": {"stage": 3, "offload_param": {"device": "none"}}})
+    assert (usual.bucket, usual.live, usual.overlaps, usual.offloads_weights) == (5 * 10**8, 105 * 10**7, True, False)
