@@ -227,11 +227,11 @@ class _Planner:
     def _training(self, strategy: Strategy, states: ModelStates) -> TrainingBytes:
         """The section that takes more, `training` or `warm_start`."""
         on_cpu = not self.machines.has_gpus
-        b, tokens = strategy.weight_bytes, self.prompt + self.new_tokens
+        b, prompt, output = strategy.weight_bytes, self.prompt, self.new_tokens
         activations, logits = max(
             (
-                activation_bytes(self.shape, b, rows, tokens, checkpointing=section.activation_checkpointing),
-                logits_bytes(self.shape, b, min(section.logits_chunk, rows * self.new_tokens)),
+                activation_bytes(self.shape, b, rows, prompt, output, checkpointing=section.activation_checkpointing),
+                logits_bytes(self.shape, b, min(section.logits_chunk, rows * output)),
             )
             for rows, section in _micro_batches(self.config)
         )
