@@ -195,9 +195,7 @@ def test_memory_that_is_too_small_for_a_row_ends_with_what_to_set(model, one_ran
     one_rank(GB)
     limited(model, 0, monkeypatch, NO_MEMORY[0])
     limit = new_limit(model)
-    with pytest.raises(
-        ConfigError, match=r"too little memory for a single prompt of 3 tokens with 12 new ones: lower"
-    ):
+    with pytest.raises(ConfigError, match=r"too little memory for a single prompt of 3 tokens with 12 new ones: lower"):
         list(complete_in_memory(model, make_requests(2), LIMITS, CPU, limit))
 
 
