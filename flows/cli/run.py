@@ -1,4 +1,4 @@
-"""The commands that run flows: `hir run`, `hir compare` and `hir schedule`.
+"""The commands that run flows, `hir run`, `hir compare` and `hir schedule`; and `hir plan`: what a run needs.
 
 Prefect is imported only after the input was checked: the import takes seconds, and an error in a config should not wait
 for it.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.cli.options import messages
+from flows.cli.options import AsJson, answer, messages
 from hir_core.errors import ConfigError, HirError
 
 if TYPE_CHECKING:
@@ -132,6 +132,40 @@ def schedule(
         print(f"next    {start} · prefect deployment run {name} · prefect deployment delete {name}", flush=True)
         if serve:
             deployments.serve_here(planned)
+
+
+def plan(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, key=value, for example training.micro_batch_size=4.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of each machine; those here if left out.")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0.1, help="Memory of a GPU in GB, for example 80.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines; those of the config if left out.")] = None,
+    host_memory: Annotated[float | None, typer.Option(min=0.1, help="Main memory of a machine in GB.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the longest prompt; 512 if left out.")
+    ] = None,
+    parameters: Annotated[
+        int | None, typer.Option(min=1, help="Parameters of the model, where its config.json does not tell.")
+    ] = None,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="New tokens that all devices sample in a second, if you know it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a config needs under each DeepSpeed file, and which of them fit; starts nothing."""
+    from dataclasses import asdict
+
+    from flows.terminal.plan import plan_text
+    from hir_core.inspect.plan import find_machines, make_plan
+
+    with messages():
+        run_config = read_config(config, changes or [])
+        machines = find_machines(run_config.launch, gpus, gpu_memory, nodes, host_memory)
+        found = make_plan(run_config, machines, prompt_tokens, parameters)
+        command = ["hir", "run", config, *(changes or [])]
+        answer(asdict(found) if as_json else found, as_json, lambda _: plan_text(found, command, tokens_per_second))
 
 
 def read_config(config: str, changes: list[str]) -> RunConfig:
@@ -258,4 +292,4 @@ def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
     return " · ".join(map(shlex.join, commands))
 
 
-COMMANDS = (run, compare, schedule)
+COMMANDS = (run, compare, schedule, plan)

@@ -93,6 +93,16 @@ def _visible_gpus() -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def gpu_bytes(devices: Devices) -> int:
+    """Memory of the smallest of these GPUs, by `nvidia-smi`; 0 where that command does not tell."""
+    call = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={','.join(devices.gpus)}"]
+    try:
+        told = subprocess.run(call, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return min((int(line) * 2**20 for line in told.splitlines() if line.strip().isdecimal()), default=0)
+
+
 def read_hostfile(path: Path) -> dict[str, int]:
     """The number of slots of each host, in the file's order; the deepspeed launcher only warns about a missing file.
 

@@ -30,7 +30,8 @@ class MemoryAdvice:
         """
         is_gpu_memory = exception == "OutOfMemoryError" or "CUDA" in message
         ways = self._less_on_the_device() if is_gpu_memory or not self.has_gpus else self._less_beside_gpus()
-        return "to need less memory, " + (f"{', '.join(ways[:-1])}, or {ways[-1]}" if len(ways) > 1 else ways[0])
+        told = f"{', '.join(ways[:-1])}, or {ways[-1]}" if len(ways) > 1 else ways[0]
+        return f"to need less memory, {told}; `hir plan` shows what fits"
 
     @property
     def _zero(self) -> Mapping[str, Any]:

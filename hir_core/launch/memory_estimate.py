@@ -47,19 +47,24 @@ class Strategy:
         zero = settings.get("zero_optimization", {})
 
         def offloads(name: str) -> bool:
-            return str((zero.get(name) or {}).get("device", "none")) != "none"
+            target = zero.get(name)
+            return isinstance(target, dict) and target.get("device", "none") != "none"
 
-        stage = int(zero.get("stage", 0))
-        live = zero.get("stage3_max_live_parameters", 10**9) + zero.get("stage3_prefetch_bucket_size", 5 * 10**7)
+        def count(name: str, default: int) -> int:
+            value = zero.get(name)
+            return int(value) if isinstance(value, (int, float)) else default
+
+        stage = count("stage", 0)
+        live = count("stage3_max_live_parameters", 10**9) + count("stage3_prefetch_bucket_size", 5 * 10**7)
         return cls(
             stage=stage,
             weight_bytes=2 if settings.get("bf16", {}).get("enabled") else FP32,
             offloads_optimizer=offloads("offload_optimizer"),
             offloads_weights=offloads("offload_param"),
-            bucket=int(zero.get("reduce_bucket_size", 5 * 10**8)),
+            bucket=count("reduce_bucket_size", 5 * 10**8),
             overlaps=bool(zero.get("overlap_comm", stage == 3)),
-            group=int(zero.get("sub_group_size", 10**9)),
-            live=int(live),
+            group=count("sub_group_size", 10**9),
+            live=live,
         )
 
     def share(self, stage: int, ranks: int) -> float:
@@ -132,17 +137,20 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def activation_bytes(shape: ModelShape, weight_bytes: int, rows: int, row_tokens: int, *, checkpointing: bool) -> int:
+def activation_bytes(
+    shape: ModelShape, weight_bytes: int, rows: int, prompt: int, output: int, *, checkpointing: bool
+) -> int:
     """What a micro-batch keeps for its backward pass, by the tensors that autograd saves in a layer of `transformers`.
 
     For each token: two norms, whose input and result in fp32 and whose output are kept; queries, keys and values with
     the keys and values repeated for every query head, the result of attention before and after its heads are joined;
     in the feed-forward the input and each intermediate. An encoder-decoder's attention is not fused: it also keeps the
-    scores of every pair of tokens, in fp32 and in b.
+    scores of every pair of tokens, in fp32 and in b. Its decoder attends twice in a layer, to outputs and to prompts.
 
     Args:
         rows: sequences of the micro-batch.
-        row_tokens: of each, padding included.
+        prompt: tokens of the prompt of each, padding included.
+        output: as `prompt`, of the output.
         checkpointing: whether only the input of each layer is kept, and one layer is computed again at a time.
     """
     b = weight_bytes
@@ -150,14 +158,21 @@ def activation_bytes(shape: ModelShape, weight_bytes: int, rows: int, row_tokens
     attention = b * (5 * shape.attention + shape.hidden)
     feed_forward = b * (shape.hidden + (4 if shape.is_gated else 3) * shape.intermediate)
     layer = 2 * norm + attention + feed_forward
-    pairs = 0
+    # Of each stack of layers: how many it has, the tokens that go through it, and what a layer keeps of a token.
     if shape.encoder_layers:
-        layer += norm + attention  # decoder layers attend twice; encoder layers are counted as decoder layers
-        pairs = 2 * shape.heads * row_tokens * (FP32 + b)
-    layers = shape.layers + shape.encoder_layers
-    held = layers * b * shape.hidden + layer + pairs if checkpointing else layers * (layer + pairs)
-    mask = rows * row_tokens * row_tokens * b
-    return rows * row_tokens * (held + 2 * norm) + mask
+        score = shape.heads * (FP32 + b)
+        encoder = (shape.encoder_layers, prompt, layer + prompt * score)
+        decoder = (shape.layers, output, layer + norm + attention + (output + prompt) * score)
+        keys = rows * prompt * shape.layers * 2 * b * shape.attention
+        stacks, shared = [encoder, decoder], keys
+    else:
+        tokens = prompt + output
+        stacks, shared = [(shape.layers, tokens, layer)], rows * tokens * tokens * b  # the mask of packed rows
+    kept = 0
+    for layers, tokens, of_token in stacks:
+        held = layers * b * shape.hidden + of_token if checkpointing else layers * of_token
+        kept += rows * tokens * (held + 2 * norm)
+    return kept + shared
 
 
 def logits_bytes(shape: ModelShape, weight_bytes: int, positions: int) -> int:

@@ -397,6 +397,24 @@ def test_the_table_leaves_out_what_a_narrow_terminal_has_no_room_for(columns: in
     assert " ".join(COLUMNS[n][1].split()[0] for n in fitting_columns(columns)) == names
 
 
+def test_batches_that_were_halved_are_told_below_the_model(
+    run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, manifest = (
+        "memory ran out, so batches were halved to 3 rows: set sampling.batch_tokens=96",
+        run.store.manifest,
+    )
+
+    def with_halved_batches(ref: VersionRef) -> Manifest:
+        found = manifest(ref)
+        more = {"smaller_batches": told} if ref.stage == "samples" else {"smaller_batches": None}
+        return found.model_copy(update={"metrics": {**found.metrics, **more}})
+
+    monkeypatch.setattr(run.store, "manifest", with_halved_batches)
+    lines = shown(run, outputs)
+    assert [line.strip() for line in lines if "memory ran out" in line] == [f"samples: {told}"]
+
+
 def test_how_the_weights_are_held_for_sampling_is_printed(run: Run, outputs: list[Outputs]) -> None:
     assert "sampling: weights gathered once (0.3 of 80 GB)" in shown(run, outputs)
 

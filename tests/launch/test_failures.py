@@ -174,6 +174,7 @@ STEPS = {
     "warm_start.micro_batch_size (16 now)": {"type": "train", "samples": None, "training": {"micro_batch_size": 16}},
     "training.activation_checkpointing": {"type": "train", "samples": "x", "training": {"micro_batch_size": 16}},
     "sampling.batch_tokens (9 now)": {"type": "sample", "name": "evaluate", "batch_tokens": 9},
+    "sampling.batch_tokens to a number": {"type": "sample", "name": "sample", "batch_tokens": "auto"},
     "sampling.zero3_weights to stream": {"type": "sample", "name": "sample", "batch_tokens": 9},
     "sampling.batch_tokens": {"type": "logprobs"},
     "reward.batch_tokens": {"type": "score"},
@@ -212,7 +213,8 @@ def test_main_memory_that_runs_out_beside_gpus_is_not_blamed_on_batches():
     step = STEPS["sampling.batch_tokens"]
     job = {"deepspeed": {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}}
     assert MemoryAdvice(job, step, 2, has_gpus=True).sentence() == (
-        "to need less memory, lower launch.processes, or set `deepspeed` to a file that offloads nothing"
+        "to need less memory, lower launch.processes, or set `deepspeed` to a file that offloads nothing; "
+        "`hir plan` shows what fits"
     )
 
 

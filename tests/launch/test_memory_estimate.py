@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 from hir_core.config.model_shape import shape_of_config
@@ -103,7 +104,7 @@ def test_training_takes_what_was_measured(name):
     """Micro-batches of 32 triples, two in three of which have a contrast; the case before left something there."""
     left = FIGURES[f"{name}, 0 load: bytes before"] * GB
     states = model_states(MEASURED, strategy(name), 1)
-    working = activation_bytes(MEASURED, 2, 32 * 5 // 3, 144, checkpointing=False) + logits_bytes(MEASURED, 2, 1024)
+    working = activation_bytes(MEASURED, 2, 32 * 5 // 3, 16, 128, checkpointing=False) + logits_bytes(MEASURED, 2, 1024)
     peak = FIGURES[f"{name}, 2 train: peak bytes"] * GB - left
     assert 0.97 * peak < states.kept + working < 1.1 * peak
 
@@ -117,10 +118,37 @@ def test_cache_of_known_models():
 
 
 def test_checkpointing_keeps_a_small_part_of_the_activations():
-    whole = activation_bytes(LLAMA_7B, 2, 16, 1024, checkpointing=False)
-    checkpointed = activation_bytes(LLAMA_7B, 2, 16, 1024, checkpointing=True)
+    whole = activation_bytes(LLAMA_7B, 2, 16, 512, 512, checkpointing=False)
+    checkpointed = activation_bytes(LLAMA_7B, 2, 16, 512, 512, checkpointing=True)
     assert 0.05 < checkpointed / whole < 0.3
-    assert activation_bytes(LLAMA_7B, 2, 32, 1024, checkpointing=False) == 2 * whole
+    assert activation_bytes(LLAMA_7B, 2, 32, 512, 512, checkpointing=False) == 2 * whole
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize(("prompt", "output"), [(40, 8), (8, 40)])
+def test_activations_are_the_tensors_that_autograd_saves(kind, prompt, output, build_model):
+    """Of a small model in fp32; weights, which are saved too, do not count."""
+    model = build_model(kind, hidden_size=64, layers=6, heads=4, intermediate_size=128, context=64)
+    saved: dict[int, int] = {}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
+
+    kept, rows = [], 8
+    ids = torch.randint(5, 200, (rows, prompt + output))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        if kind == "t5":
+            model.train()(input_ids=ids[:, :prompt], decoder_input_ids=ids[:, prompt:], use_cache=False)
+        else:
+            model.train()(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
+    found = sum(saved.values())
+    estimated = activation_bytes(shape_of_config(model.config.to_dict()), 4, rows, prompt, output, checkpointing=False)
+    assert 0.93 < estimated / found < 1.1
 
 
 def test_longer_rows_and_prompts_of_their_own_take_more():
@@ -132,3 +160,10 @@ def test_longer_rows_and_prompts_of_their_own_take_more():
 
 def test_rows_fit_into_what_is_free_less_a_margin():
     assert [rows_that_fit(free, 90) for free in (-5, 0, 99, 100, 1000)] == [0, 0, 0, 1, 10]
+
+
+def test_settings_that_are_missing_or_of_a_wrong_type_have_deepspeeds_defaults():
+    zero = {"stage": 3, "offload_param": "cpu", "reduce_bucket_size": "large", "stage3_max_live_parameters": 1e9}
+    assert Strategy.of({"zero_optimization": zero}) == Strategy.of({"zero_optimization": {"stage": 3}})
+    usual = Strategy.of({"zero_optimization": {"stage": 3, "offload_param": {"device": "none"}}})
+    assert (usual.bucket, usual.live, usual.overlaps, usual.offloads_weights) == (5 * 10**8, 105 * 10**7, True, False)

@@ -1,0 +1,322 @@
+"""The plan of a launch: what a config's model would take under each DeepSpeed file, and which of them fit.
+
+Reads the config, the model's config.json and what this machine has; starts nothing, downloads nothing and writes
+nothing. The arithmetic is in `launch.memory_estimate`, and its limits are said there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hir_core.config import LaunchConfig, RunConfig, TrainingConfig
+from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, DeepSpeedFile, read_deepspeed
+from hir_core.config.model_shape import ModelShape, find_shape
+from hir_core.config.relabel import ExcludeWrongRelabel
+from hir_core.config.sampling import AUTO_TOKENS
+from hir_core.errors import ConfigError
+from hir_core.launch.devices import find_place, gpu_bytes
+from hir_core.launch.host_memory import available_bytes
+from hir_core.launch.memory_estimate import (
+    LEAST_ROWS,
+    MARGIN,
+    ModelStates,
+    Strategy,
+    activation_bytes,
+    logits_bytes,
+    model_states,
+    rows_that_fit,
+    sampling_row_bytes,
+    sampling_weights_bytes,
+)
+
+PROCESS_BYTES = 5 * 10**8
+"""Main memory of a rank before it loads a model: Python, torch and DeepSpeed, measured on a CPU."""
+PROMPT_TOKENS = 512
+"""Tokens of the longest prompt where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a launch runs on: machines that are alike."""
+
+    machines: int
+    devices: int
+    """Ranks of each machine: GPUs, or processes where there is none."""
+    device_bytes: int
+    """Memory of a GPU, or a process's share of the main memory that is free."""
+    host_bytes: int | None
+    """Main memory of a machine with GPUs; None: not known."""
+    has_gpus: bool
+
+    @property
+    def ranks(self) -> int:
+        """Ranks of the whole launch."""
+        return self.machines * self.devices
+
+    @property
+    def usable_bytes(self) -> int:
+        """What a rank may use of a device: all but a margin."""
+        return int(self.device_bytes * (1 - MARGIN))
+
+
+@dataclass(frozen=True)
+class TrainingBytes:
+    """What one device holds while it trains."""
+
+    weights: int
+    """Under ZeRO-3 with the layers that are gathered at a time."""
+    gradients: int
+    """With the buckets in which they are reduced."""
+    optimizer: int
+    activations: int
+    logits: int
+    process: int
+    """On a CPU what the process takes anyway; 0 on a GPU."""
+    total: int
+    """The peak: activations and logits are gone when an optimizer step takes most."""
+
+
+@dataclass(frozen=True)
+class SamplingBytes:
+    """What one device holds while it samples."""
+
+    weights: int
+    is_streamed: bool
+    """Whether ZeRO-3 gathers the weights layer by layer, for every token."""
+    row: int
+    rows: int
+    """Rows at once; 0 where not even one fits."""
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One DeepSpeed file."""
+
+    file: str
+    is_current: bool
+    """Whether the config names it."""
+    stage: int
+    weight_bytes: int
+    training: TrainingBytes
+    sampling: SamplingBytes
+    host: int
+    """Main memory of a machine beside its GPUs; 0 without GPUs, where everything is in `training`."""
+    model_disk: int
+    """Disk space of the model that each iteration saves."""
+    problem: str
+    """Why it does not fit; empty where it does."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """What a config's model takes under each file, on given machines."""
+
+    parameters: int
+    machines: Machines
+    prompt_tokens: int
+    new_tokens: int
+    rows: int
+    """Sequences of a training micro-batch."""
+    files: tuple[FilePlan, ...]
+    advised: str
+    """The config's own file where it fits, else the first of the same number format that does; empty: none does."""
+    smaller: tuple[str, ...]
+    """Settings, as `key=value`, with which less memory is needed."""
+    sampled_tokens: int | None
+    """Most new tokens that an iteration samples; None where `sampling.prompts` does not say how many prompts it has."""
+    has_hostfile: bool
+    """Whether the config names its machines."""
+
+
+def make_plan(
+    config: RunConfig, machines: Machines, prompt_tokens: int | None = None, parameters: int | None = None
+) -> LaunchPlan:
+    """The plan of a config's launches.
+
+    Args:
+        prompt_tokens: of the longest prompt; None: `PROMPT_TOKENS`, or less where the model's context is shorter.
+        parameters: of the model, where its config.json does not tell.
+
+    Raises:
+        ConfigError: the model's shape cannot be read.
+    """
+    shape = find_shape(config.model, parameters)
+    new_tokens = max(config.sampling.max_new_tokens, config.evaluation_tokens)
+    prompt = prompt_tokens or max(1, min(PROMPT_TOKENS, shape.context - new_tokens))
+    planner = _Planner(config, machines, shape, prompt, new_tokens)
+    files = tuple(planner.plan(file) for file in _files(config))
+    current = next(file for file in files if file.is_current)
+    alike = [file for file in files if file.weight_bytes == current.weight_bytes and not file.problem]
+    advised = "" if not alike else current.file if current in alike else alike[0].file
+    sampling = config.sampling
+    return LaunchPlan(
+        parameters=shape.parameters,
+        machines=machines,
+        prompt_tokens=prompt,
+        new_tokens=new_tokens,
+        rows=max(rows for rows, _ in _micro_batches(config)),
+        files=files,
+        advised=advised,
+        smaller=tuple(_smaller(config)),
+        sampled_tokens=sampling.prompts * sampling.k * sampling.max_new_tokens if sampling.prompts else None,
+        has_hostfile=config.launch.hostfile is not None,
+    )
+
+
+def _smaller(config: RunConfig) -> Iterator[str]:
+    """What makes a config need less memory, without changing what it learns."""
+    sections = {"training": config.training, "warm_start": config.warm_start}
+    for name, section in sections.items():
+        if section is not None and section.micro_batch_size > 1:
+            yield f"{name}.micro_batch_size={section.micro_batch_size // 2}"
+        if section is not None and not section.activation_checkpointing:
+            yield f"{name}.activation_checkpointing=true"
+
+
+def _files(config: RunConfig) -> Iterator[DeepSpeedFile]:
+    """The files that come with hir, and the config's own; those that divide least first."""
+    own = config.deepspeed
+    shipped = [DeepSpeedFile(path, json.dumps(read_deepspeed(path))) for path in SHIPPED_DS_CONFIGS.glob("*.json")]
+    if own.path.resolve() not in [file.path for file in shipped]:
+        yield own
+    for file in sorted(shipped, key=lambda file: (file.settings["zero_optimization"]["stage"], file.path)):
+        yield own if file.path == own.path.resolve() else file
+
+
+def _micro_batches(config: RunConfig) -> Iterator[tuple[int, TrainingConfig]]:
+    """The sequences of a micro-batch of `training`, and of `warm_start` where there is one, with the section."""
+    for training in filter(None, (config.training, config.warm_start)):
+        ways = training.contrast_ways if training.contrast == "batch" else 2
+        excludes = training is config.training and isinstance(config.relabel, ExcludeWrongRelabel)
+        has_contrast = training.contrastive > 0 or excludes
+        yield training.micro_batch_size * (ways if has_contrast else 1), training
+
+
+@dataclass(frozen=True)
+class _Planner:
+    config: RunConfig
+    machines: Machines
+    shape: ModelShape
+    prompt: int
+    new_tokens: int
+
+    def plan(self, file: DeepSpeedFile) -> FilePlan:
+        """What the model takes under one file."""
+        strategy = Strategy.of(file.settings)
+        states = model_states(self.shape, strategy, self.machines.ranks)
+        training, sampling = self._training(strategy, states), self._sampling(strategy)
+        whole = strategy.weight_bytes * self.shape.parameters
+        # `transformers` loads the whole weights into main memory: on every rank, or for ZeRO-3 on the first one.
+        loading = whole if strategy.stage == 3 else self.machines.devices * whole
+        host = max(self.machines.devices * states.host, loading) if self.machines.has_gpus else 0
+        return FilePlan(
+            file=_name(file.path),
+            is_current=file is self.config.deepspeed,
+            stage=strategy.stage,
+            weight_bytes=strategy.weight_bytes,
+            training=training,
+            sampling=sampling,
+            host=host,
+            model_disk=whole,
+            problem=self._problem(training, sampling, host),
+        )
+
+    def _training(self, strategy: Strategy, states: ModelStates) -> TrainingBytes:
+        """The section that takes more, `training` or `warm_start`."""
+        on_cpu = not self.machines.has_gpus
+        b, prompt, output = strategy.weight_bytes, self.prompt, self.new_tokens
+        activations, logits = max(
+            (
+                activation_bytes(self.shape, b, rows, prompt, output, checkpointing=section.activation_checkpointing),
+                logits_bytes(self.shape, b, min(section.logits_chunk, rows * output)),
+            )
+            for rows, section in _micro_batches(self.config)
+        )
+        process = PROCESS_BYTES if on_cpu else 0
+        kept = states.kept + (states.host if on_cpu else 0) + process
+        return TrainingBytes(
+            weights=states.weights + states.gathered + (states.host_weights if on_cpu else 0),
+            gradients=states.gradients + states.buckets,
+            optimizer=states.optimizer + (states.host_optimizer if on_cpu else 0),
+            activations=activations,
+            logits=logits,
+            process=process,
+            total=kept + max(activations + logits, states.step),
+        )
+
+    def _sampling(self, strategy: Strategy) -> SamplingBytes:
+        """As `sampling.memory` decides it: weights are streamed where a small batch does not fit beside whole ones."""
+        sampling, usable = self.config.sampling, self.machines.usable_bytes
+        row = sampling_row_bytes(
+            self.shape,
+            strategy.weight_bytes,
+            self.prompt,
+            self.new_tokens,
+            copies=sampling.k,
+            guidance=sampling.guidance > 0,
+        )
+        process = 0 if self.machines.has_gpus else PROCESS_BYTES
+        whole, streamed = (
+            process + sampling_weights_bytes(self.shape, strategy, self.machines.ranks, streamed=is_streamed)
+            for is_streamed in (False, True)
+        )
+        choice = sampling.zero3_weights
+        is_streamed = strategy.stage == 3 and (
+            choice == "stream" or (choice == "auto" and whole + LEAST_ROWS * row > usable)
+        )
+        weights = streamed if is_streamed else whole
+        rows = rows_that_fit(int((usable - weights) / (1 - MARGIN)), row)
+        tokens = (
+            AUTO_TOKENS if sampling.batch_tokens == "auto" and not self.machines.has_gpus else sampling.batch_tokens
+        )
+        if tokens != "auto":
+            rows = min(rows, max(1, tokens // (self.prompt + self.new_tokens)))
+        return SamplingBytes(weights, is_streamed, row, rows)
+
+    def _problem(self, training: TrainingBytes, sampling: SamplingBytes, host: int) -> str:
+        usable, memory = self.machines.usable_bytes, self.machines.host_bytes
+        if training.total > usable:
+            return f"training needs {training.total / 1e9:,.1f} GB of {usable / 1e9:,.1f} usable"
+        if not sampling.rows:
+            return f"sampling needs {(sampling.weights + sampling.row) / 1e9:,.1f} GB of {usable / 1e9:,.1f} usable"
+        if memory is not None and host > memory:
+            return f"a machine needs {host / 1e9:,.0f} GB of main memory, and has {memory / 1e9:,.0f}"
+        return ""
+
+
+def _name(path: Path) -> str:
+    """The name of a file as a config gives it."""
+    return f"ds_configs/{path.name}" if path.resolve().parent == SHIPPED_DS_CONFIGS else str(path)
+
+
+# --- machines --------------------------------------------------------------------------------------------------------
+
+
+def find_machines(
+    config: LaunchConfig, gpus: int | None, gpu_gb: float | None, nodes: int | None, host_gb: float | None
+) -> Machines:
+    """The machines that are asked for; what is not said is taken from the config and from this machine.
+
+    Args:
+        gpus: of each machine; None: those of this machine, or of the config's hostfile.
+        gpu_gb: memory of a GPU in GB (10^9 bytes); None: that of this machine's smallest.
+        nodes: machines; None: 1, or the hosts of the config's hostfile.
+        host_gb: main memory of a machine with GPUs, in GB; None: not known, but on this machine what is free.
+
+    Raises:
+        ConfigError: the hostfile is wrong, or the memory of a GPU is not known.
+    """
+    place = find_place(config)
+    hosts = nodes or len(place.hosts) or 1
+    devices = gpus or -(-place.ranks // (len(place.hosts) or 1))
+    if gpus is None and gpu_gb is None and not place.devices.gpus:
+        return Machines(hosts, devices, available_bytes() // devices, None, has_gpus=False)
+    size = int(gpu_gb * 1e9) if gpu_gb is not None else gpu_bytes(place.devices)
+    if not size:
+        raise ConfigError("--gpu-memory: this machine does not tell the memory of its GPUs: give it in GB, as in 80")
+    is_here = gpus is None and nodes is None and not place.is_remote
+    host = int(host_gb * 1e9) if host_gb is not None else available_bytes() if is_here else None
+    return Machines(hosts, devices, size, host, has_gpus=True)
