@@ -6,7 +6,7 @@ The rules are the same for all kinds of answers; a `Reader` finds the answers of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hir_core.prompts.phrases import Phrases
@@ -175,8 +175,10 @@ _SUPPOSES = Phrases(
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
 _REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
-_AFFIRMS = re.compile(
-    r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]", re.IGNORECASE
+_AFFIRMS = Phrases(
+    r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]",
+    "correct true right yes valid",
+    signs=("✓", "✅", "✔"),
 )
 _MOST_LINES = 60
 """Lines of a text that may each judge another answer."""
@@ -193,13 +195,13 @@ def _concluded(reader: Reader, text: str) -> Reading:
         return Reading(problem="endless sentence")
     if _takes_back(reader, parts):
         return Reading(problem="undecided")
-    told = _told(reader, parts)
     lead = _lead(reader, text, parts)
     if lead is None:
         lead = _affirmed(reader, text)
     if lead is None:
         lead = _stressed(reader, text)
-    last = next((part for part in reversed(told) if live_mentions(reader, part)), None)
+    earlier = _told_backwards(reader, parts)
+    last = next((part for part in earlier if live_mentions(reader, part)), None)
     if last is None:
         return _without_answer(reader, text, parts)
     if lead is None and (reader.declines(parts[0]) or reader.declines(parts[-1])):
@@ -207,18 +209,21 @@ def _concluded(reader: Reader, text: str) -> Reading:
     if lead is None and is_cut_off(text):
         return Reading(problem="ends before its answer", has_no_answer=True)
     concluded = in_sentence(reader, last)
-    is_conclusion = _is_conclusion(last, told)
+    if lead is None and concluded.value is None:
+        return concluded
+    if "=" in text:
+        earlier = iter(told := list(earlier))
+        follows_calculation = any("=" in part for part in told)
+    else:
+        follows_calculation = False
+    # A conclusion says so, or follows a calculation; an item of a list is none.
+    is_conclusion = _LIST_ITEM.match(last) is None and (follows_calculation or _CONCLUDES.search(last) is not None)
     if lead is not None:
         differs = concluded.value is not None and len(reader.distinct([lead, concluded.value])) > 1
         contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
         return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
-    if concluded.value is None:
-        return concluded
-    if not is_conclusion:
-        others = [value for part in told if part is not last for value in _values(reader, part)]
-        others = [value for value in reader.distinct([concluded.value, *others]) if value != concluded.value]
-        if not all(map(reader.is_given, others)) or (others and reader.is_given(concluded.value)):
-            return Reading(problem=f"several {reader.what}s")
+    if not is_conclusion and _names_another(reader, concluded.value, earlier):
+        return Reading(problem=f"several {reader.what}s")
     return Reading(concluded.value, is_firm=is_conclusion)
 
 
@@ -228,20 +233,44 @@ def _takes_back(reader: Reader, parts: Sequence[str]) -> bool:
     return is_open and any(map(reader.mentions, parts))
 
 
-def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
-    """The sentences that state something: no questions, suppositions and checks, and no asides if there is more."""
-    told = [part for part in parts if not (part.endswith("?") or (_SUPPOSES.match(part) and "=" not in part))]
-    told = [part for part in told if not is_instruction(reader, part)]
-    if not reader.computes:
-        told = [part for part in told if not _IF.match(part)]
-    return [part for part in told if not (part[0] == "(" and part[-1] == ")") or reader.bare(part) is not None] or told
+def _told_backwards(reader: Reader, parts: Sequence[str]) -> Iterator[str]:
+    """The sentences that state something, the last one first: no asides, unless all are.
+
+    Most answers are found in the last of them, so that the others need not be looked at.
+    """
+    asides = list[str]()
+    has_more = False
+    for part in reversed(parts):
+        if not _states_something(reader, part):
+            continue
+        if part[0] == "(" and part[-1] == ")" and reader.bare(part) is None:
+            asides.append(part)
+        else:
+            has_more = True
+            yield part
+    if not has_more:
+        yield from asides
 
 
-def _is_conclusion(sentence: str, told: Sequence[str]) -> bool:
-    """Whether a sentence draws a conclusion: it says so, or follows a calculation."""
-    if _LIST_ITEM.match(sentence):
+def _states_something(reader: Reader, sentence: str) -> bool:
+    """Whether a sentence is no question, supposition, check or instruction."""
+    if sentence.endswith("?") or (_SUPPOSES.match(sentence) and "=" not in sentence):
         return False
-    return _CONCLUDES.search(sentence) is not None or any("=" in part for part in told[: told.index(sentence)])
+    return not is_instruction(reader, sentence) if reader.computes else _IF.match(sentence) is None
+
+
+def _names_another(reader: Reader, answer: Any, backwards: Iterable[str]) -> bool:
+    """Whether sentences, the last one first, name other answers than this one, which are not only the question's."""
+    is_given, others = reader.is_given(answer), list[Any]()
+    for sentence in backwards:
+        values = _values(reader, sentence)
+        for value in values:
+            differs = value != answer and value in reader.distinct([answer, value])
+            if differs and (is_given or not reader.is_given(value)):
+                return True  # two answers that differ do so whatever else is named
+        others = values + others
+    others = [value for value in reader.distinct([answer, *others]) if value != answer]
+    return not all(map(reader.is_given, others)) or (bool(others) and is_given)
 
 
 def _values(reader: Reader, sentence: str) -> list[Any]:
@@ -281,7 +310,7 @@ def _heads(reader: Reader, text: str) -> list[Any]:
 
 def _affirmed(reader: Reader, text: str) -> Any:
     """The only answer that is called right by its line, where each line judges another one."""
-    if "\n" not in text or len(reader.distinct(_heads(reader, text))) < 2:
+    if "\n" not in text or not _AFFIRMS.may_be_in(text) or len(reader.distinct(_heads(reader, text))) < 2:
         return None
     right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
     values = reader.distinct([value for value in right if value is not None])
