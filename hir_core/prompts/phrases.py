@@ -28,7 +28,13 @@ _LETTERS = _Letters()
 @lru_cache(maxsize=256)  # many patterns are tried on the same text
 def letter_words(text: str) -> frozenset[str]:
     """The words of a text in lower case, where all but the letters from a to z separates them."""
-    return frozenset(text.translate(_LETTERS).split())
+    return frozenset(_letters(text).split())
+
+
+@lru_cache(maxsize=64)
+def _letters(text: str) -> str:
+    """The letters of a text in lower case, with blanks for all other characters, and a blank before and after them."""
+    return f" {text.translate(_LETTERS)} "
 
 
 class FirstWords:
@@ -54,7 +60,7 @@ class FirstWords:
         present = self._words.keys() & letter_words(text)
         if not present:
             return []
-        starts, letters = set[int](), f" {text.translate(_LETTERS)} "
+        starts, letters = set[int](), _letters(text)
         for word in present:
             position = letters.find(self._words[word])
             while position >= 0:

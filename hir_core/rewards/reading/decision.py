@@ -167,11 +167,10 @@ _CONCLUDES = Phrases(
     "leaves",
     signs=("=", "->", "∴", "⇒", "→"),
 )  # fmt: skip
-_SUPPOSES = Phrases(
-    r"\A\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
-    r"confirm)|check|"
+_SUPPOSES = re.compile(
+    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|confirm)|check|"
     r"verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
-    "suppose assume assuming let whether to check verification verify",
+    re.IGNORECASE,
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
 _REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
@@ -275,7 +274,10 @@ def _names_another(reader: Reader, answer: Any, backwards: Iterable[str]) -> boo
 
 def _values(reader: Reader, sentence: str) -> list[Any]:
     """The answers that a sentence mentions outside parentheses."""
-    live = without_asides(sentence, live_mentions(reader, sentence))
+    live = live_mentions(reader, sentence)
+    if not live:
+        return []
+    live = without_asides(sentence, live)
     return [mention.value for mention in live if mention.value is not None]
 
 
