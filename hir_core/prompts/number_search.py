@@ -200,7 +200,7 @@ _SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?
 _IN_NUMBER = re.compile(r" (?:in|out of) (?:every )?\d", re.IGNORECASE)
 _ONE_IN = re.compile(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", re.IGNORECASE)
 _BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "zero")
-_WITHIN_DIGITS = re.compile(r"\d[ ,]\d")
+_WITHIN_DIGITS = re.compile(r"[ ,]\d(?<=\d[ ,]\d)")
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
 _LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)

@@ -37,6 +37,10 @@ def _letters(text: str) -> str:
     return f" {text.translate(_LETTERS)} "
 
 
+_SHORT = 80
+"""Characters of a text in which a pattern is found sooner than the words with which its matches begin."""
+
+
 class FirstWords:
     """Words with which every match of a pattern begins, or with characters before them that are no letters or digits.
 
@@ -49,6 +53,9 @@ class FirstWords:
 
     def finditer(self, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
         """All matches in a text, in order, as `pattern.finditer` finds them."""
+        return pattern.finditer(text) if len(text) < _SHORT else self._find_from_words(pattern, text)
+
+    def _find_from_words(self, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
         end = 0
         for start in self._starts(text):
             if start >= end and (match := pattern.match(text, start)):

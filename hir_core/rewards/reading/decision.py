@@ -59,9 +59,15 @@ def _read(reader: Reader, text: str) -> Reading:
     stated = _stated(reader, text)
     if stated == NOTHING:
         return _concluded(reader, text)
+    if stated.value is None:
+        return stated
     first = _lead(reader, text, sentences(text[:_LONGEST_STATEMENT]))
-    contradicts = None not in (first, stated.value) and len(reader.distinct([first, stated.value])) > 1
+    contradicts = first is not None and _differ(reader, first, stated.value)
     return Reading(problem=f"several {reader.what}s") if contradicts else stated
+
+
+def _differ(reader: Reader, one: Any, other: Any) -> bool:
+    return len(reader.distinct([one, other])) > 1
 
 
 # --- statements ------------------------------------------------------------------------------------------------------
@@ -144,7 +150,7 @@ def _leading(reader: Reader, sentence: str) -> Reading:
         return NOTHING
     first = live[0]
     following = [mention for mention in live[1:] if mention.value != first.value]
-    if following and len(reader.distinct([first.value, following[0].value])) > 1:
+    if following and _differ(reader, first.value, following[0].value):
         last_same = max(m.end for m in live if m.value == first.value and m.start <= following[0].start)
         is_headed = sentence.startswith(": ", last_same)  # `Invalid: to be valid, it would have to ...`
         if not is_headed and are_alternatives(sentence, last_same, following[0].start):
@@ -190,7 +196,7 @@ _LONGEST_STATEMENT = 600
 def _concluded(reader: Reader, text: str) -> Reading:
     """What a text without a statement of its answer concludes: in its first sentence, or in its last."""
     parts = sentences(text)
-    if any(len(part) > LONGEST_SENTENCE for part in parts):
+    if len(max(parts, key=len, default="")) > LONGEST_SENTENCE:
         return Reading(problem="endless sentence")
     if _takes_back(reader, parts):
         return Reading(problem="undecided")
@@ -218,7 +224,7 @@ def _concluded(reader: Reader, text: str) -> Reading:
     # A conclusion says so, or follows a calculation; an item of a list is none.
     is_conclusion = _LIST_ITEM.match(last) is None and (follows_calculation or _CONCLUDES.search(last) is not None)
     if lead is not None:
-        differs = concluded.value is not None and len(reader.distinct([lead, concluded.value])) > 1
+        differs = concluded.value is not None and _differ(reader, lead, concluded.value)
         contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
         return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
     if not is_conclusion and _names_another(reader, concluded.value, earlier):
@@ -283,8 +289,13 @@ def _values(reader: Reader, sentence: str) -> list[Any]:
 
 def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
     """A refusal, which names no answer; undecided between several, it is one that is not understood."""
-    named = reader.distinct([value for part in parts for value in _values(reader, part)])
-    is_undecided = len(named) > 1 or (named and any(map(is_hedged, parts)))
+    named = list[Any]()
+    for part in parts:
+        for value in _values(reader, part):
+            if named and _differ(reader, named[0], value):
+                return Reading(problem="undecided")
+            named.append(value)
+    is_undecided = len(reader.distinct(named)) > 1 or (named and any(map(is_hedged, parts)))
     return Reading(problem="undecided") if is_undecided else Reading(problem="refusal", has_no_answer=True)
 
 
