@@ -199,7 +199,7 @@ _MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarter
 _SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?! ?[\d/])")
 _IN_NUMBER = re.compile(r" (?:in|out of) (?:every )?\d", re.IGNORECASE)
 _ONE_IN = re.compile(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", re.IGNORECASE)
-_BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "zero")
+_BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "below")
 _WITHIN_DIGITS = re.compile(r"[ ,]\d(?<=\d[ ,]\d)")
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")

@@ -78,7 +78,8 @@ def write_tables(folder: Path, prompts: int, rows: int, *, with_options: bool, r
         query = f"I have {x} figs and {y} plums. How many fruits do I have?"
         if options:
             rng.shuffle(options)
-            query += "\nOptions:\n" + "\n".join(f"({letter}) {text}" for letter, text in zip("ABCD", options, strict=True))
+            shown = (f"({letter}) {text}" for letter, text in zip("ABCD", options, strict=True))
+            query = "\n".join([query, "Options:", *shown])
         prompt_id = f"{rng.getrandbits(64):016x}"
         references = [f"{x + y} fruits"] if options else [str(x + y)]
         prompt_rows.append((prompt_id, "sums", f"g{number}", "train", query, None, options, references, None))

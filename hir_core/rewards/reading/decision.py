@@ -174,8 +174,8 @@ _CONCLUDES = Phrases(
     signs=("=", "->", "∴", "⇒", "→"),
 )  # fmt: skip
 _SUPPOSES = re.compile(
-    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|confirm)|check|"
-    r"verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
+    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
+    r"confirm)|check|verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
     re.IGNORECASE,
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
@@ -216,18 +216,13 @@ def _concluded(reader: Reader, text: str) -> Reading:
     concluded = in_sentence(reader, last)
     if lead is None and concluded.value is None:
         return concluded
-    if "=" in text:
-        earlier = iter(told := list(earlier))
-        follows_calculation = any("=" in part for part in told)
-    else:
-        follows_calculation = False
-    # A conclusion says so, or follows a calculation; an item of a list is none.
-    is_conclusion = _LIST_ITEM.match(last) is None and (follows_calculation or _CONCLUDES.search(last) is not None)
+    others: Iterable[str] = list(earlier) if "=" in text else earlier
+    is_conclusion = _is_conclusion(last, follows=others if "=" in text else ())
     if lead is not None:
         differs = concluded.value is not None and _differ(reader, lead, concluded.value)
         contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
         return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
-    if not is_conclusion and _names_another(reader, concluded.value, earlier):
+    if not is_conclusion and _names_another(reader, concluded.value, others):
         return Reading(problem=f"several {reader.what}s")
     return Reading(concluded.value, is_firm=is_conclusion)
 
@@ -262,6 +257,13 @@ def _states_something(reader: Reader, sentence: str) -> bool:
     if sentence.endswith("?") or (_SUPPOSES.match(sentence) and "=" not in sentence):
         return False
     return not is_instruction(reader, sentence) if reader.computes else _IF.match(sentence) is None
+
+
+def _is_conclusion(sentence: str, *, follows: Iterable[str]) -> bool:
+    """Whether a sentence draws a conclusion: it says so, or follows a calculation; an item of a list is none."""
+    if _LIST_ITEM.match(sentence):
+        return False
+    return _CONCLUDES.search(sentence) is not None or any("=" in part for part in follows)
 
 
 def _names_another(reader: Reader, answer: Any, backwards: Iterable[str]) -> bool:

@@ -70,8 +70,8 @@ _TAKEN_BACK = Phrases(
     "reconsider calculate recalculate think rethink double doublecheck do redo mistake mistaken error wrong incorrect "
     "no",
     first=FirstWords(
-        "wait", "actually", "correction", "sorry", "oops", "scratch", "on", "i", "imade", "iwas", "iam", "my", "apologies",
-        "let", "no", "but", "oh", "hmm",
+        "wait", "actually", "correction", "sorry", "oops", "scratch", "on", "i", "imade", "iwas", "iam", "my",
+        "apologies", "let", "no", "but", "oh", "hmm",
     ),
 )  # fmt: skip
 _REFUSED = Phrases(

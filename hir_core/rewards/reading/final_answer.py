@@ -158,7 +158,7 @@ _ANNOUNCED = Phrases(
         "going",
     ),
     flags=re.VERBOSE | re.MULTILINE,
-)
+)  # fmt: skip
 _HYPOTHETICAL = re.compile(
     r"\b(?:if|whether|suppose|supposing|assum(?:e|ing)|unless|why|how|what|which|when|to|let's|let us|"
     r"check(?:ing)?|verify|"
@@ -223,7 +223,10 @@ def _start_of_sentence(text: str, position: int) -> int:
 
 # It begins with the characters that it is looked for by, which is several times faster than two alternatives.
 _SENTENCE_END = re.compile(r"[.!?。\n](?:(?<=\n)|[.!?。]*[\"')\]*_`$\ue001]*(?=\s|\Z))")
-_ABBREVIATIONS = tuple("e.g i.e vs mr mrs ms dr st approx etc fig eq jr sr prof u.s a.m p.m".split())
+_ABBREVIATIONS = (
+    "e.g", "i.e", "vs", "mr", "mrs", "ms", "dr", "st", "approx", "etc", "fig", "eq", "jr", "sr", "prof", "u.s", "a.m",
+    "p.m",
+)  # fmt: skip
 _ABBREVIATED = re.compile(rf"\b(?:{'|'.join(map(re.escape, _ABBREVIATIONS))})\Z", re.IGNORECASE)
 _ITEM_NAME = re.compile(r"\W*(?:[^\W\d]|(?P<number>\d{1,3}))")
 _NUMBERED_LINE = re.compile(r"^\W*\d{1,3}\.\s", re.MULTILINE)

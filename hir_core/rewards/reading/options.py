@@ -36,7 +36,9 @@ _LETTER = re.compile(
     re.MULTILINE,
 )
 _NAMES = [f"{name}{plural}" for name in ("option", "choice", "answer", "letter") for plural in ("", "s")]
-_LETTER_WORDS = FirstWords(*ascii_lowercase, *(f"{name}{letter}" for name in _NAMES for letter in ("", *ascii_lowercase)))
+_LETTER_WORDS = FirstWords(
+    *ascii_lowercase, *_NAMES, *(f"{name}{letter}" for name in _NAMES for letter in ascii_lowercase)
+)
 """The words with which a match of `_LETTER` begins: `B`, `option`, `optionB`."""
 _ITEM = re.compile(r"[\s*_>#•-]*(?:[Oo]ption )?[(\[]?(?P<letter>[A-Za-z])[)\].:]+(?=\s|\*|$)")
 _ARTICLE = re.compile(r"(?:an?|the|to)\s+", re.IGNORECASE)
@@ -246,16 +248,16 @@ def _inner_reader(options: Sequence[str], query: str) -> tuple[Reader | None, di
         if number is None or number in by_value:
             return None, {}
         by_value[number] = index
-    return (NUMBERS, by_value) if by_value else (None, {})
+    return (_NUMBERS, by_value) if by_value else (None, {})
 
 
-NUMBERS = NumberReader()
+_NUMBERS = NumberReader()
 
 
 @lru_cache(maxsize=4096)  # prompts of one task often have the same options
 def _number(option: str) -> Fraction | None:
     """The number that an option is; None for another text."""
-    quantity = NUMBERS.bare(NUMBERS.standard_form(option))
+    quantity = _NUMBERS.bare(_NUMBERS.standard_form(option))
     return None if quantity is None else quantity.number
 
 
