@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hir_core.prompts.phrases import Phrases
-from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off, is_hedged
+from hir_core.rewards.reading.denial import after_correction, is_cut_off, is_hedged
+from hir_core.rewards.reading.emphasis import affirmed_answer, bold_answer, first_answer, leading_answer
 from hir_core.rewards.reading.final_answer import Place, Statement, prepared, sentences, statements
-from hir_core.rewards.reading.reader import DECORATION, NOTHING, Reader, Reading
+from hir_core.rewards.reading.reader import NOTHING, Reader, Reading
 from hir_core.rewards.reading.sentence import (
-    BOLD,
     LONGEST_SENTENCE,
     after_equals,
     hedges,
@@ -61,13 +61,9 @@ def _read(reader: Reader, text: str) -> Reading:
         return _concluded(reader, text)
     if stated.value is None:
         return stated
-    first = _lead(reader, text, sentences(text[:_LONGEST_STATEMENT]))
-    contradicts = first is not None and _differ(reader, first, stated.value)
+    first = first_answer(reader, text, sentences(text[:_LONGEST_STATEMENT]))
+    contradicts = first is not None and reader.differ(first, stated.value)
     return Reading(problem=f"several {reader.what}s") if contradicts else stated
-
-
-def _differ(reader: Reader, one: Any, other: Any) -> bool:
-    return len(reader.distinct([one, other])) > 1
 
 
 # --- statements ------------------------------------------------------------------------------------------------------
@@ -111,15 +107,6 @@ def _last_clause(reader: Reader, subject: str) -> str:
     return subject[breaks[-1] :] if breaks and reader.mentions(subject[breaks[-1] :]) else subject
 
 
-_LEAD_IN = re.compile(
-    r"(?:[\s*_\"'(\[$`:=≈~>#|•.…\ue000{-]|\b(?:the|an?|it|it's|its|is|are|about|around|approximately|roughly|"
-    r"exactly|that|"
-    r"that's|option|choice|letter|answer|number|value|final|correct|as follows|follows|there|would|will|be|"
-    r"indeed|therefore|thus|"
-    r"then|clearly|definitely|simply|most likely|likely|probably|also|just|only|total|a total of|of|equal to|given by|"
-    r"x|y|n|i think|i believe|i'd say|so|hence|statement|sentence|argument|following)\b)*+",
-    re.IGNORECASE,
-)
 _LINE = re.compile(r"[^\n]*\w[^\n]*")
 
 
@@ -136,26 +123,10 @@ def _head(reader: Reader, text: str, *, is_label: bool = True) -> Reading:
     if hedges(first):
         return Reading(problem="hedged", is_firm=False)
     follows = bool(text[line.end() :].strip()) or len(first) < len(line[0].strip())
-    leading = _leading(reader, first if is_label and follows else after_equals(reader, first))
+    leading = leading_answer(reader, first if is_label and follows else after_equals(reader, first))
     if leading != NOTHING or (is_label and follows):
         return leading
     return in_sentence(reader, first)
-
-
-def _leading(reader: Reader, sentence: str) -> Reading:
-    """The answer with which a sentence begins."""
-    live = live_mentions(reader, sentence)
-    lead_in = _LEAD_IN.match(sentence)
-    if not live or lead_in is None or live[0].start > lead_in.end() or live[0].value is None:
-        return NOTHING
-    first = live[0]
-    following = [mention for mention in live[1:] if mention.value != first.value]
-    if following and _differ(reader, first.value, following[0].value):
-        last_same = max(m.end for m in live if m.value == first.value and m.start <= following[0].start)
-        is_headed = sentence.startswith(": ", last_same)  # `Invalid: to be valid, it would have to ...`
-        if not is_headed and are_alternatives(sentence, last_same, following[0].start):
-            return in_sentence(reader, sentence)
-    return Reading(first.value)
 
 
 # --- conclusions -----------------------------------------------------------------------------------------------------
@@ -179,16 +150,7 @@ _SUPPOSES = re.compile(
     re.IGNORECASE,
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
-_REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
-_AFFIRMS = Phrases(
-    r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]",
-    "correct true right yes valid",
-    signs=("✓", "✅", "✔"),
-)
-_MOST_LINES = 60
-"""Lines of a text that may each judge another answer."""
 _LIST_ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")
-_INTERJECTION_WORDS = 3
 _LONGEST_STATEMENT = 600
 """Characters after an announcement in which its answer is looked for."""
 
@@ -200,11 +162,11 @@ def _concluded(reader: Reader, text: str) -> Reading:
         return Reading(problem="endless sentence")
     if _takes_back(reader, parts):
         return Reading(problem="undecided")
-    lead = _lead(reader, text, parts)
+    lead = first_answer(reader, text, parts)
     if lead is None:
-        lead = _affirmed(reader, text)
+        lead = affirmed_answer(reader, text)
     if lead is None:
-        lead = _stressed(reader, text)
+        lead = bold_answer(reader, text)
     earlier = _told_backwards(reader, parts)
     last = next((part for part in earlier if live_mentions(reader, part)), None)
     if last is None:
@@ -219,7 +181,7 @@ def _concluded(reader: Reader, text: str) -> Reading:
     others: Iterable[str] = list(earlier) if "=" in text else earlier
     is_conclusion = _is_conclusion(last, follows=others if "=" in text else ())
     if lead is not None:
-        differs = concluded.value is not None and _differ(reader, lead, concluded.value)
+        differs = concluded.value is not None and reader.differ(lead, concluded.value)
         contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
         return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
     if not is_conclusion and _names_another(reader, concluded.value, others):
@@ -285,8 +247,7 @@ def _values(reader: Reader, sentence: str) -> list[Any]:
     live = live_mentions(reader, sentence)
     if not live:
         return []
-    live = without_asides(sentence, live)
-    return [mention.value for mention in live if mention.value is not None]
+    return [mention.value for mention in without_asides(sentence, live) if mention.value is not None]
 
 
 def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
@@ -294,55 +255,11 @@ def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
     named = list[Any]()
     for part in parts:
         for value in _values(reader, part):
-            if named and _differ(reader, named[0], value):
+            if named and reader.differ(named[0], value):
                 return Reading(problem="undecided")
             named.append(value)
     is_undecided = len(reader.distinct(named)) > 1 or (named and any(map(is_hedged, parts)))
     return Reading(problem="undecided") if is_undecided else Reading(problem="refusal", has_no_answer=True)
-
-
-def _lead(reader: Reader, text: str, parts: Sequence[str]) -> Any:
-    """The answer that a text gives first and then explains; None where it begins otherwise."""
-    for part in parts[:3]:
-        if (value := reader.bare(part)) is not None and not hedges(part):
-            if not reader.may_lead(value):
-                return None
-            return value if len(reader.distinct([value, *_heads(reader, text)])) == 1 else None
-        derived = after_equals(reader, part)
-        leading = _leading(reader, derived)
-        if leading.value is not None and _reason_follows(reader, derived) and not hedges(part):
-            return leading.value if reader.may_lead(leading.value) else None
-        if len(part.split()) > _INTERJECTION_WORDS or reader.mentions(part):
-            break
-    return None
-
-
-def _heads(reader: Reader, text: str) -> list[Any]:
-    """The answers of which the lines of a text speak, each of one."""
-    lines = text.split("\n", _MOST_LINES)
-    return [value for line in lines[:_MOST_LINES] if (value := reader.head(line)) is not None]
-
-
-def _affirmed(reader: Reader, text: str) -> Any:
-    """The only answer that is called right by its line, where each line judges another one."""
-    if "\n" not in text or not _AFFIRMS.may_be_in(text) or len(reader.distinct(_heads(reader, text))) < 2:
-        return None
-    right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
-    values = reader.distinct([value for value in right if value is not None])
-    return values[0] if len(values) == 1 else None
-
-
-def _reason_follows(reader: Reader, sentence: str) -> bool:
-    """Whether a sentence begins with its answer and goes on with a comma or a reason."""
-    first = live_mentions(reader, sentence)[0]
-    return not sentence[: first.start].strip(DECORATION) and _REASON.match(sentence, first.end) is not None
-
-
-def _stressed(reader: Reader, text: str) -> Any:
-    """The only answer that is set in bold type, with nothing else in the bold part."""
-    bold = [reader.bare(span[0]) for span in BOLD.finditer(text)] if "**" in text or "__" in text else []
-    values = reader.distinct([value for value in bold if value is not None])
-    return values[0] if len(values) == 1 else None
 
 
 def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:
