@@ -197,9 +197,10 @@ _AND_A_HALF = Phrases(
 )
 _MIXED = {"a half": "1/2", "one half": "1/2", "a quarter": "1/4", "three quarters": "3/4"}
 _SPACED_FRACTION = re.compile(r"(?<![\d.,/] )(?<![\d.,/])(\d{1,9}) / (\d{1,9})(?! ?[\d/])")
-_ONE_IN = Phrases(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", "in out")
+_IN_NUMBER = re.compile(r" (?:in|out of) (?:every )?\d", re.IGNORECASE)
+_ONE_IN = re.compile(r"\b(?:1|one) (?:in|out of) (?:every )?(\d[\d,]{0,15})(?![\d.])(?! (?:or|and)\b)", re.IGNORECASE)
 _BELOW_ZERO = Phrases(r"(?<![\d.,-])(\d[\d.]{0,9}(?: ?°[CF]?| degrees?(?: celsius| fahrenheit)?)?) below zero", "below")
-_WITHIN_DIGITS = re.compile(r"\d[ ,]\d")
+_WITHIN_DIGITS = re.compile(r"[ ,]\d(?<=\d[ ,]\d)")
 _PLAIN_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d{1,3}),(\d{1,2})(?![\d,]|\.\d)")
 _SPACED = re.compile(r"(?<![\d.,/_^])(\d{1,3})((?: \d{3})+)(?![\d/]|[.,]\d{3})")
 _LIST_NUMBER = re.compile(r"^([ ]*(?:\*\*)?)\(?(\d{1,3})[.)](?=(?:\*\*)?[ ]+\S)", re.MULTILINE)
@@ -234,7 +235,9 @@ def standard_form(text: str, *, decimal_comma: bool = False) -> str:
     text = with_mixed_numbers(text)
     if " / " in text:
         text = _SPACED_FRACTION.sub(r"\1/\2", text)
-    text = _BELOW_ZERO.sub(r"-\1", _ONE_IN.sub(r"1/\1", text))
+    if _IN_NUMBER.search(text):
+        text = _ONE_IN.sub(r"1/\1", text)
+    text = _BELOW_ZERO.sub(r"-\1", text)
     return _without_list_numbers(text) if "\n" in text else text
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from hir_core.prompts.phrases import Phrases
+from hir_core.prompts.phrases import FirstWords, Phrases
 
 _BELOW_TWENTY = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
 seventeen eighteen nineteen"""
@@ -46,6 +46,7 @@ _SPELLED = Phrases(
     rf"[ ]point[ ]|(?<=thousand),[ ]|(?<=million),[ ]|(?<=billion),[ ])(?:{_ANY}))*)"
     rf"(?P<percent>[ ]per[ ]?cent)?(?![\w])",
     " ".join(_WORDS),
+    first=FirstWords("minus", "negative", "a", "an", *_WORDS),
 )
 _COUNTED = re.compile(
     r"(?:\A|[^\w\s]\s*|\n\s*|\b(?:is|are|was|were|be|has|have|had|exactly|about|just|only|equals?|makes?|gives?|"

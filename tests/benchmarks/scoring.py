@@ -23,6 +23,7 @@ from tests.benchmarks.side_process import Clock
 
 ROWS, PROMPTS = 1_000_000, 250_000
 ROWS_OF_A_REWARD, PROMPTS_OF_A_REWARD = 40_000, 10_000
+ROWS_OF_LONG_OUTPUTS, PROMPTS_OF_LONG_OUTPUTS = 4_000, 1_000
 REWARDS = ("exact_match", "option_choice", "numeric", "answer")
 FORMS = (
     "{answer}",
@@ -37,24 +38,49 @@ FORMS = (
     "Answer: {answer} – naïve",
 )
 """Outputs of several kinds: bare, in sentences, after some steps, in bold, none at all, and beyond ASCII."""
+WORDS_OF_REASONING = 240
+STEPS = (
+    "Let me read the question once more and write down what it gives.",
+    "First, there are {x} figs, and then there are {y} plums as well.",
+    "A fig is a fruit, and so is a plum, which means that both of them are counted.",
+    "Nothing is said about fruits that were eaten or given away, so nothing is taken from the {x} figs.",
+    "The tens and the ones can be added on their own, because this is easier than adding {x} and {y} at once.",
+    "I have to be careful with the last digit, since a mistake there is easily made.",
+    "If the plums came first, we would have {y} + {x}, which is the same sum.",
+    "It may help to imagine two baskets that stand next to each other on the table.",
+    "One of them holds {x} figs; the other one holds {y} plums.",
+    "The question does not ask which kind of fruit there is more of, only how many there are altogether.",
+    "After the first basket is emptied into the second, that one holds everything.",
+    "Counting on from {x} in steps of ten gets us close quickly, and the rest is a matter of a few single steps.",
+    "To check this, we can subtract {y} again and see whether {x} is left.",
+    "This agrees with an estimate: both numbers are below four hundred, and their sum is below eight hundred.",
+)
+"""Sentences of the reasoning in long outputs."""
 CORRECT, WRONG = "Generate a correct answer to this problem.", "Generate a wrong answer to this problem."
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
 
 
-def write_tables(folder: Path, prompts: int, rows: int, *, with_options: bool) -> None:
-    """Writes `prompts.parquet` and `samples.parquet`, with as many samples of every prompt."""
+def write_tables(folder: Path, prompts: int, rows: int, *, with_options: bool, reasons: bool = False) -> None:
+    """Writes `prompts.parquet` and `samples.parquet`, with as many samples of every prompt.
+
+    Args:
+        with_options: whether the prompts show options to choose from, with letters.
+        reasons: whether the outputs reason for about 250 words before they answer.
+    """
     from hir_core.schemas import Prompts, Samples
 
     rng, prompt_rows, sample_rows = random.Random(0), [], []
     for number in range(prompts):
         x, y = rng.randrange(1, 400), rng.randrange(1, 400)
         options = [f"{x + y + more} fruits" for more in (0, 1, 7, -1)] if with_options else None
+        query = f"I have {x} figs and {y} plums. How many fruits do I have?"
         if options:
             rng.shuffle(options)
+            shown = (f"({letter}) {text}" for letter, text in zip("ABCD", options, strict=True))
+            query = "\n".join([query, "Options:", *shown])
         prompt_id = f"{rng.getrandbits(64):016x}"
-        query = f"I have {x} figs and {y} plums. How many fruits do I have?"
         references = [f"{x + y} fruits"] if options else [str(x + y)]
         prompt_rows.append((prompt_id, "sums", f"g{number}", "train", query, None, options, references, None))
         for k in range(rows // prompts):
@@ -62,6 +88,8 @@ def write_tables(folder: Path, prompts: int, rows: int, *, with_options: bool) -
             letter = rng.choice("ABCD")
             answer = rng.choice((f"({letter})", letter, f"{number_named} fruits")) if options else number_named
             text = rng.choice(FORMS).format(answer=answer, x=x, y=y)
+            if reasons:
+                text = f"{_reasoning(rng).format(x=x, y=y)}\n\n{text}"
             ids = [rng.randrange(8000) for _ in range(len(text) // 4 + 1)]
             sample_rows.append((
                 f"{rng.getrandbits(64):016x}", prompt_id, "models/0000-00000000", CORRECT, k, ids[:1] * 32, text, ids,
@@ -70,6 +98,15 @@ def write_tables(folder: Path, prompts: int, rows: int, *, with_options: bool) -
     for name, found, schema in (("prompts", prompt_rows, Prompts), ("samples", sample_rows, Samples)):
         frame = pl.DataFrame(found, schema=schema.create_empty().schema, orient="row")
         frame.sort(frame.columns[0]).write_parquet(folder / f"{name}.parquet")
+
+
+def _reasoning(rng: random.Random) -> str:
+    """Sentences in a random order, in paragraphs."""
+    pieces, words = [], 0
+    while words < WORDS_OF_REASONING:
+        pieces += [rng.choice(STEPS), rng.choice((" ", " ", " ", "\n\n"))]
+        words += pieces[-2].count(" ") + 1
+    return "".join(pieces).strip()
 
 
 def make_run(folder: Path, reward: str) -> Any:
@@ -101,9 +138,18 @@ def write_run(folder: Path) -> None:
 
 def write_tables_of_rewards(folder: Path) -> None:
     """Tables of prompts without options, and in the folder `options` those of prompts with options."""
-    write_tables(folder, PROMPTS_OF_A_REWARD, ROWS_OF_A_REWARD, with_options=False)
+    _write_both_tables(folder, PROMPTS_OF_A_REWARD, ROWS_OF_A_REWARD, reasons=False)
+
+
+def write_tables_of_long_outputs(folder: Path) -> None:
+    """The same with long outputs."""
+    _write_both_tables(folder, PROMPTS_OF_LONG_OUTPUTS, ROWS_OF_LONG_OUTPUTS, reasons=True)
+
+
+def _write_both_tables(folder: Path, prompts: int, rows: int, *, reasons: bool) -> None:
+    write_tables(folder, prompts, rows, with_options=False, reasons=reasons)
     (folder / "options").mkdir()
-    write_tables(folder / "options", PROMPTS_OF_A_REWARD, ROWS_OF_A_REWARD, with_options=True)
+    write_tables(folder / "options", prompts, rows, with_options=True, reasons=reasons)
 
 
 def _identities() -> tuple[Any, Any]:
@@ -220,6 +266,14 @@ CASES = (
         unit="samples",
         sides=tuple(Side(reward, score_in_memory, {"reward": reward}) for reward in REWARDS),
         prepare=write_tables_of_rewards,
+        rounds=3,
+    ),
+    Case(
+        name="scoring/long_outputs",
+        question=f"each reward on {ROWS_OF_LONG_OUTPUTS:,} samples of about 250 words",
+        unit="samples",
+        sides=tuple(Side(reward, score_in_memory, {"reward": reward}) for reward in REWARDS),
+        prepare=write_tables_of_long_outputs,
         rounds=3,
     ),
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import hir_core.prompts
 import hir_core.rewards.reading
-from hir_core.prompts.phrases import Phrases, letter_words
+from hir_core.prompts.phrases import FirstWords, Phrases, letter_words
+from hir_core.rewards.reading import options
 
 VERDICTS = Path(__file__).parent.parent / "rewards" / "verdicts"
 
@@ -43,6 +44,39 @@ def test_nothing_is_missed_in_natural_outputs(pattern, words):
     found = [line for line in lines | beginnings if pattern.search(line)]
     assert found
     assert [line for line in found if not words.may_be_in(line)] == []
+
+
+def searches():
+    """Each pattern whose first words are known, with them."""
+    yield pytest.param(options._LETTER, options._LETTER_WORDS, id="options._LETTER")
+    for _, words in (parameter.values for parameter in phrases()):
+        if words._first:
+            yield pytest.param(words.pattern, words._first, id=words.pattern.pattern[:20])
+
+
+@pytest.mark.parametrize(("pattern", "first"), list(searches()))
+def test_a_search_from_first_words_finds_what_the_pattern_finds(pattern, first, monkeypatch):
+    monkeypatch.setattr("hir_core.prompts.phrases._SHORT", 0)
+    lines = sorted({line for path in VERDICTS.glob("*.yaml") for line in path.read_text(encoding="utf-8").splitlines()})
+    texts = lines + [f"{one[:40]}{glue}{other}" for one, other in zip(lines, lines[7:], strict=False)
+                     for glue in ("", " ", ".\n\n", ", no, ", "\n** ")]  # fmt: skip
+    expected = [[match.span() for match in pattern.finditer(text)] for text in texts]
+    assert sum(map(len, expected)) > 100
+    assert [[match.span() for match in first.finditer(pattern, text)] for text in texts] == expected
+
+    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.from_regex(pattern))
+    def check(text):
+        assert [match.span() for match in first.finditer(pattern, text)] == [m.span() for m in pattern.finditer(text)]
+
+    check()
+
+
+def test_a_short_and_a_long_text_are_searched_alike():
+    pattern, first = re.compile(r"(?:[.] )?\b(?:(?:let )?us|on second thought)\b"), FirstWords("us", "let", "on second")
+    for text in ("us. us. let us us on second thought", "focus, let us; on_second thought"):
+        for longer in (text, "x " * 60 + text):
+            assert [m[0] for m in first.finditer(pattern, longer)] == [m[0] for m in pattern.finditer(longer)]
 
 
 def test_words_are_folded_as_regular_expressions_fold_them():

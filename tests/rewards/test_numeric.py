@@ -106,3 +106,10 @@ def test_prompts_without_a_number_to_compare_with_stop_the_run():
 def test_a_tolerance_is_a_finite_number_of_at_least_0(tolerance):
     with pytest.raises(ValidationError):
         numeric(absolute_tolerance=tolerance)
+
+
+def test_a_sentence_said_twice_concludes_what_was_calculated_in_between():
+    row = {"query": "What is the bill?", "references": ["12"]}
+    calculated = "The bill is 12. Each of 3 guests pays 4, and 3 * 4 = 12. The bill is 12."
+    assert verdict(numeric(), calculated, row)[0] == 1
+    assert verdict(numeric(), calculated.replace("3 * 4 = 12", "nobody pays more"), row)[0] is None

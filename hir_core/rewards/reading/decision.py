@@ -6,15 +6,15 @@ The rules are the same for all kinds of answers; a `Reader` finds the answers of
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hir_core.prompts.phrases import Phrases
-from hir_core.rewards.reading.denial import after_correction, are_alternatives, is_cut_off, is_hedged
+from hir_core.rewards.reading.denial import after_correction, is_cut_off, is_hedged
+from hir_core.rewards.reading.emphasis import affirmed_answer, bold_answer, first_answer, leading_answer
 from hir_core.rewards.reading.final_answer import Place, Statement, prepared, sentences, statements
-from hir_core.rewards.reading.reader import DECORATION, NOTHING, Reader, Reading
+from hir_core.rewards.reading.reader import NOTHING, Reader, Reading
 from hir_core.rewards.reading.sentence import (
-    BOLD,
     LONGEST_SENTENCE,
     after_equals,
     hedges,
@@ -59,8 +59,10 @@ def _read(reader: Reader, text: str) -> Reading:
     stated = _stated(reader, text)
     if stated == NOTHING:
         return _concluded(reader, text)
-    first = _lead(reader, text, sentences(text[:_LONGEST_STATEMENT]))
-    contradicts = None not in (first, stated.value) and len(reader.distinct([first, stated.value])) > 1
+    if stated.value is None:
+        return stated
+    first = first_answer(reader, text, sentences(text[:_LONGEST_STATEMENT]))
+    contradicts = first is not None and reader.differ(first, stated.value)
     return Reading(problem=f"several {reader.what}s") if contradicts else stated
 
 
@@ -105,15 +107,6 @@ def _last_clause(reader: Reader, subject: str) -> str:
     return subject[breaks[-1] :] if breaks and reader.mentions(subject[breaks[-1] :]) else subject
 
 
-_LEAD_IN = re.compile(
-    r"(?:[\s*_\"'(\[$`:=≈~>#|•.…\ue000{-]|\b(?:the|an?|it|it's|its|is|are|about|around|approximately|roughly|"
-    r"exactly|that|"
-    r"that's|option|choice|letter|answer|number|value|final|correct|as follows|follows|there|would|will|be|"
-    r"indeed|therefore|thus|"
-    r"then|clearly|definitely|simply|most likely|likely|probably|also|just|only|total|a total of|of|equal to|given by|"
-    r"x|y|n|i think|i believe|i'd say|so|hence|statement|sentence|argument|following)\b)*+",
-    re.IGNORECASE,
-)
 _LINE = re.compile(r"[^\n]*\w[^\n]*")
 
 
@@ -130,26 +123,10 @@ def _head(reader: Reader, text: str, *, is_label: bool = True) -> Reading:
     if hedges(first):
         return Reading(problem="hedged", is_firm=False)
     follows = bool(text[line.end() :].strip()) or len(first) < len(line[0].strip())
-    leading = _leading(reader, first if is_label and follows else after_equals(reader, first))
+    leading = leading_answer(reader, first if is_label and follows else after_equals(reader, first))
     if leading != NOTHING or (is_label and follows):
         return leading
     return in_sentence(reader, first)
-
-
-def _leading(reader: Reader, sentence: str) -> Reading:
-    """The answer with which a sentence begins."""
-    live = live_mentions(reader, sentence)
-    lead_in = _LEAD_IN.match(sentence)
-    if not live or lead_in is None or live[0].start > lead_in.end() or live[0].value is None:
-        return NOTHING
-    first = live[0]
-    following = [mention for mention in live[1:] if mention.value != first.value]
-    if following and len(reader.distinct([first.value, following[0].value])) > 1:
-        last_same = max(m.end for m in live if m.value == first.value and m.start <= following[0].start)
-        is_headed = sentence.startswith(": ", last_same)  # `Invalid: to be valid, it would have to ...`
-        if not is_headed and are_alternatives(sentence, last_same, following[0].start):
-            return in_sentence(reader, sentence)
-    return Reading(first.value)
 
 
 # --- conclusions -----------------------------------------------------------------------------------------------------
@@ -167,21 +144,13 @@ _CONCLUDES = Phrases(
     "leaves",
     signs=("=", "->", "∴", "⇒", "→"),
 )  # fmt: skip
-_SUPPOSES = Phrases(
-    r"\A\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
-    r"confirm)|check|"
-    r"verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
-    "suppose assume assuming let whether to check verification verify",
+_SUPPOSES = re.compile(
+    r"\W*(?:suppose|assume|assuming|let|whether|to (?:find|determine|solve|answer|calculate|verify|check|"
+    r"confirm)|check|verification|(?:you|we) can (?:check|verify)|let's (?:check|verify))\b",
+    re.IGNORECASE,
 )
 _IF = re.compile(r"\W*if\b", re.IGNORECASE)
-_REASON = re.compile(r"[\s*_\"'`)\].]*(?:[,;(]|:(?= [a-z])|[-–] (?![\d(])|(?:because|since|as)\b)", re.IGNORECASE)
-_AFFIRMS = re.compile(
-    r"(?<!not )(?<!not be )(?<!n't )\b(?:correct|true|right|yes|valid)\b(?! of| next)|[✓✅✔]", re.IGNORECASE
-)
-_MOST_LINES = 60
-"""Lines of a text that may each judge another answer."""
 _LIST_ITEM = re.compile(r"\s*(?:[-*•+]|\d{1,3}[.)])\s")
-_INTERJECTION_WORDS = 3
 _LONGEST_STATEMENT = 600
 """Characters after an announcement in which its answer is looked for."""
 
@@ -189,17 +158,17 @@ _LONGEST_STATEMENT = 600
 def _concluded(reader: Reader, text: str) -> Reading:
     """What a text without a statement of its answer concludes: in its first sentence, or in its last."""
     parts = sentences(text)
-    if any(len(part) > LONGEST_SENTENCE for part in parts):
+    if len(max(parts, key=len, default="")) > LONGEST_SENTENCE:
         return Reading(problem="endless sentence")
     if _takes_back(reader, parts):
         return Reading(problem="undecided")
-    told = _told(reader, parts)
-    lead = _lead(reader, text, parts)
+    lead = first_answer(reader, text, parts)
     if lead is None:
-        lead = _affirmed(reader, text)
+        lead = affirmed_answer(reader, text)
     if lead is None:
-        lead = _stressed(reader, text)
-    last = next((part for part in reversed(told) if live_mentions(reader, part)), None)
+        lead = bold_answer(reader, text)
+    earlier = _told_backwards(reader, parts)
+    last = next((part for part in earlier if live_mentions(reader, part)), None)
     if last is None:
         return _without_answer(reader, text, parts)
     if lead is None and (reader.declines(parts[0]) or reader.declines(parts[-1])):
@@ -207,18 +176,16 @@ def _concluded(reader: Reader, text: str) -> Reading:
     if lead is None and is_cut_off(text):
         return Reading(problem="ends before its answer", has_no_answer=True)
     concluded = in_sentence(reader, last)
-    is_conclusion = _is_conclusion(last, told)
+    if lead is None and concluded.value is None:
+        return concluded
+    others: Iterable[str] = list(earlier) if "=" in text else earlier
+    is_conclusion = _is_conclusion(last, follows=others if "=" in text else ())
     if lead is not None:
-        differs = concluded.value is not None and len(reader.distinct([lead, concluded.value])) > 1
+        differs = concluded.value is not None and reader.differ(lead, concluded.value)
         contradicts = differs and is_conclusion and last is not parts[0] and not reader.is_given(concluded.value)
         return Reading(problem=f"several {reader.what}s") if contradicts else Reading(lead)
-    if concluded.value is None:
-        return concluded
-    if not is_conclusion:
-        others = [value for part in told if part is not last for value in _values(reader, part)]
-        others = [value for value in reader.distinct([concluded.value, *others]) if value != concluded.value]
-        if not all(map(reader.is_given, others)) or (others and reader.is_given(concluded.value)):
-            return Reading(problem=f"several {reader.what}s")
+    if not is_conclusion and _names_another(reader, concluded.value, others):
+        return Reading(problem=f"several {reader.what}s")
     return Reading(concluded.value, is_firm=is_conclusion)
 
 
@@ -228,77 +195,71 @@ def _takes_back(reader: Reader, parts: Sequence[str]) -> bool:
     return is_open and any(map(reader.mentions, parts))
 
 
-def _told(reader: Reader, parts: Sequence[str]) -> list[str]:
-    """The sentences that state something: no questions, suppositions and checks, and no asides if there is more."""
-    told = [part for part in parts if not (part.endswith("?") or (_SUPPOSES.match(part) and "=" not in part))]
-    told = [part for part in told if not is_instruction(reader, part)]
-    if not reader.computes:
-        told = [part for part in told if not _IF.match(part)]
-    return [part for part in told if not (part[0] == "(" and part[-1] == ")") or reader.bare(part) is not None] or told
+def _told_backwards(reader: Reader, parts: Sequence[str]) -> Iterator[str]:
+    """The sentences that state something, the last one first: no asides, unless all are.
+
+    Most answers are found in the last of them, so that the others need not be looked at.
+    """
+    asides = list[str]()
+    has_more = False
+    for part in reversed(parts):
+        if not _states_something(reader, part):
+            continue
+        if part[0] == "(" and part[-1] == ")" and reader.bare(part) is None:
+            asides.append(part)
+        else:
+            has_more = True
+            yield part
+    if not has_more:
+        yield from asides
 
 
-def _is_conclusion(sentence: str, told: Sequence[str]) -> bool:
-    """Whether a sentence draws a conclusion: it says so, or follows a calculation."""
+def _states_something(reader: Reader, sentence: str) -> bool:
+    """Whether a sentence is no question, supposition, check or instruction."""
+    if sentence.endswith("?") or (_SUPPOSES.match(sentence) and "=" not in sentence):
+        return False
+    return not is_instruction(reader, sentence) if reader.computes else _IF.match(sentence) is None
+
+
+def _is_conclusion(sentence: str, *, follows: Iterable[str]) -> bool:
+    """Whether a sentence draws a conclusion: it says so, or follows a calculation; an item of a list is none."""
     if _LIST_ITEM.match(sentence):
         return False
-    return _CONCLUDES.search(sentence) is not None or any("=" in part for part in told[: told.index(sentence)])
+    return _CONCLUDES.search(sentence) is not None or any("=" in part for part in follows)
+
+
+def _names_another(reader: Reader, answer: Any, backwards: Iterable[str]) -> bool:
+    """Whether sentences, the last one first, name other answers than this one, which are not only the question's."""
+    is_given, others = reader.is_given(answer), list[Any]()
+    for sentence in backwards:
+        values = _values(reader, sentence)
+        for value in values:
+            differs = value != answer and value in reader.distinct([answer, value])
+            if differs and (is_given or not reader.is_given(value)):
+                return True  # two answers that differ do so whatever else is named
+        others = values + others
+    others = [value for value in reader.distinct([answer, *others]) if value != answer]
+    return not all(map(reader.is_given, others)) or (bool(others) and is_given)
 
 
 def _values(reader: Reader, sentence: str) -> list[Any]:
     """The answers that a sentence mentions outside parentheses."""
-    live = without_asides(sentence, live_mentions(reader, sentence))
-    return [mention.value for mention in live if mention.value is not None]
+    live = live_mentions(reader, sentence)
+    if not live:
+        return []
+    return [mention.value for mention in without_asides(sentence, live) if mention.value is not None]
 
 
 def _declined(reader: Reader, parts: Sequence[str]) -> Reading:
     """A refusal, which names no answer; undecided between several, it is one that is not understood."""
-    named = reader.distinct([value for part in parts for value in _values(reader, part)])
-    is_undecided = len(named) > 1 or (named and any(map(is_hedged, parts)))
+    named = list[Any]()
+    for part in parts:
+        for value in _values(reader, part):
+            if named and reader.differ(named[0], value):
+                return Reading(problem="undecided")
+            named.append(value)
+    is_undecided = len(reader.distinct(named)) > 1 or (named and any(map(is_hedged, parts)))
     return Reading(problem="undecided") if is_undecided else Reading(problem="refusal", has_no_answer=True)
-
-
-def _lead(reader: Reader, text: str, parts: Sequence[str]) -> Any:
-    """The answer that a text gives first and then explains; None where it begins otherwise."""
-    for part in parts[:3]:
-        if (value := reader.bare(part)) is not None and not hedges(part):
-            if not reader.may_lead(value):
-                return None
-            return value if len(reader.distinct([value, *_heads(reader, text)])) == 1 else None
-        derived = after_equals(reader, part)
-        leading = _leading(reader, derived)
-        if leading.value is not None and _reason_follows(reader, derived) and not hedges(part):
-            return leading.value if reader.may_lead(leading.value) else None
-        if len(part.split()) > _INTERJECTION_WORDS or reader.mentions(part):
-            break
-    return None
-
-
-def _heads(reader: Reader, text: str) -> list[Any]:
-    """The answers of which the lines of a text speak, each of one."""
-    lines = text.split("\n", _MOST_LINES)
-    return [value for line in lines[:_MOST_LINES] if (value := reader.head(line)) is not None]
-
-
-def _affirmed(reader: Reader, text: str) -> Any:
-    """The only answer that is called right by its line, where each line judges another one."""
-    if "\n" not in text or len(reader.distinct(_heads(reader, text))) < 2:
-        return None
-    right = [reader.head(line) for line in text.split("\n")[:_MOST_LINES] if _AFFIRMS.search(line)]
-    values = reader.distinct([value for value in right if value is not None])
-    return values[0] if len(values) == 1 else None
-
-
-def _reason_follows(reader: Reader, sentence: str) -> bool:
-    """Whether a sentence begins with its answer and goes on with a comma or a reason."""
-    first = live_mentions(reader, sentence)[0]
-    return not sentence[: first.start].strip(DECORATION) and _REASON.match(sentence, first.end) is not None
-
-
-def _stressed(reader: Reader, text: str) -> Any:
-    """The only answer that is set in bold type, with nothing else in the bold part."""
-    bold = [reader.bare(span[0]) for span in BOLD.finditer(text)] if "**" in text or "__" in text else []
-    values = reader.distinct([value for value in bold if value is not None])
-    return values[0] if len(values) == 1 else None
 
 
 def _without_answer(reader: Reader, text: str, parts: Sequence[str]) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hir_core.prompts.phrases import Phrases
+from hir_core.prompts.phrases import FirstWords, Phrases
 
 _FILLER = (
     r"(?:[\s\"'(*:\[`_$]|\b(?:the|a|an|be|to|equal|option|choice|answer|number|letter|simply|just|exactly|"
@@ -69,6 +69,10 @@ _TAKEN_BACK = Phrases(
     "wait actually correction sorry oops scratch thought thoughts mean my apologies correct check recheck consider "
     "reconsider calculate recalculate think rethink double doublecheck do redo mistake mistaken error wrong incorrect "
     "no",
+    first=FirstWords(
+        "wait", "actually", "correction", "sorry", "oops", "scratch", "on", "i", "imade", "iwas", "iam", "my",
+        "apologies", "let", "no", "but", "oh", "hmm",
+    ),
 )  # fmt: skip
 _REFUSED = Phrases(
     r"\b(?:i(?:'m| am)? (?:cannot|can't|can not|unable|not able|don't know|do not know|don't have|do not have|won't|"

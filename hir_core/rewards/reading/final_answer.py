@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from hir_core.prompts.phrases import Phrases
+from hir_core.prompts.phrases import FirstWords, Phrases
 from hir_core.rewards.reading.visible import plain, visible
 from hir_core.rewards.reward import after_marker
 
@@ -153,8 +153,12 @@ _ANNOUNCED = Phrases(
     | \b(?:go|going)\ with\b
     """,
     "answer ans verdict solution final correct right best most my choose pick select go opt vote say conclude going",
+    first=FirstWords(
+        "answer", "ans", "verdict", "the solution", "final", "correct", "right", "best", "most", "my", "i", "we", "go",
+        "going",
+    ),
     flags=re.VERBOSE | re.MULTILINE,
-)
+)  # fmt: skip
 _HYPOTHETICAL = re.compile(
     r"\b(?:if|whether|suppose|supposing|assum(?:e|ing)|unless|why|how|what|which|when|to|let's|let us|"
     r"check(?:ing)?|verify|"
@@ -170,6 +174,7 @@ _IS_ANSWER = Phrases(
     (?:\ (?:final\ )?(?:answer|option|choice|response|one|statement|conclusion|
     solution|fit|match))?|answer|option\ that\ (?:is|fits|matches))\b(?!\ (?:if|when|to\ say|that|about))""",
     "correct right true accurate best answer option",
+    first=FirstWords("is", "are", "was", "would", "must", "has", "seems", "appears"),
     flags=re.VERBOSE,
 )
 _MOST_STATEMENTS = 100
@@ -216,28 +221,22 @@ def _start_of_sentence(text: str, position: int) -> int:
 
 # --- sentences -------------------------------------------------------------------------------------------------------
 
-_SENTENCE_END = re.compile(r"[.!?。]+[\"')\]*_`$\ue001]*(?=\s|\Z)|\n")
-_ABBREVIATED = re.compile(
-    r"\b(?:e\.g|i\.e|vs|mr|mrs|ms|dr|st|approx|etc|fig|eq|jr|sr|prof|u\.s|a\.m|p\.m)\Z", re.IGNORECASE
-)
+# It begins with the characters that it is looked for by, which is several times faster than two alternatives.
+_SENTENCE_END = re.compile(r"[.!?。\n](?:(?<=\n)|[.!?。]*[\"')\]*_`$\ue001]*(?=\s|\Z))")
+_ABBREVIATIONS = (
+    "e.g", "i.e", "vs", "mr", "mrs", "ms", "dr", "st", "approx", "etc", "fig", "eq", "jr", "sr", "prof", "u.s", "a.m",
+    "p.m",
+)  # fmt: skip
+_ABBREVIATED = re.compile(rf"\b(?:{'|'.join(map(re.escape, _ABBREVIATIONS))})\Z", re.IGNORECASE)
 _ITEM_NAME = re.compile(r"\W*(?:[^\W\d]|(?P<number>\d{1,3}))")
 _NUMBERED_LINE = re.compile(r"^\W*\d{1,3}\.\s", re.MULTILINE)
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text; a line break ends one, a full stop after an item's letter or number or `Dr` does not."""
-    found, start = [], 0
-    has_items = len(_NUMBERED_LINE.findall(text)) > 1
+    found, start = list[str](), 0
     for end in _SENTENCE_END.finditer(text):
-        is_last_on_line = end[0] == "\n" or text[end.end() : end.end() + 1] in ("\n", "")
-        if (
-            not is_last_on_line
-            and end[0][0] == "."
-            and (
-                _ABBREVIATED.search(text, max(start, end.start() - 8), end.start())
-                or ((name := _ITEM_NAME.fullmatch(text, start, end.start())) and (has_items or not name["number"]))
-            )
-        ):
+        if end[0][0] == "." and text[end.end() : end.end() + 1] not in ("\n", "") and _is_inside(text, start, end):
             continue
         if sentence := text[start : end.end()].strip():
             found.append(sentence)
@@ -245,3 +244,14 @@ def sentences(text: str) -> list[str]:
     if rest := text[start:].strip():
         found.append(rest)
     return found
+
+
+def _is_inside(text: str, start: int, stop: re.Match[str]) -> bool:
+    """Whether a full stop ends no sentence but an abbreviation, or the letter or the number of an item."""
+    earliest = max(start, stop.start() - 8)
+    if text[earliest : stop.start()].casefold().endswith(_ABBREVIATIONS) and _ABBREVIATED.search(
+        text, earliest, stop.start()
+    ):
+        return True
+    name = _ITEM_NAME.fullmatch(text, start, stop.start())
+    return name is not None and (not name["number"] or len(_NUMBERED_LINE.findall(text)) > 1)

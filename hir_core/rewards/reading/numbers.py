@@ -79,9 +79,9 @@ class NumberReader(Reader):
         self.decimal_comma = decimal_comma
 
     @cached_property
-    def given(self) -> frozenset[Fraction]:
-        """The numbers that the question holds; many completions are read without them."""
-        return frozenset(given_numbers(self.query))
+    def given(self) -> frozenset[tuple[int, int]]:
+        """The numbers that the question holds, as fractions; many completions are read without them."""
+        return frozenset(number.as_integer_ratio() for number in given_numbers(self.query))
 
     def standard_form(self, text: str) -> str:
         return standard_form(text, decimal_comma=self.decimal_comma)
@@ -110,10 +110,10 @@ class NumberReader(Reader):
 
     def distinct(self, values: Sequence[Hashable]) -> list[Quantity | None]:
         """The different numbers; one that rounds another is the same answer, and the other one is kept."""
-        by_number: dict[Fraction | None, Quantity | None] = {}
+        by_number: dict[tuple[int, int] | None, Quantity | None] = {}  # a fraction itself takes long to hash
         for value in values:
             quantity = value if isinstance(value, Quantity) else None
-            by_number.setdefault(quantity.number if quantity else None, quantity)
+            by_number.setdefault(quantity.number.as_integer_ratio() if quantity else None, quantity)
         known = list(by_number.values())
         if len(known) != 2 or None in known:
             return known
@@ -123,7 +123,7 @@ class NumberReader(Reader):
         return [one] if is_rounded(other, one.number) else known
 
     def is_given(self, value: Hashable) -> bool:
-        return isinstance(value, Quantity) and value.number in self.given
+        return isinstance(value, Quantity) and value.number.as_integer_ratio() in self.given
 
 
 @lru_cache(maxsize=256)  # the rules look at the same sentence of a completion several times

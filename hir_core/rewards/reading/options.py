@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import lru_cache
-from string import ascii_uppercase
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
+from hir_core.prompts.phrases import FirstWords
 from hir_core.rewards.reading.denial import is_refusal
 from hir_core.rewards.reading.numbers import NumberReader
 from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
@@ -33,6 +35,11 @@ _LETTER = re.compile(
     r"fits|matches|seems|as the|as it)\b))(?!\.\w)",
     re.MULTILINE,
 )
+_NAMES = [f"{name}{plural}" for name in ("option", "choice", "answer", "letter") for plural in ("", "s")]
+_LETTER_WORDS = FirstWords(
+    *ascii_lowercase, *_NAMES, *(f"{name}{letter}" for name in _NAMES for letter in ascii_lowercase)
+)
+"""The words with which a match of `_LETTER` begins: `B`, `option`, `optionB`."""
 _ITEM = re.compile(r"[\s*_>#•-]*(?:[Oo]ption )?[(\[]?(?P<letter>[A-Za-z])[)\].:]+(?=\s|\*|$)")
 _ARTICLE = re.compile(r"(?:an?|the|to)\s+", re.IGNORECASE)
 
@@ -126,7 +133,7 @@ class OptionReader(Reader):
         return sorted([*letters, *texts], key=lambda mention: mention[:2])
 
     def _letters(self, text: str) -> Iterator[Mention]:
-        for match in _LETTER.finditer(text):
+        for match in _LETTER_WORDS.finditer(_LETTER, text):
             if match["several"]:
                 if all(letter.lower() in self.by_letter for letter in re.findall(r"\b[A-Za-z]\b", match[0])):
                     yield Mention(*match.span(), None)
@@ -235,11 +242,23 @@ def _inner_reader(options: Sequence[str], query: str) -> tuple[Reader | None, di
     known = [value for value in polarities if value]
     if len(known) == len(options) == 2 and known[0][0] == known[1][0] and known[0][1] != known[1][1]:
         return TruthReader(known[0][0], query), {value: index for index, (_, value) in enumerate(known)}
-    numbers = NumberReader()
-    values = [_key(numbers.bare(numbers.standard_form(option))) for option in options]
-    if None not in values and len(set(values)) == len(options) > 0:
-        return numbers, {value: index for index, value in enumerate(values)}
-    return None, {}
+    by_value: dict[Any, int] = {}
+    for index, option in enumerate(options):
+        number = _number(option)
+        if number is None or number in by_value:
+            return None, {}
+        by_value[number] = index
+    return (_NUMBERS, by_value) if by_value else (None, {})
+
+
+_NUMBERS = NumberReader()
+
+
+@lru_cache(maxsize=4096)  # prompts of one task often have the same options
+def _number(option: str) -> Fraction | None:
+    """The number that an option is; None for another text."""
+    quantity = _NUMBERS.bare(_NUMBERS.standard_form(option))
+    return None if quantity is None else quantity.number
 
 
 def _key(value: Any) -> Any:

@@ -89,6 +89,10 @@ class Reader(ABC):
         """The different answers among values."""
         return list(dict.fromkeys(values))
 
+    def differ(self, one: Hashable, other: Hashable) -> bool:
+        """Whether two answers are different ones."""
+        return len(self.distinct([one, other])) > 1
+
     def may_lead(self, value: Hashable) -> bool:
         """Whether a text that begins with this answer may go on to explain it; an equation is rather a first step."""
         del value

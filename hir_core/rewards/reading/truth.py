@@ -20,17 +20,15 @@ _ALWAYS_ALIKE = ("yes", "true")
 """The pairs that answer the same questions."""
 
 
+_POLARITIES: dict[str, tuple[str, bool]] = {}
+for _positive, _negative in PAIRS:
+    for _word, _value in ((_positive, True), (f"not {_positive}", False), (_negative, False)):
+        _POLARITIES.setdefault(_word, (_positive, _value))
+
+
 def polarity(text: str) -> tuple[str, bool] | None:
     """The positive word of the pair to which a short text belongs, and whether it is that one; None for another."""
-    word = text.strip(DECORATION).lower()
-    is_negated = word.startswith("not ")
-    word = word.removeprefix("not ")
-    for positive, negative in PAIRS:
-        if word == positive:
-            return positive, not is_negated
-        if word == negative and not is_negated:
-            return positive, False
-    return None
+    return _POLARITIES.get(text.strip(DECORATION).lower())
 
 
 _CORRECT = {"correct": True, "incorrect": False, "wrong": False, "affirmative": True, "negative": False}

@@ -1,4 +1,8 @@
-"""Units of measure: whether two quantities are counted in different ones."""
+"""Units of measure: whether two quantities are counted in different ones.
+
+Only spellings are known here. Units that are converted into each other, as mathematics needs it, are in
+`rewards/formulas/quantities.py`: a pound is a mass there, and money here.
+"""
 
 from __future__ import annotations
 
