@@ -256,7 +256,6 @@ class _Planner:
             self.prompt,
             self.new_tokens,
             copies=sampling.k,
-            guidance=sampling.guidance > 0,
         )
         process = 0 if self.machines.has_gpus else PROCESS_BYTES
         whole, streamed = (

@@ -79,7 +79,7 @@ def measure(folder: Path, model: Path, file: str, ranks: int, micro_batch: int) 
         TrainStep(triples=folder / "triples", samples=None, prompts=folder / "prompts", training=training, iteration=1),
         SampleStep(
             name="sample", requests=folder / "requests.parquet", output=folder / "out", version="samples/1", model="m",
-            instruction=INSTRUCTIONS[0], against=INSTRUCTIONS[1], guidance=0.0, k=K, temperature=1.0, iteration=1,
+            instruction=INSTRUCTIONS[0], k=K, temperature=1.0, iteration=1,
             max_new_tokens=NEW_TOKENS, batch_tokens="auto", zero3_weights="auto", write_every_s=60.0,
         ),
     )  # fmt: skip
