@@ -60,6 +60,7 @@ def make_run(name: str) -> Run:
         "model": {"type": "scratch"},
         "prompts": [{"path": "rows.jsonl"}],
         "reward": {"type": "exact_match"},
+        "relabel": {"type": "hindsight"},
         "deepspeed": "ds_configs/zero3.json",
     }
     return Run(parse_config(settings))
