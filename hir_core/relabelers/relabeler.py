@@ -194,7 +194,7 @@ class Relabeler:
         Raises:
             SchemaError: as `relabel`, for the first slice in which it is so.
         """
-        kept = (self._kept(samples, rewards, prompts, selection, written) for samples in slices)
+        kept: Iterator[Kept] = (self._kept(samples, rewards, prompts, selection, written) for samples in slices)
         if compares_prompts(selection):
             kept = self._limited_and_balanced(kept, selection, put_aside)
         done = 0

@@ -92,7 +92,7 @@ class SampleSlices:
 def _bytes_of(path: Path) -> int:
     """About what the samples of a part take in memory, by the part's metadata."""
     metadata = parquet.read_metadata(path)
-    size = metadata.num_rows * KEY_BYTES
+    size: int = metadata.num_rows * KEY_BYTES
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
             if column.path_in_schema == "completion":
