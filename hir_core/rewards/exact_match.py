@@ -62,7 +62,7 @@ class ExactMatch(RowReward):
             orient="row",
         )
         texts = completions["completion"].unique()
-        answer_of = [normalised(text) for text in counted(texts.to_list(), completions.height, on_rows)]
+        answer_of = [normalised(text) for text in counted(texts.to_list(), texts.len(), on_rows)]
         by_text = pl.DataFrame({"completion": texts, "answer": pl.Series(answer_of, dtype=pl.String)})
         list_of_prompt = needed.select("prompt_id", "references").join(lists, on="references").drop("references")
         rows = (

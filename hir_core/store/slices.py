@@ -15,7 +15,8 @@ from pyarrow import parquet
 from hir_core.store.files import ROW_GROUP_ROWS, writing
 
 SLICE_BYTES = 64 << 20
-"""What a slice's texts, token ids and keys take. Scoring and relabeling it takes about six times as much."""
+"""What a slice's texts, token ids and keys take. Scoring and relabeling it takes about six times as much, beside the
+prompts and the scores of all samples."""
 KEY_BYTES = 100
 """What a sample's keys and numbers take."""
 TOKEN_BYTES = 4
