@@ -1,8 +1,9 @@
 """The cost of scoring and relabeling samples: beside `datasets.map(batched=True)`, and of each reward alone.
 
-`scoring/large` is the same on ten times as many samples, for its memory. `scoring/pipeline` goes from the samples' Parquet files to files of scores, instructions and keys: the stages `score`
+`scoring/pipeline` goes from the samples' Parquet files to files of scores, instructions and keys: the stages `score`
 and `relabel` with their checks, digests and manifests, and the same scores, reasons, instructions and keys by a
-function for `datasets.map`, written to Parquet. `scoring/rewards` scores tables in memory.
+function for `datasets.map`, written to Parquet. `scoring/large` measures the stages on ten times as many samples, and
+`scoring/rewards` each reward on tables in memory.
 """
 
 from __future__ import annotations
