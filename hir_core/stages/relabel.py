@@ -19,6 +19,7 @@ from hir_core.relabelers.relabeler import REWARD_COLUMNS, SLICE_COLUMNS, Relabel
 from hir_core.relabelers.verification import verification_metrics
 from hir_core.stages.identity import Scored
 from hir_core.stages.run import Run
+from hir_core.store.draft import Draft
 from hir_core.store.manifest import largest_counts
 from hir_core.store.slices import SLICE_BYTES, SampleSlices, on_disk
 from hir_core.store.version import VersionRef
@@ -38,15 +39,38 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
     identity = run.identities.triples(prompts, scored)
     if version := run.find(identity):
         return version
+    written = [run.table(iteration.instructions) for iteration in scored if iteration.instructions is not None]
+    draft = run.store.draft(identity)
+    counts = _write_triples(run, draft, prompts, scored, written)
+    rejected = dict(sorted(counts.rejected.items()))
+    if not counts.triples:
+        draft.discard()
+        raise ConfigError(
+            f"relabel.type={run.relabeler.name} kept none of {counts.samples} samples of {scored[-1].samples} "
+            f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
+            "which learns from wrong ones"
+        )
+    metrics = counts.metrics()
+    if written:
+        metrics["written"] = verification_metrics(written)
+    return draft.commit(rows_in=counts.samples + counts.shown, rejected=rejected, metrics=metrics)
+
+
+def _write_triples(
+    run: Run, draft: Draft, prompts: VersionRef, scored: Sequence[Scored], written: Sequence[pl.DataFrame]
+) -> _Counts:
+    """Writes a part for every slice of the samples; with the first of them, the triples that show how to write.
+
+    The tables that it reads whole are gone when it returns, so that the commit has their memory.
+    """
     prompt_rows = run.table(prompts)
     rewards = pl.concat([run.table(iteration.rewards, REWARD_COLUMNS) for iteration in scored], rechunk=True)
-    written = [run.table(iteration.instructions) for iteration in scored if iteration.instructions is not None]
     writing = run.relabeler.writing_demonstrations(prompt_rows, run.config.seed)
     paths = [path for iteration in scored for path in run.store.parts(iteration.samples)]
-    draft, counts = run.store.draft(identity), _Counts()
     draft.delete_parts()
     with draft.working_folder() as folder:
         slices = SampleSlices(paths, SLICE_COLUMNS, folder, None if run.relabeler.compares_prompts else SLICE_BYTES)
+        counts = _Counts(slices.rows, writing.height)
         relabeled = run.relabeler.relabel_slices(
             slices,
             rewards,
@@ -60,24 +84,19 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
         for number, part in enumerate(relabeled):
             counts.add(part)
             draft.write(slices.part_name(number), part.triples if number else pl.concat([part.triples, writing]))
-    rejected = dict(sorted(counts.rejected.items()))
-    if not counts.triples:
-        draft.discard()
-        raise ConfigError(
-            f"relabel.type={run.relabeler.name} kept none of {slices.rows} samples of {scored[-1].samples} "
-            f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
-            "which learns from wrong ones"
-        )
-    metrics = counts.metrics()
-    if written:
-        metrics["written"] = verification_metrics(written)
-    return draft.commit(rows_in=slices.rows + writing.height, rejected=rejected, metrics=metrics)
+    return counts
 
 
 class _Counts:
-    """What is counted about the slices of the samples."""
+    """What is counted about the slices of the samples.
 
-    def __init__(self) -> None:
+    Args:
+        samples: how many there are in all slices.
+        shown: how many triples show how to write; none of them is counted here.
+    """
+
+    def __init__(self, samples: int, shown: int) -> None:
+        self.samples, self.shown = samples, shown
         self.triples = self.contrasted = self.ruled_out = self.judged_outputs = self.used_outputs = 0
         self.rejected, self.instructions = Counter[str](), Counter[str]()
 
