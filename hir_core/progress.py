@@ -39,6 +39,11 @@ def ignore(*reported: object) -> None:
     del reported
 
 
+def in_slice(on_rows: OnRows, before: int, total: int) -> OnRows:
+    """The callback for the rows of a slice, which come after so many of all rows."""
+    return lambda done, _: on_rows(before + done, total)
+
+
 def counted(rows: Iterable[T], total: int, on_rows: OnRows) -> Iterator[T]:
     """The rows, one by one; reports how many are done, a few times per second at most."""
     reported_at = time.monotonic()

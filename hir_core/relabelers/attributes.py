@@ -21,6 +21,7 @@ class Attributes(Relabeler):
     """
 
     name = "attributes"
+    compares_prompts = True
     config: AttributesRelabel
 
     def is_judged(self) -> pl.Expr:

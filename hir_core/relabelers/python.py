@@ -27,6 +27,7 @@ class PythonFunction(Relabeler):
     """
 
     name = "python"
+    compares_prompts = True
 
     def __init__(self, config: PythonRelabel, instructions: Instructions) -> None:
         super().__init__(config, instructions)

@@ -17,6 +17,7 @@ class Quantiles(Relabeler):
     """
 
     name = "quantiles"
+    compares_prompts = True
     config: QuantilesRelabel
 
     def instruction(self) -> pl.Expr:

@@ -1,20 +1,23 @@
 """`Relabeler`, the interface of all relabelers: scored samples in, triples and counted rejects out.
 
 Serves the stage `relabel`. A relabeler decides which samples it rejects and which instruction each of the others
-demonstrates; the tables around that are handled here. Which of the kept samples are trained on is decided by
-`select`. Every sample becomes one triple or one reject. Reads and writes tables in memory only.
+demonstrates; the tables around that are handled here, a slice of the samples at a time. Which of the kept samples are
+trained on is decided by `select`. Every sample becomes one triple or one reject. Reads and writes tables in memory
+only.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
 from hir_core.errors import SchemaError
-from hir_core.progress import OnRows, counted, ignore
-from hir_core.relabelers.select import select
+from hir_core.progress import OnRows, counted, ignore, in_slice
+from hir_core.relabelers.select import apply, compared_columns, compares_prompts, kept_of_prompts, limited_and_balanced
 from hir_core.schemas import Triples, content_keys
 
 CANNOT_JUDGE = "cannot judge"
@@ -22,12 +25,38 @@ NO_ANSWER = "names no answer"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
 TRIPLE_SCHEMA = Triples.create_empty().schema
-SAMPLE_COLUMNS = ("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason")
-"""The columns of the samples that are kept as they are."""
-PROBABILITY = pl.col("logprobs").cast(pl.List(pl.Float64)).list.sum().exp().clip(upper_bound=1.0)
+PROBABILITY = pl.col("logprobs").cast(pl.List(pl.Float64)).list.sum().exp().clip(upper_bound=1.0).alias("probability")
 """exp of the sum of a sample's log-probabilities; rounding must not make it more than 1."""
+SLICE_COLUMNS = ("sample_id", "prompt_id", "completion", "completion_ids", "finish_reason", PROBABILITY)
+"""What is read of samples. A log-probability per token takes much memory, and only their sum is needed."""
+REWARD_COLUMNS = ("sample_id", "outcome", "score", "parts")
+"""What is read of rewards."""
 NO_TEXTS = pl.lit([], dtype=pl.List(pl.String))
 NO_IDS = pl.lit([], dtype=pl.List(pl.Int32))
+_IS_JUDGED = pl.col("outcome") != "not_judged"
+OUTPUT = pl.struct("prompt_id", "completion_ids")
+"""Outputs are distinct if their prompt or their token ids differ."""
+
+
+class Kept(NamedTuple):
+    """The samples of a slice that become triples, as labeled rows, and what is counted about all of its samples."""
+
+    rows: pl.DataFrame
+    rejected: Counter[str]
+    judged_outputs: int
+
+
+class Relabeled(NamedTuple):
+    """What a slice of samples becomes."""
+
+    triples: pl.DataFrame
+    """Sorted by triple_id."""
+    rejected: Counter[str]
+    """How many samples are rejected, by reason."""
+    judged_outputs: int
+    """How many distinct outputs have a score or name no answer."""
+    used_outputs: int
+    """How many of them are a demonstration with a weight above 0, or are ruled out."""
 
 
 class Relabeler:
@@ -40,6 +69,8 @@ class Relabeler:
 
     name: str
     config: Relabel
+    compares_prompts = False
+    """Whether what becomes of a sample depends on samples of other prompts, so that a slice must hold all samples."""
     parent = "sample_id"
     """The column that a triple's key is made of, with the relabeler and the instruction."""
 
@@ -107,6 +138,7 @@ class Relabeler:
         """Adds `rejected`, `instruction` and `contrast` to the scored samples; may change the `query`.
 
         Args:
+            scored: all samples of their prompts; all of the table if the relabeler `compares_prompts`.
             prompts: the whole Prompts table, for relabelers that need more than a sample's own prompt.
         """
         del prompts
@@ -128,46 +160,115 @@ class Relabeler:
             samples: Samples; of a lazy frame only the columns are read that are needed.
             selection: which of the kept samples are trained on; None: all of them.
             written: WrittenInstructions, where a model wrote some.
-            on_rows: called with how many triples are made, and of how many.
+            on_rows: called with how many samples are relabeled, and of how many.
 
         Raises:
             SchemaError: a sample has no reward or no prompt in these tables.
         """
+        selection = selection or SelectConfig()
+        drawn = samples.lazy().select(SLICE_COLUMNS).collect()
+        (whole,) = self.relabel_slices(
+            [drawn], rewards, prompts, selection, written, count=drawn.height, on_rows=on_rows
+        )
+        return whole.triples, dict(sorted(whole.rejected.items()))
+
+    def relabel_slices(
+        self,
+        slices: Iterable[pl.DataFrame],
+        rewards: pl.DataFrame,
+        prompts: pl.DataFrame,
+        selection: SelectConfig,
+        written: pl.DataFrame | None = None,
+        *,
+        count: int,
+        put_aside: Callable[[Iterable[pl.DataFrame]], Iterable[pl.DataFrame]] = list,
+        on_rows: OnRows = ignore,
+    ) -> Iterator[Relabeled]:
+        """What `relabel` returns, for a slice of the samples at a time; together the same rows and counts.
+
+        Args:
+            slices: the SLICE_COLUMNS of Samples; all samples of a prompt are in one slice.
+            count: how many samples there are in all slices.
+            put_aside: takes all frames, and gives them again in the same order: where to, if memory is short.
+
+        Raises:
+            SchemaError: as `relabel`, for the first slice in which it is so.
+        """
+        kept: Iterator[Kept] = (self._kept(samples, rewards, prompts, selection, written) for samples in slices)
+        if compares_prompts(selection):
+            kept = self._limited_and_balanced(kept, selection, put_aside)
+        done = 0
+        for rows, rejected, judged_outputs in kept:
+            triples = self.triples(rows, on_rows=in_slice(on_rows, done, count))
+            yield Relabeled(triples, rejected, judged_outputs, self._used_outputs(rows))
+            done += rows.height + rejected.total()
+
+    def _kept(
+        self,
+        samples: pl.DataFrame,
+        rewards: pl.DataFrame,
+        prompts: pl.DataFrame,
+        selection: SelectConfig,
+        written: pl.DataFrame | None,
+    ) -> Kept:
+        """The samples that are kept of whole prompts, labeled, sorted by sample_id."""
         scored = self._scored(samples, rewards, prompts)
         if written is not None:
             verified = written.select("sample_id", verified="instruction", refusal="reason")
-            scored = scored.join(verified, on="sample_id", how="left")
-        labeled = self.label(scored.sort("sample_id"), prompts)
-        labeled = labeled.with_columns(weight=self.weight(), removed=self.removed())
-        labeled = select(labeled, selection or SelectConfig(), self.instructions.correct)
-        counts = labeled["rejected"].drop_nulls().value_counts(sort=True)
-        triples = self.triples(labeled.filter(pl.col("rejected").is_null()), on_rows=on_rows)
-        return triples, dict(sorted(counts.iter_rows()))
+            scored = scored.join(verified, on="sample_id", how="left", maintain_order="left")
+        judged_outputs = scored.lazy().filter(_IS_JUDGED).select(OUTPUT.n_unique()).collect().item()
+        labeled = self.label(scored, prompts).with_columns(weight=self.weight(), removed=self.removed())
+        return Kept(*kept_of_prompts(labeled, selection), judged_outputs)
+
+    def _limited_and_balanced(
+        self,
+        slices: Iterable[Kept],
+        selection: SelectConfig,
+        put_aside: Callable[[Iterable[pl.DataFrame]], Iterable[pl.DataFrame]],
+    ) -> Iterator[Kept]:
+        """The same with the rows and weights that depend on the rows of all slices, which are therefore put aside."""
+        counts, compared = [], []
+
+        def rows() -> Iterator[pl.DataFrame]:
+            for kept in slices:
+                counts.append((kept.rejected, kept.judged_outputs))
+                compared.append(compared_columns(kept.rows, selection))
+                yield kept.rows
+
+        aside = put_aside(rows())
+        decided = limited_and_balanced(compared, selection, self.instructions.correct)
+        for kept_rows, weights, (rejected, judged_outputs) in zip(aside, decided, counts, strict=True):
+            yield Kept(apply(weights, kept_rows, rejected), rejected, judged_outputs)
+
+    def _used_outputs(self, kept: pl.DataFrame) -> int:
+        """How many distinct judged outputs are learned from; none where what is learned was not sampled."""
+        if self.parent != "sample_id":
+            return 0
+        is_used = _IS_JUDGED & ((pl.col("weight") > 0) | (pl.col("removed") > 0))
+        return int(kept.lazy().filter(is_used).select(OUTPUT.n_unique()).collect().item())
 
     def judged(self, samples: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         """The scored samples that an instruction can be written about: with a score and at least one token.
 
         Sorted by sample_id, with `logprobs` and the columns that the rules are expressions over.
         """
-        scored = self._scored(samples, rewards, prompts).join(samples.select("sample_id", "logprobs"), on="sample_id")
-        return scored.filter(Relabeler.rejection(self).is_null()).sort("sample_id")
+        drawn = samples.select(*SLICE_COLUMNS, "logprobs")
+        scored = self._scored(drawn, rewards, prompts)
+        return scored.filter(Relabeler.rejection(self).is_null())
 
-    def _scored(
-        self, samples: pl.DataFrame | pl.LazyFrame, rewards: pl.DataFrame, prompts: pl.DataFrame
-    ) -> pl.DataFrame:
-        """The samples joined with their scores and prompts, and with `is_correct`."""
-        # A log-probability per token takes much memory, and only their sum is needed.
-        drawn = samples.lazy().select(*SAMPLE_COLUMNS, probability=PROBABILITY).collect()
-        scores = rewards.select("sample_id", "outcome", "score", "parts")
-        asked = prompts.select("prompt_id", "query", "history", "references", "metadata")
-        scored = drawn.join(scores, on="sample_id", how="left", validate="1:1")
-        scored = scored.join(asked, on="prompt_id", how="left", validate="m:1")
+    def _scored(self, drawn: pl.DataFrame, rewards: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+        """The samples joined with their scores and prompts, and with `is_correct`, sorted by sample_id."""
+        scores = _of(drawn, rewards.select(REWARD_COLUMNS), "sample_id")
+        asked = _of(drawn, prompts.select("prompt_id", "query", "history", "references", "metadata"), "prompt_id")
+        scored = drawn.sort("sample_id")
+        scored = scored.join(scores, on="sample_id", how="left", validate="1:1", maintain_order="left")
+        scored = scored.join(asked, on="prompt_id", how="left", validate="m:1", maintain_order="left")
         for column, name in (("outcome", "rewards"), ("query", "prompts")):
             unmatched = scored.filter(pl.col(column).is_null())["sample_id"]
             if not unmatched.is_empty():
                 raise SchemaError(
                     f"{len(unmatched)} of {drawn.height} samples have no row in {name}, first sample_id "
-                    f"{unmatched.sort()[0]}: pass the tables of one iteration"
+                    f"{unmatched[0]}: pass the tables of one iteration"
                 )
         return scored.with_columns(is_correct=pl.col("score") >= self.config.threshold)
 
@@ -185,6 +286,11 @@ class Relabeler:
         keys = list(counted(content_keys(*origins), triples.height, on_rows))
         with_keys = triples.with_columns(triple_id=pl.Series(keys, dtype=pl.String))
         return with_keys.select(list(TRIPLE_SCHEMA)).cast(TRIPLE_SCHEMA).sort("triple_id")
+
+
+def _of(drawn: pl.DataFrame, rows: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The rows that belong to the samples; all of them where there are few."""
+    return rows.join(drawn, on=key, how="semi") if rows.height > drawn.height else rows
 
 
 def other_instructions() -> pl.Expr:

@@ -25,6 +25,7 @@ class Combined(Reward):
         super().__init__(config)
         self.parts = parts
         self.launches = any(part.launches for part in parts)
+        self.judges_in_slices = all(part.judges_in_slices for part in parts)
         self.uses_references = all(part.uses_references for part in parts)
         self.weights = [part.weight for part in config.parts]
         self.names = [part.attribute for part in config.parts]

@@ -61,11 +61,13 @@ class ExactMatch(RowReward):
             schema={"list": pl.UInt32, "answer": pl.String, "why": pl.String},
             orient="row",
         )
-        texts = counted(completions["completion"].to_list(), completions.height, on_rows)
-        answers = pl.Series("answer", [normalised(text) for text in texts], dtype=pl.String)
+        texts = completions["completion"].unique()
+        answer_of = [normalised(text) for text in counted(texts.to_list(), texts.len(), on_rows)]
+        by_text = pl.DataFrame({"completion": texts, "answer": pl.Series(answer_of, dtype=pl.String)})
         list_of_prompt = needed.select("prompt_id", "references").join(lists, on="references").drop("references")
         rows = (
-            completions.select("prompt_id", answers)
+            completions.select("prompt_id", "completion")
+            .join(by_text, on="completion", how="left", maintain_order="left")
             .join(list_of_prompt, on="prompt_id", how="left", maintain_order="left")
             .join(right_answers, on=["list", "answer"], how="left", maintain_order="left")
         )

@@ -45,6 +45,7 @@ class Math(Reward):
     """
 
     name = "math"
+    judges_in_slices = True
     config: MathReward
 
     def __init__(self, config: MathReward) -> None:

@@ -20,6 +20,7 @@ class Regex(Reward):
     """
 
     name = "regex"
+    judges_in_slices = True
     config: RegexReward
 
     def unusable(self, prompt: PromptRow) -> str | None:

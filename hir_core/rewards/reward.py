@@ -74,6 +74,8 @@ class Reward(ABC):
     config: Section
     launches = False
     """Whether judging needs a launch, which must not run beside another launch."""
+    judges_in_slices = False
+    """Whether it may judge a large table a slice at a time, each completion by itself and with its prompt alone."""
     uses_references = True
     """Whether it compares with references, so that always giving the most frequent reference is a baseline."""
 
@@ -177,6 +179,8 @@ class Reward(ABC):
 
 class RowReward(Reward):
     """A reward that judges each completion independently of the others."""
+
+    judges_in_slices = True
 
     @abstractmethod
     def verdict(self, completion: str, prompt: PromptRow) -> Verdict:

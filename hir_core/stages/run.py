@@ -83,7 +83,8 @@ class Run:
     def table(self, ref: VersionRef, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """A version's rows, with all columns or some; its files are checked against their digests."""
         rows = self.store.table(ref)
-        return (rows if columns is None else rows.select(columns)).collect()
+        # In one chunk: joins gather lists from the many chunks of a Parquet file ten times as slowly.
+        return (rows if columns is None else rows.select(columns)).collect().rechunk()
 
     def metrics(self, ref: VersionRef) -> Mapping[str, Any]:
         """The measurements in a version's manifest."""

@@ -1,7 +1,7 @@
 """The stage `score`: a verdict on every sample, and on every answer of an evaluation.
 
-Reads samples, or the answers that an evaluation left in its draft. Writes the versions `rewards@i` and
-`evaluations@i`. What a verdict means for training is decided in `relabel`.
+Reads samples, a slice at a time, or the answers that an evaluation left in its draft. Writes the versions `rewards@i`
+and `evaluations@i`. What a verdict means for training is decided in `relabel`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from hir_core.progress import in_slice
 from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
@@ -17,7 +18,10 @@ from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import read_json, read_parts
+from hir_core.store.slices import SLICE_BYTES, SampleSlices
 from hir_core.store.version import VersionRef
+
+_REASON_IF_UNSCORED = pl.when(pl.col("score").is_null()).then("reason").alias("reason")
 
 
 def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> VersionRef:
@@ -25,19 +29,32 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     identity = run.identities.rewards(prompts, samples)
     if version := run.find(identity):
         return version
-    sampled = run.table(samples, ["sample_id", "prompt_id", "completion"])
-    counter = run.row_counter("score", sampled.height)
-    rewards = run.reward.score(sampled, run.table(prompts), on_rows=counter)
-    correct = int((rewards["score"].drop_nulls() >= run.config.relabel.threshold).sum())
-    metrics = {
-        "correct_share": correct / max(1, rewards.height),
+    prompt_rows, draft, judged = run.table(prompts), run.store.draft(identity), []
+    draft.delete_parts()
+    with draft.working_folder() as folder:
+        slice_bytes = SLICE_BYTES if run.reward.judges_in_slices else None
+        slices = SampleSlices(run.store.parts(samples), ("sample_id", "prompt_id", "completion"), folder, slice_bytes)
+        counter, done = run.row_counter("score", slices.rows), 0
+        for number, sampled in enumerate(slices):
+            on_rows = counter if slices.count == 1 else in_slice(counter, done, slices.rows)
+            rewards = run.reward.score(sampled, prompt_rows, on_rows=on_rows)
+            draft.write(slices.part_name(number), rewards)
+            judged.append(rewards.select("outcome", "score", _REASON_IF_UNSCORED, "parts"))
+            done += sampled.height
+    metrics = score_metrics(pl.concat(judged), run.config.relabel.threshold)
+    return draft.commit(rows_in=slices.rows, metrics=metrics)
+
+
+def score_metrics(rewards: pl.DataFrame, threshold: float) -> dict[str, Any]:
+    """The measurements of rewards for their manifest."""
+    return {
+        "correct_share": int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height),
         "mean_score": rewards["score"].mean(),
         "no_answer": int((rewards["outcome"] == "no_answer").sum()),
         "not_judged": int((rewards["outcome"] == "not_judged").sum()),
         "unscored_reasons": unscored_reasons(rewards),
         **attribute_means(rewards),
     }
-    return run.commit(identity, rewards, rows_in=sampled.height, metrics=metrics)
 
 
 def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:

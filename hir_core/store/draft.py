@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from hir_core.errors import SchemaError, StoreError
 from hir_core.schemas import SCHEMAS
-from hir_core.store.files import finished_parts, read_json, sync, write_json, write_part
+from hir_core.store.files import finished_parts, list_parts, read_json, sync, write_json, write_part, writing
 from hir_core.store.locks import exclusive
 from hir_core.store.manifest import Identity, Manifest, Part, code_version, utc_now
 from hir_core.store.plain_files import open_folder
@@ -70,6 +70,27 @@ class Draft:
         schema = SCHEMAS[self.ref.stage]
         check_columns(schema, frame.schema, f"{self.ref} part-{name}.parquet")
         return write_part(self.path, name, frame.select(schema.column_names()))
+
+    def delete_parts(self) -> None:
+        """Deletes the parts of an earlier attempt, for work that begins anew."""
+        for path in list_parts(self.path):
+            path.unlink()
+
+    @contextmanager
+    def working_folder(self) -> Iterator[Path]:
+        """An empty folder for intermediate files, which is deleted at the end; no version holds it.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        folder = self.path / ".work"
+        shutil.rmtree(folder, ignore_errors=True)  # that of a process that was killed
+        with writing(folder):
+            folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Deletes the draft with everything in it."""

@@ -29,14 +29,15 @@ OTHER = "other"
 
 def value_counts(values: pl.Series, kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
     """The number of occurrences of each value, the most frequent first; those beyond `kept` together as `other`."""
-    counts = (
-        values.cast(pl.String)
-        .drop_nulls()
-        .value_counts(name="count")
-        .sort("count", values.name, descending=[True, False])
-    )
-    rest = sum(counts["count"][kept:])
-    return dict(counts.head(kept).iter_rows()) | ({OTHER: rest} if rest else {})
+    counts = values.cast(pl.String).drop_nulls().value_counts(name="count")
+    return largest_counts(dict(counts.iter_rows()), kept)
+
+
+def largest_counts(counts: Mapping[str, int], kept: int = INSTRUCTIONS_KEPT) -> dict[str, int]:
+    """The largest counts, the largest first, and the sum of those beyond `kept` as `other`."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    rest = sum(count for _, count in ordered[kept:])
+    return dict(ordered[:kept]) | ({OTHER: rest} if rest else {})
 
 
 STAGES = ("prompts", "samples", "rewards", "instructions", "triples", "models", "evaluations")

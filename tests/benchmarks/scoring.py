@@ -2,7 +2,8 @@
 
 `scoring/pipeline` goes from the samples' Parquet files to files of scores, instructions and keys: the stages `score`
 and `relabel` with their checks, digests and manifests, and the same scores, reasons, instructions and keys by a
-function for `datasets.map`, written to Parquet. `scoring/rewards` scores tables in memory.
+function for `datasets.map`, written to Parquet. `scoring/large` measures the stages on ten times as many samples, and
+`scoring/rewards` each reward on tables in memory.
 """
 
 from __future__ import annotations
@@ -121,19 +122,37 @@ def make_run(folder: Path, reward: str) -> Any:
     }))  # fmt: skip
 
 
-def write_run(folder: Path) -> None:
-    """Commits prompts and samples as versions of a run in the folder; samples in parts, as ranks write them."""
+def write_run(folder: Path, copies: int = 1) -> None:
+    """Commits prompts and samples as versions of a run in the folder; samples in parts, as ranks write them.
+
+    Args:
+        copies: how many times every row is there, with ids of its own.
+    """
     write_tables(folder, PROMPTS, ROWS, with_options=False)
     run = make_run(folder, "exact_match")
     prompts, samples = (pl.read_parquet(folder / f"{name}.parquet") for name in ("prompts", "samples"))
     identities = _identities()
     draft = run.store.draft(identities[0])
-    draft.write("0", prompts)
+    draft.write("0", pl.concat([_copy(prompts, number) for number in range(copies)]).sort("prompt_id"))
     draft.commit()
     draft = run.store.draft(identities[1])
     for number, part in enumerate(samples.iter_slices(50_000)):
-        draft.write(f"r0-{number:05d}", part)
+        for copy in range(copies):
+            draft.write(f"r{copy}-{number:05d}", _copy(part, copy))
     draft.commit()
+
+
+def write_large_run(folder: Path) -> None:
+    """As `write_run`, ten times as large."""
+    write_run(folder, copies=10)
+
+
+def _copy(table: pl.DataFrame, number: int) -> pl.DataFrame:
+    """The rows with ids of their own; those of copy 0 are as they were."""
+    if number == 0:
+        return table
+    ids = [name for name in ("sample_id", "prompt_id") if name in table.columns]
+    return table.with_columns(pl.format("{}-{}", name, pl.lit(number)).alias(name) for name in ids)
 
 
 def write_tables_of_rewards(folder: Path) -> None:
@@ -259,6 +278,14 @@ CASES = (
         ),
         prepare=write_run,
         rounds=3,
+    ),
+    Case(
+        name="scoring/large",
+        question=f"exact_match and hindsight on {10 * ROWS:,} samples of {10 * PROMPTS:,} prompts: memory",
+        unit="samples",
+        sides=(Side("hir", score_and_relabel, {}),),
+        prepare=write_large_run,
+        rounds=1,
     ),
     Case(
         name="scoring/rewards",

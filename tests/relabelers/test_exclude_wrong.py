@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from relabel_tables import INSTRUCTIONS, tables
 
-from hir_core.config import ExcludeWrongRelabel, SelectConfig
+from hir_core.config import DemonstrationsRelabel, ExcludeWrongRelabel, SelectConfig
 from hir_core.relabelers.registry import build_relabeler
+from hir_core.relabelers.relabeler import SLICE_COLUMNS
 from hir_core.schemas import Triples
-from hir_core.stages.relabel import output_metrics
 
 RIGHT, WRONG = INSTRUCTIONS.correct, INSTRUCTIONS.wrong
 CANNOT_JUDGE, DUPLICATE = "cannot judge", "duplicate of another output"
@@ -200,19 +200,20 @@ def test_an_output_is_learned_from_if_one_of_its_samples_is_taught_or_ruled_out(
         *scores, prompt_ids=prompt_ids, completions=completions, finish_reasons=finish_reasons
     )
     relabeler = build_relabeler(ExcludeWrongRelabel(type="exclude_wrong", **changed), INSTRUCTIONS)
-    triples, _ = relabeler.relabel(samples, rewards, prompts, SelectConfig(**selection))
+    drawn = samples.select(SLICE_COLUMNS)
+    selected = SelectConfig(**selection)
+    (whole,) = relabeler.relabel_slices([drawn], rewards, prompts, selected, count=len(rows))
     by_output = {}
     for n, (prompt_id, text, score, finish_reason) in enumerate(rows):
         if score is not None:
             by_output.setdefault((prompt_id, text, finish_reason), []).append(f"s{n}")
-    used = sum(any(key in set(triples["sample_id"]) for key in keys) for keys in by_output.values())
-    assert output_metrics(samples, rewards, triples) == {
-        "judged_outputs": len(by_output),
-        "outputs_with_gradient": used / len(by_output) if by_output else None,
-    }
+    used = sum(any(key in set(whole.triples["sample_id"]) for key in keys) for keys in by_output.values())
+    assert (whole.judged_outputs, whole.used_outputs) == (len(by_output), used)
 
 
 def test_a_demonstration_of_a_reference_uses_no_output():
-    samples, rewards, _ = tables(1.0, 0.0)
-    nothing = pl.DataFrame(schema=Triples.create_empty().schema)
-    assert output_metrics(samples, rewards, nothing) == {"judged_outputs": 1, "outputs_with_gradient": 0.0}
+    samples, rewards, prompts = tables(1.0, 0.0)
+    relabeler = build_relabeler(DemonstrationsRelabel(type="demonstrations"), INSTRUCTIONS)
+    drawn = samples.select(SLICE_COLUMNS)
+    (whole,) = relabeler.relabel_slices([drawn], rewards, prompts, SelectConfig(), count=2)
+    assert (whole.triples.height, whole.judged_outputs, whole.used_outputs) == (1, 1, 0)

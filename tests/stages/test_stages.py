@@ -25,6 +25,7 @@ from hir_core.launch.job_spec import JobSpec
 from hir_core.progress import Progress
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import content_key
+from hir_core.stages import relabel, score
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
 from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts
@@ -32,6 +33,7 @@ from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
 from hir_core.stages.train import train_iteration
+from hir_core.store import slices
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +133,41 @@ def test_whoever_follows_a_run_is_told_what_its_driver_does(settings):
         ("score", 0, 24),
         ("relabel", 0, 24),
     ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"relabel": {"type": "hindsight"}},
+        {"relabel": {"type": "exclude_wrong"}, "select.balance": True, "select.others_per_correct": 0.5},
+        {"relabel": {"type": "chain"}, "reward": {"type": "numeric"}, "select.deduplicate": True},
+        {"relabel": {"type": "quantiles"}},
+    ],
+    ids=lambda changes: changes["relabel"]["type"],
+)
+def test_a_large_table_is_scored_and_relabeled_in_slices(settings, made, changes, monkeypatch):
+    monkeypatch.setattr(slices, "ONE_IN", 1)
+    tables, manifests = [], []
+    for slice_bytes in (score.SLICE_BYTES, 500):
+        monkeypatch.setattr(score, "SLICE_BYTES", slice_bytes)
+        monkeypatch.setattr(relabel, "SLICE_BYTES", slice_bytes)
+        shutil.rmtree("runs", ignore_errors=True)
+        shutil.copytree(made, "runs")
+        run = Run(with_changes(settings, changes))
+        prompts, samples = (run.store.resolve(name) for name in ("prompts@0", "samples@1"))
+        for stage in ("rewards", "triples"):
+            shutil.rmtree(run.store.run_dir / stage)
+        rewards = score_samples(run, prompts, samples)
+        triples = relabel_samples(run, prompts, [Scored(samples, rewards)])
+        tables.append([run.table(rewards).sort("sample_id"), run.table(triples).sort("triple_id")])
+        manifests.append([run.store.manifest(ref) for ref in (rewards, triples)])
+        assert not list(triples.path.glob(".*"))
+    assert all(whole.equals(sliced) for whole, sliced in zip(*tables, strict=True))
+    for whole, sliced in zip(*manifests, strict=True):
+        assert (whole.id, whole.rows_in, whole.rejected) == (sliced.id, sliced.rows_in, sliced.rejected)
+        assert whole.metrics == sliced.metrics
+        assert [part.name for part in whole.parts] == ["part-0.parquet"]
+    assert len(manifests[1][0].parts) > 1
 
 
 def test_replay_relabels_the_samples_of_a_stated_window_and_names_them_as_parents(settings):

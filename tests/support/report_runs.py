@@ -10,7 +10,6 @@ from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
 
 from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
-from hir_core.stages.relabel import output_metrics
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -48,12 +47,20 @@ def make_run(folder: Path) -> Store:
         drawn_before = [store.table(ref) for ref in parents if ref.stage == "samples"]
         judged_before = [store.table(ref) for ref in parents if ref.stage == "rewards"]
         relabeled = pl.DataFrame([*kept, *old]).select("sample_id", "weight", "removed")
-        metrics = output_metrics(pl.concat(drawn_before), pl.concat(judged_before).collect(), relabeled)
+        metrics = output_metrics(pl.concat(drawn_before), pl.concat(judged_before), relabeled)
         triples = commit(store, "triples", iteration, parents, [*kept, *old], config, metrics=metrics, **counts)
         before = [samples, rewards]
         model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
         evaluated(store, iteration, prompts, model)
     return store
+
+
+def output_metrics(samples: pl.LazyFrame, rewards: pl.LazyFrame, triples: pl.DataFrame) -> dict[str, float]:
+    """How many distinct outputs were judged, and the share of them with a sample that is in the triples."""
+    by_sample = samples.join(rewards.filter(pl.col("outcome") != "not_judged"), on="sample_id", how="semi")
+    is_used = pl.col("sample_id").is_in(triples["sample_id"].to_list()).any()
+    by_output = by_sample.group_by("prompt_id", "completion_ids").agg(is_used=is_used).collect()
+    return {"judged_outputs": by_output.height, "outputs_with_gradient": by_output["is_used"].mean()}
 
 
 def judged(samples: Sequence[Row], scores: Sequence[float | None]) -> list[Row]:
