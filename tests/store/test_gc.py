@@ -117,7 +117,7 @@ def test_the_best_model_of_a_fork_is_kept_with_the_evaluation_that_shows_it(stor
     note(store, on_main(store, [*fork, best, evaluation, other_test]), rule=RetentionConfig(last=1, best=1))
     plan = plan_gc(store)
     assert names(removed.ref for removed in plan.removed) == names([*fork[1:], other_test])
-    why = {str(kept.ref): (kept.why, kept.weights) for kept in plan.kept}
+    why = {str(kept.ref): (kept.why, kept.files) for kept in plan.kept}
     assert why[str(best)] == why[str(evaluation)] == ("accuracy 1.500, number 1 of 4", ())
     assert why[str(fork[0])][0] == f"{best} is made from it"
 
