@@ -28,9 +28,9 @@ def optimizer_state(store: Store, model: VersionRef) -> Path | None:
     names = [part.name for part in store.manifest(model).parts if is_optimizer_state(part.name)]
     if deleted := [gone[name] for name in names if name in gone]:
         raise StoreError(
-            f"{model} is to be trained further from the state of its optimizer, which was deleted ({deleted[0]}): set "
-            "training.optimizer_state=none, with which all iterations are made anew, or start another run from "
-            f"model.source={folder}"
+            f"{model} cannot be trained further: the state of its optimizer was deleted ({deleted[0]}); delete the "
+            f"models of iterations 1 to {model.iteration} and run the config again, which makes them anew, or start "
+            f"another run with model.source={folder}"
         )
     return folder if names else None
 
