@@ -147,18 +147,19 @@ class Plan:
         inputs, store = self.inputs, self.store
         training: TrainingConfig | None = self.config.training if inputs.previous_model else self.config.warm_start
         if inputs.triples is not None and training is not None:
+            state = inputs.previous_model and optimizer_state(store, inputs.previous_model)
             step = TrainStep(
                 triples=store.folder(inputs.triples).resolve(),
                 samples=None if inputs.samples is None else store.folder(inputs.samples).resolve(),
                 prompts=store.folder(inputs.prompts).resolve(),
                 training=training,
-                optimizer_state=inputs.previous_model and optimizer_state(store, inputs.previous_model),
+                optimizer_state=state and state.resolve(),
                 iteration=self.targets.model.iteration,
             )
             self.steps.append(PlannedStep(step))
         draft = store.draft(self.targets.model)
-        state = self.targets.model.config.get("optimizer_state", "none")
-        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), optimizer_state=state), draft))
+        saved = self.targets.model.config.get("optimizer_state", "none")
+        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), optimizer_state=saved), draft))
 
     def _add_evaluation(self, job_dir: Path) -> None:
         draft = self.store.draft(self.targets.evaluation)
