@@ -114,8 +114,8 @@ class RunConfig(Section):
         for name, training in (("warm_start", self.warm_start), ("training", self.training)):
             if is_on_nvme and training is not None and training.saved_state(self.is_bf16) != "none":
                 raise ValueError(
-                    f"{name}.optimizer_state: what the DeepSpeed file offloads to NVMe is not saved: set it to none, or "
-                    "offload_optimizer.device to cpu"
+                    f"{name}.optimizer_state: what the DeepSpeed file offloads to NVMe is not saved: set it to none, "
+                    "or offload_optimizer.device to cpu"
                 )
         return self
 

@@ -35,7 +35,7 @@ class TrainStep(Section):
 
 
 class SaveStep(Section):
-    """Writes the model as a plain `transformers` folder; afterwards it cannot be trained any more."""
+    """Writes the model as a plain `transformers` folder."""
 
     type: Literal["save"] = "save"
     output: Path

@@ -166,6 +166,8 @@ class Job:
             )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
         result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)
+        if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
+            zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
             raise NumericalError(f"after training: {weight} {weight_checks.UNUSABLE}; {trainer.advice(training)}")
         if gap is not None:
@@ -173,9 +175,9 @@ class Job:
         return result
 
     def save(self, step: SaveStep) -> SaveResult:
-        """Writes the weights shard by shard, with config and tokenizer, and after training the optimizer's state.
+        """Writes the weights shard by shard, with config and tokenizer, and the state of the optimizer if it is kept.
 
-        Files of a killed launch are deleted first. What the optimizer holds is freed: sampling needs the memory.
+        Files of a killed launch are deleted first.
         """
         self.rank.progress(Progress("save"))
         folder = step.output
@@ -191,7 +193,6 @@ class Job:
         if step.optimizer_state != "none":
             has_moments = step.optimizer_state == "all"
             state_bytes = optimizer_state.save(self.engine, self.model, folder, moments=has_moments)
-        if any(isinstance(step, TrainStep) for step in self.spec.steps):
             zero.release_optimizer(self.engine)
         return {
             "weight_bytes": weight_bytes,
