@@ -75,7 +75,7 @@ def _plan_json(store: Store, plan: GcPlan, *, is_done: bool) -> dict[str, Any]:
         "run": store.run_dir.resolve().name,
         "rules": plan.rules,
         "why_all": plan.why_all,
-        "kept": [{"version": str(kept.ref), "why": kept.why, "released": list(kept.weights)} for kept in plan.kept],
+        "kept": [{"version": str(kept.ref), "why": kept.why, "released": list(kept.files)} for kept in plan.kept],
         "removed": [{"version": str(removed.ref), "bytes": removed.bytes} for removed in plan.removed],
         "bytes": plan.bytes,
         "is_done": is_done,
@@ -91,9 +91,14 @@ def _plan_lines(store: Store, plan: GcPlan) -> Iterator[str]:
     yield f"{name} · retention of {printable(plan.rules)}"
     yield f"keeps {quantity(len(plan.kept), 'version')}"
     yield from columns(("  version", "because"), [(f"  {kept.ref}", printable(kept.why)) for kept in plan.kept])
-    if plan.released:
-        yield f"deletes the weights of {quantity(len(plan.released), 'model')}; evaluations and samples stay"
-        yield from _sizes([(str(model.ref), model.bytes) for model in plan.released])
+    weights = [model for model in plan.released if model.loses_weights]
+    states = [model for model in plan.released if not model.loses_weights]
+    if weights:
+        yield f"deletes the weights of {quantity(len(weights), 'model')}; evaluations and samples stay"
+        yield from _sizes([(str(model.ref), model.bytes) for model in weights])
+    if states:
+        yield f"deletes the optimizer's state of {quantity(len(states), 'model')} from which later models were trained"
+        yield from _sizes([(str(model.ref), model.bytes) for model in states])
     if plan.removed:
         yield f"removes {quantity(len(plan.removed), 'version')} that no branch uses and no kept version is made from"
         yield from _sizes([(str(removed.ref), removed.bytes) for removed in plan.removed])

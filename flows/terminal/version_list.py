@@ -12,6 +12,7 @@ from hir_core.errors import StoreError
 from hir_core.store.manifest import STAGES, Manifest
 from hir_core.store.references import find_runs
 from hir_core.store.store import Store
+from hir_core.store.version import is_optimizer_state
 
 Metric = dict[str, Any]
 """The measurement of a version that matters most, by name; an accuracy has its interval beside it."""
@@ -50,6 +51,7 @@ class VersionSummary(TypedDict):
     created: NotRequired[str]
     metric: NotRequired[Metric]
     has_all_files: NotRequired[bool]
+    """False for a model without its weights; the state of its optimizer is not counted."""
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def describe_versions(run_dir: Path) -> list[VersionSummary]:
                 "bytes": sum(part.bytes for part in manifest.parts if part.name not in released),
                 "created": manifest.created,
                 "metric": metric(manifest),
-                "has_all_files": not released,
+                "has_all_files": all(map(is_optimizer_state, released)),
             }
         )
     return summaries

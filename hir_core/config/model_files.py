@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hir_core.config.model import GgufModel, HubModel, ModelConfig
-from hir_core.config.model_folder import MOST_LABELS, check_folder, read_object
+from hir_core.config.model_folder import MOST_LABELS, OPTIMIZER_STATE, check_folder, read_object
 from hir_core.errors import ConfigError
 
 DEFAULT_LABELS = 2
@@ -120,11 +120,12 @@ def is_path(source: str) -> bool:
 
 
 def _local_files(model: ModelConfig) -> list[Path] | None:
-    """The local files of a model, sorted by name; None for a model on the hub or built from scratch."""
+    """The local files of a model without its optimizer's state, by name; None for a hub or scratch model."""
     if isinstance(model, GgufModel):
         return [gguf_file(model)]
     if isinstance(model, HubModel) and is_path(model.source):
-        return sorted(path for path in Path(model.source).iterdir() if path.is_file())
+        files = sorted(path for path in Path(model.source).iterdir() if path.is_file())
+        return [path for path in files if not OPTIMIZER_STATE.fullmatch(path.name)]  # it may be deleted later
     return None
 
 

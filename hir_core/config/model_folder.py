@@ -18,6 +18,8 @@ JSON_BYTES = 64 * 1024**2
 """Largest `config.json` or index that is read; the index of a model with 100,000 tensors has about 10 MB."""
 MOST_LABELS = 10**6
 """Labels of a classifier; `transformers` makes a name for each."""
+OPTIMIZER_STATE = re.compile(r"optimizer-[0-9]{5}-of-[0-9]{5}\.safetensors")
+"""Name of a file that holds the state of the optimizer which trained the model: no part of the model itself."""
 _PLAIN_NAME = re.compile(r"[^/\\\x00]+\.safetensors")
 _SHARD_OF_A_RANK = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 _SHOWN = 100

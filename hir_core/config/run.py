@@ -107,6 +107,18 @@ class RunConfig(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _saved_states_are_in_memory(self) -> RunConfig:
+        offload = self.deepspeed_settings().get("zero_optimization", {}).get("offload_optimizer")
+        is_on_nvme = isinstance(offload, dict) and offload.get("device") == "nvme"
+        for name, training in (("warm_start", self.warm_start), ("training", self.training)):
+            if is_on_nvme and training is not None and training.saved_state(self.is_bf16) != "none":
+                raise ValueError(
+                    f"{name}.optimizer_state: what the DeepSpeed file offloads to NVMe is not saved: set it to none, "
+                    "or offload_optimizer.device to cpu"
+                )
+        return self
+
     @property
     def run_dir(self) -> Path:
         """The folder that holds every version of this run."""

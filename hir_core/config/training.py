@@ -34,6 +34,10 @@ class TrainingConfig(Section):
     """Weight decay of AdamW."""
     max_grad_norm: float = Field(1.0, gt=0)
     """Norm above which gradients are clipped."""
+    optimizer_state: Literal["none", "masters", "all"] = "masters"
+    """What is saved beside the model for the next iteration to continue from. `masters`: the fp32 master weights of a
+    bf16 model, 4 bytes per parameter; a model in fp32 has no others. `all`: AdamW's moments too, 8 bytes more. `none`:
+    the next iteration starts from the model alone."""
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     """Share of each target token's probability that is spread over the whole vocabulary in the supervised term."""
     contrastive: float = Field(1.0, ge=0)
@@ -67,6 +71,11 @@ class TrainingConfig(Section):
     logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
     """Largest allowed mean difference, in nats per token, between the log-probabilities that the trainer computes for
     one batch and those recorded when it was sampled. A larger one stops the run."""
+
+    def saved_state(self, is_bf16: bool) -> Literal["none", "masters", "all"]:
+        """What of the optimizer's state is in the files of a model that was trained with this precision."""
+        has_masters = is_bf16 or self.optimizer_state == "all"
+        return self.optimizer_state if has_masters else "none"
 
     @model_validator(mode="after")
     def _in_batch_contrast_needs_other_prompts(self) -> Self:

@@ -29,6 +29,8 @@ class TrainStep(Section):
     prompts: Path
     """Folder of the Prompts that the samples answer."""
     training: WarmStartConfig | TrainingConfig
+    optimizer_state: Path | None = None
+    """Folder of the model that is trained, if the state of its optimizer lies there, to continue from."""
     iteration: int
 
 
@@ -37,6 +39,8 @@ class SaveStep(Section):
 
     type: Literal["save"] = "save"
     output: Path
+    optimizer_state: Literal["none", "masters", "all"] = "none"
+    """What of the optimizer's state is written beside a model that was trained, as in the section `training`."""
 
 
 class SampleStep(Section):
@@ -148,6 +152,7 @@ class SaveResult(TypedDict):
     """Result of a SaveStep."""
 
     weight_bytes: int
+    optimizer_state_bytes: int
     parameters: int
     made_with: dict[str, Any]
     """Versions of the software, the kind of device, and the number of ranks."""

@@ -1,7 +1,7 @@
-"""DeepSpeed and ZeRO: engines, partitioned loading, whole weights gathered from partitions, sharded saving, memory.
+"""DeepSpeed and ZeRO: engines, partitioned loading, whole weights gathered from partitions, saving, memory.
 
-The only module that imports deepspeed. Reads DeepSpeed settings and a model; writes safetensors shards. What is trained
-and sampled is left to `training` and `sampling`.
+The only module that imports deepspeed. Reads DeepSpeed settings and a model; writes weights in the `shards` of several
+ranks. What is trained and sampled is left to `training` and `sampling`, what the optimizer holds to `optimizer_state`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import distributed_c10d
@@ -28,9 +27,8 @@ from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
 from hir_core.launch.host_memory import available_bytes
-from hir_core.store.files import write_json, writing
-
-SHARD_BYTES = 2 * 1024**3
+from hir_core.modeling.shards import SHARD_BYTES, write_shards
+from hir_core.store.files import write_json
 
 
 def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
@@ -148,6 +146,14 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
     """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says."""
     merged = merged_settings(settings, training, dist.get_world_size())
     engine, *_ = deepspeed.initialize(model=module, model_parameters=list(module.parameters()), config=merged)
+    optimizer = engine.optimizer
+    if hasattr(optimizer, "fp32_groups"):
+        # Without ZeRO in bf16, DeepSpeed has just made a step with gradients of 0, which counts for AdamW and decays
+        # the master weights.
+        optimizer.optimizer.state.clear()
+        for weights, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+            for weight, master in zip(weights, masters, strict=True):
+                master.data.copy_(weight)
     return engine
 
 
@@ -269,50 +275,18 @@ def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -> int:
     """Writes a model's weights as safetensors shards with their index; returns the bytes of all weights.
 
-    Shard n is written by rank n modulo world size, so no rank ever holds more than one shard beside its partition.
     All ranks must call it together.
 
     Raises:
         StoreError: a shard cannot be written.
     """
-    shards = _assign_shards(model, shard_bytes)
-    count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
-    files = {name: f"model-{shard:05d}-of-{count:05d}.safetensors" for name, shard in shards.items()}
-    last_names = set({shard: name for name, shard in shards.items()}.values())
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in whole_weights(model):
-        if (shards[name] - 1) % world_size == rank:
-            tensors[name] = tensor.to("cpu", copy=True).contiguous()
-        if tensors and name in last_names:
-            _save_shard(tensors, folder / files[name])
-            tensors = {}
+    sizes = {n: getattr(t, "ds_numel", t.numel()) * t.element_size() for n, t in saved_tensors(model).items()}
+    files = write_shards(whole_weights(model), sizes, folder, "model", shard_bytes, {"format": "pt"})
     total = parameter_bytes(model)
-    if rank == 0:
+    if dist.get_rank() == 0:
         index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(folder / "model.safetensors.index.json", index)
     return total
-
-
-def _save_shard(tensors: dict[str, Tensor], path: Path) -> None:
-    hidden = path.with_name(f".{path.name}.tmp")  # a rank that is killed leaves no half-written shard
-    try:
-        with writing(path):
-            save_file(tensors, hidden, metadata={"format": "pt"})
-            hidden.rename(path)
-    finally:
-        hidden.unlink(missing_ok=True)  # what a full disk has let through takes up the room that is needed
-
-
-def _assign_shards(model: nn.Module, shard_bytes: int) -> dict[str, int]:
-    """The shard (from 1) of every weight, in order; no shard is larger than `shard_bytes` unless one tensor is."""
-    shards: dict[str, int] = {}
-    shard, filled = 1, 0
-    for name, tensor in saved_tensors(model).items():
-        size = getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size()
-        if filled and filled + size > shard_bytes:
-            shard, filled = shard + 1, 0
-        shards[name], filled = shard, filled + size
-    return shards
 
 
 def saved_tensors(model: nn.Module) -> dict[str, Tensor]:

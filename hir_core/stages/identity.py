@@ -89,6 +89,10 @@ class Identities:
         training = config.warm_start if previous_model is None else config.training
         if triples is not None and training is not None:
             settings |= {"training": training.fingerprint(), "template": config.model.template, "seed": config.seed}
+            # Under its own key, and only where there is a state: fp32 models hold their own masters.
+            del settings["training"]["optimizer_state"]
+            if (state := training.saved_state(self.is_bf16)) != "none":
+                settings["optimizer_state"] = state
         if previous_model is None:
             settings["model"] = model_fingerprint(config.model)
             if isinstance(config.model, ScratchModel):  # its tokenizer is fitted to the prompts and the instructions

@@ -22,6 +22,7 @@ from hir_core.schemas import as_lines
 from hir_core.store.draft import Draft
 from hir_core.store.files import write_json, write_table
 from hir_core.store.manifest import Identity
+from hir_core.store.optimizer_states import delete_earlier_states, optimizer_state
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -127,7 +128,8 @@ class Plan:
         if planned.draft is None:
             self.training_metrics = metrics
         elif isinstance(planned.step, SaveStep):
-            planned.draft.commit(metrics={**self.training_metrics, "save": metrics})
+            model = planned.draft.commit(metrics={**self.training_metrics, "save": metrics})
+            delete_earlier_states(self.store, model)
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
         else:
@@ -145,16 +147,19 @@ class Plan:
         inputs, store = self.inputs, self.store
         training: TrainingConfig | None = self.config.training if inputs.previous_model else self.config.warm_start
         if inputs.triples is not None and training is not None:
+            state = inputs.previous_model and optimizer_state(store, inputs.previous_model)
             step = TrainStep(
                 triples=store.folder(inputs.triples).resolve(),
                 samples=None if inputs.samples is None else store.folder(inputs.samples).resolve(),
                 prompts=store.folder(inputs.prompts).resolve(),
                 training=training,
+                optimizer_state=state and state.resolve(),
                 iteration=self.targets.model.iteration,
             )
             self.steps.append(PlannedStep(step))
         draft = store.draft(self.targets.model)
-        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve()), draft))
+        saved = self.targets.model.config.get("optimizer_state", "none")
+        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), optimizer_state=saved), draft))
 
     def _add_evaluation(self, job_dir: Path) -> None:
         draft = self.store.draft(self.targets.evaluation)

@@ -6,9 +6,10 @@ belong to forks that no branch uses any more.
 
 A kept model may lose its weight files, which take most of a run's space; its config, tokenizer, manifest and
 evaluations stay. It keeps its weights if a run may continue from it: in the last iterations of a branch, in iteration 0
-(from which other configs start), in a branch that is not complete, and if it is among the most accurate.
+(from which other configs start), in a branch that is not complete, and if it is among the most accurate. The state of
+its optimizer goes with the weights, or before them: where a kept model was trained from it, but for iteration 0.
 
-Reads manifests and `branches.json`. Deletes versions and weight files, and records released weights in a model's
+Reads manifests and `branches.json`. Deletes versions and files of models, and records those files in a model's
 `.released.json`. Raises VersionCorrupt, StoreError and RunLocked.
 """
 
@@ -27,11 +28,11 @@ from hir_core.store.graph import VersionGraph
 from hir_core.store.locks import exclusive
 from hir_core.store.manifest import STAGES, VERSION_ID, Part, evaluation_key, utc_now
 from hir_core.store.store import Store
-from hir_core.store.version import RELEASED, VersionRef, released
+from hir_core.store.version import RELEASED, VersionRef, is_optimizer_state, released
 
 WEIGHTS = ".safetensors"
-"""Ending of the files that are released; a model's config and tokenizer stay, because they are small and describe it.
-"""
+"""Ending of the files that are released, weights and the state of the optimizer; a model's config and tokenizer stay,
+because they are small and describe it."""
 GONE = ".gone-"
 """Beginning of the name of a version's folder between its removal from the run and its deletion from disk."""
 NO_BRANCHES = "no run has recorded which versions it uses: run the config again, which records them without new work"
@@ -44,10 +45,15 @@ class Kept:
 
     ref: VersionRef
     why: str
-    weights: tuple[str, ...] = ()
-    """Names of the weight files that it loses."""
+    files: tuple[str, ...] = ()
+    """Names of the files that a model loses: its weights, or the state of its optimizer only."""
     bytes: int = 0
     """Size of these files in bytes."""
+
+    @property
+    def loses_weights(self) -> bool:
+        """Whether it can no longer be loaded."""
+        return not all(map(is_optimizer_state, self.files))
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class GcPlan:
 
     @property
     def released(self) -> tuple[Kept, ...]:
-        """The models that lose their weights."""
-        return tuple(kept for kept in self.kept if kept.weights)
+        """The models that lose files."""
+        return tuple(kept for kept in self.kept if kept.files)
 
     @property
     def is_empty(self) -> bool:
@@ -186,11 +192,15 @@ class _Planner:
                     waiting.append(parent)
 
     def _kept(self, version: str) -> Kept:
-        ref, why = self.graph.refs[version], self.reasons[version]
-        if ref.stage != "models" or version in self.weight_reasons:
-            return Kept(ref, self.weight_reasons.get(version, why))
-        weights = [part for part in self._present_parts(version) if part.name.endswith(WEIGHTS)]
-        return Kept(ref, why, tuple(part.name for part in weights), _bytes(weights))
+        ref, why = self.graph.refs[version], self.weight_reasons.get(version, self.reasons[version])
+        if ref.stage != "models":
+            return Kept(ref, why)
+        is_trained_on = any(str(child) in self.reasons for child in self.graph.children(ref, "models"))
+        parts = [part for part in self._present_parts(version) if part.name.endswith(WEIGHTS)]
+        if version in self.weight_reasons:
+            loses_state = is_trained_on and ref.iteration > 0
+            parts = [part for part in parts if loses_state and is_optimizer_state(part.name)]
+        return Kept(ref, why, tuple(part.name for part in parts), _bytes(parts))
 
     def _present_parts(self, version: str) -> list[Part]:
         """The files of a version that an earlier garbage collection has not released."""
@@ -230,10 +240,18 @@ def remove(store: Store, plan: GcPlan) -> None:
         for removed in plan.removed:
             _hide(removed.ref)
         for kept in plan.released:
-            why = f"retention of {plan.rules}, {utc_now()}"
-            write_json(kept.ref.path / RELEASED, released(kept.ref.path) | dict.fromkeys(kept.weights, why))
-            sync(kept.ref.path)
+            release_files(kept.ref, kept.files, f"retention of {plan.rules}, {utc_now()}")
     sweep(store.run_dir)
+
+
+def release_files(ref: VersionRef, names: Sequence[str], why: str) -> None:
+    """Records that files of a model are deleted; `sweep` then deletes them. Needs `store.exclusive_access()`.
+
+    Raises:
+        StoreError: the record cannot be written.
+    """
+    write_json(ref.path / RELEASED, released(ref.path) | dict.fromkeys(names, why))
+    sync(ref.path)
 
 
 def _hide(ref: VersionRef) -> None:

@@ -34,6 +34,7 @@ from hir_core.store.version import (
     VersionRef,
     differences,
     digests,
+    is_optimizer_state,
     problems_of,
     released,
     remedy,
@@ -199,7 +200,7 @@ class Store:
         return [self.manifest(self.resolve(name)) for name in self.manifest(ref).parents_of(stage)]
 
     def released(self, ref: VersionRef) -> dict[str, str]:
-        """The files of a version that `hir gc` has released, by name, with the reason; empty for most versions.
+        """The deleted files of a version, by name, with the reason; empty for most versions.
 
         Raises:
             VersionNotFound: there is no such version.
@@ -240,7 +241,7 @@ class Store:
         return sorted(self._folder(ref) / part.name for part in manifest.parts)
 
     def folder(self, ref: VersionRef) -> Path:
-        """The folder of a version, verified and complete, from which `transformers` can load a model.
+        """The folder of a version, verified, from which `transformers` can load a model.
 
         Raises:
             VersionNotFound: there is no such version.
@@ -249,9 +250,9 @@ class Store:
         """
         self._verified(ref)
         folder = self._folder(ref)
-        if gone := self.released(ref):
+        if gone := [why for name, why in self.released(ref).items() if not is_optimizer_state(name)]:
             raise StoreError(
-                f"{ref} is needed for its weights, which `hir gc` has deleted ({next(iter(gone.values()))}); to "
+                f"{ref} is needed for its weights, which `hir gc` has deleted ({gone[0]}); to "
                 f"make them again, delete {folder} and run its config, or start from a model that has its weights"
             )
         return folder

@@ -21,8 +21,8 @@ from hir_core.store.plain_files import open_plain
 
 MANIFEST = "manifest.json"
 RELEASED = ".released.json"
-"""File in a model's folder that names the weight files that `hir gc` has released, and why. The manifest stays as it
-was."""
+"""File in a model's folder that names its deleted files, weights or the state of its optimizer, each with the reason.
+The manifest stays as it was."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def released(folder: Path) -> dict[str, str]:
-    """The files of a version that `hir gc` has released, by name, with the reason; empty for most versions.
+    """The deleted files of a version, by name, with the reason; empty for most versions.
 
     Raises:
         StoreError: `.released.json` is damaged.
@@ -72,6 +72,14 @@ def released(folder: Path) -> dict[str, str]:
         return {}
     except (TypeError, ValueError):
         raise StoreError(f"{path} is damaged: expected names of files, each with a reason") from None
+
+
+def is_optimizer_state(name: str) -> bool:
+    """Whether a model's file of this name holds the state of its optimizer, and no weights."""
+    # Imported here: the package takes long to import, and whoever lists versions needs nothing of it.
+    from hir_core.config.model_folder import OPTIMIZER_STATE
+
+    return OPTIMIZER_STATE.fullmatch(name) is not None
 
 
 _KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -30,7 +29,7 @@ from hir_core.launch.job_spec import (
     TrainStep,
 )
 from hir_core.launch.rank import Rank
-from hir_core.modeling import models, weight_checks, zero
+from hir_core.modeling import models, optimizer_state, weight_checks, zero
 from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
@@ -132,7 +131,7 @@ class Job:
         if isinstance(step, TrainStep):
             result = self.train(step)
         elif isinstance(step, SaveStep):
-            result = self.save(step.output)
+            result = self.save(step)
         elif isinstance(step, LogprobStep):
             result = score_logprobs(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
@@ -157,6 +156,8 @@ class Job:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         module = TripleLoss(self.model, trainer.coefficients(training), training.logits_chunk)
         self.engine = zero.engine_for_training(module, self.spec.deepspeed, training)
+        if step.optimizer_state is not None:
+            optimizer_state.restore(self.engine, self.model, step.optimizer_state)
         gap = None if samples is None else preflight.check_logprobs(module, samples, self.layout, training)
         seed = (self.spec.seed, step.iteration)
         if training.exclusion and training.exclusion_loss == "conditioned":
@@ -165,16 +166,21 @@ class Job:
             )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
         result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)
-        zero.release_optimizer(self.engine)
+        if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
+            zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
             raise NumericalError(f"after training: {weight} {weight_checks.UNUSABLE}; {trainer.advice(training)}")
         if gap is not None:
             result["logprob_gap"] = gap
         return result
 
-    def save(self, folder: Path) -> SaveResult:
-        """Writes the weights shard by shard, with config and tokenizer; files of a killed launch are deleted first."""
+    def save(self, step: SaveStep) -> SaveResult:
+        """Writes the weights shard by shard, with config and tokenizer, and the state of the optimizer if it is kept.
+
+        Files of a killed launch are deleted first.
+        """
         self.rank.progress(Progress("save"))
+        folder = step.output
         if self.rank.rank == 0:
             with writing(folder):
                 for path in folder.iterdir():
@@ -183,10 +189,17 @@ class Job:
                 self.model.generation_config.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
         dist.barrier()
-        weight_bytes = zero.save_weights(self.model, folder)
-        parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters())
-        made_with = zero.software_and_devices(self.device)
-        return {"weight_bytes": weight_bytes, "parameters": parameters, "made_with": made_with}
+        weight_bytes, state_bytes = zero.save_weights(self.model, folder), 0
+        if step.optimizer_state != "none":
+            has_moments = step.optimizer_state == "all"
+            state_bytes = optimizer_state.save(self.engine, self.model, folder, moments=has_moments)
+            zero.release_optimizer(self.engine)
+        return {
+            "weight_bytes": weight_bytes,
+            "optimizer_state_bytes": state_bytes,
+            "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters()),
+            "made_with": zero.software_and_devices(self.device),
+        }
 
     def sample(self, step: SampleStep) -> SampleResult:
         """Completes every prompt whose samples are in no finished part yet."""

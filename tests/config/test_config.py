@@ -110,6 +110,15 @@ def test_who_changes_the_deepspeed_settings_of_a_config_changes_a_copy() -> None
     assert config.is_bf16
 
 
+def test_what_is_on_nvme_is_not_saved_and_a_config_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text('{"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "nvme"}}}')
+    config = {**TINY, "deepspeed": str(path)}
+    assert parse_config(config).training.saved_state(is_bf16=False) == "none"
+    with pytest.raises(ConfigError, match=r"training\.optimizer_state: .* NVMe is not saved: set it to none"):
+        parse_config({**config, "training": {"optimizer_state": "all"}})
+
+
 @pytest.mark.parametrize("mode", ["python", "json"])
 def test_a_dumped_config_names_the_deepspeed_file_and_loads_again(mode: Any, tmp_path: Path) -> None:
     path = tmp_path / "ds.json"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cli_run import TINY, TWO_RANKS, digests, hir, left_alive, manifest, write_config
 from transformers import LlamaConfig, LlamaForSequenceClassification
+from zero_tables import saved_state
 
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.store.store import Store
@@ -23,6 +24,8 @@ CASES: dict[str, dict[str, Any]] = {
     "one rank, a reward of one's own": {
         "reward": {"type": "python", "function": "my_rewards:score"},
         "relabel": {"type": "keep_correct"},
+        "warm_start": TINY["warm_start"] | {"optimizer_state": "all"},
+        "training": TINY["training"] | {"optimizer_state": "all"},
     },
     "two ranks, an encoder-decoder in bf16": {
         "launch": TWO_RANKS,
@@ -77,6 +80,17 @@ def test_every_file_is_the_same_to_the_byte(case, runs, prefect_home):
         losses = [manifest(run, model)["metrics"]["loss"] for run in (ending, staying)]
         assert losses[0] == losses[1]
     assert not [line for line in left_alive(str(prefect_home)) if "hir_core.worker" in line]
+
+
+def test_ranks_that_stay_save_and_continue_from_what_the_optimizer_held(runs):
+    """All of it in fp32, the master weights in bf16."""
+    for case, kinds in (("one rank, a reward of one's own", {"exp_avg", "exp_avg_sq"}),
+                        ("two ranks, an encoder-decoder in bf16", {"master"})):  # fmt: skip
+        for run_dir in runs(case):
+            first, second = Store(run_dir).versions("models")
+            assert all({key.partition(".")[0] for key in saved_state(model.path)} == kinds for model in (first, second))
+            job = json.loads((run_dir / "launches/0001/job.json").read_text())
+            assert [step["optimizer_state"] for step in job["steps"] if step["type"] == "train"] == [str(first.path)]
 
 
 def test_keep_correct_runs_with_a_reward_of_ones_own(runs):

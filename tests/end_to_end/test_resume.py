@@ -48,8 +48,8 @@ SETTINGS: dict[str, Any] = {
     "launch": TWO_RANKS,
     "prompts": [PROMPTS],
     # Many steps for a kill to fall into, and small ones: Adam makes much of the last bit of a sum.
-    "warm_start": TINY["warm_start"] | {"epochs": 30, "learning_rate": 0.001},
-    "training": TINY["training"] | {"epochs": 4, "batch_size": 16},
+    "warm_start": TINY["warm_start"] | {"epochs": 30, "learning_rate": 0.001, "optimizer_state": "all"},
+    "training": TINY["training"] | {"epochs": 4, "batch_size": 16, "optimizer_state": "all"},
     # Small batches, each written at once: a second of sampling, and something to lose at any moment of it.
     "sampling": {"k": K, "max_new_tokens": 12, "batch_tokens": 400, "write_every_s": 0},
 }

@@ -5,6 +5,7 @@ reference, and two ranks under every stage. All weights are fp32 unless a test s
 """
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from zero_tables import (
     cpu_ranks,
     make_model,
     make_requests,
+    make_single_triple,
     make_triples,
+    saved_state,
     stage,
     weights,
 )
@@ -51,6 +54,7 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     make_requests(folder / "requests-many.parquet", PROMPTS)
     make_requests(folder / "requests-few.parquet", 3)
+    make_single_triple(folder / "triples-single")
     for architecture in ARCHITECTURES:
         (folder / architecture).mkdir()
         make_model(folder / architecture, architecture)
@@ -59,8 +63,12 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
-    """One rank without ZeRO: 1,004 samples of each model."""
+    """One rank without ZeRO: 1,004 samples of each model. And four iterations in bf16."""
     cases = LaunchCases(tmp_path_factory.mktemp("sampled-alone"), 1, data)
+    for name, state in ITERATIONS_ALONE:
+        add_iterations(cases, name, state, ITERATIONS)
+        if state != "none":
+            add_unbroken_training(cases, name, state)
     for architecture in ARCHITECTURES:
         cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
     cases.launch()
@@ -77,8 +85,8 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
 
 
 @pytest.fixture(scope="module")
-def alone(sampled_alone, data, tmp_path_factory) -> LaunchCases:
-    """One rank without ZeRO: trained."""
+def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
+    """One rank without ZeRO: trained. And what two ranks saved of their optimizers, read and saved again."""
     cases = LaunchCases(tmp_path_factory.mktemp("alone"), 1, data)
     for architecture in ARCHITECTURES:
         cases.train(architecture, architecture, stage(0))
@@ -89,6 +97,8 @@ def alone(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     for architecture in ("llama", "t5"):
         settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_size": 1}
         cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
+    for name, state in ITERATIONS_OF_TWO:
+        reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
     cases.launch()
     return cases
 
@@ -111,7 +121,7 @@ CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": 
 
 
 @pytest.fixture(scope="module")
-def pair(alone, data, tmp_path_factory) -> LaunchCases:
+def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     """Two ranks under every stage."""
     cases = LaunchCases(tmp_path_factory.mktemp("pair"), 2, data)
     for architecture, kind in KINDS:
@@ -134,9 +144,45 @@ def pair(alone, data, tmp_path_factory) -> LaunchCases:
         cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
-        (cases.root / "cases" / f"shards-{name}" / "shard_bytes").write_text(str(SHARD_BYTES))
+        cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
+    for name, state in ITERATIONS_OF_TWO:
+        add_iterations(cases, name, state, LAST + 1)
+    reread(cases, "reread-zero3", sampled_alone.out("zero2-all-3", "model"), "zero3", "all")
+    cases.change("reread-zero3", "shard_bytes", SHARD_BYTES)
     cases.launch()
     return cases
+
+
+ITERATIONS_ALONE = [(name, "masters") for name in ("zero0", "zero1", "zero2")] + [("zero2", "all"), ("zero1", "none")]
+ITERATIONS_OF_TWO = [("zero3", "masters"), ("zero2", "all")]
+"""ZeRO stage, and what of the optimizer's state is saved, of four iterations of training in bf16."""
+CRAWLING = {"learning_rate": 1e-6, "batch_size": 1, "micro_batch_size": 1}
+ITERATIONS, STEPS = 4, 2
+LAST = 1
+"""The last iteration of two ranks."""
+
+
+def add_iterations(cases: LaunchCases, name: str, state: str, count: int) -> None:
+    """Iterations of two steps each, each from the state that the one before has saved."""
+    settings, model = {**STAGES[name], "bf16": {"enabled": True}}, cases.data / "llama"
+    for iteration in range(count):
+        case = f"{name}-{state}-{iteration}"
+        model = cases.continue_training(case, model, settings, state, **CRAWLING, epochs=STEPS)
+
+
+def add_unbroken_training(cases: LaunchCases, name: str, state: str) -> None:
+    """The steps of all iterations in one training."""
+    settings, case = {**STAGES[name], "bf16": {"enabled": True}}, f"{name}-{state}-unbroken"
+    cases.continue_training(case, cases.data / "llama", settings, state, **CRAWLING, epochs=ITERATIONS * STEPS)
+    if state == "masters":  # AdamW begins anew in each iteration
+        cases.change(case, "reset_every", STEPS)
+
+
+def reread(cases: LaunchCases, case: str, model: Path, name: str, state: str) -> None:
+    """A model's optimizer state is read under a ZeRO stage, and saved again before any step."""
+    settings = {**STAGES[name], "bf16": {"enabled": True}}
+    cases.continue_training(case, model, settings, state, **CRAWLING)
+    cases.change(case, "no_steps", 0)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -290,6 +336,86 @@ def test_shards_are_cut_by_size_and_written_by_both_ranks(pair, data):
         assert torch.equal(zero_cases.logits(loaded), zero_cases.logits(expected))
     for shard in sorted(pair.out("shards-zero0", "model").glob("*.safetensors")):
         assert shard.read_bytes() == (pair.out("shards-zero3", "model") / shard.name).read_bytes()
+
+
+# --- the state of the optimizer --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "state"), ITERATIONS_ALONE[:-1])
+def test_iterations_end_with_the_weights_of_one_unbroken_training(name, state, sampled_alone, data):
+    """Bit for bit: steps of 1e-6, where bf16 numbers near 0.1 are 5e-4 apart."""
+    last, unbroken = (sampled_alone.out(f"{name}-{state}-{end}", "model") for end in (ITERATIONS - 1, "unbroken"))
+    check_equal(saved_state(last), saved_state(unbroken))
+    check_equal(weights(last), weights(unbroken))
+    moves = [mean_move(masters(sampled_alone.out(f"{name}-{state}-{n}", "model")), data) for n in range(ITERATIONS)]
+    print(f"{name} {state}: mean moves {moves}")
+    assert all(later > earlier + 0.5 * moves[0] for earlier, later in pairwise(moves))
+
+
+@pytest.mark.parametrize(("name", "state"), ITERATIONS_OF_TWO)
+def test_iterations_of_two_ranks_end_with_the_weights_of_one_rank(name, state, pair, sampled_alone):
+    ours = saved_state(pair.out(f"{name}-{state}-{LAST}", "model"))
+    theirs = saved_state(sampled_alone.out(f"zero2-{state}-{LAST}", "model"))
+    assert ours.keys() == theirs.keys()
+    gaps = {key: (ours[key] - theirs[key]).abs().max().item() / theirs[key].abs().max().item() for key in theirs}
+    print(f"{name} {state}: {max(gaps.values()):.2g}")
+    assert max(gaps.values()) < 1e-6
+
+
+def test_one_rank_under_any_stage_makes_the_same_steps(sampled_alone):
+    """DeepSpeed without ZeRO counts a step of zeros before the first one, after which steps are a quarter shorter."""
+    states = [saved_state(sampled_alone.out(f"zero{n}-masters-0", "model")) for n in range(3)]
+    for other in states[1:]:
+        gaps = torch.cat([(other[key] - states[0][key]).abs().flatten() for key in other])
+        assert gaps.mean().item() < 0.01e-6
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [("zero0-masters-3", "alone"), ("zero2-all-3", "alone"), ("zero3-masters-1", "pair")]
+)
+def test_a_bf16_model_is_the_rounding_of_its_masters(case, name, pair, sampled_alone):
+    folder = (pair if name == "pair" else sampled_alone).out(case, "model")
+    check_equal({name: value.bfloat16() for name, value in masters(folder).items()}, weights(folder))
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in masters(folder).values())
+
+
+def test_states_are_read_by_other_stages_and_numbers_of_ranks(sampled_alone, pair, alone):
+    """One rank's state of every kind by two ranks that divide each parameter, and the states of two ranks by one."""
+    pairs = [(sampled_alone.out("zero2-all-3", "model"), pair.out("reread-zero3", "model"))]
+    pairs += [(pair.out(f"{n}-{s}-{LAST}", "model"), alone.out(f"reread-{n}", "model")) for n, s in ITERATIONS_OF_TWO]
+    for written, again in pairs:
+        check_equal(saved_state(again), saved_state(written))
+        check_equal(weights(again), weights(written))
+    shards = sorted(pair.out("reread-zero3", "model").glob("optimizer-*.safetensors"))
+    assert len(shards) > 4
+    sizes = [[tensor.nbytes for tensor in load_file(shard).values()] for shard in shards]
+    assert all(sum(size) <= SHARD_BYTES or len(size) == 1 for size in sizes)
+
+
+def test_without_a_saved_state_small_updates_are_lost_between_iterations(sampled_alone, data):
+    last, kept = (sampled_alone.out(f"zero1-{state}-{ITERATIONS - 1}", "model") for state in ("none", "masters"))
+    assert saved_state(last) == {}
+    lost, learned = mean_move(weights(last), data), mean_move(masters(kept), data)
+    print(f"mean move {lost:.2g} without, {learned:.2g} with masters")
+    assert lost < 0.1 * learned
+
+
+def masters(folder: Path) -> dict[str, torch.Tensor]:
+    """The master weights beside a model, by parameter."""
+    state = saved_state(folder)
+    return {key.removeprefix("master."): value for key, value in state.items() if key.startswith("master.")}
+
+
+def mean_move(values: dict[str, torch.Tensor], data: Path) -> float:
+    """How far weights are from those of the model that they were trained from, as bf16 holds it."""
+    before = weights(data / "llama")
+    moves = [(values[name].float() - before[name].bfloat16().float()).abs().flatten() for name in values]
+    return torch.cat(moves).mean().item()
+
+
+def check_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys() != set()
+    assert [key for key in theirs if not torch.equal(ours[key], theirs[key])] == []
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

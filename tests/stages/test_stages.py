@@ -91,6 +91,8 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ),
         ({"deepspeed": "other.json"}, set()),
         ({"training.learning_rate": 1e-3}, {"models@1", "evaluations@1"}),
+        ({"training.optimizer_state": "none"}, set()),  # a model in fp32 holds its own masters
+        ({"training.optimizer_state": "all"}, {"models@1", "evaluations@1"}),
         ({"relabel.type": "keep_correct"}, FROM_TRIPLES),
         ({"select.deduplicate": True}, FROM_TRIPLES),
         ({"sampling.temperature": 0.5}, FROM_SAMPLES),

@@ -25,12 +25,17 @@ from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 WEIGHTS = b"w" * 1000
+STATE = "optimizer-00001-of-00001.safetensors"
 
 
-def weighty(store: Store, iteration: int, parents: list[VersionRef], config: dict | None = None) -> VersionRef:
+def weighty(
+    store: Store, iteration: int, parents: list[VersionRef], config: dict | None = None, *, with_state: bool = False
+) -> VersionRef:
     draft = store.draft(identity("models", iteration, config or {"weights": True}, parents))
     (draft.path / "config.json").write_text("{}")
     (draft.path / "model.safetensors").write_bytes(WEIGHTS)
+    if with_state:
+        (draft.path / STATE).write_bytes(WEIGHTS * 2)
     return draft.commit()
 
 
@@ -117,7 +122,7 @@ def test_the_best_model_of_a_fork_is_kept_with_the_evaluation_that_shows_it(stor
     note(store, on_main(store, [*fork, best, evaluation, other_test]), rule=RetentionConfig(last=1, best=1))
     plan = plan_gc(store)
     assert names(removed.ref for removed in plan.removed) == names([*fork[1:], other_test])
-    why = {str(kept.ref): (kept.why, kept.weights) for kept in plan.kept}
+    why = {str(kept.ref): (kept.why, kept.files) for kept in plan.kept}
     assert why[str(best)] == why[str(evaluation)] == ("accuracy 1.500, number 1 of 4", ())
     assert why[str(fork[0])][0] == f"{best} is made from it"
 
@@ -179,6 +184,24 @@ def test_weights_are_released_once_and_released_weights_take_no_space(store, mod
     freed = collect(store).bytes
     assert check_run(store)["bytes"] == before - freed
     assert collect(store).is_empty
+
+
+def test_the_state_of_an_optimizer_goes_once_a_later_model_was_trained_from_it(store):
+    """Or with the weights; that of iteration 0 stays."""
+    prompts, made = store.resolve("prompts@0"), list[VersionRef]()
+    for iteration in range(4):
+        made.append(weighty(store, iteration, [prompts, *made[-1:]], with_state=True))
+    note(store, [prompts, *made])
+    text = hir("gc", "small", "--dry-run", "--last", "2", "--best", "0")
+    assert "deletes the weights of 1 model; evaluations and samples stay\n" in text
+    assert "deletes the optimizer's state of 1 model from which later models were trained\n" in text
+    collect(store, RetentionConfig(last=2, best=0))
+    files = [{path.name for path in ref.path.glob("*.safetensors")} for ref in made]
+    assert files == [{"model.safetensors", STATE}, set(), {"model.safetensors"}, {"model.safetensors", STATE}]
+    assert check_run(store)["problems"] == []
+    assert store.folder(made[2]) == made[2].path
+    listed = [line for line in hir("ls", "small").splitlines() if "weights deleted" in line]
+    assert [str(ref) for ref in made if any(str(ref) in line for line in listed)] == [str(made[1])]
 
 
 def test_an_unfinished_run_keeps_all_weights(store, models):

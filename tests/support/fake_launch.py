@@ -56,6 +56,8 @@ def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__
     for number, step in enumerate(JobSpec.read(job_dir).steps):
         if isinstance(step, SaveStep):
             (step.output / "config.json").write_text("{}")
+            if step.optimizer_state != "none":
+                (step.output / "optimizer-00001-of-00001.safetensors").write_text(step.optimizer_state)
         if isinstance(step, ScoreStep):
             done = read_parts(step.output)["key"].to_list() if list_parts(step.output) else []
             asked = [row for row in pl.read_parquet(step.requests).sort("key").to_dicts() if row["key"] not in done]

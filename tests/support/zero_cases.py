@@ -3,7 +3,10 @@
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
 bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. A job of a reward
-model leaves only what its steps write. Where `shard_bytes` lies beside a `job.json`, its number is the size of a shard.
+model leaves only what its steps write.
+
+Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
+steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step.
 """
 
 import dataclasses
@@ -27,10 +30,13 @@ class RecordingRank(Rank):
     """A rank that keeps every reported loss."""
 
     losses: list[float] = dataclasses.field(default_factory=list)
+    after_step: list[Callable[[int], None]] = dataclasses.field(default_factory=list)
 
     def progress(self, progress: Progress) -> None:
         if progress.step == "train" and progress.loss is not None:
             self.losses.append(progress.loss)
+            for do in self.after_step:
+                do(int(progress.done))
 
 
 def logits(model: Any) -> Any:
@@ -60,11 +66,18 @@ def new_bytes(held: list[Any]) -> int:
     return sum(size for place, size in sizes.items() if place not in known)
 
 
+def changed(rank: Rank, name: str) -> int | None:
+    """The number in the file of this name beside the case's `job.json`."""
+    path = rank.job_dir / name
+    return int(path.read_text()) if path.exists() else None
+
+
 def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
     from hir_core.launch.job_spec import JobSpec, ScoreStep
-    from hir_core.modeling import zero
+    from hir_core.modeling import optimizer_state, zero
+    from hir_core.training import trainer
     from hir_core.worker.job import Job
     from hir_core.worker.reward_model import Classifier
 
@@ -72,11 +85,16 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     if isinstance(spec.steps[0], ScoreStep):
         Classifier(rank, spec, device).do(spec.steps[0])
         return
-    job, whole, shard_bytes = Job(rank, spec, device), zero.save_weights, rank.job_dir / "shard_bytes"
-    if shard_bytes.exists():
-        zero.save_weights = functools.partial(whole, shard_bytes=int(shard_bytes.read_text()))
+    job, whole_functions = Job(rank, spec, device), (zero.save_weights, optimizer_state.save, trainer.train)
+    if (size := changed(rank, "shard_bytes")) is not None:
+        zero.save_weights = functools.partial(zero.save_weights, shard_bytes=size)
+        optimizer_state.save = functools.partial(optimizer_state.save, shard_bytes=size)
+    if (every := changed(rank, "reset_every")) is not None:
+        rank.after_step.append(lambda done: done % every or job.engine.optimizer.optimizer.state.clear())
+    if changed(rank, "no_steps") is not None:
+        trainer.train = lambda *_: {}
     facts = [job.do(step) for step in spec.steps]
-    zero.save_weights = whole
+    zero.save_weights, optimizer_state.save, trainer.train = whole_functions
     alive, case_logits = new_bytes(held), logits(job.model)
     if rank.rank == 0:
         write_json(rank.job_dir / "losses.json", rank.losses)

@@ -108,6 +108,18 @@ def make_triples(
     write_part(folder, "0", pl.DataFrame(rows, schema_overrides=types))
 
 
+def make_single_triple(folder: Path) -> None:
+    """Writes a table of one triple: a batch of it is the same in whatever order the rows come."""
+    row = {
+        "triple_id": "t0", "sample_id": None, "instruction": INSTRUCTIONS[0], "contrast": [INSTRUCTIONS[1]],
+        "query": "3 figs", "history": None, "output": "", "prefix_ids": [], "target_ids": [9, 17, 30, 12],
+        "ends": False, "weight": 1.0, "excluded_from": None, "removed": 0.0,
+    }  # fmt: skip
+    folder.mkdir()
+    types = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
+    write_part(folder, "0", pl.DataFrame([row], schema_overrides=types | {"excluded_from": pl.String}))
+
+
 def launch_cases(root: Path, ranks: int, launcher: str = "deepspeed", module: str = "zero_cases") -> None:
     """Does every job below `root/cases` in one launch; ranks must find `zero_cases` on their path."""
     (root / "job.json").write_text('{"steps": [{"type": "cases"}]}')
@@ -153,6 +165,34 @@ class LaunchCases:
         steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
         self.add(name, architecture, settings, *steps)
 
+    def continue_training(
+        self, name: str, previous: Path, settings: dict[str, Any], state: str, **changes: Any
+    ) -> Path:
+        """Trains a saved model from the state of its optimizer, if there is one; returns the folder of the new model.
+
+        Args:
+            previous: the model's folder, which an earlier case may still have to write.
+            state: what of the optimizer's state to save.
+        """
+        training, triples = TRAINING.model_copy(update=changes), self.data / "triples-single"
+        steps = [
+            TrainStep(
+                triples=triples,
+                samples=None,
+                prompts=triples,
+                training=training,
+                optimizer_state=previous if state != "none" and previous.parent.name == "out" else None,
+                iteration=1,
+            ),
+            SaveStep(output=self.out(name, "model"), optimizer_state=state),
+        ]
+        self.add(name, str(previous), settings, *steps)
+        return self.out(name, "model")
+
+    def change(self, name: str, file: str, number: int) -> None:
+        """Changes what `zero_cases` does with a case."""
+        (self.root / "cases" / name / file).write_text(str(number))
+
     def sampling(self, name: str, requests: str = "many", **changes: Any) -> SampleStep:
         values = {"temperature": 1.0, "k": K, "max_new_tokens": NEW_TOKENS, "batch_tokens": 1500} | changes
         values = {
@@ -194,7 +234,15 @@ class LaunchCases:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
-    for shard in folder.glob("*.safetensors"):
+    for shard in folder.glob("model*.safetensors"):
+        tensors |= load_file(shard)
+    return tensors
+
+
+def saved_state(folder: Path) -> dict[str, torch.Tensor]:
+    """The optimizer's state beside a model, by kind and parameter."""
+    tensors: dict[str, torch.Tensor] = {}
+    for shard in folder.glob("optimizer-*.safetensors"):
         tensors |= load_file(shard)
     return tensors
 
