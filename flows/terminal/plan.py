@@ -32,7 +32,8 @@ def plan_text(plan: LaunchPlan, command: Sequence[str], tokens_per_second: float
         if file.problem:
             yield f"{printable(_short(file))}: {file.problem}"
     chosen = next(file for file in plan.files if (file.file == plan.advised if plan.advised else file.is_current))
-    yield f"disk    {size(chosen.model_disk)} for the model of each iteration"
+    state = f", {size(chosen.state_disk)} beside the first and the newest" if chosen.state_disk else ""
+    yield f"disk    {size(chosen.model_disk)} for the model of each iteration{state}"
     if tokens_per_second and plan.sampled_tokens:
         seconds = plan.sampled_tokens / tokens_per_second
         yield f"time    {duration(seconds)} for at most {number(plan.sampled_tokens)} sampled tokens of each iteration"

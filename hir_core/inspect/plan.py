@@ -20,6 +20,7 @@ from hir_core.errors import ConfigError
 from hir_core.launch.devices import find_place, gpu_bytes
 from hir_core.launch.host_memory import available_bytes
 from hir_core.launch.memory_estimate import (
+    FP32,
     LEAST_ROWS,
     MARGIN,
     ModelStates,
@@ -106,6 +107,8 @@ class FilePlan:
     """Main memory of a machine beside its GPUs; 0 without GPUs, where everything is in `training`."""
     model_disk: int
     """Disk space of the model that each iteration saves."""
+    state_disk: int
+    """That of the optimizer's state beside it, which is kept for the first model and the newest one."""
     problem: str
     """Why it does not fit; empty where it does."""
 
@@ -221,8 +224,16 @@ class _Planner:
             sampling=sampling,
             host=host,
             model_disk=whole,
+            state_disk=self._saved_state(strategy),
             problem=self._problem(training, sampling, host),
         )
+
+    def _saved_state(self, strategy: Strategy) -> int:
+        """Bytes of the optimizer's state beside a model."""
+        is_bf16 = strategy.weight_bytes < FP32
+        kept = self.config.training.saved_state(is_bf16)
+        tensors = 0 if kept == "none" else is_bf16 + 2 * (kept == "all")
+        return tensors * FP32 * self.shape.parameters
 
     def _training(self, strategy: Strategy, states: ModelStates) -> TrainingBytes:
         """The section that takes more, `training` or `warm_start`."""

@@ -236,8 +236,8 @@ def test_weights_and_tokenizers_on_a_full_disk_are_one_message_and_leave_nothing
         with pytest.raises(StoreError, match=NO_ROOM.format("job")):
             models.materialise(config, job_dir, ["one two"] * 4, 0)
         with pytest.raises(StoreError, match=NO_ROOM.format("saved.*")):
-            job.save(step.output)
-    job.save(step.output)
+            job.save(step)
+    job.save(step)
     assert {*names(step.output)} == {
         *(name for name in names(whole) if name != "model.safetensors"),
         "model-00001-of-00001.safetensors",
