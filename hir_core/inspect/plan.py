@@ -35,6 +35,8 @@ from hir_core.launch.memory_estimate import (
 
 PROCESS_BYTES = 5 * 10**8
 """Main memory of a rank before it loads a model: Python, torch and DeepSpeed, measured on a CPU."""
+WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
+"""The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
 PROMPT_TOKENS = 512
 """Tokens of the longest prompt where nothing else is said."""
 
@@ -191,11 +193,17 @@ def _files(config: RunConfig) -> Iterator[DeepSpeedFile]:
 
 def _micro_batches(config: RunConfig) -> Iterator[tuple[int, TrainingConfig]]:
     """The sequences of a micro-batch of `training`, and of `warm_start` where there is one, with the section."""
-    for training in filter(None, (config.training, config.warm_start)):
-        ways = training.contrast_ways if training.contrast == "batch" else 2
-        excludes = training is config.training and isinstance(config.relabel, ExcludeWrongRelabel)
-        has_contrast = training.contrastive > 0 or excludes
-        yield training.micro_batch_size * (ways if has_contrast else 1), training
+    training = config.training
+    ways = 1
+    if isinstance(config.relabel, ExcludeWrongRelabel):
+        ways = 2 if config.relabel.relabel_weight > 0 else 1  # under both instructions
+    elif training.contrastive > 0 and training.contrast == "batch":
+        ways = training.contrast_ways
+    elif training.contrastive > 0 and config.relabel.type in WITH_CONTRAST:
+        ways = 2
+    yield training.micro_batch_size * ways, training
+    if config.warm_start is not None:
+        yield config.warm_start.micro_batch_size, config.warm_start
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def relabel_samples(run: Run, prompts: VersionRef, scored: Sequence[Scored]) -> 
         draft.discard()
         raise ConfigError(
             f"relabel.type={run.relabeler.name} kept none of {counts.samples} samples of {scored[-1].samples} "
-            f"({rejected}): set warm_start, make the task easier, relax `select`, or use relabel.type=hindsight, "
-            "which learns from wrong ones"
+            f"({rejected}): set warm_start, make the task easier, relax `select`, or where outputs are "
+            "cut off raise sampling.max_new_tokens"
         )
     metrics = counts.metrics()
     if written:

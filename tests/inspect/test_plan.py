@@ -24,6 +24,7 @@ SETTINGS = {
     "iterations": 2,
     "prompts": [{"path": "rows.jsonl"}],
     "reward": {"type": "exact_match"},
+    "relabel": {"type": "hindsight"},
     "sampling": {"prompts": 1000, "k": 8, "max_new_tokens": 512},
     "training": {"micro_batch_size": 4, "activation_checkpointing": True},
     "deepspeed": "ds_configs/zero3.json",
@@ -117,6 +118,21 @@ def test_sampling_streams_weights_where_no_batch_fits_beside_whole_ones(planned)
     assert 90 < whole.rows < 130  # 58 GB for rows of 0.5 GB: 1,024 tokens of 0.5 MB
     asked = {**SETTINGS["sampling"], "batch_tokens": 10240}
     assert next(file.sampling.rows for file in planned("7B", 1, sampling=asked).files if file.stage == 2) == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 8),
+        ({"training": {"micro_batch_size": 4, "contrastive": 0}}, 4),
+        ({"training": {"micro_batch_size": 4, "contrast": "batch", "contrast_ways": 5}}, 20),
+        ({"relabel": {"type": "keep_correct"}}, 4),
+        ({"relabel": {"type": "exclude_wrong"}}, 4),
+        ({"relabel": {"type": "exclude_wrong", "relabel_weight": 0.3}}, 8),
+    ],
+)
+def test_a_triple_has_a_sequence_for_every_instruction_that_its_loss_compares(planned, changes, rows):
+    assert planned("7B", 1, **changes).rows == rows
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
