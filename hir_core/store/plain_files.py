@@ -126,9 +126,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, is_synced: b
                 os.unlink(temporary, dir_fd=folder)
 
 
-def delete_half_written(job_dir: Path) -> None:
-    """Deletes the reports and stacks that the ranks of a launch were writing when they were killed."""
-    for path in (*job_dir.glob(".*.json.*"), *job_dir.glob("logs/.*.stack.*")):
+def delete_half_written(folder: Path) -> None:
+    """Deletes what was being written in a run's folder, or by the ranks of a launch in theirs, at the time of a kill."""
+    for path in (*folder.glob(".*.json.*"), *folder.glob("logs/.*.stack.*")):
         path.unlink(missing_ok=True)
 
 

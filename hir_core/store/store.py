@@ -79,8 +79,8 @@ class Store:
             launches = self.run_dir / "launches"
             for path in (launches, *(self.run_dir / stage for stage in STAGES)):
                 refuse_what_is_not_plain(path)
-            for job_dir in launches.glob("*"):
-                delete_half_written(job_dir)
+            for folder in (self.run_dir, *launches.glob("*")):
+                delete_half_written(folder)
             yield
 
     @contextmanager

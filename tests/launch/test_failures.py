@@ -245,7 +245,7 @@ def small_cgroup():
     lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     own = next((path for _, controllers, path in lines if "memory" in controllers.split(",")), None)
     root, limit = (
-        (exit_status.CGROUPS / "memory", "memory.limit_in_bytes") if own else (exit_status.CGROUPS, "memory.max")
+        (host_memory.CGROUPS / "memory", "memory.limit_in_bytes") if own else (host_memory.CGROUPS, "memory.max")
     )
     group = root / (own or lines[-1][2]).lstrip("/") / f"hir-test-{os.getpid()}"
     try:

@@ -433,7 +433,7 @@ def test_a_run_is_scored_by_a_classifier_and_a_kill_while_it_scores_costs_little
     home = tmp_path_factory.mktemp("prefect")
     folder = make_classifier(tmp_path / "rm", max_position_embeddings=256)
     model = {"type": "reward_model", "source": "rm", "batch_tokens": 1, "write_every_s": 0}
-    write_config(tmp_path, reward=model, relabel={"threshold": 0.0})
+    write_config(tmp_path, reward=model, relabel={"type": "hindsight", "threshold": 0.0})
     run_dir = tmp_path / "runs/tiny"
     kill_when(tmp_path, home, lambda: len([*run_dir.glob("launches/score-*/scores/part-*")]) >= 3)
     before = digests(run_dir)

@@ -290,14 +290,16 @@ def test_hidden_files_of_the_system_are_no_damage(store):
     store.verify(ref)
 
 
-def test_half_written_reports_of_killed_ranks_are_deleted_by_the_next_writer(store):
+def test_files_that_killed_processes_were_writing_are_deleted_by_the_next_writer(store):
     job_dir = store.run_dir / "launches" / "0001"
     (job_dir / "logs").mkdir(parents=True)
     (job_dir / ".rank-1.ended.json.4711").write_text("{")
     (job_dir / "logs/.rank-1.stack.recent").write_text("Thr")
     (job_dir / "job.json").write_text("{}")
+    (store.run_dir / ".branches.json.0b35e79c.tmp").write_text("{")
     with store.lock():
         assert [path.name for path in job_dir.rglob("*") if path.is_file()] == ["job.json"]
+        assert [*store.run_dir.glob(".branches*")] == []
 
 
 def test_links_inside_a_run_are_refused(store, tmp_path):
