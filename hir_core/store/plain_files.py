@@ -127,7 +127,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, is_synced: b
 
 
 def delete_half_written(folder: Path) -> None:
-    """Deletes what was being written in a run's folder, or by the ranks of a launch in theirs, at the time of a kill."""
+    """Deletes what killed processes were writing in a run's folder, or ranks in the folder of a launch."""
     for path in (*folder.glob(".*.json.*"), *folder.glob("logs/.*.stack.*")):
         path.unlink(missing_ok=True)
 

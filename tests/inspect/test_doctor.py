@@ -135,8 +135,8 @@ def test_a_draft_that_a_process_continued_meanwhile_is_not_deleted(store):
 
 def test_what_belongs_to_a_process_that_writes_is_no_finding(store):
     made = draft(store)
-    (store.run_dir / ".branches.json.0a1b.tmp").write_text("")
     with store.lock():
+        (store.run_dir / ".branches.json.0a1b.tmp").write_text("")
         assert findings(store) == []
     assert [place for _, place in findings(store)] == [str(made.relative_to(store.run_dir)), ".branches.json.0a1b.tmp"]
 
