@@ -5,13 +5,13 @@ Reads pydantic's errors and the fields of the sections. `config.load` collects t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
 from hir_core.config.deepspeed import FILE_PROBLEM
-from hir_core.config.section import Section
+from hir_core.config.section import Section, sections_within
 from hir_core.errors import did_you_mean
 
 EXPECTED = {
@@ -102,17 +102,9 @@ def _walk(place: Sequence[Any], root: type[Section]) -> tuple[list[str], type[Se
             continue
         steps.append(str(step))
         if step in section.model_fields:
-            members = list(_sections_in(section.model_fields[step].annotation))
+            members = sections_within(section.model_fields[step].annotation)
             section = members[0] if members else Section
     return steps, section
-
-
-def _sections_in(annotation: Any) -> Iterator[type[Section]]:
-    """The section types within a type annotation: members of unions, items of lists."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _sections_in(inner)
 
 
 def _tags(section: type[Section]) -> tuple[Any, ...]:

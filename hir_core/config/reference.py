@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from hir_core.config.comparison import CompareConfig
 from hir_core.config.deepspeed import DeepSpeedFile
 from hir_core.config.run import RunConfig
-from hir_core.config.section import ExcludedFromId, Section
+from hir_core.config.section import ExcludedFromId, Section, sections_within
 from hir_core.config.training import TrainingConfig
 
 README = Path(__file__).resolve().parents[2] / "flows" / "configs" / "README.md"
@@ -54,7 +54,7 @@ def render() -> str:
     """
     lines = ["### All keys of a run", *_section_text(RunConfig)]
     for key, hint in _hints(RunConfig).items():
-        union, sections = _tagged_union(hint), list(_sections_in(hint))
+        union, sections = _tagged_union(hint), sections_within(hint)
         if sections:
             lines += ["", f"### `{key}`", *(_union_text(key, union) if union else _section_text(sections[0]))]
     return "\n".join([*lines, "", "### All keys of a comparison", *_section_text(CompareConfig)]) + "\n"
@@ -123,7 +123,7 @@ def _section_text(
     if names:
         yield from ("", *_settings_text(section, names))
     for name in names:
-        inner = list(_sections_in(_hints(section)[name]))
+        inner = sections_within(_hints(section)[name])
         if len(inner) == 1 and section is not RunConfig:
             yield from ("", f"The keys in `{name}`. {_paragraphs(inner[0])[0]}", "")
             yield from _settings_text(inner[0], [field for field in inner[0].model_fields if field != "type"])
@@ -186,8 +186,8 @@ def _bounds(marks: Sequence[Any]) -> Iterator[str]:
 
 def _bare_type(hint: Any) -> str:
     origin, inner = get_origin(hint), [item for item in get_args(hint) if item not in (NoneType, Ellipsis)]
-    if sections := set(_sections_in(hint)):
-        keys = [key for key, other in _hints(RunConfig).items() if set(_sections_in(other)) == sections]
+    if sections := set(sections_within(hint)):
+        keys = [key for key, other in _hints(RunConfig).items() if set(sections_within(other)) == sections]
         settings = f"[settings](#{keys[0]})" if keys else "settings"
         return f"list of {settings}" if origin is tuple else settings
     if origin is Literal:
@@ -202,18 +202,11 @@ def _bare_type(hint: Any) -> str:
     return WORDS[hint]
 
 
-def _sections_in(hint: Any) -> Iterator[type[Section]]:
-    if isinstance(hint, type) and issubclass(hint, Section):
-        yield hint
-    for inner in get_args(hint):
-        yield from _sections_in(inner)
-
-
 def _tagged_union(hint: Any) -> TaggedUnion | None:
     """The union that a type is, or is a list of; None where it is none."""
     for mark in getattr(hint, "__metadata__", ()):
         if isinstance(mark, Discriminator) and callable(mark.discriminator):
-            members = {get_args(item.model_fields["type"].annotation)[0]: item for item in _sections_in(hint)}
+            members = {get_args(item.model_fields["type"].annotation)[0]: item for item in sections_within(hint)}
             return TaggedUnion(members, str(mark.discriminator({})))
     inner = get_args(hint) if get_origin(hint) in (Annotated, tuple) else ()
     return next((union for item in inner if (union := _tagged_union(item))), None)

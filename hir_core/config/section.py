@@ -36,8 +36,10 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_value_is_a_number(cls, value: Any, fields: ValidationInfo) -> Any:
         """Refuses true and false for a number, which pydantic takes for 1 and 0."""
-        kinds = set(_kinds(cls.model_fields[str(fields.field_name)].annotation))
-        if isinstance(value, bool) and bool not in kinds and (number := kinds & {int, float}):
+        if not isinstance(value, bool):
+            return value
+        kinds = set(types_within(cls.model_fields[str(fields.field_name)].annotation))
+        if bool not in kinds and (number := kinds & {int, float}):
             raise PydanticCustomError("int_type" if int in number else "float_type", "expected a number")
         return value
 
@@ -51,9 +53,14 @@ class Section(BaseModel):
         }
 
 
-def _kinds(annotation: Any) -> list[Any]:
-    """The types within a type annotation."""
-    return [annotation, *(kind for inner in get_args(annotation) for kind in _kinds(inner))]
+def types_within(annotation: Any) -> list[Any]:
+    """A type annotation and those within it: members of unions, items of lists."""
+    return [annotation, *(kind for inner in get_args(annotation) for kind in types_within(inner))]
+
+
+def sections_within(annotation: Any) -> list[type[Section]]:
+    """The sections among `types_within`."""
+    return [kind for kind in types_within(annotation) if isinstance(kind, type) and issubclass(kind, Section)]
 
 
 def _plain(value: Any) -> Any:

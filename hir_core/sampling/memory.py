@@ -60,9 +60,8 @@ class RowEstimate:
         """
         if self.shape is None:
             return 0
-        step = self.step
-        output = step.max_new_tokens
-        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=step.k)
+        output = self.step.max_new_tokens
+        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=self.step.k)
 
 
 def sampling_weights(

@@ -47,8 +47,9 @@ def delete_earlier_states(store: Store, newest: VersionRef) -> None:
     try:
         while parents := store.parents(model, "models"):
             model = store.resolve(f"models/{parents[0].id}")
-            present = [part.name for part in parents[0].parts if part.name not in store.released(model)]
-            names = [name for name in present if is_optimizer_state(name)]
+            gone = store.released(model)
+            states = [part.name for part in parents[0].parts if is_optimizer_state(part.name)]
+            names = [name for name in states if name not in gone]
             if model.iteration == 0 or not names:
                 break
             with store.exclusive_access():

@@ -48,9 +48,10 @@ class SampleSlices:
         self, paths: Sequence[Path], columns: Iterable[str | pl.Expr], folder: Path, slice_bytes: int | None = None
     ) -> None:
         self._paths, self._columns, self._folder = paths, list(columns), folder
-        self._rows_of = {path: parquet.read_metadata(path).num_rows for path in paths}
+        metadata = {path: parquet.read_metadata(path) for path in paths}
+        self._rows_of = {path: found.num_rows for path, found in metadata.items()}
         self.rows = sum(self._rows_of.values())
-        self.count = 1 if slice_bytes is None else max(1, -(-sum(map(_bytes_of, paths)) // slice_bytes))
+        self.count = 1 if slice_bytes is None else max(1, -(-sum(map(_bytes_of, metadata.values())) // slice_bytes))
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         if self.count == 1:
@@ -90,9 +91,8 @@ class SampleSlices:
         return files
 
 
-def _bytes_of(path: Path) -> int:
+def _bytes_of(metadata: parquet.FileMetaData) -> int:
     """About what the samples of a part take in memory, by the part's metadata."""
-    metadata = parquet.read_metadata(path)
     size: int = metadata.num_rows * KEY_BYTES
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
