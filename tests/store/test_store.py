@@ -406,9 +406,12 @@ def running(body: str, *arguments: object):
 
 HOLD_THE_LOCK = """
 with store.lock():
+    is_forked, tell = os.pipe()
     heir = os.fork()
     if heir == 0:
+        os.write(tell, b"!")
         time.sleep(60)
+    os.read(is_forked, 1)  # a child that has not run yet has closed nothing
     child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
     print(heir, child.pid, flush=True)
     time.sleep(60)
