@@ -1,11 +1,12 @@
-"""Row-by-row work in a separate process that is ended when a row takes too long: for rewards, and for chat templates.
+"""Row-by-row work in separate processes that are ended when a row takes too long: for rewards, and for chat templates.
 
 It takes a process, because neither a regular expression nor a C extension can be interrupted from within, and because
 alarms reach the main thread only. Rows and results are sent through pipes as lines of JSON; `time_limit_worker` is what
 the process runs. Reads and writes no files.
 
-Work that only computes is limited in seconds of processor time, so that it is cut off at the same row on a busy machine
-as on an idle one. Work that may wait, for a network or a file, has to be limited in seconds on the clock.
+Work that only computes is limited in seconds of processor time, so that it is cut off at the same row on a busy
+machine as on an idle one, and may be shared by several processes. Work that may wait, for a network or a file, is
+limited in seconds on the clock, and done by one process, which sees all rows in their order.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
 from hir_core import errors
 from hir_core.errors import HirError, RewardError
-from hir_core.progress import OnRows, counted, ignore
+from hir_core.progress import EVERY_S, OnRows, counted, ignore
 
 TIMED_OUT, ENDED = "timed out", "ended its process"
 START_LIMIT_S = 120.0
@@ -58,7 +61,16 @@ class RowResult:
     problem: str = ""
 
 
-def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = ignore) -> list[RowResult]:
+def usable_cores() -> int:
+    """How many processes may compute at once: as many as this process may use cores, or threads by OMP_NUM_THREADS."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, int(threads)) if threads.isdecimal() and int(threads) else cores
+
+
+def process_rows(
+    work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRows = ignore, *, rows_per_process: int = 1000
+) -> list[RowResult]:
     """The result of the work for every row, in order; rows and values are plain JSON values.
 
     A row that takes longer than the limit has no value, and neither has one that ends the process, by a crash or for
@@ -67,16 +79,47 @@ def process_rows(work: Work, rows: Sequence[Any], limit_s: float, on_rows: OnRow
     Args:
         limit_s: seconds for one row: of processor time for work that only computes, else on the clock.
         on_rows: called with how many rows are done, and of how many.
+        rows_per_process: so many rows are worth another process, of work that only computes.
 
     Raises:
         HirError: the work raised it; same class, same message.
         RewardError: the work raised something else, or its process does not start.
     """
+    processes = min(usable_cores(), len(rows) // rows_per_process) if work.only_computes else 1
+    if processes <= 1:
+        return _process_block(work, counted(rows, len(rows), on_rows), limit_s)
+    ends = [len(rows) * (number + 1) // processes for number in range(processes)]
+    done, is_given_up = [0] * processes, threading.Event()
+
+    def block(number: int) -> Iterator[Any]:
+        for row in rows[ends[number - 1] if number else 0 : ends[number]]:
+            if is_given_up.is_set():
+                return
+            yield row
+            done[number] += 1
+
+    with ThreadPoolExecutor(processes) as threads:
+        try:
+            # Each thread lasts longer than the processes that it starts: they are killed when it ends.
+            blocks = [threads.submit(_process_block, work, block(number), limit_s) for number in range(processes)]
+            while wait(blocks, EVERY_S, FIRST_EXCEPTION).not_done and not _has_failed(blocks):
+                on_rows(sum(done), len(rows))
+        finally:  # of no effect where all rows are done
+            is_given_up.set()
+    return [result for finished in blocks for result in finished.result()]
+
+
+def _has_failed(blocks: Sequence[Future[Any]]) -> bool:
+    return any(block.done() and block.exception() is not None for block in blocks)
+
+
+def _process_block(work: Work, rows: Iterable[Any], limit_s: float) -> list[RowResult]:
+    """The results of the work for rows, by one process after another."""
     worker: LimitedProcess | None = None
     results = []
     clock_limit_s = limit_s * CLOCK_PER_CPU_SECOND if work.only_computes else limit_s
     try:
-        for row in counted(rows, len(rows), on_rows):
+        for row in rows:
             worker = worker or LimitedProcess(work, cpu_limit_s=limit_s if work.only_computes else 0.0)
             results.append(worker.process(row, clock_limit_s))
             if results[-1].problem:

@@ -177,3 +177,31 @@ def test_work_that_only_computes_but_hangs_is_ended(work, monkeypatch):
 def test_sets_are_walked_in_the_same_order_in_every_process(work):
     orders = [process_rows(work, ["order"], 20)[0].value for _ in range(3)]
     assert orders[0] == orders[1] == orders[2]
+
+
+def test_work_that_only_computes_is_shared_by_processes_with_the_results_of_one(work, monkeypatch):
+    monkeypatch.setattr(time_limit, "usable_cores", lambda: 3)
+    rows, reported = [*map(str, range(30)), "spin", "a", "leave", "b"], []
+    computing = replace(work, only_computes=True)
+    alone = process_rows(computing, rows, 0.3)
+    shared = process_rows(computing, rows, 0.3, lambda *of: reported.append(of), rows_per_process=10)
+    assert shared == alone
+    assert [result.problem for result in shared[-4:]] == ["timed out", "", "ended its process", ""]
+    assert all(done <= total == 34 for done, total in reported)
+    pids = Path(work.settings["pids"]).read_text().split()
+    assert len(pids) == len(set(pids)) == 3 + 5  # one and two that replace it; three and two
+    assert_none_is_left(work)
+
+
+def test_an_error_in_one_of_several_processes_ends_all_of_them(work, monkeypatch):
+    monkeypatch.setattr(time_limit, "usable_cores", lambda: 2)
+    with pytest.raises(RewardError, match="ZeroDivisionError"):
+        process_rows(replace(work, only_computes=True), ["a", "divide", *["nap"] * 200], 20, rows_per_process=1)
+    assert_none_is_left(work)
+
+
+def test_as_many_processes_compute_as_there_are_cores_or_threads_of_this_run(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert time_limit.usable_cores() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "4096")
+    assert time_limit.usable_cores() == len(os.sched_getaffinity(0))
