@@ -1,4 +1,6 @@
-"""The commands that run flows, `hir run`, `hir compare` and `hir schedule`; and `hir plan`: what a run needs.
+"""The commands that run flows, `hir run`, `hir compare` and `hir schedule`, and those that only look at a config.
+
+`hir check` tries a config without a launch, and `hir plan` says what its launch needs.
 
 Prefect is imported only after the input was checked: the import takes seconds, and an error in a config should not wait
 for it.
@@ -42,7 +44,7 @@ def run(
         run_config = read_config(config, changes or [])
         if lacks_an_evaluation(run_config):
             server.prepare()
-        run, loaded = check(run_config)
+        run, loaded = checked_run(run_config)
         from flows.terminal.run_table import headline
 
         print(headline(run_config), flush=True)
@@ -134,6 +136,37 @@ def schedule(
             deployments.serve_here(planned)
 
 
+def check(
+    config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")] = "quickstart",
+    changes: Annotated[list[str] | None, typer.Argument(help="Settings to change, key=value.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try a config without a launch: prompts, their lengths, the reward, the relabeler, the memory."""
+    from dataclasses import asdict
+
+    from flows.terminal.check import check_text
+    from hir_core.inspect.plan import find_machines, make_plan
+    from hir_core.stages.check import check_config
+
+    with messages():
+        run_config = read_config(config, changes or [])
+        run, loaded = checked_run(run_config)
+        found = check_config(run, loaded)
+        try:
+            prompt_tokens = found.prompt_tokens.most if found.prompt_tokens else None
+            plan = make_plan(run_config, find_machines(run_config.launch, None, None, None, None), prompt_tokens)
+        except ConfigError as error:  # its parameters cannot be counted, or no GPU answers
+            plan = None
+            found.warnings.append(f"memory could not be estimated: {error}")
+        if plan is not None and not any(file.is_current and not file.problem for file in plan.files):
+            found.warnings.append("the launch may not fit into the memory: see hir plan")
+        command = ["hir", "run", config, *(changes or [])]
+        shown = asdict(found) if as_json else found
+        answer(shown, as_json, lambda _: check_text(run_config.run, found, plan, command))
+        if found.errors:
+            raise typer.Exit(1)
+
+
 def plan(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
     changes: Annotated[
@@ -193,7 +226,7 @@ def lacks_an_evaluation(config: RunConfig) -> bool:
     return all(ref.iteration < config.iterations for ref in Store(config.run_dir).versions("evaluations"))
 
 
-def check(config: RunConfig) -> tuple[Run, LoadedPrompts]:
+def checked_run(config: RunConfig) -> tuple[Run, LoadedPrompts]:
     """The run and its prompts, after checking that it can start; writes nothing.
 
     Raises:
@@ -292,4 +325,4 @@ def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
     return " · ".join(map(shlex.join, commands))
 
 
-COMMANDS = (run, compare, schedule, plan)
+COMMANDS = (run, compare, schedule, check, plan)

@@ -78,6 +78,32 @@ def load_tokenizer(source: str, revision: str | None = None, setting: str = "mod
     return tokenizer
 
 
+def load_tokenizer_and_shape(
+    spec: HubModel | GgufModel | ScratchModel, texts: Iterable[str]
+) -> tuple[Any, bool, int | None]:
+    """A model's tokenizer, whether it is an encoder-decoder, and its context in tokens; no weights are read or made.
+
+    Args:
+        texts: what a scratch model's tokenizer is fitted to.
+
+    Raises:
+        ConfigError: there is no such model, or its files cannot be read.
+    """
+    if isinstance(spec, ScratchModel):
+        is_encoder_decoder = spec.architecture == "t5"
+        return fit_tokenizer(texts, spec.vocab_size), is_encoder_decoder, None if is_encoder_decoder else spec.context
+    if isinstance(spec, GgufModel):
+        path = gguf_file(spec)
+        with _opening(str(path), "model.path", "a GGUF file"):
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+    else:
+        tokenizer = load_tokenizer(spec.source, spec.revision)
+        with _opening(spec.source, "model.source"):
+            config = _load_config(spec.source, spec.revision, "model")
+    return tokenizer, bool(config.is_encoder_decoder), _context(config, None)
+
+
 def load_model(source: str, dtype: torch.dtype, revision: str | None = None) -> Any:
     """The causal or encoder-decoder model at a hub name or folder, without dropout.
 
@@ -124,9 +150,13 @@ def load_classifier(source: str, dtype: torch.dtype, revision: str | None = None
 
 def context_length(model: Any, tokenizer: Any = None) -> int | None:
     """Tokens that a sequence may have, by the architecture and, where it is given, the tokenizer; None: no limit."""
+    return _context(model.config, tokenizer)
+
+
+def _context(config: Any, tokenizer: Any) -> int | None:
     limits = []
-    if not model.config.is_encoder_decoder:
-        limits.append(getattr(model.config, "max_position_embeddings", None))
+    if not config.is_encoder_decoder:
+        limits.append(getattr(config, "max_position_embeddings", None))
     limit = getattr(tokenizer, "model_max_length", None)
     if limit is not None and limit < UNLIMITED:
         limits.append(limit)
