@@ -254,10 +254,12 @@ def row(
     """Show a prompt with its samples, their scores, and each instruction before and after relabeling."""
     from flows.terminal.row import row_text
     from hir_core.inspect.lineage import row_history
+    from hir_core.inspect.row_lookup import run_of_row
     from hir_core.store.references import find_key
 
     with messages():
-        history = row_history(*find_key(key, runs_dir), iteration)
+        stores, text = find_key(key, runs_dir)
+        history = row_history(run_of_row(stores, text), text, iteration)
         answer(history, as_json, lambda _: row_text(history, terminal_width()))
 
 
@@ -265,10 +267,13 @@ def trace(key: Key, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
     """Show which versions a row comes from, and which models were trained on it."""
     from flows.terminal.row import trace_text
     from hir_core.inspect.lineage import trace as trace_row
+    from hir_core.inspect.row_lookup import run_of_row
     from hir_core.store.references import find_key
 
     with messages():
-        answer(trace_row(*find_key(key, runs_dir)), as_json, lambda facts: trace_text(facts, terminal_width()))
+        stores, text = find_key(key, runs_dir)
+        traced = trace_row(run_of_row(stores, text), text)
+        answer(traced, as_json, lambda _: trace_text(traced, terminal_width()))
 
 
 # --- the run as a page -----------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from itertools import groupby, zip_longest
 from typing import NamedTuple
 
 from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity, ruled_out, share_removed
-from hir_core.inspect.lineage import Row, RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
+from hir_core.inspect.lineage import RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
+from hir_core.inspect.row_lookup import Row
 
 LABEL = 12
 LEFT_OUT = "left out"

@@ -8,31 +8,17 @@ them. Reads manifests and tables, their digests checked. Writes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import polars as pl
 
-from hir_core.errors import VersionNotFound
+from hir_core.inspect.row_lookup import KEYS, FoundRow, Row, find_row
 from hir_core.schemas import SCHEMAS
 from hir_core.store.graph import VersionGraph
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
-KEYS = {"prompts": "prompt_id", "samples": "sample_id", "triples": "triple_id"}
-"""The stages whose rows can be looked up, each with the column of its key, in the order of the search."""
-CANDIDATES_SHOWN = 5
-Row = dict[str, Any]
-"""A row of a table, by column."""
-
-
 # --- the values that are returned, as plain JSON ---------------------------------------------------------------------
-
-
-class FoundRow(NamedTuple):
-    """A row that was looked up by its key, in the last version that holds it."""
-
-    version: VersionRef
-    row: Row
 
 
 class SampleHistory(TypedDict):
@@ -144,41 +130,6 @@ class Trace(TypedDict):
     prompt: TracedPrompt | None
     samples: list[TracedSample]
     demonstrations: list[TracedTriple]
-
-
-# --- looking up a row ------------------------------------------------------------------------------------------------
-
-
-def find_row(store: Store, text: str) -> FoundRow:
-    """The prompt, sample or triple with this key, or whose key begins with it.
-
-    Raises:
-        VersionNotFound: no row has this key, or several keys begin with it.
-    """
-    matches: list[tuple[VersionRef, set[str]]] = []
-    for ref in (ref for stage in KEYS for ref in store.versions(stage)):
-        column = pl.col(KEYS[ref.stage])
-        if text and (
-            keys := set(store.table(ref).select(column).filter(column.str.starts_with(text)).collect().to_series())
-        ):
-            matches.append((ref, keys))
-    candidates = sorted({key for _, keys in matches for key in keys})
-    if not candidates:
-        raise VersionNotFound(
-            f"no prompt, sample or triple of {store.run_dir} has the key `{text}`; expected a prompt_id, sample_id or "
-            f"triple_id, or the first characters of one, as `hir head` shows them"
-        )
-    if text not in candidates and len(candidates) > 1:
-        more = ", …" if len(candidates) > CANDIDATES_SHOWN else ""
-        listed = ", ".join(candidates[:CANDIDATES_SHOWN])
-        raise VersionNotFound(
-            f"{len(candidates)} keys begin with `{text}`: {listed}{more}; give more characters of one"
-        )
-    key = text if text in candidates else candidates[0]
-    stage = next(ref.stage for ref, keys in matches if key in keys)
-    last = [ref for ref, keys in matches if ref.stage == stage and key in keys][-1]
-    (row,) = store.table(last).filter(pl.col(KEYS[stage]) == key).collect().to_dicts()
-    return FoundRow(last, row)
 
 
 # --- hir row ---------------------------------------------------------------------------------------------------------

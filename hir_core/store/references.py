@@ -56,14 +56,15 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
     return store, store.resolve(match["version"])
 
 
-def find_key(text: str, runs_dir: Path) -> tuple[Store, str]:
-    """The store of a run and the key of a row, from `[RUN/]KEY`; whether there is such a row is not checked.
+def find_key(text: str, runs_dir: Path) -> tuple[list[Store], str]:
+    """The runs that may hold a row, and its key, from `[RUN/]KEY`; whether there is such a row is not checked.
 
     Raises:
-        VersionNotFound: there is no such run, or several; the message lists those that exist.
+        VersionNotFound: there is no such run, or none at all.
     """
     run, slash, key = text.rpartition("/")
-    return Store(find_run(run, runs_dir) if slash else _only_run(text, runs_dir)), key
+    runs = [find_run(run, runs_dir)] if slash else find_runs(runs_dir) or [_only_run(text, runs_dir)]
+    return [Store(folder) for folder in runs], key
 
 
 def select_run(name: str | None, runs_dir: Path) -> Store:

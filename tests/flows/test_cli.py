@@ -254,6 +254,19 @@ def test_where_there_are_several_runs_one_must_be_named(outputs: list[Outputs]) 
     assert hir("show", "tiny/samples@1")
 
 
+def test_a_row_is_found_in_whichever_run_holds_it(outputs: list[Outputs]) -> None:
+    other = make_run("other")
+    shared = other.table(prompts_of(other))["prompt_id"][0]
+    samples = outputs[0].samples
+    assert samples is not None
+    sample_id = Store(Path("runs/tiny")).table(samples).collect()["sample_id"][0]
+    for command in ("row", "trace"):
+        assert hir(command, sample_id) == hir(command, f"tiny/{sample_id}")
+        message = hir(command, shared, code=2)
+        assert message == f"error: 2 runs hold `{shared}`: other, tiny; put one in front, as in other/{shared}\n"
+        assert hir(command, "nothing", code=2).startswith("error: no row of other, tiny has the key `nothing`; ")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

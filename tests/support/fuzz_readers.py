@@ -274,8 +274,7 @@ def _references() -> Give:
     store = Store(Path("runs/small"))
 
     def read(text: str) -> None:
-        for find in (find_version, find_key):
-            found, _ = find(text, Path("runs"))
+        for found in (find_version(text, Path("runs"))[0], *find_key(text, Path("runs"))[0]):
             assert found.run_dir.resolve() == store.run_dir.resolve()
 
     return lambda text: partial(read, text)
