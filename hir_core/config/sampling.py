@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hir_core.config.section import ExcludedFromId, Section
+from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section
 
 AUTO_TOKENS = 16384
 """Tokens at a time on a CPU, and wherever a batch's memory cannot be estimated."""
@@ -24,7 +24,19 @@ class SamplingConfig(Section):
     k: int = Field(4, ge=1)
     """Number of samples per prompt."""
     temperature: float = Field(1.0, gt=0)
-    """Sampling temperature. 1.0 samples from the model's own distribution."""
+    """Sampling temperature. 1.0 samples from the model's own distribution, which is what the method assumes."""
+    top_p: Annotated[float | None, DefaultExcludedFromId] = Field(None, gt=0, le=1)
+    """Draws only from the fewest likeliest tokens that together have at least this share of the probability. Unset:
+    from all tokens. The log-probabilities of samples stay those of the whole distribution at temperature 1, whatever
+    this and the next two settings leave out, because training compares its own with them."""
+    top_k: Annotated[int | None, DefaultExcludedFromId] = Field(None, ge=1)
+    """Draws only from so many of the likeliest tokens. Unset: from all tokens."""
+    min_p: Annotated[float | None, DefaultExcludedFromId] = Field(None, gt=0, le=1)
+    """Draws only tokens that are at least this share as likely as the likeliest one. Unset: from all tokens."""
+    stop: Annotated[tuple[str, ...], DefaultExcludedFromId] = ()
+    """Texts that end an output as soon as one of them is complete, in samples and in the answers of an evaluation. The
+    text of the output ends before it; its token ids, which are trained on, keep it, so that the model learns to write
+    it; its `finish_reason` is `stop`."""
     max_new_tokens: int = Field(32, ge=1)
     """Longest completion in tokens; a longer one is cut off."""
     batch_tokens: Annotated[int | Literal["auto"], ExcludedFromId] = "auto"
@@ -46,10 +58,22 @@ class SamplingConfig(Section):
             raise ValueError("expected auto or a whole number of at least 1")
         return tokens
 
+    @field_validator("stop")
+    @classmethod
+    def _stop_texts_are_not_empty(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(texts):
+            raise ValueError("an empty text would end every output at once: remove it")
+        return texts
+
     @property
     def scored_tokens(self) -> int:
         """Number of tokens that one rank processes at a time where outputs are read and none are drawn."""
         return AUTO_TOKENS if self.batch_tokens == "auto" else self.batch_tokens
+
+    @property
+    def sorts_vocabulary(self) -> bool:
+        """Whether every draw sorts the probabilities of all tokens."""
+        return self.top_p is not None and self.top_k is None
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:

@@ -61,6 +61,11 @@ class SampleStep(Section):
     k: int
     """Samples per prompt."""
     temperature: float
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    stop: tuple[str, ...] = ()
+    """Texts that end an output."""
     max_new_tokens: int
     batch_tokens: int | Literal["auto"]
     zero3_weights: Literal["auto", "gather", "stream"]

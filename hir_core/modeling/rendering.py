@@ -118,9 +118,14 @@ class Renderer:
         """Token ids of an output that exists as text only, such as a demonstration, with the end-of-sequence token."""
         return [*self._safe.encode_data(output), int(self.tokenizer.eos_token_id)]
 
-    def text(self, ids: list[int]) -> str:
+    @property
+    def control_ids(self) -> set[int]:
+        """The control tokens, which have no text."""
+        return self._safe.control_ids
+
+    def decode(self, ids: list[int]) -> str:
         """The text of sampled tokens, without control tokens."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
         """The chat template's tokens around turns of these roles; the template never sees the turns' texts."""

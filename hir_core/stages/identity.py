@@ -110,7 +110,9 @@ class Identities:
             **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
-        return identity("evaluations", iteration, settings, [str(prompts), model])
+        stop = list(self.config.sampling.stop)
+        settings |= {"stop": stop} if stop else {}
+        return identity("evaluations", iteration, settings, [str(prompts), model], has_stop=bool(stop))
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
         """The samples of an iteration, drawn from the model of the iteration before, given as `models/id`."""
@@ -120,7 +122,8 @@ class Identities:
             "template": self.config.model.template,
             "seed": self.config.seed,
         }
-        return identity("samples", iteration, settings, [str(prompts), model])
+        has_stop = bool(self.config.sampling.stop)
+        return identity("samples", iteration, settings, [str(prompts), model], has_stop=has_stop)
 
     def _writing(self) -> dict[str, Any]:
         """Settings of the demonstrations of writing instructions, where there are any."""

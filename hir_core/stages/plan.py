@@ -172,6 +172,7 @@ class Plan:
             requests=write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
             k=1,
             temperature=0.0,
+            stop=self.config.sampling.stop,
             max_new_tokens=self.config.evaluation_tokens,
         )
         self.steps.append(PlannedStep(step, draft))
@@ -187,6 +188,10 @@ class Plan:
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            stop=sampling.stop,
             max_new_tokens=sampling.max_new_tokens,
         )
         self.steps.append(PlannedStep(step, draft, rows_in=chosen.height * sampling.k))

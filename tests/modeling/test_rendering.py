@@ -212,4 +212,4 @@ def test_prompts_are_the_same_tokens_in_sampling_and_in_training(chat_tokenizer)
 
 def test_text_of_generated_tokens_leaves_control_tokens_out(chat_tokenizer):
     renderer = Renderer(chat_tokenizer, None)
-    assert renderer.text([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == "nine"
+    assert renderer.decode([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == " nine "

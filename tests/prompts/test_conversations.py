@@ -35,6 +35,7 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.draw import Limits
 from hir_core.schemas import Prompts, Samples, Triples, as_lines, as_text, content_key
 from hir_core.stages import plan
 from hir_core.stages.identity import table_digest
@@ -45,7 +46,7 @@ from hir_core.store.manifest import identity, table_schema
 from hir_core.store.store import Store
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
-from hir_core.worker.job import read_requests, sample_row
+from hir_core.worker.samples import output_text, read_requests, sample_row
 
 END = 1
 
@@ -373,12 +374,12 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), instructions.correct)
     requests = read_requests(step, renderer, room=400, seed=3)
     with torch.no_grad():
-        limits = transformers_engine.Limits(1.0, 4, (END,), 0)
+        limits = Limits(1.0, 4, (END,), 0)
         completions = transformers_engine.complete(
             build_model("llama", context=400), requests, limits, torch.device("cpu")
         )
     by_key = {request.key: request for request in requests}
-    rows = [sample_row(step, by_key[c.key], c, renderer.text(list(c.token_ids))) for c in completions]
+    rows = [sample_row(step, by_key[c.key], c, output_text(c, renderer, None)) for c in completions]
     drawn = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     rendered_ids = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
     texts = {query: tokenizer.decode(ids) for query, ids in rendered_ids}
