@@ -71,6 +71,8 @@ class SampleStep(Section):
     zero3_weights: Literal["auto", "gather", "stream"]
     write_every_s: float
     iteration: int
+    keeps_thinking: bool = True
+    """Whether the text of an output holds the model's thinking."""
     too_long: Literal["refuse", "leave out"] = "refuse"
     """A prompt that leaves no room for an output either ends the job, or gets no samples."""
 

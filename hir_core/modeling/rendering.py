@@ -9,14 +9,19 @@ chat template is left to `chat_templates`, padding and batching to `training.bat
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from hir_core.config.model import Thinking
 from hir_core.errors import ConfigError
 from hir_core.modeling import chat_templates
 from hir_core.schemas import History, as_lines
 
 PLAIN_TEMPLATE = "{history}{instruction}\n{query}\n"
 PLAIN_PAIR_TEMPLATE = "{query}\n{completion}"
+MOST_AFTER_MARK = 8
+"""Tokens of white space that a prompt may have after the mark that starts thinking."""
 _FIELD = re.compile(r"\{(instruction|query|history)\}")
 _TURN = re.compile("\ue000([0-9]{1,6})\ue001")
 """What a chat template is given instead of the text of turn n, to see where it puts that text."""
@@ -65,13 +70,25 @@ class Renderer:
         template: a format string with `{instruction}` and `{query}`, and `{history}` for the turns before the query as
             lines like `User: …`; or `chat`; or None: `chat` where the tokenizer has a chat template, else plain lines.
         ends_prompt: whether a prompt ends with the end-of-sequence token, as encoders are trained to expect.
+        template_kwargs: values for the variables that the chat template reads beside the turns.
+        thinking: the marks around the model's thinking; None: it has none.
 
     Raises:
-        ConfigError: the template lacks a field, or asks for a chat template that the tokenizer does not have.
+        ConfigError: the template lacks a field, or asks for a chat template that the tokenizer does not have; or a
+            value is given that the chat template does not read.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, *, ends_prompt: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None,
+        *,
+        ends_prompt: bool = False,
+        template_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        thinking: Thinking | None = None,
+    ) -> None:
         self.tokenizer, self._safe = tokenizer, SafeTokenizer(tokenizer)
+        self.template_kwargs, self.thinking = template_kwargs, thinking
         self.template = template or ("chat" if tokenizer.chat_template else PLAIN_TEMPLATE)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the model's tokenizer has no end-of-sequence token: no output could ever end")
@@ -83,6 +100,24 @@ class Renderer:
         self._opening = first if first == [tokenizer.bos_token_id] else []
         self._closing = [tokenizer.eos_token_id] if ends_prompt else []
         self._frames: dict[tuple[str, ...], _Frame] = {}
+        self._check_template_kwargs()
+        marks = (thinking.start, thinking.end) if thinking else ()
+        ids = {tokenizer.convert_tokens_to_ids(mark): mark for mark in marks}
+        self._control_marks = {token_id: mark for token_id, mark in ids.items() if token_id in self._safe.control_ids}
+        """Marks that are control tokens: the only ones of these that have a text."""
+
+    def _check_template_kwargs(self) -> None:
+        if self.template_kwargs and self.template != "chat":
+            raise ConfigError(
+                f"model.chat_template_kwargs: prompts are rendered with the format string {self.template!r}, which "
+                "takes none: remove it, or set model.template to `chat`"
+            )
+        for name in self.template_kwargs:
+            if not re.search(rf"\b{re.escape(name)}\b", str(self.tokenizer.chat_template)):
+                raise ConfigError(
+                    f"model.chat_template_kwargs: the tokenizer's chat template reads no variable `{name}`: correct "
+                    "the name, or remove it"
+                )
 
     def prompt_ids(
         self, instruction: str, query: str, history: History | None = None, *, of: str = "a prompt"
@@ -119,13 +154,31 @@ class Renderer:
         return [*self._safe.encode_data(output), int(self.tokenizer.eos_token_id)]
 
     @property
-    def control_ids(self) -> set[int]:
-        """The control tokens, which have no text."""
-        return self._safe.control_ids
+    def silent_ids(self) -> set[int]:
+        """The tokens that have no text: control tokens, but the marks of thinking."""
+        return self._safe.control_ids - self._control_marks.keys()
 
     def decode(self, ids: list[int]) -> str:
-        """The text of sampled tokens, without control tokens."""
+        """The text of sampled tokens, without control tokens; the marks of thinking stay."""
+        pieces, start = [], 0
+        for n, token_id in enumerate(ids):
+            if token_id in self._control_marks:
+                pieces += [self._without_control(ids[start:n]), self._control_marks[token_id]]
+                start = n + 1
+        return "".join([*pieces, self._without_control(ids[start:])])
+
+    def _without_control(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def opened_thinking(self, prompt_ids: Sequence[int]) -> str:
+        """The start mark of thinking, on a line, where the prompt ends with it; else an empty text.
+
+        An output of such a prompt begins within thinking, which nothing in its own tokens says.
+        """
+        if self.thinking is None:
+            return ""
+        end = self.decode(list(prompt_ids[-(len(self.thinking.start.encode()) + MOST_AFTER_MARK) :])).rstrip()
+        return f"{self.thinking.start}\n" if end.endswith(self.thinking.start) else ""
 
     def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
         """The chat template's tokens around turns of these roles; the template never sees the turns' texts."""
@@ -134,7 +187,7 @@ class Renderer:
         turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
         remedy = "change the turns, or give model.template a format string with {history}"
         try:
-            text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True)
+            text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True, kwargs=self.template_kwargs)
         except ConfigError as error:
             raise ConfigError(
                 f"{of}: the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}: {remedy}"

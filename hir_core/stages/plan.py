@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.config import HubModel, ModelConfig, RunConfig, ScratchModel, TrainingConfig
+from hir_core.config.model import rendering
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
@@ -237,7 +238,7 @@ class Plan:
 
 def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
     """A model version as a launch loads it."""
-    return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
+    return HubModel(source=str(store.folder(ref).resolve()), **rendering(config.model)._asdict())
 
 
 def set_answers_aside(draft: Draft, metrics: Metrics) -> None:

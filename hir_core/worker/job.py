@@ -15,6 +15,7 @@ import torch
 from torch import distributed as dist
 
 from hir_core.config import HubModel
+from hir_core.config.model import rendering
 from hir_core.errors import ConfigError, NumericalError
 from hir_core.launch.job_spec import (
     JobSpec,
@@ -88,7 +89,14 @@ class Job:
                 "is damaged, or what trained it went wrong: choose another model"
             )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
-        self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
+        template, template_kwargs, thinking = rendering(spec.model)
+        self.renderer = Renderer(
+            self.tokenizer,
+            template,
+            ends_prompt=is_encoder_decoder,
+            template_kwargs=template_kwargs,
+            thinking=thinking,
+        )
         self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
             end_ids=tuple(models.end_ids(self.model, self.tokenizer)),

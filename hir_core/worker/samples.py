@@ -7,6 +7,7 @@ engine in `sampling`, the memory that its batches take to `sampling.memory`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -76,16 +77,18 @@ def complete_prompts(
     weights = memory.sampling_weights(model, step, requests, device)
     streamed = memory.streamed_bytes(model, deepspeed) if weights.is_streamed else 0
     batch_limit = memory.BatchLimit(memory.RowEstimate.of(model, step), device, streamed)
-    stop = StopTexts(step.stop, renderer.decode, renderer.control_ids) if step.stop else None
+    stop = StopTexts(step.stop, renderer.decode, renderer.silent_ids) if step.stop else None
     schema = SamplesWithStop if stop else Samples
     writer = PartWriter(rank, step.output, schema.create_empty().schema, step.write_every_s)
     meter = Meter(rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
+    text_of = partial(output_text, renderer=renderer, stop=stop, with_thinking=step.keeps_thinking)
     idle = Request(key="", prompt_ids=(int(renderer.tokenizer.eos_token_id),), seeds=(0,))
     completions = _completions(own, limits_of(step, layout, stop), weights, batch_limit, idle)
     # A prompt's rows are written together: prompts in a part count as finished.
     for key, group in groupby(completions, key=lambda completion: completion.key):
         rows = list(group)
-        writer.add([sample_row(step, requests_by_key[key], row, output_text(row, renderer, stop)) for row in rows])
+        request = requests_by_key[key]
+        writer.add([sample_row(step, request, row, text_of(request, row)) for row in rows])
         meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
     writer.close(len(own) * step.k)
     smaller = memory.smaller_batches(batch_limit, requests, device)
@@ -137,10 +140,20 @@ def _completions(
         batch_limit.measure()
 
 
-def output_text(completion: Completion, renderer: Renderer, stop: StopTexts | None) -> str:
-    """The text of a completion, which ends before a stop text."""
+def output_text(
+    request: Request, completion: Completion, renderer: Renderer, stop: StopTexts | None, *, with_thinking: bool = True
+) -> str:
+    """The text of a completion, which ends before a stop text, and begins with the mark of thinking if the prompt ends
+    with it.
+
+    Args:
+        with_thinking: whether it holds the model's thinking.
+    """
     text = renderer.decode(list(completion.token_ids))
-    return (stop.without_stop(text) if stop else text).strip()
+    text = renderer.opened_thinking(request.prompt_ids) + (stop.without_stop(text) if stop else text)
+    if renderer.thinking is not None and not with_thinking:
+        return renderer.thinking.answer(text)
+    return text.strip()
 
 
 def sample_row(step: SampleStep, request: Request, completion: Completion, text: str) -> dict[str, Any]:

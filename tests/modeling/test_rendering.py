@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import transformers
-from chat_tokenizers import specials, unigram_tokenizer
+from chat_tokenizers import CHAT, MAY_THINK, THINKS, build_chat_tokenizer, specials, unigram_tokenizer
 from tokenizers import processors
 
+from hir_core.config.model import Thinking
 from hir_core.errors import ConfigError
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.modeling.rendering import Renderer
@@ -213,3 +214,51 @@ def test_prompts_are_the_same_tokens_in_sampling_and_in_training(chat_tokenizer)
 def test_text_of_generated_tokens_leaves_control_tokens_out(chat_tokenizer):
     renderer = Renderer(chat_tokenizer, None)
     assert renderer.decode([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == " nine "
+
+
+# --- variables of a template, and thinking ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"enable_thinking": True}, {"enable_thinking": False}], ids=str)
+def test_a_template_gets_the_values_of_its_variables(kwargs):
+    tokenizer = build_chat_tokenizer(MAY_THINK)
+    ids = Renderer(tokenizer, None, template_kwargs=kwargs).prompt_ids("Add up.", "1 and 2", BEFORE)
+    messages = turns("Add up.", "1 and 2", BEFORE)
+    assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True, **kwargs)["input_ids"]
+    assert ("</think>" in tokenizer.decode(ids)) == (kwargs.get("enable_thinking") is False)
+
+
+def test_a_value_that_nothing_reads_is_refused(tokenizer):
+    with pytest.raises(ConfigError, match="chat template reads no variable `enable_thinkin`: correct the name"):
+        Renderer(build_chat_tokenizer(MAY_THINK), None, template_kwargs={"enable_thinkin": False})
+    for template in (None, "{instruction} {query}"):
+        with pytest.raises(ConfigError, match=r"prompts are rendered with the format string .*, which takes none"):
+            Renderer(tokenizer, template, template_kwargs={"enable_thinking": False})
+
+
+@pytest.mark.parametrize("are_control", [False, True])
+def test_the_marks_of_thinking_stay_in_the_text_of_an_output(are_control):
+    tokenizer = build_chat_tokenizer(marks_are_control_tokens=are_control)
+    renderer = Renderer(tokenizer, None, thinking=Thinking())
+    output = "<think>one and two</think>\n3"
+    ids = [*tokenizer.encode(output, add_special_tokens=False), tokenizer.eos_token_id]
+    assert tokenizer.convert_tokens_to_ids("</think>") in ids
+    assert renderer.decode(ids) == output
+    assert renderer.decode([]) == ""
+    assert tokenizer.convert_tokens_to_ids("</think>") not in renderer.silent_ids
+    assert tokenizer.eos_token_id in renderer.silent_ids
+    without_marks = Renderer(tokenizer, None).decode(ids)
+    assert without_marks == ("one and two\n3" if are_control else output)
+
+
+@pytest.mark.parametrize(("template", "opens"), [(CHAT, False), (MAY_THINK, False), (THINKS, True)])
+@pytest.mark.parametrize("are_control", [False, True])
+def test_a_prompt_that_ends_with_the_start_mark_begins_the_thinking_of_its_output(template, opens, are_control):
+    tokenizer = build_chat_tokenizer(template, marks_are_control_tokens=are_control)
+    for thinking in (Thinking(), None):
+        renderer = Renderer(tokenizer, None, thinking=thinking)
+        ids = renderer.prompt_ids("Add up.", "1 and 2")
+        assert renderer.opened_thinking(ids) == ("<think>\n" if opens and thinking else "")
+    off = Renderer(build_chat_tokenizer(MAY_THINK), None, template_kwargs={"enable_thinking": False})
+    off.thinking = Thinking()
+    assert off.opened_thinking(off.prompt_ids("Add up.", "1 and 2")) == ""

@@ -379,7 +379,7 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
             build_model("llama", context=400), requests, limits, torch.device("cpu")
         )
     by_key = {request.key: request for request in requests}
-    rows = [sample_row(step, by_key[c.key], c, output_text(c, renderer, None)) for c in completions]
+    rows = [sample_row(step, by_key[c.key], c, output_text(by_key[c.key], c, renderer, None)) for c in completions]
     drawn = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     rendered_ids = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
     texts = {query: tokenizer.decode(ids) for query, ids in rendered_ids}

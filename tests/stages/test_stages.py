@@ -222,6 +222,37 @@ def test_a_pretrained_model_is_the_same_whatever_it_is_asked_and_wherever_it_lie
     assert versions(run.store)["models@0"] == 2
 
 
+def test_how_a_model_is_asked_and_read_forks_what_is_drawn_and_not_the_model(settings, tmp_path):
+    del settings["warm_start"]
+    run = loop(with_changes(settings, base := {"model": folder_model(tmp_path / "here", b"weights")}))
+    before = versions(run.store)
+    loop(with_changes(settings, base | {"model.chat_template_kwargs": None, "model.thinking": None}))
+    loop(with_changes(settings, base | {"model.chat_template_kwargs": {}}))
+    assert versions(run.store) == before
+    forked = {"evaluations@0", "samples@1", "rewards@1", "triples@1", "models@1", "evaluations@1"}
+    for change in ({"model.chat_template_kwargs": {"enable_thinking": False}}, {"model.thinking": {}}):
+        before = versions(run.store)
+        loop(with_changes(settings, base | change))
+        assert set(versions(run.store) - before) == forked
+
+
+def test_thinking_is_kept_in_a_row_and_not_scored(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_launch, "ANSWERS", ("<think>7?</think>\n2", "<think>2", "7"))
+    del settings["warm_start"]
+    asked = {"model": folder_model(tmp_path / "here", b"weights"), "model.thinking": {}, "relabel": {"type": "chain"}}
+    run = loop(with_changes(settings, asked))
+    samples, rewards = (run.table(run.store.resolve(name)) for name in ("samples@1", "rewards@1"))
+    judged = samples.join(rewards, on="sample_id").filter(pl.col("score") == 1)
+    assert set(samples["completion"]) == set(fake_launch.ANSWERS)
+    assert set(judged["completion"]) == {fake_launch.ANSWERS[0]}
+    assert run.metrics(run.store.resolve("rewards@1"))["correct_share"] == 3 / 24
+    answers = run.table(run.store.resolve("evaluations@0"))
+    assert set(answers["completion"]) == {fake_launch.ANSWERS[0]}
+    triples = run.table(run.store.resolve("triples@1"))
+    assert set(triples["output"]) == {fake_launch.ANSWERS[0]}
+    assert not any("think" in query for query in triples["query"])  # the wrong output that a query shows
+
+
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 

@@ -10,12 +10,18 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+MAY_THINK = f"{CHAT}{{% if add_generation_prompt and enable_thinking is false %}}<think>\n\n</think>\n\n{{% endif %}}"
+"""In the manner of Qwen3: the model may think, unless it is told not to."""
+THINKS = f"{CHAT}{{% if add_generation_prompt %}}<think>\n{{% endif %}}"
+"""In the manner of models that always think: the template itself starts the thinking."""
 
-def build_chat_tokenizer():
-    """A tokenizer with the control tokens and the template of ChatML."""
+
+def build_chat_tokenizer(template=CHAT, *, marks_are_control_tokens=False):
+    """A tokenizer with the control tokens of ChatML, the marks of thinking as tokens, and a template."""
     tokenizer = fit_tokenizer(["user assistant system Obey Hi"], 400)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHAT
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=marks_are_control_tokens)
+    tokenizer.chat_template = template
     return tokenizer
 
 
