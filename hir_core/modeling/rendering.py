@@ -23,6 +23,7 @@ PLAIN_PAIR_TEMPLATE = "{query}\n{completion}"
 MOST_AFTER_MARK = 8
 """Tokens of white space that a prompt may have after the mark that starts thinking."""
 _FIELD = re.compile(r"\{(instruction|query|history)\}")
+_INSTRUCTION = re.compile(r"\{instruction\}\s*")
 _TURN = re.compile("\ue000([0-9]{1,6})\ue001")
 """What a chat template is given instead of the text of turn n, to see where it puts that text."""
 _QUERY, _COMPLETION = "\ue000query\ue001", "\ue000completion\ue001"
@@ -63,7 +64,8 @@ class SafeTokenizer:
 class Renderer:
     """Turns an instruction and a query into prompt ids, and an output's text into target ids.
 
-    The instruction is put into the last user turn, before the query; earlier turns are rendered unchanged.
+    The instruction is put into the last user turn, before the query; earlier turns are rendered unchanged. Without an
+    instruction the turn is the query alone; in a format string, the white space after `{instruction}` goes with it.
 
     Args:
         tokenizer: a `transformers` tokenizer.
@@ -125,6 +127,7 @@ class Renderer:
         """Token ids of the rendered prompt, ready for the model to continue (or, for an encoder, to read).
 
         Args:
+            instruction: empty where the query stands alone.
             history: the turns before the query, where there are any.
             of: the row whose prompt it is, for messages.
 
@@ -133,7 +136,8 @@ class Renderer:
         """
         history = history or ()
         if self.template == "chat":
-            contents = [*(turn["content"] for turn in history), f"{instruction}\n\n{query}"]
+            asked = f"{instruction}\n\n{query}" if instruction else query
+            contents = [*(turn["content"] for turn in history), asked]
             opening, turns = self._frame((*(turn["role"] for turn in history), "user"), of)
             ids = list(opening)
             for n, following in turns:
@@ -146,7 +150,8 @@ class Renderer:
             )
         values = {"instruction": instruction, "query": query, "history": as_lines(history)}
         # In one pass, so that a query with the text `{query}` in it stays as it is.
-        filled = _FIELD.sub(lambda field: values[field[1]], self.template)
+        template = self.template if instruction else _INSTRUCTION.sub("", self.template)
+        filled = _FIELD.sub(lambda field: values[field[1]], template)
         return [*self._opening, *self._safe.encode_data(filled), *self._closing]
 
     def target_ids(self, output: str) -> list[int]:

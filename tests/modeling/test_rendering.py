@@ -216,6 +216,31 @@ def test_text_of_generated_tokens_leaves_control_tokens_out(chat_tokenizer):
     assert renderer.decode([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == " nine "
 
 
+# --- no instruction --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        (None, "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n1 and {instruction}\n"),
+        ("{history}{query}\n{instruction}\n", "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n"
+         "1 and {instruction}\n"),
+        ("{history}Q: {query} {instruction} A:", "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n"
+         "Q: 1 and {instruction} A:"),
+    ],
+    ids=["plain", "after the query", "within a line"],
+)  # fmt: skip
+def test_without_an_instruction_a_prompt_has_no_blank_line_for_it(tokenizer, template, rendered):
+    ids = Renderer(tokenizer, template).prompt_ids("", "1 and {instruction}", BEFORE)
+    assert tokenizer.decode(ids) == rendered
+
+
+def test_without_an_instruction_a_chat_prompt_is_that_of_the_turns_alone(chat_tokenizer):
+    turns = [*BEFORE, {"role": "user", "content": "1 and 2"}]
+    expected = chat_tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+    assert Renderer(chat_tokenizer, None).prompt_ids("", "1 and 2", BEFORE) == expected["input_ids"]
+
+
 # --- variables of a template, and thinking ---------------------------------------------------------------------------
 
 

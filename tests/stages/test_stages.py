@@ -106,6 +106,7 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ({"warm_start.epochs": 2}, FROM_MODEL),
         ({"instructions.wrong": "Lie."}, FROM_MODEL),  # the tokenizer is fitted to it
         ({"instructions.correct": "Be right."}, {"triples@0"} | FROM_MODEL),
+        ({"instructions.correct": None}, {"triples@0"} | FROM_MODEL),
         ({"model.template": "{instruction} {query} "}, FROM_MODEL),
         ({"seed": 1}, {"triples@0"} | FROM_MODEL),
         ({"deepspeed": "bf16.json"}, FROM_MODEL),
