@@ -13,7 +13,7 @@ from rich.console import Console
 from flows.terminal.formatting import NOTHING, accuracy, duration, number, quantity
 from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
-from hir_core.inspect.diagnostics import distinguishes_instructions
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
@@ -105,8 +105,11 @@ class RunTable:
         if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
             self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
         for ref in (outputs.evaluation, outputs.samples):
-            if ref is not None and (smaller := self.store.manifest(ref).metrics.get("smaller_batches")):
-                self.status_line.print_above(f"      {ref.stage}: {smaller}")
+            if ref is not None:
+                made = self.store.manifest(ref)
+                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made))
+                for note in filter(None, notes):
+                    self.status_line.print_above(f"      {ref.stage}: {note}")
         self.models.append(outputs)
 
     def print_results(self) -> None:

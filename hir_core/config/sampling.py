@@ -38,7 +38,8 @@ class SamplingConfig(Section):
     text of the output ends before it; its token ids, which are trained on, keep it, so that the model learns to write
     it; its `finish_reason` is `stop`."""
     max_new_tokens: int = Field(32, ge=1)
-    """Longest completion in tokens; a longer one is cut off."""
+    """Longest completion in tokens; a longer one is cut off. The run says so where a tenth of the outputs or more are
+    cut off, and before it starts where references have more words than that."""
     batch_tokens: Annotated[int | Literal["auto"], ExcludedFromId] = "auto"
     """Number of tokens (prompts and completions, padding included) that one rank processes at a time. `auto` takes as
     many rows as fit into the free memory, on a CPU at most 16,384 tokens. Where memory runs out, the batch is halved

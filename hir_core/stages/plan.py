@@ -21,7 +21,7 @@ from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
 from hir_core.store.draft import Draft
-from hir_core.store.files import write_json, write_table
+from hir_core.store.files import read_parts, write_json, write_table
 from hir_core.store.manifest import Identity
 from hir_core.store.optimizer_states import delete_earlier_states, optimizer_state
 from hir_core.store.store import Store
@@ -134,7 +134,8 @@ class Plan:
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
         else:
-            planned.draft.commit(rows_in=planned.rows_in, metrics=metrics)
+            cut_off = cut_off_outputs(read_parts(planned.draft.path, ["finish_reason"]))
+            planned.draft.commit(rows_in=planned.rows_in, metrics={**metrics, "cut_off": cut_off})
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
@@ -239,6 +240,11 @@ class Plan:
 def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
     """A model version as a launch loads it."""
     return HubModel(source=str(store.folder(ref).resolve()), **rendering(config.model)._asdict())
+
+
+def cut_off_outputs(rows: pl.DataFrame) -> int:
+    """How many of the outputs reached the limit of new tokens before they ended; the column `finish_reason` tells."""
+    return int((rows["finish_reason"] == "length").sum())
 
 
 def set_answers_aside(draft: Draft, metrics: Metrics) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from hir_core.config import RunConfig
 from hir_core.config.model_files import check_files
 from hir_core.errors import ConfigError
 from hir_core.launch.launcher import check_launch
@@ -68,6 +69,22 @@ def load(run: Run) -> LoadedPrompts:
     if config.sampling.mix is not None and config.sampling.prompts is not None and config.iterations:
         check_mix(train, config.sampling.prompts, config.sampling.mix)
     return loaded
+
+
+def too_long_to_write(config: RunConfig, prompts: pl.DataFrame) -> str | None:
+    """For how many prompts no reference fits into an output, and what to set; None where one does for all.
+
+    A word is a token or more, so this is certain, and there may be more.
+    """
+    limit = config.sampling.max_new_tokens
+    words = pl.col("references").list.eval(pl.element().str.count_matches(r"\S+")).list.min()
+    longest = prompts.select(words=words).filter(pl.col("words") > limit)["words"]
+    if longest.is_empty():
+        return None
+    return (
+        f"of {longest.len()} of {prompts.height} prompts every reference has more words than an output may have "
+        f"tokens, {limit}: raise sampling.max_new_tokens (the longest has {max(longest)} words)"
+    )
 
 
 def save_prompts(run: Run, loaded: LoadedPrompts) -> VersionRef:

@@ -28,7 +28,7 @@ from hir_core.schemas import content_key
 from hir_core.stages import relabel, score
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
-from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts
+from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts, too_long_to_write
 from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
@@ -252,6 +252,20 @@ def test_thinking_is_kept_in_a_row_and_not_scored(settings, tmp_path, monkeypatc
     triples = run.table(run.store.resolve("triples@1"))
     assert set(triples["output"]) == {fake_launch.ANSWERS[0]}
     assert not any("think" in query for query in triples["query"])  # the wrong output that a query shows
+
+
+def test_what_is_cut_off_is_counted_and_references_that_must_be_are_told(settings):
+    run = loop(with_changes(settings, {}))
+    assert run.metrics(run.store.resolve("samples@1"))["cut_off"] == 8  # the empty one of each prompt
+    assert run.metrics(run.store.resolve("evaluations@0"))["cut_off"] == 0
+    rows = load(run).rows
+    assert too_long_to_write(run.config, rows) is None
+    written = [["a b c", "d"], ["a b c", "d e  f g"], [], ["one\ntwo three"]]
+    rows = rows.head(4).with_columns(references=pl.Series(written))
+    advice = too_long_to_write(with_changes(settings, {"sampling.max_new_tokens": 2}), rows)
+    assert advice is not None
+    assert advice.startswith("of 2 of 4 prompts every reference has more words than an output may have tokens, 2: ")
+    assert "(the longest has 3 words)" in advice
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
