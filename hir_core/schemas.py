@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataframely as dy
 import polars as pl
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 """Roles of the turns of a conversation."""
 OUTCOMES = ("scored", "no_answer", "not_judged")
 """What became of judging a completion."""

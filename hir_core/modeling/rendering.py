@@ -101,7 +101,7 @@ class Renderer:
         first = list(tokenizer.encode("", add_special_tokens=True))[:1]  # the tokenizer itself may start with BOS
         self._opening = first if first == [tokenizer.bos_token_id] else []
         self._closing = [tokenizer.eos_token_id] if ends_prompt else []
-        self._frames: dict[tuple[str, ...], _Frame] = {}
+        self._frames: dict[tuple[str, ...], _Frame | str] = {}
         self._check_template_kwargs()
         marks = (thinking.start, thinking.end) if thinking else ()
         ids = {tokenizer.convert_tokens_to_ids(mark): mark for mark in marks}
@@ -137,12 +137,7 @@ class Renderer:
         history = history or ()
         if self.template == "chat":
             asked = f"{instruction}\n\n{query}" if instruction else query
-            contents = [*(turn["content"] for turn in history), asked]
-            opening, turns = self._frame((*(turn["role"] for turn in history), "user"), of)
-            ids = list(opening)
-            for n, following in turns:
-                ids += [*self._safe.encode_data(contents[n]), *following]
-            return ids
+            return self._chat_ids([*history, {"role": "user", "content": asked}], of)
         if history and "{history}" not in self.template:
             raise ConfigError(
                 f"{of} has {len(history)} turn(s) before its query, for which model.template {self.template!r} has no "
@@ -185,28 +180,51 @@ class Renderer:
         end = self.decode(list(prompt_ids[-(len(self.thinking.start.encode()) + MOST_AFTER_MARK) :])).rstrip()
         return f"{self.thinking.start}\n" if end.endswith(self.thinking.start) else ""
 
-    def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
-        """The chat template's tokens around turns of these roles; the template never sees the turns' texts."""
-        if roles in self._frames:
-            return self._frames[roles]
+    def _chat_ids(self, turns: Sequence[Mapping[str, str]], of: str) -> list[int]:
+        """Token ids of the turns in the chat template.
+
+        Where it has no place for a system turn before one of the user, as that of Gemma 2, the system turn's text
+        stands at the beginning of the user's, with a blank line between them.
+        """
+        frame = self._frame(tuple(turn["role"] for turn in turns))
+        if isinstance(frame, str) and [turn["role"] for turn in turns[:2]] == ["system", "user"]:
+            merged = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+            merged_turns = [{"role": "user", "content": merged}, *turns[2:]]
+            other = self._frame(tuple(turn["role"] for turn in merged_turns))
+            if not isinstance(other, str):
+                frame, turns = other, merged_turns
+        if isinstance(frame, str):
+            raise ConfigError(
+                f"{of}: {frame}: change the turns, or give model.template a format string with {{history}}"
+            )
+        opening, places = frame
+        ids = list(opening)
+        for n, following in places:
+            ids += [*self._safe.encode_data(turns[n]["content"]), *following]
+        return ids
+
+    def _frame(self, roles: tuple[str, ...]) -> _Frame | str:
+        """The chat template's tokens around turns of these roles, or why it has none.
+
+        The template never sees the turns' texts, and is asked once for the same roles.
+        """
+        if roles not in self._frames:
+            self._frames[roles] = self._made_frame(roles)
+        return self._frames[roles]
+
+    def _made_frame(self, roles: tuple[str, ...]) -> _Frame | str:
         turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
-        remedy = "change the turns, or give model.template a format string with {history}"
         try:
             text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True, kwargs=self.template_kwargs)
         except ConfigError as error:
-            raise ConfigError(
-                f"{of}: the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}: {remedy}"
-            ) from None
+            return f"the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}"
         order = [int(n) for n in _TURN.findall(text)]
         wrong = [f"{n + 1} ({role})" for n, role in enumerate(roles) if order.count(n) != 1]
         wrong += [f"{n + 1} (which there is not)" for n in sorted({*order}) if n >= len(roles)]
         if wrong:
-            raise ConfigError(
-                f"{of}: the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}: {remedy}"
-            )
+            return f"the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}"
         opening, *following = map(self._safe.encode_template, _TURN.split(text)[::2])
-        self._frames[roles] = opening, list(zip(order, following, strict=True))
-        return self._frames[roles]
+        return opening, list(zip(order, following, strict=True))
 
 
 class PairRenderer:

@@ -10,6 +10,7 @@ from tokenizers import processors
 
 from hir_core.config.model import Thinking
 from hir_core.errors import ConfigError
+from hir_core.modeling import chat_templates
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.modeling.rendering import Renderer
 from hir_core.training.examples import make_example
@@ -160,10 +161,52 @@ def test_a_chat_template_that_refuses_turns_is_reported_with_the_prompt(chat_tok
     shown = renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:])
     assert chat_tokenizer.decode(shown) == "[How many figs?][3 figs.][Add up.\n\n1 and 2]"
     refused = r"^prompt p1: the tokenizer's chat template refuses turns of "
-    with pytest.raises(ConfigError, match=refused + "system, user, assistant, user: System role not supported: change"):
-        renderer.prompt_ids("Add up.", "1 and 2", BEFORE, of="prompt p1")
+    before = [BEFORE[1], BEFORE[2], BEFORE[0]]
+    with pytest.raises(ConfigError, match=refused + "user, assistant, system, user: Roles must alternate: change"):
+        renderer.prompt_ids("Add up.", "1 and 2", before, of="prompt p1")
+    with pytest.raises(ConfigError, match=refused + "system, user, user: System role not supported: change the turns"):
+        renderer.prompt_ids("Add up.", "1 and 2", BEFORE[:2], of="prompt p1")  # no better without the system turn
     with pytest.raises(ConfigError, match=refused + "user, user: Roles must alternate: change the turns, or give mod"):
         renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:2], of="prompt p1")
+
+
+DROPS_SYSTEM = "{% for m in messages %}{% if m['role'] != 'system' %}[{{ m['content'] }}]{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])
+def test_a_system_turn_that_a_template_has_no_place_for_begins_the_first_user_turn(chat_tokenizer, template):
+    chat_tokenizer.chat_template = template
+    renderer = Renderer(chat_tokenizer, None)
+    ids = renderer.prompt_ids("Add up.", "1 and 2", BEFORE)
+    assert chat_tokenizer.decode(ids) == "[Be brief.\n\nHow many figs?][3 figs.][Add up.\n\n1 and 2]"
+    assert chat_tokenizer.decode(renderer.prompt_ids("", "1 and 2", BEFORE[:1])) == "[Be brief.\n\n1 and 2]"
+    attack = [{"role": "system", "content": ATTACK}]
+    assert specials(chat_tokenizer, renderer.prompt_ids("Say", "Hi", attack)) == []
+
+
+def test_a_template_is_asked_once_for_the_same_roles(chat_tokenizer, monkeypatch):
+    """Also one that refuses them, and might take long to do so."""
+    asked = []
+    render = chat_templates.render
+    monkeypatch.setattr(
+        chat_templates, "render", lambda *given, **named: asked.append(given) or render(*given, **named)
+    )
+    chat_tokenizer.chat_template = NO_SYSTEM
+    renderer = Renderer(chat_tokenizer, None)
+    for _ in range(3):
+        renderer.prompt_ids("Add up.", "1 and 2", BEFORE)
+        with pytest.raises(ConfigError):
+            renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:2])
+    assert len(asked) == 3
+
+
+def test_a_template_renders_turns_of_tools_where_it_knows_them(chat_tokenizer):
+    before = [BEFORE[1], {"role": "assistant", "content": '{"name": "f"}'}, {"role": "tool", "content": "22"}]
+    expected = chat_tokenizer.apply_chat_template(turns("Add up.", "And now?", before), add_generation_prompt=True)
+    assert Renderer(chat_tokenizer, None).prompt_ids("Add up.", "And now?", before) == expected["input_ids"]
+    chat_tokenizer.chat_template = NO_SYSTEM
+    with pytest.raises(ConfigError, match=r"^prompt p1: .* refuses turns of user, assistant, tool, user: Roles must"):
+        Renderer(chat_tokenizer, None).prompt_ids("Add up.", "And now?", before, of="prompt p1")
 
 
 def test_a_chat_template_may_move_turns_but_not_drop_or_repeat_them(chat_tokenizer):

@@ -57,6 +57,7 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 SYSTEM, FIRST, REPLY = turn("system", "Be brief."), turn("user", "How many figs?"), turn("assistant", "3 figs.")
 BEFORE = [SYSTEM, FIRST, REPLY]
+CALL = {"id": "c1", "type": "function", "function": {"name": "weigh", "arguments": '{"what": "Pflaumen"}'}}
 CHAT = {"messages": [*BEFORE, turn("user", "And plums?")], "references": ["4"]}
 PLAIN = {"query": "How many pears?", "references": ["5"]}
 
@@ -158,6 +159,11 @@ def test_a_table_of_conversations_reads_back_as_the_same_prompts(tmp_path, rows)
         ({"messages": [FIRST | {"name": "Ada"}]}, "turn 1 of `messages` has a field `name`, which prompts cannot"),
         ({"query": "x", "history": "Rome"}, "`history` must be a list of turns, like .*, found 'Rome'"),
         ({"query": "x", "history": [turn("user", "")]}, r"turn 1 of `history` \(user\) is empty"),
+        ({"messages": [FIRST, turn("tool", "22")]}, "`messages` must end with the user turn .*, found a turn of tool"),
+        ({"messages": [FIRST | {"tool_calls": [CALL]}, FIRST]}, "turn 1 of `messages` has a field `tool_calls`, which"),
+        ({"messages": [{"role": "assistant", "tool_calls": [3]}, FIRST]}, "turn 1 of .* must have calls as its `tool_"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}, FIRST]}, "turn 1 of .* found {'funct"),
+        ({"messages": [{"role": "tool", "name": "f"}, FIRST]}, "turn 1 of `messages` must have text as its `content`"),
         ({"mesages": [FIRST]}, "expected a `query`, found mesages: rename `mesages` to `messages`"),
         ({"text": "x"}, "expected a `query`, found text: name the column that holds the question `query`, or that"),
     ],
@@ -180,6 +186,32 @@ def test_what_a_turn_leaves_empty_is_passed_over(tmp_path):
     """As in a Parquet file of which only some rows have tools."""
     (row,) = table(jsonl(tmp_path, {"messages": [SYSTEM | {"name": None}, FIRST | {"tool_calls": []}]})).to_dicts()
     assert row["history"] == [SYSTEM]
+
+
+def test_calls_of_tools_are_lines_of_json_and_what_tools_said_are_turns(tmp_path):
+    other = {"name": "buy", "arguments": {"what": "Äpfel", "n": 2}}
+    called = [
+        turn("user", "How heavy?"),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        turn("tool", "2 kg") | {"tool_call_id": "c1", "name": "weigh"},
+        turn("assistant", "I see.") | {"tool_calls": [other, {"name": "end", "arguments": "now"}]},
+        turn("tool", "done"),
+    ]
+    rows = [{"messages": [SYSTEM, *called, FIRST], "references": ["4"]}]
+    (row,) = table(jsonl(tmp_path, *rows)).to_dicts()
+    assert row["history"] == [
+        SYSTEM,
+        turn("user", "How heavy?"),
+        turn("assistant", '{"name": "weigh", "arguments": {"what": "Pflaumen"}}'),
+        turn("tool", "2 kg"),
+        turn("assistant", 'I see.\n{"name": "buy", "arguments": {"what": "Äpfel", "n": 2}}\n'
+             '{"name": "end", "arguments": "now"}'),
+        turn("tool", "done"),
+    ]  # fmt: skip
+    assert as_lines(row["history"][2:4]).splitlines()[1] == "Tool: 2 kg"
+    pl.DataFrame([{"messages": row["history"] + [FIRST]}]).write_parquet(tmp_path / "mine.parquet")
+    (again,) = table(FilePrompts(path=tmp_path / "mine.parquet")).to_dicts()
+    assert again["history"] == row["history"]
 
 
 def test_conversations_that_ask_nothing_are_counted(tmp_path):
