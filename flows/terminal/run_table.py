@@ -90,9 +90,12 @@ class RunTable:
     def add_row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
         """Adds a model's row to the table; the first one below the header."""
         if not self.models:
-            weights = self.store.manifest(outputs.samples or outputs.evaluation).metrics.get("weights")
-            if weights:
-                self.status_line.print_above(f"sampling: {weights}")
+            facts = self.store.manifest(outputs.samples or outputs.evaluation).metrics
+            if facts.get("weights"):
+                self.status_line.print_above(f"sampling: {facts['weights']}")
+            if facts.get("preset"):
+                taken = ", ".join(f"{name} {value:g}" for name, value in facts["preset"].items())
+                self.status_line.print_above(f"sampling: {taken}, as the model's own settings say")
             self.status_line.print_above("")
             for place in (0, 1):
                 self._print_cells([str(column[place]) for column in COLUMNS])

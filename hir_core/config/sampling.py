@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section
 
+DEFAULT_TEMPERATURE = 1.0
 AUTO_TOKENS = 16384
 """Tokens at a time on a CPU, and wherever a batch's memory cannot be estimated."""
 
@@ -23,8 +24,12 @@ class SamplingConfig(Section):
     however many prompts a task has; 0 leaves a task out. Unset: every prompt is equally likely."""
     k: int = Field(4, ge=1)
     """Number of samples per prompt."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature. 1.0 samples from the model's own distribution, which is what the method assumes."""
+    preset: Annotated[Literal["model"] | None, DefaultExcludedFromId] = None
+    """`model` takes what the next four settings leave unset from the model's own generation_config.json, as chat models
+    bring it along; the manifest of the samples says which values were taken. Unset: nothing is taken."""
+    temperature: float | None = Field(None, gt=0)
+    """Sampling temperature. 1.0 samples from the model's own distribution, which is what the method assumes. Unset:
+    1.0, or what `preset` gives."""
     top_p: Annotated[float | None, DefaultExcludedFromId] = Field(None, gt=0, le=1)
     """Draws only from the fewest likeliest tokens that together have at least this share of the probability. Unset:
     from all tokens. The log-probabilities of samples stay those of the whole distribution at temperature 1, whatever
@@ -65,6 +70,14 @@ class SamplingConfig(Section):
         if not all(texts):
             raise ValueError("an empty text would end every output at once: remove it")
         return texts
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As `Section.fingerprint`; an unset temperature is the default, or left out where the model decides it."""
+        settings = super().fingerprint()
+        if self.temperature is None:
+            del settings["temperature"]
+            settings |= {} if self.preset else {"temperature": DEFAULT_TEMPERATURE}
+        return settings
 
     @property
     def scored_tokens(self) -> int:

@@ -60,7 +60,10 @@ class SampleStep(Section):
     instruction: str
     k: int
     """Samples per prompt."""
-    temperature: float
+    preset: Literal["model"] | None = None
+    """Whether what the next four leave unset is taken from the model's own settings."""
+    temperature: float | None
+    """0: greedy."""
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
@@ -180,5 +183,7 @@ class SampleResult(RowsResult):
 
     weights: str
     """How the weights were held while sampling, and why."""
+    preset: dict[str, float] | None
+    """The settings for drawing tokens that were taken from the model; None without a preset."""
     smaller_batches: str | None
     """To how many rows batches were halved because memory ran out, and what to set; None where it did not."""

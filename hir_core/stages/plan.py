@@ -189,6 +189,7 @@ class Plan:
             output=draft.path.resolve(),
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
+            preset=sampling.preset,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,

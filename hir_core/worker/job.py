@@ -31,6 +31,7 @@ from hir_core.launch.rank import Rank
 from hir_core.modeling import models, optimizer_state, weight_checks, zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
+from hir_core.sampling.preset import settings_taken
 from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
@@ -103,8 +104,11 @@ class Job:
             decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
             device=device,
         )
-        # All prompts are rendered before the first step, so that one that does not fit ends the job at once.
+        # Before the first step, so that settings that cannot be, or a prompt that does not fit, end the job at once.
         limit = models.context_length(self.model)
+        for step in spec.steps:
+            if isinstance(step, SampleStep):
+                settings_taken(step, self.model.generation_config)
         self.requests = {
             step.output: read_requests(step, self.renderer, limit, spec.seed)
             for step in spec.steps

@@ -15,6 +15,7 @@ import polars as pl
 import torch
 from torch import distributed as dist
 
+from hir_core.config.sampling import DEFAULT_TEMPERATURE
 from hir_core.errors import ConfigError
 from hir_core.launch.job_spec import SampleResult, SampleStep
 from hir_core.launch.rank import Rank
@@ -22,6 +23,7 @@ from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, sh
 from hir_core.modeling.rendering import Renderer
 from hir_core.sampling import memory, smaller_batches, transformers_engine
 from hir_core.sampling.draw import Limits
+from hir_core.sampling.preset import settings_taken
 from hir_core.sampling.stop_texts import StopTexts
 from hir_core.sampling.transformers_engine import Completion, Request
 from hir_core.schemas import Samples, SamplesWithStop, content_key
@@ -69,7 +71,8 @@ def complete_prompts(
         requests: of all ranks.
         deepspeed: content of the DeepSpeed file.
     """
-    device = layout.device
+    device, taken = layout.device, settings_taken(step, model.generation_config)
+    step = step.model_copy(update=taken)
     finished = finished_keys(rank, step.output, "prompt_id")
     requests = [request for request in requests if request.key not in finished]
     own = share_of(rank, requests, lambda request: (len(request.prompt_ids), request.key))
@@ -92,13 +95,18 @@ def complete_prompts(
         meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
     writer.close(len(own) * step.k)
     smaller = memory.smaller_batches(batch_limit, requests, device)
-    return {**meter.result(device), "weights": weights.reason, "smaller_batches": smaller}
+    return {
+        **meter.result(device),
+        "weights": weights.reason,
+        "preset": taken if step.preset else None,
+        "smaller_batches": smaller,
+    }
 
 
 def limits_of(step: SampleStep, layout: BatchLayout, stop: StopTexts | None) -> Limits:
     """How the step draws tokens, and when an output ends."""
     return Limits(
-        temperature=step.temperature,
+        temperature=DEFAULT_TEMPERATURE if step.temperature is None else step.temperature,
         max_new_tokens=step.max_new_tokens,
         end_ids=layout.end_ids,
         pad_id=layout.pad_id,

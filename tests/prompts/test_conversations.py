@@ -11,6 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 import torch
+from chat_tokenizers import save_chat_model
 from cli_run import hir, write_config
 from reward_tables import prompts as prompt_rows
 from reward_tables import samples
@@ -466,22 +467,39 @@ def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):
 
 
 @pytest.mark.slow
-def test_a_run_trains_on_conversations(tmp_path, prefect_home):
-    """Through the command line: an untrained model gets the turns, as lines, in every step of a real launch."""
-    rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("user", "And plums?")],
+def test_a_chat_model_trains_on_conversations(tmp_path, prefect_home):
+    """Through the command line, with a model in the manner of Qwen3: its template, its settings, thinking and stops."""
+    save_chat_model(tmp_path / "chat")
+    rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("tool", "ok"), turn("user", "Plums?")],
              "references": [str(n % 3)]} for n in range(24)]  # fmt: skip
     source = jsonl(tmp_path, *rows, test_share=0.25)
     changes = {"prompts": [{"path": str(source.path), "test_share": 0.25}],
-               "warm_start": {"demonstrations": 12, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}}  # fmt: skip
-    write_config(tmp_path, "chat", **changes, sampling={"k": 2, "max_new_tokens": 3})
-    hir(tmp_path, prefect_home, "run", "chat.yaml")
-    store = Store(tmp_path / "runs" / "chat")
+               "model": {"source": "chat", "chat_template_kwargs": {"enable_thinking": False}, "thinking": {}},
+               "instructions": {"correct": None},
+               "warm_start": {"demonstrations": 12, "epochs": 2, "batch_size": 8, "learning_rate": 0.01},
+               "sampling": {"k": 2, "max_new_tokens": 6, "preset": "model", "top_p": 0.9, "stop": ["1", "e", "r"]},
+               "relabel": {"type": "hindsight"}}  # fmt: skip
+    write_config(tmp_path, "chat-run", **changes)
+    shown = hir(tmp_path, prefect_home, "run", "chat-run.yaml")
+    assert "sampling: temperature 0.6, top_k 20, as the model's own settings say" in shown
+    store = Store(tmp_path / "runs" / "chat-run")
+    samples = store.resolve("samples@1")
+    assert store.manifest(samples).metrics["preset"] == {"temperature": 0.6, "top_k": 20}
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(store.resolve("models@1").path)
-    drawn = pl.read_parquet(store.resolve("samples@1").path / "part-*.parquet")
-    for ids in drawn["prompt_ids"].to_list():
-        assert tokenizer.decode(ids).startswith("System: Be brief.\nUser: How many figs?\nAssistant: ")
+    drawn = pl.read_parquet(samples.path / "part-*.parquet")
+    for row in drawn.to_dicts():
+        rendered = tokenizer.decode(row["prompt_ids"])
+        assert rendered.startswith(
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow many figs?<|im_end|>"
+        )
+        assert rendered.endswith("user\nPlums?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        text = tokenizer.decode(row["completion_ids"], skip_special_tokens=True)
+        assert (row["finish_reason"] == "stop") == any(stop in text for stop in "1er")
+        assert not any(stop in row["completion"] for stop in "1er")
+    assert "stop" in drawn["finish_reason"].to_list()
     triples = pl.read_parquet(store.resolve("triples@1").path / "part-*.parquet")
     assert triples["history"].null_count() == 0
-    assert "history" in hir(tmp_path, prefect_home, "show", "chat/triples@1")
+    assert "history" in hir(tmp_path, prefect_home, "show", "chat-run/triples@1")
+    assert "sound" in hir(tmp_path, prefect_home, "verify", "chat-run")

@@ -25,6 +25,18 @@ def build_chat_tokenizer(template=CHAT, *, marks_are_control_tokens=False):
     return tokenizer
 
 
+def save_chat_model(folder):
+    """Writes a tiny untrained model in the manner of Qwen3, with its chat template and its settings for sampling."""
+    tokenizer = build_chat_tokenizer(MAY_THINK)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 512}  # fmt: skip
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(vocab_size=len(tokenizer), **sizes, **ends))
+    model.generation_config.update(do_sample=True, temperature=0.6, top_k=20, top_p=0.95)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def unigram_tokenizer():
     """A tokenizer in the manner of T5: `▁` before each word, `</s>` at the end of every text."""
     pieces = [
