@@ -21,6 +21,9 @@ import pytest
 from fake_launch import files, folder_model, loop, ranks, row, steps, versions, with_changes, write_sums
 
 from hir_core.errors import ConfigError, JobFailed
+from hir_core.inspect.diff import Side, difference
+from hir_core.inspect.rows import columns_of
+from hir_core.inspect.verify import check_run
 from hir_core.launch.job_spec import JobSpec
 from hir_core.progress import Progress
 from hir_core.prompts.mixture import choose_prompts
@@ -253,6 +256,22 @@ def test_thinking_is_kept_in_a_row_and_not_scored(settings, tmp_path, monkeypatc
     triples = run.table(run.store.resolve("triples@1"))
     assert set(triples["output"]) == {fake_launch.ANSWERS[0]}
     assert not any("think" in query for query in triples["query"])  # the wrong output that a query shows
+
+
+def test_runs_with_and_without_stop_texts_stand_side_by_side(settings):
+    """Their samples and evaluations have one way more in which an output ends, as the manifests say."""
+    run = loop(with_changes(settings, {}))
+    loop(with_changes(settings, {"sampling.stop": ["."]}))
+    for stage, iteration in (("samples", 1), ("evaluations", 0)):
+        usual, other = sorted(
+            (ref for ref in run.store.versions(stage) if ref.iteration == iteration),
+            key=lambda ref: "stop" in run.store.manifest(ref).table_schema,
+        )
+        assert "finish_reason enum[eos|length|stop]" in run.store.manifest(other).table_schema
+        assert difference(Side(run.store, usual), Side(run.store, other))["columns"] == {}
+        reasons = [columns_of(run.store, ref, ["finish_reason"])["finish_reason"].to_list() for ref in (usual, other)]
+        assert sorted(reasons[0]) == sorted(reasons[1])
+    assert check_run(run.store)["problems"] == []
 
 
 def test_what_is_cut_off_is_counted_and_references_that_must_be_are_told(settings):
