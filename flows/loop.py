@@ -16,7 +16,7 @@ from flows.terminal.run_table import RunTable
 from hir_core.errors import JobFailed
 from hir_core.stages.identity import Scored
 from hir_core.stages.instruct import write_instructions
-from hir_core.stages.prompts import LoadedPrompts, make_demonstrations, save_prompts
+from hir_core.stages.prompts import LoadedPrompts, make_demonstrations, save_prompts, warnings
 from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
@@ -69,6 +69,8 @@ class Loop:
         """
         run, table, observer = self.run, self.table, self.observer
         with table, closing(run.waiting_ranks):
+            for warning in warnings(run.config, self.loaded.rows):
+                self.say(f"warning: {warning}")
             prompts = self.read_prompts()
             demonstrations = self.demonstrate(prompts)
             models = [self.train(prompts, demonstrations)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataframely as dy
 import polars as pl
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 """Roles of the turns of a conversation."""
 OUTCOMES = ("scored", "no_answer", "not_judged")
 """What became of judging a completion."""
@@ -115,6 +115,14 @@ class Samples(dy.Schema):
     @dy.rule()
     def one_logprob_per_token(cls) -> pl.Expr:
         return pl.col("logprobs").list.len() == pl.col("completion_ids").list.len()
+
+
+class SamplesWithStop(Samples):
+    """Samples of a run that has stop texts."""
+
+    finish_reason = dy.Enum(["eos", "length", "stop"])
+    """`eos`: the model ended the completion; `length`: it was cut off at `max_new_tokens`; `stop`: a stop text ended
+    it, which `completion` ends before and `completion_ids` hold."""
 
 
 class Rewards(dy.Schema):
@@ -238,6 +246,14 @@ class Evaluations(dy.Schema):
         return (pl.col("outcome") == "scored") == pl.col("score").is_not_null()
 
 
+class EvaluationsWithStop(Evaluations):
+    """Evaluations of a run that has stop texts."""
+
+    finish_reason = dy.Enum(["eos", "length", "stop"])
+    """`eos`: the model ended the completion; `length`: it was cut off at `max_new_tokens`; `stop`: a stop text ended
+    it, which `completion` ends before."""
+
+
 class Logprobs(dy.Schema):
     """Log-probabilities of samples under written instructions: an intermediate table of the stage `instructions`."""
 
@@ -267,3 +283,5 @@ SCHEMAS: dict[str, type[dy.Schema]] = {
     "evaluations": Evaluations,
 }
 """The schema of each stage's table; the stage `models` has none."""
+SCHEMAS_WITH_STOP: dict[str, type[dy.Schema]] = {"samples": SamplesWithStop, "evaluations": EvaluationsWithStop}
+"""The schemas of a run that has stop texts, where they differ."""

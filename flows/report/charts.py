@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.report.svg import Form, Layer, Line, Point, bar_plot, line_plot, swatch
-from flows.terminal.formatting import NOTHING, accuracy, clipped, number
+from flows.terminal.formatting import NO_INSTRUCTION, NOTHING, accuracy, clipped, number
 from hir_core.inspect.report import Report
 from hir_core.inspect.stage_reports import (
     Accuracy,
@@ -222,7 +222,8 @@ def sample_outcomes(report: Report) -> Iterator[Figure]:
 
 
 def _instruction(counted: InstructionCount) -> str:
-    return f"{counted.name}: {counted.instruction}" if counted.name else counted.instruction
+    text = counted.instruction or NO_INSTRUCTION
+    return f"{counted.name}: {text}" if counted.name else text
 
 
 def _layers_of_names(

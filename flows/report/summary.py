@@ -58,6 +58,10 @@ def remarks(report: Report) -> list[str]:
             f"After iteration{'' if len(blind) == 1 else 's'} {', '.join(blind)} the model hardly told the two "
             "instructions apart: an output was about as likely under either."
         )
+    samples, evaluations = list(report.samples.values())[-1:], list(report.evaluations.values())[-1:]
+    sentences += [f"The last samples: {one.cut_off_advice}." for one in samples if one.cut_off_advice]
+    sentences += [f"The last test answers: {one.cut_off_advice}." for one in evaluations if one.cut_off_advice]
+    sentences += [f"The last samples: {one.advice}." for one in list(report.rewards.values())[-1:] if one.advice]
     if report.iterations and report.iterations[-1].model is None:
         begun = report.iterations[-1].iteration
         sentences.append(f"Iteration {begun} has begun but has no model yet, so the accuracies do not include it.")

@@ -10,6 +10,8 @@ from typing import Any
 from hir_core.errors import printable as printable  # what shows texts takes it from here
 
 NOTHING = "–"
+NO_INSTRUCTION = "(no instruction)"
+"""What is shown of an instruction that is empty, so that the prompt is the query alone."""
 
 
 def number(value: float | None, form: str = ",") -> str:
@@ -31,7 +33,8 @@ def accuracy(evaluation: Mapping[str, Any]) -> str:
 
 def ruled_out(instruction: str, probability: float | None, removed: float) -> str:
     """Under which instruction an output is ruled out, and by how much, in words."""
-    return f'ruled out under "{instruction}": {share_removed(probability, removed)}'
+    under = f'"{instruction}"' if instruction else "no instruction"
+    return f"ruled out under {under}: {share_removed(probability, removed)}"
 
 
 def share_removed(probability: float | None, removed: float) -> str:

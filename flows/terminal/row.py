@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
-from flows.terminal.formatting import clipped, columns, folded, number, printable, quantity, ruled_out, share_removed
+from flows.terminal.formatting import (
+    NO_INSTRUCTION,
+    clipped,
+    columns,
+    folded,
+    number,
+    printable,
+    quantity,
+    ruled_out,
+    share_removed,
+)
 from hir_core.inspect.lineage import RowHistory, SampleHistory, Trace, TracedModel, TracedTriple
 from hir_core.inspect.row_lookup import Row
 
@@ -33,7 +43,7 @@ def row_text(history: RowHistory, width: int) -> Iterator[str]:
     for triple in history["demonstrations"]:
         yield ""
         yield f"demonstration {printable(triple['triple_id'])} · {triple['version']}"
-        yield from _labelled("instruction", triple["instruction"], width)
+        yield from _labelled("instruction", triple["instruction"] or NO_INSTRUCTION, width)
         yield from _labelled("output", triple["output"], width)
     for version, group in groupby(history["samples"], key=lambda sample: sample["version"]):
         samples = list(group)
@@ -75,11 +85,11 @@ def _sample(sample: SampleHistory, width: int) -> Iterator[str]:
     for triple in sample["triples"]:
         titles = ("instruction", f"relabeled ({triple['version']})")
         became = [line for text in _became(triple) for line in folded(text, half)]
-        texts = (folded(sample["instruction"], half), became)
+        texts = (folded(sample["instruction"] or NO_INSTRUCTION, half), became)
         for left, right in (titles, *zip_longest(*texts, fillvalue="")):
             yield f"    {left:<{half}} │ {right}".rstrip()
     if not sample["triples"]:
-        yield from _labelled("instruction", sample["instruction"], width)
+        yield from _labelled("instruction", sample["instruction"] or NO_INSTRUCTION, width)
 
 
 def _became(triple: Row) -> Iterator[str]:
@@ -88,7 +98,7 @@ def _became(triple: Row) -> Iterator[str]:
         yield LEFT_OUT
         return
     if triple["weight"] > 0:
-        yield triple["instruction"]
+        yield triple["instruction"] or NO_INSTRUCTION
     if triple["excluded_from"] is not None:
         yield ruled_out(triple["excluded_from"], triple["probability"], triple["removed"])
 

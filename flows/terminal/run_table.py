@@ -13,7 +13,7 @@ from rich.console import Console
 from flows.terminal.formatting import NOTHING, accuracy, duration, number, quantity
 from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
-from hir_core.inspect.diagnostics import distinguishes_instructions
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
@@ -90,9 +90,12 @@ class RunTable:
     def add_row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
         """Adds a model's row to the table; the first one below the header."""
         if not self.models:
-            weights = self.store.manifest(outputs.samples or outputs.evaluation).metrics.get("weights")
-            if weights:
-                self.status_line.print_above(f"sampling: {weights}")
+            facts = self.store.manifest(outputs.samples or outputs.evaluation).metrics
+            if facts.get("weights"):
+                self.status_line.print_above(f"sampling: {facts['weights']}")
+            if facts.get("preset"):
+                taken = ", ".join(f"{name} {value:g}" for name, value in facts["preset"].items())
+                self.status_line.print_above(f"sampling: {taken}, as the model's own settings say")
             self.status_line.print_above("")
             for place in (0, 1):
                 self._print_cells([str(column[place]) for column in COLUMNS])
@@ -105,8 +108,13 @@ class RunTable:
         if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
             self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
         for ref in (outputs.evaluation, outputs.samples):
-            if ref is not None and (smaller := self.store.manifest(ref).metrics.get("smaller_batches")):
-                self.status_line.print_above(f"      {ref.stage}: {smaller}")
+            if ref is not None:
+                made = self.store.manifest(ref)
+                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made))
+                for note in filter(None, notes):
+                    self.status_line.print_above(f"      {ref.stage}: {note}")
+        if rewards is not None and (advice := reward_advice(self.store.manifest(rewards))):
+            self.status_line.print_above(f"      rewards: {advice}")
         self.models.append(outputs)
 
     def print_results(self) -> None:

@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from hir_core.config.model import GgufModel, HubModel, ModelConfig
+from hir_core.config.model import GgufModel, HubModel, ModelConfig, Rendering
 from hir_core.config.model_folder import MOST_LABELS, OPTIMIZER_STATE, check_folder, read_object
 from hir_core.errors import ConfigError
 
@@ -42,7 +42,8 @@ def check_files(model: ModelConfig, setting: str = "model") -> None:
 
 def model_fingerprint(model: ModelConfig) -> dict[str, Any]:
     """What identifies the weights and the tokenizer in version ids: the digest of local files, else the settings."""
-    fingerprint = {name: value for name, value in model.fingerprint().items() if name != "template"}
+    not_here = Rendering._fields  # they decide what is made with the model
+    fingerprint = {name: value for name, value in model.fingerprint().items() if name not in not_here}
     files = _local_files(model)
     return fingerprint if files is None else {"type": model.type, "files": _digest(files)}
 

@@ -17,7 +17,7 @@ from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import PromptSource
-from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, RelabelConfig
+from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, LearnedRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
 from hir_core.config.reward import WITH_ATTRIBUTES, AnswerReward, RewardConfig, has_reward_model
 from hir_core.config.sampling import SamplingConfig
@@ -105,6 +105,14 @@ class RunConfig(Section):
                 raise ValueError(
                     "training.contrast: `batch` does not go with relabel.type=exclude_wrong: set training.contrastive=0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_model_can_write_both_instructions(self) -> RunConfig:
+        if isinstance(self.relabel, LearnedRelabel) and not self.instructions.correct:
+            raise ValueError(
+                "instructions.correct is empty, which relabel.type=learned cannot learn to write: give it a text"
+            )
         return self
 
     @model_validator(mode="after")

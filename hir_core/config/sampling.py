@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hir_core.config.section import ExcludedFromId, Section
+from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section
 
+DEFAULT_TEMPERATURE = 1.0
 AUTO_TOKENS = 16384
 """Tokens at a time on a CPU, and wherever a batch's memory cannot be estimated."""
 
@@ -23,10 +24,27 @@ class SamplingConfig(Section):
     however many prompts a task has; 0 leaves a task out. Unset: every prompt is equally likely."""
     k: int = Field(4, ge=1)
     """Number of samples per prompt."""
-    temperature: float = Field(1.0, gt=0)
-    """Sampling temperature. 1.0 samples from the model's own distribution."""
+    preset: Annotated[Literal["model"] | None, DefaultExcludedFromId] = None
+    """`model` takes what the next four settings leave unset from the model's own generation_config.json, as chat models
+    bring it along; the manifest of the samples says which values were taken. Unset: nothing is taken."""
+    temperature: float | None = Field(None, gt=0)
+    """Sampling temperature. 1.0 samples from the model's own distribution, which is what the method assumes. Unset:
+    1.0, or what `preset` gives."""
+    top_p: Annotated[float | None, DefaultExcludedFromId] = Field(None, gt=0, le=1)
+    """Draws only from the fewest likeliest tokens that together have at least this share of the probability. Unset:
+    from all tokens. The log-probabilities of samples stay those of the whole distribution at temperature 1, whatever
+    this and the next two settings leave out, because training compares its own with them."""
+    top_k: Annotated[int | None, DefaultExcludedFromId] = Field(None, ge=1)
+    """Draws only from so many of the likeliest tokens. Unset: from all tokens."""
+    min_p: Annotated[float | None, DefaultExcludedFromId] = Field(None, gt=0, le=1)
+    """Draws only tokens that are at least this share as likely as the likeliest one. Unset: from all tokens."""
+    stop: Annotated[tuple[str, ...], DefaultExcludedFromId] = ()
+    """Texts that end an output as soon as one of them is complete, in samples and in the answers of an evaluation. The
+    text of the output ends before it; its token ids, which are trained on, keep it, so that the model learns to write
+    it; its `finish_reason` is `stop`."""
     max_new_tokens: int = Field(32, ge=1)
-    """Longest completion in tokens; a longer one is cut off."""
+    """Longest completion in tokens; a longer one is cut off. The run says so where a tenth of the outputs or more are
+    cut off, and before it starts where references have more words than that."""
     batch_tokens: Annotated[int | Literal["auto"], ExcludedFromId] = "auto"
     """Number of tokens (prompts and completions, padding included) that one rank processes at a time. `auto` takes as
     many rows as fit into the free memory, on a CPU at most 16,384 tokens. Where memory runs out, the batch is halved
@@ -46,10 +64,30 @@ class SamplingConfig(Section):
             raise ValueError("expected auto or a whole number of at least 1")
         return tokens
 
+    @field_validator("stop")
+    @classmethod
+    def _stop_texts_are_not_empty(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(texts):
+            raise ValueError("an empty text would end every output at once: remove it")
+        return texts
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As `Section.fingerprint`; an unset temperature is the default, or left out where the model decides it."""
+        settings = super().fingerprint()
+        if self.temperature is None:
+            del settings["temperature"]
+            settings |= {} if self.preset else {"temperature": DEFAULT_TEMPERATURE}
+        return settings
+
     @property
     def scored_tokens(self) -> int:
         """Number of tokens that one rank processes at a time where outputs are read and none are drawn."""
         return AUTO_TOKENS if self.batch_tokens == "auto" else self.batch_tokens
+
+    @property
+    def sorts_vocabulary(self) -> bool:
+        """Whether every draw sorts the probabilities of all tokens."""
+        return self.top_p is not None and self.top_k is None
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:

@@ -1,7 +1,7 @@
-"""Diagnosis of a trained model: whether it distinguishes the instruction of correct outputs from that of wrong ones.
+"""Diagnosis of a run: whether a model distinguishes the two instructions, and what is odd about its outputs.
 
-Learning from wrong outputs needs this: where a model does not distinguish them, an output that it is trained on under
-one instruction becomes as likely under the other. Reads the manifests of a model and of its triples.
+Learning from wrong outputs needs the first: where a model does not distinguish the instruction of correct outputs from
+that of wrong ones, an output that it is trained on under one becomes as likely under the other. Reads manifests.
 """
 
 from __future__ import annotations
@@ -13,6 +13,47 @@ from hir_core.store.manifest import Manifest
 NEARLY = 0.95
 FROM_ITERATION = 2
 """In the first iteration a model only begins to learn what the instructions mean."""
+
+MANY_CUT_OFF = 0.1
+"""Share of outputs that are cut off, from which on the limit of new tokens is too low."""
+
+
+MANY_UNSCORED = 0.5
+"""Share of outputs without a score, from which on a run learns from the minority."""
+
+
+def cut_off_advice(version: Manifest) -> str | None:
+    """Which share of the outputs of samples or an evaluation was cut off, and what to set; None where few were.
+
+    Args:
+        version: the manifest of samples or of an evaluation.
+    """
+    share = version.metrics.get("cut_off", 0) / (version.rows or 1)
+    if share < MANY_CUT_OFF:
+        return None
+    is_sampled = version.stage == "samples"
+    limit = (version.config["sampling"] if is_sampled else version.config)["max_new_tokens"]
+    return f"{share:.0%} cut off at {limit} tokens: raise {'sampling.' if is_sampled else ''}max_new_tokens"
+
+
+def reward_advice(rewards: Manifest) -> str | None:
+    """What is odd about the scores of an iteration's samples, and what to look at; None where nothing is.
+
+    Args:
+        rewards: the manifest of rewards.
+    """
+    metrics, rows = rewards.metrics, rewards.rows or 0
+    unscored = metrics.get("no_answer", 0) + metrics.get("not_judged", 0)
+    if not rows or metrics.get("correct_share") is None:
+        return None
+    if unscored > MANY_UNSCORED * rows:
+        (reason, count), *_ = metrics.get("unscored_reasons", {"no reason": unscored}).items()
+        return f"{unscored / rows:.0%} of the outputs have no score, {count:,} of them because of: {reason}"
+    if metrics["correct_share"] == 0:
+        mean, threshold = metrics.get("mean_score") or 0.0, rewards.config.get("threshold")
+        graded = f": their mean score is {mean:.3g}, and relabel.threshold {threshold:g}" if mean > 0 else ""
+        return f"none of {rows:,} outputs is correct{graded}"
+    return f"all of {rows:,} outputs are correct: nothing is left to learn" if metrics["correct_share"] == 1 else None
 
 
 def distinguishes_instructions(model: Manifest, triples: Manifest) -> bool | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import polars as pl
+from polars import selectors
 
 from hir_core.errors import ConfigError, VersionNotFound
 from hir_core.inspect.stats import Scores, followed, scores, with_task
@@ -148,7 +149,9 @@ def _matched(a: pl.DataFrame, b: pl.DataFrame, compared: list[str]) -> pl.DataFr
     """One row for each that a or b has: which `side` has it and, where both have it, which columns `changed`."""
     about = ["prompt_id", "k", "place"] if "k" in a.columns else ["prompt_id"]
     kept = [*about, *compared, *(name for name in _KEYS if name in a.columns and name not in about)]
-    sides = [table.select(kept).with_columns(pl.lit(value=True).alias(_EXISTS)) for table in (a, b)]
+    # As texts: with stop texts an output can end in one way more, and enums of other values are not compared.
+    as_text = selectors.enum().cast(pl.String)
+    sides = [table.select(kept).with_columns(as_text, pl.lit(value=True).alias(_EXISTS)) for table in (a, b)]
     rows = sides[0].join(sides[1], on=about, how="full", coalesce=True, nulls_equal=True, suffix=_B)
     in_a, in_b = pl.col(_EXISTS).fill_null(value=False), pl.col(_EXISTS + _B).fill_null(value=False)
     changed = [pl.when(pl.col(name).ne_missing(pl.col(name + _B))).then(pl.lit(name)) for name in compared]

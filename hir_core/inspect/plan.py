@@ -275,6 +275,7 @@ class _Planner:
             self.prompt,
             self.new_tokens,
             copies=sampling.k,
+            is_sorted=sampling.sorts_vocabulary,
         )
         process = 0 if self.machines.has_gpus else PROCESS_BYTES
         whole, streamed = (

@@ -15,6 +15,7 @@ import polars as pl
 from hir_core.errors import ConfigError, did_you_mean
 from hir_core.inspect.conditions import condition, invalid
 from hir_core.schemas import SCHEMAS
+from hir_core.store.manifest import schema_of
 from hir_core.store.store import Store
 from hir_core.store.validation import check_columns
 from hir_core.store.version import VersionRef
@@ -70,7 +71,9 @@ def checked_table(store: Store, ref: VersionRef) -> pl.LazyFrame:
         SchemaError: its table has other columns: it was made by another version of hir.
     """
     table = store.table(ref)
-    check_columns(SCHEMAS[ref.stage], table.collect_schema(), str(ref))
+    schema = schema_of(store.manifest(ref))
+    assert schema is not None, "a version without a table has no columns"
+    check_columns(schema, table.collect_schema(), str(ref))
     return table
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import polars as pl
 
-from hir_core.inspect.diagnostics import distinguishes_instructions
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
 from hir_core.inspect.examples import clip
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.stats import Bin, Lengths, histogram, lengths, scores
@@ -78,6 +78,8 @@ class SamplesReport(Measurements):
     distinct: int
     """Different completions, counted prompt by prompt."""
     finish_reasons: dict[str, int]
+    cut_off_advice: str | None
+    """What to set where many outputs were cut off."""
     tokens_each: Lengths | None
     """Tokens per completion."""
 
@@ -96,6 +98,7 @@ class SamplesReport(Measurements):
             mixed_prompts=mixed_prompts,
             distinct=table.select("prompt_id", pl.col("completion").hash()).unique().height,
             finish_reasons=value_counts(table["finish_reason"]),
+            cut_off_advice=cut_off_advice(graph.manifests[str(ref)]),
             tokens_each=lengths(table["completion_ids"]),
             **_measured(graph.manifests[str(ref)].metrics),
         )
@@ -121,6 +124,8 @@ class RewardsReport:
     """Rows in each of the report's `score_bins`."""
     unscored_reasons: dict[str, int]
     """Rows without a score, by the beginning of their reason."""
+    advice: str | None
+    """What is odd about the scores."""
     attributes: dict[str, AttributeMean]
 
     @classmethod
@@ -142,6 +147,7 @@ class RewardsReport:
             share_correct=stats["share_correct"],
             histogram=tuple(bar["rows"] for bar in histogram(scored["score"].drop_nulls(), score_bins)),
             unscored_reasons=manifest.metrics.get("unscored_reasons", {}),
+            advice=reward_advice(manifest),
             attributes=manifest.metrics.get("attributes", {}),
         )
 
@@ -281,6 +287,8 @@ class EvaluationReport(Measurements):
     overall: Accuracy
     tasks: dict[str, Accuracy]
     finish_reasons: dict[str, int]
+    cut_off_advice: str | None
+    """What to set where many answers were cut off."""
 
     @classmethod
     def read(cls, graph: VersionGraph, ref: VersionRef) -> EvaluationReport:
@@ -292,6 +300,7 @@ class EvaluationReport(Measurements):
             overall=metrics.get("overall", {}),
             tasks=metrics.get("tasks", {}),
             finish_reasons=value_counts(table["finish_reason"]),
+            cut_off_advice=cut_off_advice(graph.manifests[str(ref)]),
             **_measured(metrics),
         )
 

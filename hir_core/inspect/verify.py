@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
+import dataframely as dy
 import polars as pl
 
 from hir_core.errors import HirError, StoreError
 from hir_core.parquet_trial import unreadable
-from hir_core.schemas import SCHEMAS
-from hir_core.store.manifest import Manifest, Part
+from hir_core.store.manifest import Manifest, Part, schema_of
 from hir_core.store.store import Store
 from hir_core.store.validation import check_table
 from hir_core.store.version import VersionRef
@@ -104,9 +104,9 @@ def check_version(store: Store, ref: VersionRef, harmful: Container[str] = ()) -
         yield f"it is made from {', '.join(gone)}, which no longer exists"
     try:
         store.verify(ref)
-        if ref.stage not in SCHEMAS:
+        if (schema := schema_of(manifest)) is None:
             return
-        yield from _wrong_counts(store, ref, manifest)
+        yield from _wrong_counts(store, ref, manifest, schema)
     except HirError as error:
         yield str(error)
         return
@@ -126,14 +126,14 @@ def _exists(store: Store, name: str) -> bool:
     return True
 
 
-def _wrong_counts(store: Store, ref: VersionRef, manifest: Manifest) -> Iterator[str]:
+def _wrong_counts(store: Store, ref: VersionRef, manifest: Manifest, schema: type[dy.Schema]) -> Iterator[str]:
     """Row counts other than the manifest's.
 
     Raises:
         HirError: columns are not those of the stage's schema, rows break its rules, or several rows share a key.
     """
     paths = store.parts(ref)
-    counts = check_table(SCHEMAS[ref.stage], ref, paths)
+    counts = check_table(schema, ref, paths)
     expected = {part.name: part.rows for part in manifest.parts}
     for path, count in zip(paths, counts, strict=True):
         if expected[path.name] != count:

@@ -60,12 +60,22 @@ class SampleStep(Section):
     instruction: str
     k: int
     """Samples per prompt."""
-    temperature: float
+    preset: Literal["model"] | None = None
+    """Whether what the next four leave unset is taken from the model's own settings."""
+    temperature: float | None
+    """0: greedy."""
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    stop: tuple[str, ...] = ()
+    """Texts that end an output."""
     max_new_tokens: int
     batch_tokens: int | Literal["auto"]
     zero3_weights: Literal["auto", "gather", "stream"]
     write_every_s: float
     iteration: int
+    keeps_thinking: bool = True
+    """Whether the text of an output holds the model's thinking."""
     too_long: Literal["refuse", "leave out"] = "refuse"
     """A prompt that leaves no room for an output either ends the job, or gets no samples."""
 
@@ -173,5 +183,7 @@ class SampleResult(RowsResult):
 
     weights: str
     """How the weights were held while sampling, and why."""
+    preset: dict[str, float] | None
+    """The settings for drawing tokens that were taken from the model; None without a preset."""
     smaller_batches: str | None
     """To how many rows batches were halved because memory ran out, and what to set; None where it did not."""

@@ -191,12 +191,18 @@ def cache_bytes_per_token(shape: ModelShape, weight_bytes: int) -> int:
     return 2 * weight_bytes * shape.layers * shape.kv
 
 
-def drawing_bytes(shape: ModelShape, weight_bytes: int) -> int:
-    """Logits of one row while a token is drawn: in b, log-probabilities in fp32, two tensors in double precision."""
-    return shape.vocabulary * (weight_bytes + FP32 + 2 * 8)
+def drawing_bytes(shape: ModelShape, weight_bytes: int, *, is_sorted: bool = False) -> int:
+    """Logits of one row while a token is drawn: in b, log-probabilities in fp32, two tensors in double precision.
+
+    Args:
+        is_sorted: whether the whole vocabulary is sorted too, which takes three tensors of 8 bytes more.
+    """
+    return shape.vocabulary * (weight_bytes + FP32 + (5 if is_sorted else 2) * 8)
 
 
-def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output: int, *, copies: int = 1) -> int:
+def sampling_row_bytes(
+    shape: ModelShape, weight_bytes: int, prompt: int, output: int, *, copies: int = 1, is_sorted: bool = False
+) -> int:
     """What a row of a batch takes while it is completed: its key-value cache, its logits, and the prefill's share.
 
     The cache has the prompt and whole blocks of `CACHE_BLOCK` tokens for the output. While the last block is added, and
@@ -207,6 +213,7 @@ def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output
         prompt: tokens of the longest prompt.
         output: most new tokens.
         copies: rows of a prompt.
+        is_sorted: whether every draw sorts the vocabulary.
     """
     b, hidden = weight_bytes, shape.hidden
     columns = prompt + -(-output // CACHE_BLOCK) * CACHE_BLOCK
@@ -217,7 +224,7 @@ def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output
     if shape.encoder_layers:
         cache = (columns - prompt) * cache_bytes_per_token(shape, b)
         encoded = prompt * (cache_bytes_per_token(shape, b) + 2 * b * hidden)
-    return cache + encoded + prefill // copies + layer + drawing_bytes(shape, b)
+    return cache + encoded + prefill // copies + layer + drawing_bytes(shape, b, is_sorted=is_sorted)
 
 
 def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool) -> int:

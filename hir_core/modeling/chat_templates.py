@@ -11,6 +11,7 @@ import functools
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hir_core.errors import ConfigError
@@ -26,8 +27,17 @@ MOST_OF_A_REFUSAL = 300
 """Characters that are shown of what a template raises."""
 
 
-def render(tokenizer: Any, turns: Sequence[Mapping[str, str]], *, add_generation_prompt: bool) -> str:
+def render(
+    tokenizer: Any,
+    turns: Sequence[Mapping[str, str]],
+    *,
+    add_generation_prompt: bool,
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
     """The text that a tokenizer's chat template makes of the turns, as `apply_chat_template` makes it.
+
+    Args:
+        kwargs: values of further variables that the template reads, as JSON values.
 
     Raises:
         ConfigError: the template refuses the turns, takes too long, needs too much memory, or writes too much.
@@ -36,7 +46,7 @@ def render(tokenizer: Any, turns: Sequence[Mapping[str, str]], *, add_generation
         template = tokenizer.get_chat_template()
     except ValueError as error:  # there are several, and none is the default
         raise ConfigError(_one_line(error)) from None
-    values = {**tokenizer.special_tokens_map, "add_generation_prompt": add_generation_prompt}
+    values = {**tokenizer.special_tokens_map, **kwargs, "add_generation_prompt": add_generation_prompt}
     row = {"chat_template": template, "turns": list(map(dict, turns)), "values": values}
     result = _process().process(row, RENDER_S)
     if result.problem:

@@ -9,15 +9,21 @@ chat template is left to `chat_templates`, padding and batching to `training.bat
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from hir_core.config.model import Thinking
 from hir_core.errors import ConfigError
 from hir_core.modeling import chat_templates
 from hir_core.schemas import History, as_lines
 
 PLAIN_TEMPLATE = "{history}{instruction}\n{query}\n"
 PLAIN_PAIR_TEMPLATE = "{query}\n{completion}"
+MOST_AFTER_MARK = 8
+"""Tokens of white space that a prompt may have after the mark that starts thinking."""
 _FIELD = re.compile(r"\{(instruction|query|history)\}")
+_INSTRUCTION = re.compile(r"\{instruction\}\s*")
 _TURN = re.compile("\ue000([0-9]{1,6})\ue001")
 """What a chat template is given instead of the text of turn n, to see where it puts that text."""
 _QUERY, _COMPLETION = "\ue000query\ue001", "\ue000completion\ue001"
@@ -58,20 +64,33 @@ class SafeTokenizer:
 class Renderer:
     """Turns an instruction and a query into prompt ids, and an output's text into target ids.
 
-    The instruction is put into the last user turn, before the query; earlier turns are rendered unchanged.
+    The instruction is put into the last user turn, before the query; earlier turns are rendered unchanged. Without an
+    instruction the turn is the query alone; in a format string, the white space after `{instruction}` goes with it.
 
     Args:
         tokenizer: a `transformers` tokenizer.
         template: a format string with `{instruction}` and `{query}`, and `{history}` for the turns before the query as
             lines like `User: …`; or `chat`; or None: `chat` where the tokenizer has a chat template, else plain lines.
         ends_prompt: whether a prompt ends with the end-of-sequence token, as encoders are trained to expect.
+        template_kwargs: values for the variables that the chat template reads beside the turns.
+        thinking: the marks around the model's thinking; None: it has none.
 
     Raises:
-        ConfigError: the template lacks a field, or asks for a chat template that the tokenizer does not have.
+        ConfigError: the template lacks a field, or asks for a chat template that the tokenizer does not have; or a
+            value is given that the chat template does not read.
     """
 
-    def __init__(self, tokenizer: Any, template: str | None, *, ends_prompt: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str | None,
+        *,
+        ends_prompt: bool = False,
+        template_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        thinking: Thinking | None = None,
+    ) -> None:
         self.tokenizer, self._safe = tokenizer, SafeTokenizer(tokenizer)
+        self.template_kwargs, self.thinking = template_kwargs, thinking
         self.template = template or ("chat" if tokenizer.chat_template else PLAIN_TEMPLATE)
         if tokenizer.eos_token_id is None:
             raise ConfigError("the model's tokenizer has no end-of-sequence token: no output could ever end")
@@ -82,7 +101,25 @@ class Renderer:
         first = list(tokenizer.encode("", add_special_tokens=True))[:1]  # the tokenizer itself may start with BOS
         self._opening = first if first == [tokenizer.bos_token_id] else []
         self._closing = [tokenizer.eos_token_id] if ends_prompt else []
-        self._frames: dict[tuple[str, ...], _Frame] = {}
+        self._frames: dict[tuple[str, ...], _Frame | str] = {}
+        self._check_template_kwargs()
+        marks = (thinking.start, thinking.end) if thinking else ()
+        ids = {tokenizer.convert_tokens_to_ids(mark): mark for mark in marks}
+        self._control_marks = {token_id: mark for token_id, mark in ids.items() if token_id in self._safe.control_ids}
+        """Marks that are control tokens: the only ones of these that have a text."""
+
+    def _check_template_kwargs(self) -> None:
+        if self.template_kwargs and self.template != "chat":
+            raise ConfigError(
+                f"model.chat_template_kwargs: prompts are rendered with the format string {self.template!r}, which "
+                "takes none: remove it, or set model.template to `chat`"
+            )
+        for name in self.template_kwargs:
+            if not re.search(rf"\b{re.escape(name)}\b", str(self.tokenizer.chat_template)):
+                raise ConfigError(
+                    f"model.chat_template_kwargs: the tokenizer's chat template reads no variable `{name}`: correct "
+                    "the name, or remove it"
+                )
 
     def prompt_ids(
         self, instruction: str, query: str, history: History | None = None, *, of: str = "a prompt"
@@ -90,6 +127,7 @@ class Renderer:
         """Token ids of the rendered prompt, ready for the model to continue (or, for an encoder, to read).
 
         Args:
+            instruction: empty where the query stands alone.
             history: the turns before the query, where there are any.
             of: the row whose prompt it is, for messages.
 
@@ -98,12 +136,8 @@ class Renderer:
         """
         history = history or ()
         if self.template == "chat":
-            contents = [*(turn["content"] for turn in history), f"{instruction}\n\n{query}"]
-            opening, turns = self._frame((*(turn["role"] for turn in history), "user"), of)
-            ids = list(opening)
-            for n, following in turns:
-                ids += [*self._safe.encode_data(contents[n]), *following]
-            return ids
+            asked = f"{instruction}\n\n{query}" if instruction else query
+            return self._chat_ids([*history, {"role": "user", "content": asked}], of)
         if history and "{history}" not in self.template:
             raise ConfigError(
                 f"{of} has {len(history)} turn(s) before its query, for which model.template {self.template!r} has no "
@@ -111,39 +145,86 @@ class Renderer:
             )
         values = {"instruction": instruction, "query": query, "history": as_lines(history)}
         # In one pass, so that a query with the text `{query}` in it stays as it is.
-        filled = _FIELD.sub(lambda field: values[field[1]], self.template)
+        template = self.template if instruction else _INSTRUCTION.sub("", self.template)
+        filled = _FIELD.sub(lambda field: values[field[1]], template)
         return [*self._opening, *self._safe.encode_data(filled), *self._closing]
 
     def target_ids(self, output: str) -> list[int]:
         """Token ids of an output that exists as text only, such as a demonstration, with the end-of-sequence token."""
         return [*self._safe.encode_data(output), int(self.tokenizer.eos_token_id)]
 
-    def text(self, ids: list[int]) -> str:
-        """The text of sampled tokens, without control tokens."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    @property
+    def silent_ids(self) -> set[int]:
+        """The tokens that have no text: control tokens, but the marks of thinking."""
+        return self._safe.control_ids - self._control_marks.keys()
 
-    def _frame(self, roles: tuple[str, ...], of: str) -> _Frame:
-        """The chat template's tokens around turns of these roles; the template never sees the turns' texts."""
-        if roles in self._frames:
-            return self._frames[roles]
-        turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
-        remedy = "change the turns, or give model.template a format string with {history}"
-        try:
-            text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True)
-        except ConfigError as error:
+    def decode(self, ids: list[int]) -> str:
+        """The text of sampled tokens, without control tokens; the marks of thinking stay."""
+        pieces, start = [], 0
+        for n, token_id in enumerate(ids):
+            if token_id in self._control_marks:
+                pieces += [self._without_control(ids[start:n]), self._control_marks[token_id]]
+                start = n + 1
+        return "".join([*pieces, self._without_control(ids[start:])])
+
+    def _without_control(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def opened_thinking(self, prompt_ids: Sequence[int]) -> str:
+        """The start mark of thinking, on a line, where the prompt ends with it; else an empty text.
+
+        An output of such a prompt begins within thinking, which nothing in its own tokens says.
+        """
+        if self.thinking is None:
+            return ""
+        end = self.decode(list(prompt_ids[-(len(self.thinking.start.encode()) + MOST_AFTER_MARK) :])).rstrip()
+        return f"{self.thinking.start}\n" if end.endswith(self.thinking.start) else ""
+
+    def _chat_ids(self, turns: Sequence[Mapping[str, str]], of: str) -> list[int]:
+        """Token ids of the turns in the chat template.
+
+        Where it has no place for a system turn before one of the user, as that of Gemma 2, the system turn's text
+        stands at the beginning of the user's, with a blank line between them.
+        """
+        frame = self._frame(tuple(turn["role"] for turn in turns))
+        if isinstance(frame, str) and [turn["role"] for turn in turns[:2]] == ["system", "user"]:
+            merged = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+            merged_turns = [{"role": "user", "content": merged}, *turns[2:]]
+            other = self._frame(tuple(turn["role"] for turn in merged_turns))
+            if not isinstance(other, str):
+                frame, turns = other, merged_turns
+        if isinstance(frame, str):
             raise ConfigError(
-                f"{of}: the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}: {remedy}"
-            ) from None
+                f"{of}: {frame}: change the turns, or give model.template a format string with {{history}}"
+            )
+        opening, places = frame
+        ids = list(opening)
+        for n, following in places:
+            ids += [*self._safe.encode_data(turns[n]["content"]), *following]
+        return ids
+
+    def _frame(self, roles: tuple[str, ...]) -> _Frame | str:
+        """The chat template's tokens around turns of these roles, or why it has none.
+
+        The template never sees the turns' texts, and is asked once for the same roles.
+        """
+        if roles not in self._frames:
+            self._frames[roles] = self._made_frame(roles)
+        return self._frames[roles]
+
+    def _made_frame(self, roles: tuple[str, ...]) -> _Frame | str:
+        turns = [{"role": role, "content": f"\ue000{n}\ue001"} for n, role in enumerate(roles)]
+        try:
+            text = chat_templates.render(self.tokenizer, turns, add_generation_prompt=True, kwargs=self.template_kwargs)
+        except ConfigError as error:
+            return f"the tokenizer's chat template refuses turns of {', '.join(roles)}: {error}"
         order = [int(n) for n in _TURN.findall(text)]
         wrong = [f"{n + 1} ({role})" for n, role in enumerate(roles) if order.count(n) != 1]
         wrong += [f"{n + 1} (which there is not)" for n in sorted({*order}) if n >= len(roles)]
         if wrong:
-            raise ConfigError(
-                f"{of}: the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}: {remedy}"
-            )
+            return f"the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}"
         opening, *following = map(self._safe.encode_template, _TURN.split(text)[::2])
-        self._frames[roles] = opening, list(zip(order, following, strict=True))
-        return self._frames[roles]
+        return opening, list(zip(order, following, strict=True))
 
 
 class PairRenderer:

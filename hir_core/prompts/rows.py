@@ -25,10 +25,9 @@ from hir_core.prompts.options import (
     option_references,
     read_options,
 )
-from hir_core.schemas import ROLES
+from hir_core.prompts.turns import Turns, is_empty, read_turns, refuse_empty_turns
 
 Row = dict[str, Any]
-Turns = tuple[dict[str, str], ...]
 QUESTION_COLUMNS = ("query", "messages", "history")
 ANSWER_COLUMNS = ("references", "reference", "answer")
 KNOWN_COLUMNS = {"prompt_id", "options", "task", "group", "split", "metadata", *QUESTION_COLUMNS, *ANSWER_COLUMNS}
@@ -112,19 +111,19 @@ def read_question(row: Row, origin: str) -> tuple[str, Turns]:
         raise ConfigError(f"prompts: {origin}: expected a `query`, found {', '.join(row) or 'nothing'}: {hint}")
     if not isinstance(row["query"], str):
         raise ConfigError(f"prompts: {origin}: `query` must be text, found {row['query']!r}")
-    history = _turns(row.get("history", []), "history", origin)
-    _check_contents(history, "history", origin)
+    history = read_turns(row.get("history", []), "history", origin)
+    refuse_empty_turns(history, "history", origin)
     return row["query"], history
 
 
 def _last_user_turn(row: Row, origin: str) -> tuple[str, Turns]:
     """The last turn of `messages`, as the query, and the turns before it."""
-    if doubled := [name for name in ("query", "history") if not _is_empty(row.get(name))]:
+    if doubled := [name for name in ("query", "history") if not is_empty(row.get(name))]:
         raise ConfigError(
             f"prompts: {origin}: `messages` and `{doubled[0]}` both hold the question: keep `messages`, which holds "
             "all turns, or leave it out"
         )
-    turns = _turns(row["messages"], "messages", origin)
+    turns = read_turns(row["messages"], "messages", origin)
     if not turns:
         return "", ()
     *earlier, last = turns
@@ -133,43 +132,8 @@ def _last_user_turn(row: Row, origin: str) -> tuple[str, Turns]:
             f"prompts: {origin}: `messages` must end with the user turn that is to be answered, found a turn of "
             f"{last['role']}: drop it, or give an answer under `references`"
         )
-    _check_contents(tuple(earlier), "messages", origin)
+    refuse_empty_turns(earlier, "messages", origin)
     return last["content"], tuple(earlier)
-
-
-def _turns(value: Any, column: str, origin: str) -> Turns:
-    """The role and content of each turn; other fields of a turn must be empty."""
-    if not isinstance(value, list):
-        raise ConfigError(
-            f'prompts: {origin}: `{column}` must be a list of turns, like {{"role": "user", "content": "2 + 2?"}}, '
-            f"found {value!r}"
-        )
-    turns = []
-    for number, turn in enumerate(value, start=1):
-        where = f"prompts: {origin}: turn {number} of `{column}`"
-        if not isinstance(turn, dict):
-            raise ConfigError(f"{where} must hold a `role` and a `content`, found {turn!r}")
-        fields = {name: field for name, field in turn.items() if not _is_empty(field)}
-        if fields.get("role") not in ROLES:
-            raise ConfigError(f"{where} must have one of the roles {', '.join(ROLES)}, found {turn.get('role')!r}")
-        if not isinstance(turn.get("content"), str):
-            raise ConfigError(f"{where} must have text as its `content`, found {turn.get('content')!r}")
-        if unknown := sorted(fields.keys() - {"role", "content"}):
-            raise ConfigError(
-                f"{where} has a field `{unknown[0]}`, which prompts cannot hold: drop it, or add it to the content"
-            )
-        turns.append({"role": turn["role"], "content": turn["content"]})
-    return tuple(turns)
-
-
-def _check_contents(turns: Turns, column: str, origin: str) -> None:
-    for number, turn in enumerate(turns, start=1):
-        if not turn["content"].strip():
-            raise ConfigError(f"prompts: {origin}: turn {number} of `{column}` ({turn['role']}) is empty: drop it")
-
-
-def _is_empty(value: Any) -> bool:
-    return value is None or value == [] or (isinstance(value, str) and not value.strip())
 
 
 # --- references and options ------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ class Attributes(Relabeler):
                 continue
             known = [f"{name} {level}" for name, level in zip(names, levels, strict=True) if level is not None]
             text = self.config.instruction.replace("{correct}", correct)
-            texts.append(text.replace("{attributes}", ", ".join(known)))
+            text = text.replace("{attributes}", ", ".join(known))
+            texts.append(text if correct else text.strip())
         instructions = by_sample.select("sample_id", instruction=pl.Series(texts, dtype=pl.String))
         labeled = judged.join(instructions, on="sample_id", how="left", maintain_order="left")
         return labeled.with_columns(contrast=other_instructions())

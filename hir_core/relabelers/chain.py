@@ -28,7 +28,8 @@ class Chain(Relabeler):
     def label(self, scored: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
         labeled = super().label(scored, prompts)
         wrong = labeled.filter(~pl.col("is_correct"), pl.col("rejected") == SHOWN)
-        first_wrong = dict(wrong.group_by("prompt_id").agg(pl.col("completion").first()).iter_rows())
+        shown = wrong.unique("prompt_id", keep="first", maintain_order=True)
+        first_wrong = dict(zip(shown["prompt_id"], self.answers(shown["completion"]), strict=True))
         # The text around `{wrong}` is filled in by itself: braces inside a wrong output are text.
         before, _, after = self.config.query.partition("{wrong}")
         queries = []

@@ -39,7 +39,7 @@ class SatisfiedConstraints(Relabeler):
         train, test = (set(prompts.filter(pl.col("split") == split)["prompt_id"]) for split in ("train", "test"))
         vocabulary = sorted({constraint for prompt_id in train for constraint in asked[prompt_id]}, key=str)
         held_out = {group_of(asked[prompt_id]) for prompt_id in test if asked[prompt_id]}
-        rows = scored.select("sample_id", "prompt_id", "query", "completion").iter_rows()
+        rows = scored.select("sample_id", "prompt_id", "query", self.answers(scored["completion"])).iter_rows()
         restatements = [
             _restate(sample_id, query, completion, asked[prompt_id], vocabulary, held_out)
             for sample_id, prompt_id, query, completion in rows

@@ -20,8 +20,9 @@ class ExcludeWrong(Hindsight):
     that were sampled. With removed = 1 on W, p* is p given that the output is not in W. With a temperature T, removed
     is 1 - exp(-(1 - R) / T), so that p* weights the sampled wrong outputs by exp(-(1 - R) / T) and all others by 1.
 
-    An output is ruled out only if the model ended it, because ruling out the beginning of an output rules out all of
-    its continuations. Wrong outputs keep the wrong instruction of `hindsight`, with the weight `relabel_weight`.
+    An output is ruled out only if the model or a stop text ended it, because ruling out the beginning of an output
+    rules out all of its continuations. Wrong outputs keep the wrong instruction of `hindsight`, with the weight
+    `relabel_weight`.
     """
 
     name = "exclude_wrong"
@@ -62,4 +63,5 @@ def _is_right() -> pl.Expr:
 
 
 def _has_ended() -> pl.Expr:
-    return pl.col("finish_reason") == "eos"
+    """Whether an output is whole: after a stop text, too, nothing else could have followed."""
+    return pl.col("finish_reason") != "length"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hir_core.config import Instructions, RelabelConfig
+from hir_core.config.model import Thinking
 from hir_core.relabelers.attributes import Attributes
 from hir_core.relabelers.best_of_k import BestOfK
 from hir_core.relabelers.chain import Chain
@@ -31,10 +32,15 @@ RELABELERS: dict[str, type[Relabeler]] = {
 }
 
 
-def build_relabeler(config: RelabelConfig, instructions: Instructions) -> Relabeler:
+def build_relabeler(config: RelabelConfig, instructions: Instructions, thinking: Thinking | None = None) -> Relabeler:
     """The relabeler that the config names, with the instructions of the run.
+
+    Args:
+        thinking: the marks around the model's thinking in its outputs; None: it has none.
 
     Raises:
         ConfigError: a function of the user's cannot be imported.
     """
-    return RELABELERS[config.type](config, instructions)
+    relabeler = RELABELERS[config.type](config, instructions)
+    relabeler.thinking = thinking
+    return relabeler

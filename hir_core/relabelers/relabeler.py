@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from hir_core.config import Instructions, LearnedRelabel, Relabel, SelectConfig
+from hir_core.config.model import Thinking
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore, in_slice
 from hir_core.relabelers.select import apply, compared_columns, compares_prompts, kept_of_prompts, limited_and_balanced
@@ -74,6 +75,9 @@ class Relabeler:
     parent = "sample_id"
     """The column that a triple's key is made of, with the relabeler and the instruction."""
 
+    thinking: Thinking | None = None
+    """The marks around the model's thinking in its outputs."""
+
     def __init__(self, config: Relabel, instructions: Instructions) -> None:
         self.config = config
         self.instructions = instructions
@@ -129,6 +133,12 @@ class Relabeler:
             .when(pl.col("completion_ids").list.len() == 0)
             .then(pl.lit(EMPTY_COMPLETION))
         )
+
+    def answers(self, completions: pl.Series) -> pl.Series:
+        """The completions without the model's thinking: what was scored."""
+        if self.thinking is None:
+            return completions
+        return pl.Series(completions.name, map(self.thinking.answer, completions), dtype=pl.String)
 
     def author(self) -> pl.Expr:
         """The name of the relabeler that a triple is from."""

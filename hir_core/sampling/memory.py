@@ -60,8 +60,9 @@ class RowEstimate:
         """
         if self.shape is None:
             return 0
-        output = self.step.max_new_tokens
-        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=self.step.k)
+        step, is_sorted = self.step, self.step.top_p is not None and self.step.top_k is None
+        output = step.max_new_tokens
+        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=step.k, is_sorted=is_sorted)
 
 
 def sampling_weights(

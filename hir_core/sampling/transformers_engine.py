@@ -3,7 +3,7 @@
 Prompts enter by falling length, as many as the caller allows; the k samples of a prompt share one prefill. Rows
 that have ended leave the batch, and the next prompts take their places. Every row has a seed of its own, so neither its
 batch nor the world size changes its tokens. Takes prompt ids and returns token ids with log-probabilities; tables are
-left to `worker.job`, forward passes to `decoders`.
+left to `worker.samples`, forward passes to `decoders`, the draw of a token to `draw`.
 
 Shapes: B rows of the batch, V vocabulary.
 """
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,13 +24,17 @@ from torch import Tensor, nn
 
 from hir_core.errors import NumericalError
 from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
+from hir_core.sampling.draw import Limits, draw
 
+FinishReason = Literal["eos", "stop", "length"]
+"""What ended an output: the model, a stop text, or the limit of new tokens."""
 MostRows = Callable[[int], int]
 """How many rows a batch may have whose longest prompt has so many tokens."""
 REFILL_BELOW = 0.8
 """Ended rows leave the batch, and waiting prompts enter, once fewer than this share of its rows is unfinished."""
-STEPS_BETWEEN_READS = 4
-"""On a GPU, tokens that every row draws before the drawn ones are read back, which waits for the device."""
+STEPS_BETWEEN_READS = {"cuda": 4}
+"""By the kind of device, tokens that every row draws before the drawn ones are read back, which waits for a GPU; on
+any other device 1."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +50,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample: its tokens, the end-of-sequence token included where one was drawn, and their log-probabilities."""
+    """One sample: its tokens, those that ended it included, and their log-probabilities."""
 
     key: str
     k: int
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    ended: bool
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How tokens are drawn, and when an output ends."""
-
-    temperature: float
-    """0 is greedy decoding."""
-    max_new_tokens: int
-    end_ids: tuple[int, ...]
-    """Every token that ends an output."""
-    pad_id: int
+    finish_reason: FinishReason
 
 
 def row_seed(*parts: object) -> int:
@@ -119,7 +111,7 @@ def complete(
     waiting = longest_first(requests)
     batch = _Batch(model, limits, device)
     continues = any_rank_is_unfinished or bool
-    most_steps = STEPS_BETWEEN_READS if device.type == "cuda" else 1
+    most_steps = STEPS_BETWEEN_READS.get(device.type, 1)
     while continues(bool(waiting) or batch.is_unfinished):
         batch.refill(waiting, most_rows)
         steps = 1 if any_rank_is_unfinished else min(most_steps, batch.steps_left)
@@ -136,11 +128,26 @@ class _Output:
     k: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    is_finished: bool = False
+    finish_reason: FinishReason | None = None
+    """None until it is finished."""
 
-    def completion(self, limits: Limits) -> Completion:
-        ended = self.token_ids[-1] in limits.end_ids
-        return Completion(self.request.key, self.k, tuple(self.token_ids), tuple(self.logprobs), ended)
+    def add(self, token_ids: Iterable[int], logprobs: Iterable[float], limits: Limits) -> None:
+        """Adds drawn tokens up to the one that ends the output; any after that were drawn before it was read."""
+        for token_id, logprob in zip(token_ids, logprobs, strict=True):
+            self.token_ids.append(token_id)
+            self.logprobs.append(logprob)
+            if token_id in limits.end_ids:
+                self.finish_reason = "eos"
+            elif limits.has_stopped is not None and limits.has_stopped(self.token_ids):
+                self.finish_reason = "stop"
+            elif len(self.token_ids) == limits.max_new_tokens:
+                self.finish_reason = "length"
+            if self.finish_reason is not None:
+                return
+
+    def completion(self) -> Completion:
+        assert self.finish_reason is not None
+        return Completion(self.request.key, self.k, tuple(self.token_ids), tuple(self.logprobs), self.finish_reason)
 
 
 class _Batch:
@@ -173,7 +180,7 @@ class _Batch:
 
     def refill(self, waiting: deque[Request], most_rows: MostRows | None) -> None:
         """Once enough rows have ended, drops them, and takes from `waiting` what fits, with its first tokens."""
-        kept = [n for n, output in enumerate(self.rows) if not output.is_finished]
+        kept = [n for n, output in enumerate(self.rows) if output.finish_reason is None]
         if kept and len(kept) >= REFILL_BELOW * len(self.rows):
             return
         has_room = not kept or self.decoder.takes_more
@@ -231,19 +238,20 @@ class _Batch:
             raise self._no_probabilities(~logprobs.isfinite() & drawing, drawing)
         values = zip(self.rows, tokens.tolist(), logprobs.tolist(), drawing.tolist(), strict=True)
         for output, row_tokens, row_logprobs, was_drawn in values:
-            if not output.is_finished:
-                output.token_ids += compress(row_tokens, was_drawn)
-                output.logprobs += compress(row_logprobs, was_drawn)
-                at_limit = len(output.token_ids) == self.limits.max_new_tokens
-                output.is_finished = at_limit or output.token_ids[-1] in self.limits.end_ids
-        lengths = [len(output.token_ids) for output in self.rows if not output.is_finished]
+            if output.finish_reason is None:
+                output.add(compress(row_tokens, was_drawn), compress(row_logprobs, was_drawn), self.limits)
+        is_open = [output.finish_reason is None for output in self.rows]
+        if self.limits.has_stopped is not None:  # the device has seen every other end
+            self.unfinished = torch.tensor(is_open, device=self.device)
+        lengths = [len(output.token_ids) for output in compress(self.rows, is_open)]
         self.steps_left = self.limits.max_new_tokens - min(lengths) if lengths else 0
+        still_open = []
         for outputs in self.open_prompts:
-            if all(output.is_finished for output in outputs):
-                yield from (output.completion(self.limits) for output in outputs)
-        self.open_prompts = [
-            outputs for outputs in self.open_prompts if not all(output.is_finished for output in outputs)
-        ]
+            if any(output.finish_reason is None for output in outputs):
+                still_open.append(outputs)
+            else:
+                yield from (output.completion() for output in outputs)
+        self.open_prompts = still_open
 
     def _no_probabilities(self, wrong: Tensor, drawing: Tensor) -> NumericalError:
         """The error that names the first token that could not be drawn; both arguments are [B, steps]."""
@@ -255,29 +263,3 @@ class _Batch:
             "its logits hold NaN or infinity, so its training went wrong or its numbers are too large for their type: "
             "lower training.learning_rate or warm_start.learning_rate, or choose another model"
         )
-
-
-def draw(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
-    """One token per row, and its log-probability in the model's own distribution at temperature 1, both [B].
-
-    The log-probability is NaN where nothing can be drawn, because logits are NaN or infinite. Minus infinity rules a
-    token out.
-
-    A token is drawn by inverting the row's cumulative distribution at its uniform number, in double precision:
-    this takes one random number per token, and tiny differences in logits almost never change the token.
-
-    Args:
-        logits: [B, V]
-        uniforms: [B], in [0, 1).
-    """
-    logprobs = torch.log_softmax(logits.float(), dim=-1)
-    if limits.temperature == 0:
-        tokens = logits.argmax(-1)
-        basis = logits.gather(-1, tokens[:, None])[:, 0]
-    else:
-        cumulative = torch.softmax(logits.double() / limits.temperature, dim=-1).cumsum(-1)
-        basis = cumulative[:, -1]
-        points = uniforms.double() * basis
-        tokens = torch.searchsorted(cumulative, points[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-    drawn = logprobs.gather(-1, tokens[:, None])[:, 0]
-    return tokens, drawn.masked_fill(~basis.isfinite(), torch.nan)

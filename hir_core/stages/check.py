@@ -15,7 +15,7 @@ import polars as pl
 from hir_core.config import RunConfig, ScratchModel
 from hir_core.errors import HirError
 from hir_core.schemas import Samples
-from hir_core.stages.prompts import LoadedPrompts
+from hir_core.stages.prompts import LoadedPrompts, warnings
 from hir_core.stages.run import Run
 from hir_core.time_limit import Work, process_rows
 
@@ -90,6 +90,7 @@ def check_config(run: Run, loaded: LoadedPrompts) -> Check:
         new_tokens=run.config.sampling.max_new_tokens,
         threshold=run.config.relabel.threshold,
     )
+    found.warnings += warnings(run.config, rows)
     for attempt in (_try_rendering, _try_reward):
         try:
             attempt(run, rows, found)

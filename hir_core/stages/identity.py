@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from hir_core.config import RunConfig, ScratchModel
+from hir_core.config.model import rendering
 from hir_core.config.model_files import model_fingerprint
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
@@ -63,13 +64,14 @@ class Identities:
         """Instructions that a model writes for samples, and whether they are verified by the model that drew these."""
         config, learned = self.config, self.relabeler.instruction_model
         assert learned is not None
+        writer = rendering(learned.writer or config.model)
         # These two belong to relabeling and training, the writer is named by its files.
         not_here = ("writer", "fallback", "shown")
         settings = {
             **{name: value for name, value in learned.fingerprint().items() if name not in not_here},
             **({"writer": model_fingerprint(learned.writer), "bf16": self.is_bf16} if learned.writer else {}),
-            "writer_template": (learned.writer or config.model).template,
-            "template": config.model.template,
+            **{f"writer_{name}": value for name, value in writer.of_outputs().items()},
+            **rendering(config.model).of_prompts(),
             "instructions": config.instructions.fingerprint(),
             "seed": config.seed,
         }
@@ -88,7 +90,8 @@ class Identities:
         parents = [previous_model, triples]
         training = config.warm_start if previous_model is None else config.training
         if triples is not None and training is not None:
-            settings |= {"training": training.fingerprint(), "template": config.model.template, "seed": config.seed}
+            settings |= {"training": training.fingerprint(), "seed": config.seed}
+            settings |= rendering(config.model).of_prompts()
             # Under its own key, and only where there is a state: fp32 models hold their own masters.
             del settings["training"]["optimizer_state"]
             if (state := training.saved_state(self.is_bf16)) != "none":
@@ -105,22 +108,25 @@ class Identities:
         """The greedy answers of a model, given as `models/id`, and their scores."""
         settings = {
             "instruction": self.config.instructions.correct,
-            "template": self.config.model.template,
+            **rendering(self.config.model).of_outputs(),
             "max_new_tokens": self.config.evaluation_tokens,
             **self._reward(),
             "threshold": self.config.relabel.threshold,
         }
-        return identity("evaluations", iteration, settings, [str(prompts), model])
+        stop = list(self.config.sampling.stop)
+        settings |= {"stop": stop} if stop else {}
+        return identity("evaluations", iteration, settings, [str(prompts), model], has_stop=bool(stop))
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
         """The samples of an iteration, drawn from the model of the iteration before, given as `models/id`."""
         settings = {
             "sampling": self.config.sampling.fingerprint(),
             "instruction": self.config.instructions.correct,
-            "template": self.config.model.template,
+            **rendering(self.config.model).of_outputs(),
             "seed": self.config.seed,
         }
-        return identity("samples", iteration, settings, [str(prompts), model])
+        has_stop = bool(self.config.sampling.stop)
+        return identity("samples", iteration, settings, [str(prompts), model], has_stop=has_stop)
 
     def _writing(self) -> dict[str, Any]:
         """Settings of the demonstrations of writing instructions, where there are any."""

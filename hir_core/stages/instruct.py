@@ -39,6 +39,7 @@ def write_instructions(run: Run, prompts: VersionRef, samples: VersionRef, rewar
         return version
     sampled = run.table(samples)
     asked = run.relabeler.judged(sampled, run.table(rewards), run.table(prompts))
+    asked = asked.with_columns(run.relabeler.answers(asked["completion"]))
     draft = run.store.draft(identity)
     (policy,) = run.store.manifest(samples).parents_of("models")
     model = version_model(run.config, run.store, run.store.resolve(policy))
@@ -126,6 +127,7 @@ class InstructionWriting:
             zero3_weights=sampling.zero3_weights,
             write_every_s=sampling.write_every_s,
             iteration=self.draft.ref.iteration,
+            keeps_thinking=False,
             too_long="leave out",
         )
 

@@ -16,11 +16,12 @@ from typing import Any
 import polars as pl
 
 from hir_core.config import HubModel, ModelConfig, RunConfig, ScratchModel, TrainingConfig
+from hir_core.config.model import rendering
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
 from hir_core.store.draft import Draft
-from hir_core.store.files import write_json, write_table
+from hir_core.store.files import read_parts, write_json, write_table
 from hir_core.store.manifest import Identity
 from hir_core.store.optimizer_states import delete_earlier_states, optimizer_state
 from hir_core.store.store import Store
@@ -133,7 +134,8 @@ class Plan:
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
         else:
-            planned.draft.commit(rows_in=planned.rows_in, metrics=metrics)
+            cut_off = cut_off_outputs(read_parts(planned.draft.path, ["finish_reason"]))
+            planned.draft.commit(rows_in=planned.rows_in, metrics={**metrics, "cut_off": cut_off})
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
@@ -172,6 +174,7 @@ class Plan:
             requests=write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
             k=1,
             temperature=0.0,
+            stop=self.config.sampling.stop,
             max_new_tokens=self.config.evaluation_tokens,
         )
         self.steps.append(PlannedStep(step, draft))
@@ -186,7 +189,12 @@ class Plan:
             output=draft.path.resolve(),
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
+            preset=sampling.preset,
             temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            stop=sampling.stop,
             max_new_tokens=sampling.max_new_tokens,
         )
         self.steps.append(PlannedStep(step, draft, rows_in=chosen.height * sampling.k))
@@ -232,7 +240,12 @@ class Plan:
 
 def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
     """A model version as a launch loads it."""
-    return HubModel(source=str(store.folder(ref).resolve()), template=config.model.template)
+    return HubModel(source=str(store.folder(ref).resolve()), **rendering(config.model)._asdict())
+
+
+def cut_off_outputs(rows: pl.DataFrame) -> int:
+    """How many of the outputs reached the limit of new tokens before they ended; the column `finish_reason` tells."""
+    return int((rows["finish_reason"] == "length").sum())
 
 
 def set_answers_aside(draft: Draft, metrics: Metrics) -> None:

@@ -6,10 +6,12 @@ Reads the files and data sets that the config names. Writes the versions `prompt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
+from hir_core.config import RunConfig
 from hir_core.config.model_files import check_files
 from hir_core.errors import ConfigError
 from hir_core.launch.launcher import check_launch
@@ -68,6 +70,25 @@ def load(run: Run) -> LoadedPrompts:
     if config.sampling.mix is not None and config.sampling.prompts is not None and config.iterations:
         check_mix(train, config.sampling.prompts, config.sampling.mix)
     return loaded
+
+
+def warnings(config: RunConfig, prompts: pl.DataFrame) -> Iterator[str]:
+    """What a user may not have meant, and can set otherwise, before anything is computed."""
+    limit = config.sampling.max_new_tokens
+    # A word is a token or more, so this is certain, and there may be more.
+    words = pl.col("references").list.eval(pl.element().str.count_matches(r"\S+")).list.min()
+    longest = prompts.select(words=words).filter(pl.col("words") > limit)["words"]
+    if not longest.is_empty():
+        yield (
+            f"of {longest.len()} of {prompts.height} prompts every reference has more words than an output may have "
+            f"tokens, {limit}: raise sampling.max_new_tokens (the longest has {max(longest)} words)"
+        )
+    train = int((prompts["split"] == "train").sum())
+    if config.sampling.prompts is not None and config.sampling.prompts > train and config.iterations:
+        yield (
+            f"sampling.prompts is {config.sampling.prompts}, and there are {train} train prompts: an iteration samples "
+            "each of them once at most"
+        )
 
 
 def save_prompts(run: Run, loaded: LoadedPrompts) -> VersionRef:

@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from hir_core.config import RunConfig
+from hir_core.config.model import rendering
 from hir_core.launch.launcher import launch
 from hir_core.launch.waiting_ranks import WaitingRanks
 from hir_core.progress import OnRows, Progress, ignore
@@ -52,7 +53,7 @@ class Run:
         self.branch = BranchLog(config.run_dir, config.branch, config.retention)
         self.waiting_ranks = WaitingRanks()
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
-        self.relabeler = build_relabeler(config.relabel, config.instructions)
+        self.relabeler = build_relabeler(config.relabel, config.instructions, rendering(config.model).thinking)
         self.identities = Identities(config, self.reward, self.relabeler)
 
     def find(self, identity: Identity) -> VersionRef | None:

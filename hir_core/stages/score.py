@@ -14,7 +14,7 @@ from hir_core.progress import in_slice
 from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
-from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, cut_off_outputs
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import read_json, read_parts
@@ -37,12 +37,17 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
         counter, done = run.row_counter("score", slices.rows), 0
         for number, sampled in enumerate(slices):
             on_rows = counter if slices.count == 1 else in_slice(counter, done, slices.rows)
-            rewards = run.reward.score(sampled, prompt_rows, on_rows=on_rows)
+            rewards = run.reward.score(answers_of(run, sampled), prompt_rows, on_rows=on_rows)
             draft.write(slices.part_name(number), rewards)
             judged.append(rewards.select("outcome", "score", _REASON_IF_UNSCORED, "parts"))
             done += sampled.height
     metrics = score_metrics(pl.concat(judged), run.config.relabel.threshold)
     return draft.commit(rows_in=slices.rows, metrics=metrics)
+
+
+def answers_of(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with completions as rewards see them: without the model's thinking."""
+    return rows.with_columns(run.relabeler.answers(rows["completion"]))
 
 
 def score_metrics(rewards: pl.DataFrame, threshold: float) -> dict[str, Any]:
@@ -67,12 +72,13 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     (model,), (prompts_name,) = draft.identity.parents_of("models"), draft.identity.parents_of("prompts")
     prompts = run.table(run.store.resolve(prompts_name))
     answers = read_parts(draft.path / COMPLETIONS).sort("prompt_id")
-    judged = run.reward.judge(answers, prompts, on_rows=run.row_counter("score", answers.height))
+    judged = run.reward.judge(answers_of(run, answers), prompts, on_rows=run.row_counter("score", answers.height))
+    judged = judged.with_columns(answers["completion"])
     judged = judged.join(prompts.select("prompt_id", "task"), on="prompt_id", how="left")
     rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
     draft.write("0", rows)
     summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
-    summary["unscored_reasons"] = unscored_reasons(judged)
+    summary |= {"unscored_reasons": unscored_reasons(judged), "cut_off": cut_off_outputs(answers)}
     draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
 
 
@@ -87,5 +93,5 @@ def score_after_launch(run: Run, plan: Plan) -> None:
     if samples is not None:
         texts = pl.concat([texts, run.table(samples).select("prompt_id", "completion")])
     run.row_counter("score", texts.height)  # shows the step; its launch reports how far it is
-    run.reward.judge_ahead(texts, plan.prompts)
+    run.reward.judge_ahead(answers_of(run, texts), plan.prompts)
     score_evaluation(run, draft, read_json(draft.path / ANSWERED))

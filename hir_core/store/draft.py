@@ -22,10 +22,9 @@ import polars as pl
 from pydantic import ValidationError
 
 from hir_core.errors import SchemaError, StoreError
-from hir_core.schemas import SCHEMAS
 from hir_core.store.files import finished_parts, list_parts, read_json, sync, write_json, write_part, writing
 from hir_core.store.locks import exclusive
-from hir_core.store.manifest import Identity, Manifest, Part, code_version, utc_now
+from hir_core.store.manifest import Identity, Manifest, Part, code_version, schema_of, utc_now
 from hir_core.store.plain_files import open_folder
 from hir_core.store.validation import check_columns, check_table
 from hir_core.store.version import MANIFEST, VersionRef, digests, problems_of, visible_files
@@ -67,7 +66,8 @@ class Draft:
             SchemaError: a column is missing, unknown or of the wrong type.
             StoreError: the part cannot be written, for example because the draft was committed or discarded.
         """
-        schema = SCHEMAS[self.ref.stage]
+        schema = self._schema
+        assert schema is not None, "a model has no table"
         check_columns(schema, frame.schema, f"{self.ref} part-{name}.parquet")
         return write_part(self.path, name, frame.select(schema.column_names()))
 
@@ -141,7 +141,7 @@ class Draft:
 
     @property
     def _schema(self) -> type[dy.Schema] | None:
-        return SCHEMAS.get(self.ref.stage)
+        return schema_of(self.identity)
 
     def _finish(self, outcome: _Outcome) -> None:
         """Checks and syncs the sealed draft, and writes its manifest last."""

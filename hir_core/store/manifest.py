@@ -13,13 +13,16 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from polars.datatypes import DataTypeClass
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hir_core.json_values import finite
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 INSTRUCTIONS_KEPT = 20
 """Number of different values that a manifest counts one by one."""
@@ -199,7 +202,9 @@ class Manifest(_Frozen):
         return self
 
 
-def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Iterable[str]) -> Identity:
+def identity(
+    stage: str, iteration: int, config: Mapping[str, Any], parents: Iterable[str], *, has_stop: bool = False
+) -> Identity:
     """The identity of a version of a stage, with the table schema of that stage.
 
     Args:
@@ -207,6 +212,7 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
         iteration: the iteration of the outer loop that it belongs to.
         config: the settings that decide its result (`fingerprint()` of the sections concerned), as plain JSON values.
         parents: the versions that it is made from, as `stage/id` or `VersionRef`.
+        has_stop: whether a stop text can end its outputs.
 
     Raises:
         pydantic.ValidationError: the stage, the iteration or a parent is malformed.
@@ -216,17 +222,32 @@ def identity(stage: str, iteration: int, config: Mapping[str, Any], parents: Ite
         iteration=iteration,
         config=dict(config),
         parents=tuple(str(parent) for parent in parents),
-        table_schema=table_schema(stage),
+        table_schema=table_schema(stage, has_stop=has_stop),
     )
 
 
-def table_schema(stage: str) -> str:
-    """Names and types of the columns of a stage's table, as one line of text; empty for models."""
-    from hir_core.schemas import SCHEMAS
+def table_schema(stage: str, *, has_stop: bool = False) -> str:
+    """Names and types of the columns of a stage's table, as one line of text; empty for models.
 
-    if stage not in SCHEMAS:
+    Args:
+        has_stop: whether a stop text can end the outputs in the table.
+    """
+    from hir_core.schemas import SCHEMAS, SCHEMAS_WITH_STOP
+
+    schema = (SCHEMAS | SCHEMAS_WITH_STOP if has_stop else SCHEMAS).get(stage)
+    if schema is None:
         return ""
-    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in SCHEMAS[stage].columns().items())
+    return ", ".join(f"{name} {type_name(column.dtype)}" for name, column in schema.columns().items())
+
+
+def schema_of(version: Identity | Manifest) -> type[dy.Schema] | None:
+    """The schema of a version's table; None for models."""
+    from hir_core.schemas import SCHEMAS, SCHEMAS_WITH_STOP
+
+    stage, columns = version.stage, version.table_schema
+    if stage in SCHEMAS_WITH_STOP and columns == table_schema(stage, has_stop=True):
+        return SCHEMAS_WITH_STOP[stage]
+    return SCHEMAS.get(stage)
 
 
 def code_version() -> str:

@@ -1,14 +1,13 @@
 """A job's steps on one rank: the model is loaded once, then trained, saved and sampled from, as `job.json` says.
 
-Reads `job.json`, tables of triples and requests, and weights; writes parts of Samples and Logprobs and model folders
-into drafts. The driver commits a draft once the step is done. Jobs of reward models are in `reward_model`.
+Reads `job.json`, tables of triples, and weights; writes model folders into drafts. The driver commits a draft once the
+step is done. Sampling is in `samples`, scoring in `logprobs`; jobs of reward models are in `reward_model`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -16,11 +15,11 @@ import torch
 from torch import distributed as dist
 
 from hir_core.config import HubModel
+from hir_core.config.model import rendering
 from hir_core.errors import ConfigError, NumericalError
 from hir_core.launch.job_spec import (
     JobSpec,
     LogprobStep,
-    SampleResult,
     SampleStep,
     SaveResult,
     SaveStep,
@@ -30,11 +29,9 @@ from hir_core.launch.job_spec import (
 )
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, optimizer_state, weight_checks, zero
-from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, share_of
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
-from hir_core.sampling import memory, smaller_batches, transformers_engine
-from hir_core.schemas import Samples, content_key
+from hir_core.sampling.preset import settings_taken
 from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
@@ -42,6 +39,7 @@ from hir_core.training.triple_loss import TripleLoss
 from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
+from hir_core.worker.samples import complete_prompts, read_requests
 
 
 class Jobs:
@@ -92,15 +90,25 @@ class Job:
                 "is damaged, or what trained it went wrong: choose another model"
             )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
-        self.renderer = Renderer(self.tokenizer, spec.model.template, ends_prompt=is_encoder_decoder)
+        template, template_kwargs, thinking = rendering(spec.model)
+        self.renderer = Renderer(
+            self.tokenizer,
+            template,
+            ends_prompt=is_encoder_decoder,
+            template_kwargs=template_kwargs,
+            thinking=thinking,
+        )
         self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
             end_ids=tuple(models.end_ids(self.model, self.tokenizer)),
             decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
             device=device,
         )
-        # All prompts are rendered before the first step, so that one that does not fit ends the job at once.
+        # Before the first step, so that settings that cannot be, or a prompt that does not fit, end the job at once.
         limit = models.context_length(self.model)
+        for step in spec.steps:
+            if isinstance(step, SampleStep):
+                settings_taken(step, self.model.generation_config)
         self.requests = {
             step.output: read_requests(step, self.renderer, limit, spec.seed)
             for step in spec.steps
@@ -135,7 +143,9 @@ class Job:
         elif isinstance(step, LogprobStep):
             result = score_logprobs(step, self.rank, self.model.eval(), self.renderer, self.layout)
         else:
-            result = self.sample(step)
+            requests = self.requests[step.output]
+            settings = self.spec.deepspeed
+            result = complete_prompts(step, self.rank, self.model, self.renderer, self.layout, requests, settings)
         seconds = time.monotonic() - started
         return {**result, "step_seconds": seconds, "peak_bytes": zero.peak_bytes(self.device)}
 
@@ -200,101 +210,3 @@ class Job:
             "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters()),
             "made_with": zero.software_and_devices(self.device),
         }
-
-    def sample(self, step: SampleStep) -> SampleResult:
-        """Completes every prompt whose samples are in no finished part yet."""
-        finished = finished_keys(self.rank, step.output, "prompt_id")
-        requests = [request for request in self.requests[step.output] if request.key not in finished]
-        own = share_of(self.rank, requests, lambda request: (len(request.prompt_ids), request.key))
-        requests_by_key = {request.key: request for request in own}
-        weights = memory.sampling_weights(self.model, step, requests, self.device)
-        streamed = memory.streamed_bytes(self.model, self.spec.deepspeed) if weights.is_streamed else 0
-        batch_limit = memory.BatchLimit(memory.RowEstimate.of(self.model, step), self.device, streamed)
-        writer = PartWriter(self.rank, step.output, Samples.create_empty().schema, step.write_every_s)
-        meter = Meter(self.rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
-        completions = self._completions(step, own, weights, batch_limit)
-        # A prompt's rows are written together: prompts in a part count as finished.
-        for key, group in groupby(completions, key=lambda completion: completion.key):
-            rows = list(group)
-            writer.add([sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in rows])
-            meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
-        writer.close(len(own) * step.k)
-        smaller = memory.smaller_batches(batch_limit, requests, self.device)
-        return {**meter.result(self.device), "weights": weights.reason, "smaller_batches": smaller}
-
-    def _completions(
-        self,
-        step: SampleStep,
-        requests: Sequence[transformers_engine.Request],
-        weights: memory.SamplingWeights,
-        batch_limit: memory.BatchLimit,
-    ) -> Iterator[transformers_engine.Completion]:
-        """The completions of this rank's prompts; with streamed weights in batches, of which all ranks have as many."""
-        limits = transformers_engine.Limits(
-            step.temperature, step.max_new_tokens, self.layout.end_ids, self.layout.pad_id
-        )
-        model, device = weights.model, self.device
-        batch_limit.measure()
-        if not weights.is_streamed:
-            yield from smaller_batches.complete_in_memory(model, requests, limits, device, batch_limit)
-            return
-        eos = (int(self.tokenizer.eos_token_id),)
-        idle = transformers_engine.Request(key="", prompt_ids=eos, seeds=(0,))
-        waiting = transformers_engine.longest_first(requests)
-        while self._any_rank_is_unfinished(bool(waiting)):
-            batch = transformers_engine.take_batch(waiting, batch_limit.rows) or [idle]
-            completions = transformers_engine.complete(model, batch, limits, device, None, self._any_rank_is_unfinished)
-            yield from (completion for completion in completions if completion.key != idle.key)
-            batch_limit.measure()
-
-    def _any_rank_is_unfinished(self, is_unfinished: bool) -> bool:
-        flag = torch.tensor([int(is_unfinished)], device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag)
-
-
-def read_requests(
-    step: SampleStep, renderer: Renderer, room: int | None, seed: int
-) -> list[transformers_engine.Request]:
-    """The step's prompts, rendered, with the seeds of their samples.
-
-    Args:
-        room: tokens of the model's context; None: no limit.
-        seed: of the run.
-
-    Raises:
-        ConfigError: a prompt is too long for the context, or the template cannot render its turns; names the prompt.
-    """
-    requests = []
-    for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
-        of = f"prompt {prompt_id}"
-        ids = tuple(renderer.prompt_ids(step.instruction, query, history, of=of))
-        if room is not None and len(ids) + step.max_new_tokens > room:
-            if step.too_long == "leave out":
-                continue
-            raise ConfigError(
-                f"{of} has {len(ids)} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
-                f"context of {room}: shorten it, or lower sampling.max_new_tokens"
-            )
-        seeds = tuple(transformers_engine.row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
-        requests.append(transformers_engine.Request(prompt_id, ids, seeds))
-    return requests
-
-
-def sample_row(
-    step: SampleStep, request: transformers_engine.Request, completion: transformers_engine.Completion, text: str
-) -> dict[str, Any]:
-    """A completion as a row of Samples; `text` is its decoded text."""
-    return {
-        "sample_id": content_key(step.version, completion.key, completion.k),
-        "prompt_id": completion.key,
-        "model": step.model,
-        "instruction": step.instruction,
-        "k": completion.k,
-        "prompt_ids": list(request.prompt_ids),
-        "completion": text,
-        "completion_ids": list(completion.token_ids),
-        "logprobs": list(completion.logprobs),
-        "finish_reason": "eos" if completion.ended else "length",
-        "seed": request.seeds[completion.k],
-    }

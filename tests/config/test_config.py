@@ -274,6 +274,15 @@ def test_equal_instructions_are_refused() -> None:
         parse_config({**TINY, "instructions": {"correct": "Answer.", "wrong": "Answer."}})
 
 
+def test_only_the_correct_instruction_may_be_none() -> None:
+    for none in (None, "", " \n"):
+        assert parse_config({**TINY, "instructions": {"correct": none}}).instructions.correct == ""
+    with pytest.raises(ConfigError, match=r"instructions\.wrong is empty: only instructions\.correct may be"):
+        parse_config({**TINY, "instructions": {"wrong": " "}})
+    with pytest.raises(ConfigError, match=r"which relabel\.type=learned cannot learn to write: give it a text"):
+        parse_config({**TINY, "instructions": {"correct": None}, "relabel": {"type": "learned"}})
+
+
 def test_a_hostfile_needs_the_deepspeed_launcher() -> None:
     with pytest.raises(ConfigError, match=r"set launch\.launcher to deepspeed"):
         parse_config({**TINY, "launch": {"hostfile": "hosts", "launcher": "torchrun"}})

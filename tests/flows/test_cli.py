@@ -429,6 +429,26 @@ def test_batches_that_were_halved_are_told_below_the_model(
     assert [line.strip() for line in lines if "memory ran out" in line] == [f"samples: {told}"]
 
 
+def test_outputs_that_were_cut_off_are_told_below_the_model(
+    run: Run, outputs: list[Outputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = run.store.manifest
+
+    def with_cut_off(ref: VersionRef) -> Manifest:
+        found = manifest(ref)
+        if ref.stage not in ("samples", "evaluations"):
+            return found
+        settings = {"max_new_tokens": 32, "sampling": {"max_new_tokens": 32}}
+        counted = {**found.metrics, "cut_off": found.rows}
+        return found.model_copy(update={"metrics": counted, "config": {**found.config, **settings}})
+
+    monkeypatch.setattr(run.store, "manifest", with_cut_off)
+    lines = [line for line in shown(run, outputs) if "cut off" in line]
+    assert "      samples: 100% cut off at 32 tokens: raise sampling.max_new_tokens" in lines
+    assert "      evaluations: 100% cut off at 32 tokens: raise max_new_tokens" in lines
+    assert all(len(line) <= 80 for line in lines)
+
+
 def test_how_the_weights_are_held_for_sampling_is_printed(run: Run, outputs: list[Outputs]) -> None:
     assert "sampling: weights gathered once (0.3 of 80 GB)" in shown(run, outputs)
 

@@ -1,4 +1,4 @@
-"""A model whose outputs are as likely under either instruction is diagnosed, and the report says so."""
+"""A model whose outputs are as likely under either instruction, or are cut off, is diagnosed; the report says so."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from finished_run import commit, drawn, prompt, trained
 from report_runs import triple
 
 from flows.report.summary import remarks
-from hir_core.inspect.diagnostics import distinguishes_instructions
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
 from hir_core.inspect.report import build_report
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
@@ -94,3 +94,55 @@ def test_what_a_report_says_of_it_is_what_the_manifests_say(tmp_path: Path) -> N
     store = Store(tmp_path / "run")
     taught(store, 2, TRAINING, 0.69, TWO)
     assert [model.tells_apart for model in build_report(store).models.values()] == [False]
+
+
+@pytest.mark.parametrize(
+    ("stage", "config", "advice"),
+    [
+        ("samples", {"sampling": {"max_new_tokens": 32}}, "38% cut off at 32 tokens: raise sampling.max_new_tokens"),
+        ("evaluations", {"max_new_tokens": 8}, "38% cut off at 8 tokens: raise max_new_tokens"),
+    ],
+)
+def test_many_outputs_that_are_cut_off_are_told_with_what_to_set(small_run, stage, config, advice):
+    manifest = small_run.manifest(small_run.resolve(f"{stage}@1"))
+    for cut_off, told in ((38, advice), (9, None), (0, None)):
+        made = manifest.model_copy(update={"metrics": {"cut_off": cut_off}, "rows": 100, "config": config})
+        assert cut_off_advice(made) == told
+    assert cut_off_advice(manifest.model_copy(update={"metrics": {}})) is None  # made before this was counted
+
+
+def test_a_report_tells_what_was_cut_off_last(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    prompts = commit(store, "prompts", 0, [], [prompt("p1", ("sums", "1 + 1?"))])
+    model = trained(store, 0, [prompts])
+    for iteration, cut_off in ((1, 6), (2, 3)):
+        rows, config = drawn(iteration, model), {"sampling": {"max_new_tokens": 32}}
+        samples = commit(store, "samples", iteration, [prompts, model], rows, config, metrics={"cut_off": cut_off})
+        model = trained(store, iteration, [model, commit(store, "triples", iteration, [prompts, samples], [])])
+    share = f"{3 / len(drawn(2, model)):.0%}"
+    assert f"The last samples: {share} cut off at 32 tokens: raise sampling.max_new_tokens." in remarks(
+        build_report(store)
+    )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "advice"),
+    [
+        ({"correct_share": 0.0, "mean_score": 0.0}, "none of 100 outputs is correct"),
+        (
+            {"correct_share": 0.0, "mean_score": 0.4123},
+            "none of 100 outputs is correct: their mean score is 0.412, and relabel.threshold 1",
+        ),
+        ({"correct_share": 1.0, "mean_score": 1.0}, "all of 100 outputs are correct: nothing is left to learn"),
+        (
+            {"correct_share": 0.2, "not_judged": 40, "no_answer": 20, "unscored_reasons": {"several": 35, "other": 25}},
+            "60% of the outputs have no score, 35 of them because of: several",
+        ),
+        ({"correct_share": 0.2, "mean_score": 0.2, "not_judged": 50}, None),
+        ({}, None),
+    ],
+)
+def test_scores_that_teach_nothing_are_told_with_the_reason(small_run, metrics, advice):
+    manifest = small_run.manifest(small_run.resolve("rewards@1"))
+    made = manifest.model_copy(update={"metrics": metrics, "rows": 100, "config": {"threshold": 1.0}})
+    assert reward_advice(made) == advice

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import transformers
-from chat_tokenizers import specials, unigram_tokenizer
+from chat_tokenizers import CHAT, MAY_THINK, THINKS, build_chat_tokenizer, specials, unigram_tokenizer
 from tokenizers import processors
 
+from hir_core.config.model import Thinking
 from hir_core.errors import ConfigError
+from hir_core.modeling import chat_templates
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.modeling.rendering import Renderer
 from hir_core.training.examples import make_example
@@ -159,10 +161,52 @@ def test_a_chat_template_that_refuses_turns_is_reported_with_the_prompt(chat_tok
     shown = renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:])
     assert chat_tokenizer.decode(shown) == "[How many figs?][3 figs.][Add up.\n\n1 and 2]"
     refused = r"^prompt p1: the tokenizer's chat template refuses turns of "
-    with pytest.raises(ConfigError, match=refused + "system, user, assistant, user: System role not supported: change"):
-        renderer.prompt_ids("Add up.", "1 and 2", BEFORE, of="prompt p1")
+    before = [BEFORE[1], BEFORE[2], BEFORE[0]]
+    with pytest.raises(ConfigError, match=refused + "user, assistant, system, user: Roles must alternate: change"):
+        renderer.prompt_ids("Add up.", "1 and 2", before, of="prompt p1")
+    with pytest.raises(ConfigError, match=refused + "system, user, user: System role not supported: change the turns"):
+        renderer.prompt_ids("Add up.", "1 and 2", BEFORE[:2], of="prompt p1")  # no better without the system turn
     with pytest.raises(ConfigError, match=refused + "user, user: Roles must alternate: change the turns, or give mod"):
         renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:2], of="prompt p1")
+
+
+DROPS_SYSTEM = "{% for m in messages %}{% if m['role'] != 'system' %}[{{ m['content'] }}]{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, DROPS_SYSTEM])
+def test_a_system_turn_that_a_template_has_no_place_for_begins_the_first_user_turn(chat_tokenizer, template):
+    chat_tokenizer.chat_template = template
+    renderer = Renderer(chat_tokenizer, None)
+    ids = renderer.prompt_ids("Add up.", "1 and 2", BEFORE)
+    assert chat_tokenizer.decode(ids) == "[Be brief.\n\nHow many figs?][3 figs.][Add up.\n\n1 and 2]"
+    assert chat_tokenizer.decode(renderer.prompt_ids("", "1 and 2", BEFORE[:1])) == "[Be brief.\n\n1 and 2]"
+    attack = [{"role": "system", "content": ATTACK}]
+    assert specials(chat_tokenizer, renderer.prompt_ids("Say", "Hi", attack)) == []
+
+
+def test_a_template_is_asked_once_for_the_same_roles(chat_tokenizer, monkeypatch):
+    """Also one that refuses them, and might take long to do so."""
+    asked = []
+    render = chat_templates.render
+    monkeypatch.setattr(
+        chat_templates, "render", lambda *given, **named: asked.append(given) or render(*given, **named)
+    )
+    chat_tokenizer.chat_template = NO_SYSTEM
+    renderer = Renderer(chat_tokenizer, None)
+    for _ in range(3):
+        renderer.prompt_ids("Add up.", "1 and 2", BEFORE)
+        with pytest.raises(ConfigError):
+            renderer.prompt_ids("Add up.", "1 and 2", BEFORE[1:2])
+    assert len(asked) == 3
+
+
+def test_a_template_renders_turns_of_tools_where_it_knows_them(chat_tokenizer):
+    before = [BEFORE[1], {"role": "assistant", "content": '{"name": "f"}'}, {"role": "tool", "content": "22"}]
+    expected = chat_tokenizer.apply_chat_template(turns("Add up.", "And now?", before), add_generation_prompt=True)
+    assert Renderer(chat_tokenizer, None).prompt_ids("Add up.", "And now?", before) == expected["input_ids"]
+    chat_tokenizer.chat_template = NO_SYSTEM
+    with pytest.raises(ConfigError, match=r"^prompt p1: .* refuses turns of user, assistant, tool, user: Roles must"):
+        Renderer(chat_tokenizer, None).prompt_ids("Add up.", "And now?", before, of="prompt p1")
 
 
 def test_a_chat_template_may_move_turns_but_not_drop_or_repeat_them(chat_tokenizer):
@@ -212,4 +256,77 @@ def test_prompts_are_the_same_tokens_in_sampling_and_in_training(chat_tokenizer)
 
 def test_text_of_generated_tokens_leaves_control_tokens_out(chat_tokenizer):
     renderer = Renderer(chat_tokenizer, None)
-    assert renderer.text([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == "nine"
+    assert renderer.decode([*renderer.target_ids(" nine "), chat_tokenizer.pad_token_id]) == " nine "
+
+
+# --- no instruction --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        (None, "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n1 and {instruction}\n"),
+        ("{history}{query}\n{instruction}\n", "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n"
+         "1 and {instruction}\n"),
+        ("{history}Q: {query} {instruction} A:", "System: Be brief.\nUser: How many figs?\nAssistant: 3 figs.\n"
+         "Q: 1 and {instruction} A:"),
+    ],
+    ids=["plain", "after the query", "within a line"],
+)  # fmt: skip
+def test_without_an_instruction_a_prompt_has_no_blank_line_for_it(tokenizer, template, rendered):
+    ids = Renderer(tokenizer, template).prompt_ids("", "1 and {instruction}", BEFORE)
+    assert tokenizer.decode(ids) == rendered
+
+
+def test_without_an_instruction_a_chat_prompt_is_that_of_the_turns_alone(chat_tokenizer):
+    turns = [*BEFORE, {"role": "user", "content": "1 and 2"}]
+    expected = chat_tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+    assert Renderer(chat_tokenizer, None).prompt_ids("", "1 and 2", BEFORE) == expected["input_ids"]
+
+
+# --- variables of a template, and thinking ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"enable_thinking": True}, {"enable_thinking": False}], ids=str)
+def test_a_template_gets_the_values_of_its_variables(kwargs):
+    tokenizer = build_chat_tokenizer(MAY_THINK)
+    ids = Renderer(tokenizer, None, template_kwargs=kwargs).prompt_ids("Add up.", "1 and 2", BEFORE)
+    messages = turns("Add up.", "1 and 2", BEFORE)
+    assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True, **kwargs)["input_ids"]
+    assert ("</think>" in tokenizer.decode(ids)) == (kwargs.get("enable_thinking") is False)
+
+
+def test_a_value_that_nothing_reads_is_refused(tokenizer):
+    with pytest.raises(ConfigError, match="chat template reads no variable `enable_thinkin`: correct the name"):
+        Renderer(build_chat_tokenizer(MAY_THINK), None, template_kwargs={"enable_thinkin": False})
+    for template in (None, "{instruction} {query}"):
+        with pytest.raises(ConfigError, match=r"prompts are rendered with the format string .*, which takes none"):
+            Renderer(tokenizer, template, template_kwargs={"enable_thinking": False})
+
+
+@pytest.mark.parametrize("are_control", [False, True])
+def test_the_marks_of_thinking_stay_in_the_text_of_an_output(are_control):
+    tokenizer = build_chat_tokenizer(marks_are_control_tokens=are_control)
+    renderer = Renderer(tokenizer, None, thinking=Thinking())
+    output = "<think>one and two</think>\n3"
+    ids = [*tokenizer.encode(output, add_special_tokens=False), tokenizer.eos_token_id]
+    assert tokenizer.convert_tokens_to_ids("</think>") in ids
+    assert renderer.decode(ids) == output
+    assert renderer.decode([]) == ""
+    assert tokenizer.convert_tokens_to_ids("</think>") not in renderer.silent_ids
+    assert tokenizer.eos_token_id in renderer.silent_ids
+    without_marks = Renderer(tokenizer, None).decode(ids)
+    assert without_marks == ("one and two\n3" if are_control else output)
+
+
+@pytest.mark.parametrize(("template", "opens"), [(CHAT, False), (MAY_THINK, False), (THINKS, True)])
+@pytest.mark.parametrize("are_control", [False, True])
+def test_a_prompt_that_ends_with_the_start_mark_begins_the_thinking_of_its_output(template, opens, are_control):
+    tokenizer = build_chat_tokenizer(template, marks_are_control_tokens=are_control)
+    for thinking in (Thinking(), None):
+        renderer = Renderer(tokenizer, None, thinking=thinking)
+        ids = renderer.prompt_ids("Add up.", "1 and 2")
+        assert renderer.opened_thinking(ids) == ("<think>\n" if opens and thinking else "")
+    off = Renderer(build_chat_tokenizer(MAY_THINK), None, template_kwargs={"enable_thinking": False})
+    off.thinking = Thinking()
+    assert off.opened_thinking(off.prompt_ids("Add up.", "1 and 2")) == ""

@@ -11,6 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 import torch
+from chat_tokenizers import save_chat_model
 from cli_run import hir, write_config
 from reward_tables import prompts as prompt_rows
 from reward_tables import samples
@@ -35,6 +36,7 @@ from hir_core.prompts.splits import check_leaks
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.draw import Limits
 from hir_core.schemas import Prompts, Samples, Triples, as_lines, as_text, content_key
 from hir_core.stages import plan
 from hir_core.stages.identity import table_digest
@@ -45,7 +47,7 @@ from hir_core.store.manifest import identity, table_schema
 from hir_core.store.store import Store
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import BatchLayout
-from hir_core.worker.job import read_requests, sample_row
+from hir_core.worker.samples import output_text, read_requests, sample_row
 
 END = 1
 
@@ -56,6 +58,7 @@ def turn(role: str, content: str) -> dict[str, str]:
 
 SYSTEM, FIRST, REPLY = turn("system", "Be brief."), turn("user", "How many figs?"), turn("assistant", "3 figs.")
 BEFORE = [SYSTEM, FIRST, REPLY]
+CALL = {"id": "c1", "type": "function", "function": {"name": "weigh", "arguments": '{"what": "Pflaumen"}'}}
 CHAT = {"messages": [*BEFORE, turn("user", "And plums?")], "references": ["4"]}
 PLAIN = {"query": "How many pears?", "references": ["5"]}
 
@@ -157,6 +160,11 @@ def test_a_table_of_conversations_reads_back_as_the_same_prompts(tmp_path, rows)
         ({"messages": [FIRST | {"name": "Ada"}]}, "turn 1 of `messages` has a field `name`, which prompts cannot"),
         ({"query": "x", "history": "Rome"}, "`history` must be a list of turns, like .*, found 'Rome'"),
         ({"query": "x", "history": [turn("user", "")]}, r"turn 1 of `history` \(user\) is empty"),
+        ({"messages": [FIRST, turn("tool", "22")]}, "`messages` must end with the user turn .*, found a turn of tool"),
+        ({"messages": [FIRST | {"tool_calls": [CALL]}, FIRST]}, "turn 1 of `messages` has a field `tool_calls`, which"),
+        ({"messages": [{"role": "assistant", "tool_calls": [3]}, FIRST]}, "turn 1 of .* must have calls as its `tool_"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}, FIRST]}, "turn 1 of .* found {'funct"),
+        ({"messages": [{"role": "tool", "name": "f"}, FIRST]}, "turn 1 of `messages` must have text as its `content`"),
         ({"mesages": [FIRST]}, "expected a `query`, found mesages: rename `mesages` to `messages`"),
         ({"text": "x"}, "expected a `query`, found text: name the column that holds the question `query`, or that"),
     ],
@@ -179,6 +187,32 @@ def test_what_a_turn_leaves_empty_is_passed_over(tmp_path):
     """As in a Parquet file of which only some rows have tools."""
     (row,) = table(jsonl(tmp_path, {"messages": [SYSTEM | {"name": None}, FIRST | {"tool_calls": []}]})).to_dicts()
     assert row["history"] == [SYSTEM]
+
+
+def test_calls_of_tools_are_lines_of_json_and_what_tools_said_are_turns(tmp_path):
+    other = {"name": "buy", "arguments": {"what": "Äpfel", "n": 2}}
+    called = [
+        turn("user", "How heavy?"),
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        turn("tool", "2 kg") | {"tool_call_id": "c1", "name": "weigh"},
+        turn("assistant", "I see.") | {"tool_calls": [other, {"name": "end", "arguments": "now"}]},
+        turn("tool", "done"),
+    ]
+    rows = [{"messages": [SYSTEM, *called, FIRST], "references": ["4"]}]
+    (row,) = table(jsonl(tmp_path, *rows)).to_dicts()
+    assert row["history"] == [
+        SYSTEM,
+        turn("user", "How heavy?"),
+        turn("assistant", '{"name": "weigh", "arguments": {"what": "Pflaumen"}}'),
+        turn("tool", "2 kg"),
+        turn("assistant", 'I see.\n{"name": "buy", "arguments": {"what": "Äpfel", "n": 2}}\n'
+             '{"name": "end", "arguments": "now"}'),
+        turn("tool", "done"),
+    ]  # fmt: skip
+    assert as_lines(row["history"][2:4]).splitlines()[1] == "Tool: 2 kg"
+    pl.DataFrame([{"messages": row["history"] + [FIRST]}]).write_parquet(tmp_path / "mine.parquet")
+    (again,) = table(FilePrompts(path=tmp_path / "mine.parquet")).to_dicts()
+    assert again["history"] == row["history"]
 
 
 def test_conversations_that_ask_nothing_are_counted(tmp_path):
@@ -373,12 +407,12 @@ def test_a_conversation_in_a_file_is_sampled_and_trained_on_as_the_same_tokens(
     step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), instructions.correct)
     requests = read_requests(step, renderer, room=400, seed=3)
     with torch.no_grad():
-        limits = transformers_engine.Limits(1.0, 4, (END,), 0)
+        limits = Limits(1.0, 4, (END,), 0)
         completions = transformers_engine.complete(
             build_model("llama", context=400), requests, limits, torch.device("cpu")
         )
     by_key = {request.key: request for request in requests}
-    rows = [sample_row(step, by_key[c.key], c, renderer.text(list(c.token_ids))) for c in completions]
+    rows = [sample_row(step, by_key[c.key], c, output_text(by_key[c.key], c, renderer, None)) for c in completions]
     drawn = pl.DataFrame(rows, schema=Samples.create_empty().schema)
     rendered_ids = drawn.join(prompts, on="prompt_id").select("query", "prompt_ids").unique().iter_rows()
     texts = {query: tokenizer.decode(ids) for query, ids in rendered_ids}
@@ -433,22 +467,39 @@ def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):
 
 
 @pytest.mark.slow
-def test_a_run_trains_on_conversations(tmp_path, prefect_home):
-    """Through the command line: an untrained model gets the turns, as lines, in every step of a real launch."""
-    rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("user", "And plums?")],
+def test_a_chat_model_trains_on_conversations(tmp_path, prefect_home):
+    """Through the command line, with a model in the manner of Qwen3: its template, its settings, thinking and stops."""
+    save_chat_model(tmp_path / "chat")
+    rows = [{"messages": [SYSTEM, FIRST, turn("assistant", f"{n} figs."), turn("tool", "ok"), turn("user", "Plums?")],
              "references": [str(n % 3)]} for n in range(24)]  # fmt: skip
     source = jsonl(tmp_path, *rows, test_share=0.25)
     changes = {"prompts": [{"path": str(source.path), "test_share": 0.25}],
-               "warm_start": {"demonstrations": 12, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}}  # fmt: skip
-    write_config(tmp_path, "chat", **changes, sampling={"k": 2, "max_new_tokens": 3})
-    hir(tmp_path, prefect_home, "run", "chat.yaml")
-    store = Store(tmp_path / "runs" / "chat")
+               "model": {"source": "chat", "chat_template_kwargs": {"enable_thinking": False}, "thinking": {}},
+               "instructions": {"correct": None},
+               "warm_start": {"demonstrations": 12, "epochs": 2, "batch_size": 8, "learning_rate": 0.01},
+               "sampling": {"k": 2, "max_new_tokens": 6, "preset": "model", "top_p": 0.9, "stop": ["1", "e", "r"]},
+               "relabel": {"type": "hindsight"}}  # fmt: skip
+    write_config(tmp_path, "chat-run", **changes)
+    shown = hir(tmp_path, prefect_home, "run", "chat-run.yaml")
+    assert "sampling: temperature 0.6, top_k 20, as the model's own settings say" in shown
+    store = Store(tmp_path / "runs" / "chat-run")
+    samples = store.resolve("samples@1")
+    assert store.manifest(samples).metrics["preset"] == {"temperature": 0.6, "top_k": 20}
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(store.resolve("models@1").path)
-    drawn = pl.read_parquet(store.resolve("samples@1").path / "part-*.parquet")
-    for ids in drawn["prompt_ids"].to_list():
-        assert tokenizer.decode(ids).startswith("System: Be brief.\nUser: How many figs?\nAssistant: ")
+    drawn = pl.read_parquet(samples.path / "part-*.parquet")
+    for row in drawn.to_dicts():
+        rendered = tokenizer.decode(row["prompt_ids"])
+        assert rendered.startswith(
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow many figs?<|im_end|>"
+        )
+        assert rendered.endswith("user\nPlums?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        text = tokenizer.decode(row["completion_ids"], skip_special_tokens=True)
+        assert (row["finish_reason"] == "stop") == any(stop in text for stop in "1er")
+        assert not any(stop in row["completion"] for stop in "1er")
+    assert "stop" in drawn["finish_reason"].to_list()
     triples = pl.read_parquet(store.resolve("triples@1").path / "part-*.parquet")
     assert triples["history"].null_count() == 0
-    assert "history" in hir(tmp_path, prefect_home, "show", "chat/triples@1")
+    assert "history" in hir(tmp_path, prefect_home, "show", "chat-run/triples@1")
+    assert "sound" in hir(tmp_path, prefect_home, "verify", "chat-run")

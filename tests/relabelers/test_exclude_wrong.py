@@ -11,7 +11,7 @@ from relabel_tables import INSTRUCTIONS, tables
 from hir_core.config import DemonstrationsRelabel, ExcludeWrongRelabel, SelectConfig
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.relabelers.relabeler import SLICE_COLUMNS
-from hir_core.schemas import Triples
+from hir_core.schemas import SamplesWithStop, Triples
 
 RIGHT, WRONG = INSTRUCTIONS.correct, INSTRUCTIONS.wrong
 CANNOT_JUDGE, DUPLICATE = "cannot judge", "duplicate of another output"
@@ -49,6 +49,16 @@ def relabeled(rows, select=None, **changed):
     Triples.validate(triples)
     assert triples.height + sum(rejected.values()) == len(rows)
     return {row["sample_id"]: row for row in triples.sort("sample_id").to_dicts()}, rejected
+
+
+def test_an_output_that_a_stop_text_ended_is_whole():
+    """It is ruled out as one that the model ended; one that was cut off is not."""
+    samples, rewards, prompts = tables(0.0, 0.0, 0.0, completions=list("abc"))
+    reasons = pl.Series(["eos", "stop", "length"], dtype=SamplesWithStop.create_empty().schema["finish_reason"])
+    relabeler = build_relabeler(ExcludeWrongRelabel(type="exclude_wrong"), INSTRUCTIONS)
+    triples, rejected = relabeler.relabel(samples.with_columns(finish_reason=reasons), rewards, prompts)
+    assert dict(triples.select("sample_id", "ends").iter_rows()) == {"s0": True, "s1": False}
+    assert rejected == {CUT_OFF: 1}
 
 
 def ruled_out(triples):

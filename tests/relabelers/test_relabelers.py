@@ -15,6 +15,7 @@ from hir_core.config import (
     DemonstrationsRelabel,
     ExcludeWrongRelabel,
     HindsightRelabel,
+    Instructions,
     KeepCorrectRelabel,
     PythonRelabel,
     QuantilesRelabel,
@@ -49,6 +50,27 @@ def relabeled(relabeler, *scores, select=None, **changed):
     Triples.validate(triples)
     assert triples.height + sum(rejected.values()) == len(scores)
     return triples, rejected
+
+
+@pytest.mark.parametrize("relabeler", ALL, ids=lambda one: one.name)
+def test_an_empty_correct_instruction_is_one_like_any_other(relabeler):
+    """The same triples, with the empty text where the correct instruction stands."""
+    without = build_relabeler(relabeler.config, Instructions(correct="", wrong=INSTRUCTIONS.wrong))
+    parts = [{"a": score or 0.0, "b": 1.0} for score in (1.0, 0.0, 0.5, None, 1.0)]
+    given = {"prompt_ids": ["p", "p", "p1", "p1", "p2"], "completions": list("82345"), "parts": parts}
+    select = {"others_per_correct": 1.0, "balance": True}
+    (usual, _), (bare, _) = (
+        relabeled(one, 1.0, 0.0, 0.5, None, 1.0, select=select, **given) for one in (relabeler, without)
+    )
+    emptied = usual.with_columns(
+        pl.col("instruction", "excluded_from").replace(INSTRUCTIONS.correct, ""),
+        pl.col("contrast").list.eval(pl.element().replace(INSTRUCTIONS.correct, "")),
+    )
+    order = ["prompt_id", "sample_id"]
+    same, found = (
+        table.with_columns(pl.col("contrast").list.sort()).drop("triple_id").sort(order) for table in (emptied, bare)
+    )
+    assert same.equals(found)
 
 
 def ids(triples):

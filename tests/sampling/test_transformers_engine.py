@@ -1,5 +1,7 @@
 """Sampling: a row's tokens depend on its prompt and seed alone, and follow the model's distribution."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +10,9 @@ import torch
 from zero_tables import plain_logprobs
 
 from hir_core.sampling import transformers_engine
-from hir_core.sampling.transformers_engine import Completion, Limits, Request
+from hir_core.sampling.draw import Limits, draw
+from hir_core.sampling.stop_texts import StopTexts
+from hir_core.sampling.transformers_engine import Completion, Request
 
 CPU = torch.device("cpu")
 MANY_ENDS = tuple(range(1, 40))
@@ -136,13 +140,60 @@ def test_logprobs_are_at_temperature_one_whatever_the_rows_were_drawn_at(model):
 
 def test_an_output_ends_with_the_first_end_token_or_at_the_limit(model):
     completions = sampled(model, make_requests(50), Limits(1.0, 6, MANY_ENDS, 0)).values()
-    assert {completion.ended for completion in completions} == {True, False}
+    assert {completion.finish_reason for completion in completions} == {"eos", "length"}
     for completion in completions:
         ends = [token in MANY_ENDS for token in completion.token_ids]
         assert len(completion.logprobs) == len(ends) <= 6
         assert not any(ends[:-1])
-        assert ends[-1] == completion.ended
-        assert completion.ended or len(ends) == 6
+        assert ends[-1] == (completion.finish_reason == "eos")
+        assert ends[-1] or len(ends) == 6
+
+
+# --- stop texts ------------------------------------------------------------------------------------------------------
+
+
+def with_stop(tokenizer, limits: Limits, *texts: str) -> tuple[Limits, StopTexts]:
+    def decode(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    stop = StopTexts(texts, decode, tokenizer.all_special_ids)
+    return dataclasses.replace(limits, has_stopped=stop.has_stopped), stop
+
+
+def test_an_output_ends_where_its_text_first_holds_a_stop_text(build_model, tokenizer, monkeypatch):
+    """As the same draws without stop texts, each cut after the token that completes one: in batches of any size."""
+    model, plain = build_model("llama", sharpness=3.0), Limits(1.0, 24, (1,), 0)
+    limits, stop = with_stop(tokenizer, plain, "s", "in", "do")
+    requests, reasons = make_requests(60), Counter()
+    expected = {}
+    for key, whole in sampled(model, requests, plain).items():
+        texts = [tokenizer.decode(whole.token_ids[:n], skip_special_tokens=True) for n in range(1, 25)]
+        at = next((n for n, text in enumerate(texts, start=1) if any(one in text for one in stop.texts)), None)
+        if at is not None:
+            whole = dataclasses.replace(
+                whole, token_ids=whole.token_ids[:at], logprobs=whole.logprobs[:at], finish_reason="stop"
+            )
+        expected[key] = whole.token_ids
+        reasons[whole.finish_reason] += 1
+    assert min(reasons[reason] for reason in ("eos", "stop", "length")) > 5
+    for batch_tokens, steps in ((1200, 1), (10**6, 1), (900, 4)):
+        monkeypatch.setattr(transformers_engine, "STEPS_BETWEEN_READS", {"cpu": steps})
+        drawn = sampled(model, requests, limits, batch_tokens)
+        assert sum(drawn[key].token_ids == ids for key, ids in expected.items()) >= len(expected) - 1
+        assert Counter(one.finish_reason for one in drawn.values()) == reasons
+
+
+@pytest.mark.parametrize("stop_text", ["\n\n", "Stop", "né 😀", "a" * 30, " b"])
+def test_a_stop_text_is_found_across_tokens_whatever_stands_before_it(tokenizer, stop_text):
+    """The 300 tokens of this tokenizer are mostly bytes, so that a stop text has many tokens."""
+    _, stop = with_stop(tokenizer, Limits(1.0, 1, (), 0), stop_text, "never")
+    for before in ("", "é", "plums figs", "😀" * 40):
+        ids = tokenizer.encode(f"{before}{stop_text}xyz", add_special_tokens=False)
+        ids.insert(len(ids) // 2, tokenizer.pad_token_id)  # a control token has no text
+        found = [n for n in range(1, len(ids) + 1) if stop.has_stopped(ids[:n])]
+        full = [n for n in range(1, len(ids) + 1) if stop_text in tokenizer.decode(ids[:n], skip_special_tokens=True)]
+        assert found[0] == full[0]
+        assert stop.without_stop(f"{before}{stop_text}xyz never") == before
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -181,7 +232,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(temperature, expect
     """
     logits = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0]).log().expand(20_000, -1)
     uniforms = torch.tensor(np.random.default_rng(7).random(20_000))
-    tokens, logprobs = transformers_engine.draw(logits, uniforms, Limits(temperature, 1, (), 0))
+    tokens, logprobs = draw(logits, uniforms, Limits(temperature, 1, (), 0))
     counts = torch.bincount(tokens, minlength=5).numpy()
     assert counts[4] == 0
     expected_counts = 20_000 * np.array(expected[:4])
@@ -191,8 +242,56 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(temperature, expect
 
 def test_the_ends_of_the_unit_interval_draw_the_first_and_last_possible_token():
     logits = torch.tensor([[0.0, 0.5, 0.5, 0.0]]).log().expand(2, -1)
-    tokens, _ = transformers_engine.draw(logits, torch.tensor([0.0, np.nextafter(1.0, 0.0)]), Limits(1.0, 1, (), 0))
+    tokens, _ = draw(logits, torch.tensor([0.0, np.nextafter(1.0, 0.0)]), Limits(1.0, 1, (), 0))
     assert tokens.tolist() == [1, 2]
+
+
+def drawable(probabilities: list[float], top_p: float | None, top_k: int | None, min_p: float | None) -> set[int]:
+    """The tokens that may be drawn, by the words of the settings; no two probabilities are equal."""
+    order = sorted(range(len(probabilities)), key=lambda token: -probabilities[token])[:top_k]
+    if top_p is not None:
+        sums = np.cumsum([probabilities[token] for token in order])
+        order = order[: 1 + int(np.argmax(sums >= top_p * sums[-1]))]
+    return {token for token in order if min_p is None or probabilities[token] >= min_p * max(probabilities)}
+
+
+def test_only_the_tokens_that_the_settings_allow_are_drawn_as_often_as_their_probability_says():
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        weights = rng.dirichlet(np.full(12, 0.5))
+        chosen = (float(rng.uniform(0.05, 1.0)), int(rng.integers(1, 15)), float(rng.uniform(0.01, 1.0)))
+        top_p, top_k, min_p = (None if rng.random() < 0.4 else value for value in chosen)
+        temperature = float(rng.choice([0.5, 1.0, 2.0]))
+        limits = Limits(temperature, 1, (), 0, top_p=top_p, top_k=top_k, min_p=min_p)
+        logits = torch.tensor(weights).log().expand(3000, -1)
+        tokens, logprobs = draw(logits, torch.linspace(0, 1 - 1e-9, 3000, dtype=torch.float64), limits)
+        tempered = weights ** (1 / temperature) / (weights ** (1 / temperature)).sum()
+        allowed = drawable(tempered.tolist(), top_p, top_k, min_p)
+        shares = np.where([token in allowed for token in range(12)], tempered, 0.0)
+        shares /= shares.sum()
+        counts = torch.bincount(tokens, minlength=12).numpy() / 3000
+        assert set(np.flatnonzero(counts)) <= allowed, number
+        assert np.abs(counts - shares).max() < 1e-3, number
+        torch.testing.assert_close(logprobs, torch.tensor(np.log(weights)).float()[tokens])  # of the whole distribution
+
+
+def test_a_token_as_likely_as_the_last_that_may_be_drawn_may_be_drawn_too():
+    """Whichever of them a sort puts first: that may depend on the batch."""
+    logits = torch.tensor([0.4, 0.2, 0.2, 0.2]).log().expand(1000, -1)
+    uniforms = torch.linspace(0, 1 - 1e-9, 1000, dtype=torch.float64)
+    for restricted in ({"top_k": 2}, {"top_p": 0.5}):
+        tokens, _ = draw(logits, uniforms, Limits(1.0, 1, (), 0, **restricted))
+        assert set(tokens.tolist()) == {0, 1, 2, 3}
+    unlikely = {"top_k": 1, "top_p": 0.01, "min_p": 1.0}
+    assert set(draw(logits, uniforms, Limits(1.0, 1, (), 0, **unlikely))[0].tolist()) == {0}
+
+
+def test_what_may_be_drawn_of_logits_that_are_not_finite_is_nothing():
+    logits = torch.tensor([[0.0, torch.nan, 1.0], [0.0, torch.inf, 1.0], [-torch.inf, 0.0, -torch.inf]])
+    limits = Limits(1.0, 1, (), 0, top_p=0.9, top_k=2, min_p=0.1)
+    tokens, logprobs = draw(logits, torch.full((3,), 0.5), limits)
+    assert logprobs.isnan().tolist() == [True, True, False]
+    assert (tokens[2], logprobs[2]) == (1, 0.0)
 
 
 def next_logprobs(model, prompt: tuple[int, ...], output: tuple[int, ...]) -> torch.Tensor:

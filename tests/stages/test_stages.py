@@ -21,6 +21,9 @@ import pytest
 from fake_launch import files, folder_model, loop, ranks, row, steps, versions, with_changes, write_sums
 
 from hir_core.errors import ConfigError, JobFailed
+from hir_core.inspect.diff import Side, difference
+from hir_core.inspect.rows import columns_of
+from hir_core.inspect.verify import check_run
 from hir_core.launch.job_spec import JobSpec
 from hir_core.progress import Progress
 from hir_core.prompts.mixture import choose_prompts
@@ -28,7 +31,7 @@ from hir_core.schemas import content_key
 from hir_core.stages import relabel, score
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
-from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts
+from hir_core.stages.prompts import check, load, make_demonstrations, save_prompts, warnings
 from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
@@ -97,12 +100,17 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ({"select.deduplicate": True}, FROM_TRIPLES),
         ({"sampling.temperature": 0.5}, FROM_SAMPLES),
         ({"sampling.prompts": 3}, FROM_SAMPLES),
+        ({"sampling.top_p": 0.9}, FROM_SAMPLES),
+        ({"sampling.top_p": None, "sampling.stop": [], "sampling.temperature": 1.0}, set()),
+        ({"sampling.preset": "model"}, FROM_SAMPLES),
+        ({"sampling.stop": ["."]}, {"evaluations@0"} | FROM_SAMPLES),
         ({"evaluation.max_new_tokens": 3}, {"evaluations@0", "evaluations@1"}),
         ({"relabel.threshold": 0.5}, {"evaluations@0", "rewards@1"} | FROM_TRIPLES),
         ({"reward": {"type": "python", "function": "ones:score"}}, {"evaluations@0", "rewards@1"} | FROM_TRIPLES),
         ({"warm_start.epochs": 2}, FROM_MODEL),
         ({"instructions.wrong": "Lie."}, FROM_MODEL),  # the tokenizer is fitted to it
         ({"instructions.correct": "Be right."}, {"triples@0"} | FROM_MODEL),
+        ({"instructions.correct": None}, {"triples@0"} | FROM_MODEL),
         ({"model.template": "{instruction} {query} "}, FROM_MODEL),
         ({"seed": 1}, {"triples@0"} | FROM_MODEL),
         ({"deepspeed": "bf16.json"}, FROM_MODEL),
@@ -217,6 +225,67 @@ def test_a_pretrained_model_is_the_same_whatever_it_is_asked_and_wherever_it_lie
     assert versions(run.store) == {"prompts@0": 2, "models@0": 1, "evaluations@0": 2}
     loop(with_changes(settings, base | {"model": folder_model(tmp_path / "there", b"Weights")}))
     assert versions(run.store)["models@0"] == 2
+
+
+def test_how_a_model_is_asked_and_read_forks_what_is_drawn_and_not_the_model(settings, tmp_path):
+    del settings["warm_start"]
+    run = loop(with_changes(settings, base := {"model": folder_model(tmp_path / "here", b"weights")}))
+    before = versions(run.store)
+    loop(with_changes(settings, base | {"model.chat_template_kwargs": None, "model.thinking": None}))
+    loop(with_changes(settings, base | {"model.chat_template_kwargs": {}}))
+    assert versions(run.store) == before
+    forked = {"evaluations@0", "samples@1", "rewards@1", "triples@1", "models@1", "evaluations@1"}
+    for change in ({"model.chat_template_kwargs": {"enable_thinking": False}}, {"model.thinking": {}}):
+        before = versions(run.store)
+        loop(with_changes(settings, base | change))
+        assert set(versions(run.store) - before) == forked
+
+
+def test_thinking_is_kept_in_a_row_and_not_scored(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_launch, "ANSWERS", ("<think>7?</think>\n2", "<think>2", "7"))
+    del settings["warm_start"]
+    asked = {"model": folder_model(tmp_path / "here", b"weights"), "model.thinking": {}, "relabel": {"type": "chain"}}
+    run = loop(with_changes(settings, asked))
+    samples, rewards = (run.table(run.store.resolve(name)) for name in ("samples@1", "rewards@1"))
+    judged = samples.join(rewards, on="sample_id").filter(pl.col("score") == 1)
+    assert set(samples["completion"]) == set(fake_launch.ANSWERS)
+    assert set(judged["completion"]) == {fake_launch.ANSWERS[0]}
+    assert run.metrics(run.store.resolve("rewards@1"))["correct_share"] == 3 / 24
+    answers = run.table(run.store.resolve("evaluations@0"))
+    assert set(answers["completion"]) == {fake_launch.ANSWERS[0]}
+    triples = run.table(run.store.resolve("triples@1"))
+    assert set(triples["output"]) == {fake_launch.ANSWERS[0]}
+    assert not any("think" in query for query in triples["query"])  # the wrong output that a query shows
+
+
+def test_runs_with_and_without_stop_texts_stand_side_by_side(settings):
+    """Their samples and evaluations have one way more in which an output ends, as the manifests say."""
+    run = loop(with_changes(settings, {}))
+    loop(with_changes(settings, {"sampling.stop": ["."]}))
+    for stage, iteration in (("samples", 1), ("evaluations", 0)):
+        usual, other = sorted(
+            (ref for ref in run.store.versions(stage) if ref.iteration == iteration),
+            key=lambda ref: "stop" in run.store.manifest(ref).table_schema,
+        )
+        assert "finish_reason enum[eos|length|stop]" in run.store.manifest(other).table_schema
+        assert difference(Side(run.store, usual), Side(run.store, other))["columns"] == {}
+        reasons = [columns_of(run.store, ref, ["finish_reason"])["finish_reason"].to_list() for ref in (usual, other)]
+        assert sorted(reasons[0]) == sorted(reasons[1])
+    assert check_run(run.store)["problems"] == []
+
+
+def test_what_is_cut_off_is_counted_and_references_that_must_be_are_told(settings):
+    run = loop(with_changes(settings, {}))
+    assert run.metrics(run.store.resolve("samples@1"))["cut_off"] == 8  # the empty one of each prompt
+    assert run.metrics(run.store.resolve("evaluations@0"))["cut_off"] == 0
+    rows = load(run).rows
+    assert list(warnings(run.config, rows)) == []
+    written = [["a b c", "d"], ["a b c", "d e  f g"], [], ["one\ntwo three"]]
+    rows = rows.head(4).with_columns(references=pl.Series(written))
+    [advice, too_many] = warnings(with_changes(settings, {"sampling.max_new_tokens": 2, "sampling.prompts": 9}), rows)
+    assert too_many.startswith("sampling.prompts is 9, and there are ")
+    assert advice.startswith("of 2 of 4 prompts every reference has more words than an output may have tokens, 2: ")
+    assert "(the longest has 3 words)" in advice
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hir_core.config import RunConfig
 from hir_core.config.load import parse_config
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, ScoreStep
 from hir_core.launch.rank import done_file
-from hir_core.schemas import Samples, Scores, content_key
+from hir_core.schemas import Samples, SamplesWithStop, Scores, content_key
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
 from hir_core.stages.instruct import write_instructions
@@ -67,7 +67,8 @@ def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__
             done = read_parts(step.output)["prompt_id"].to_list() if list_parts(step.output) else []
             asked = [key for key in pl.read_parquet(step.requests)["prompt_id"] if key not in done]
             rows = [answer(step, prompt_id, k) for prompt_id in asked for k in range(step.k)]
-            write_part(step.output, f"{len(asked)}", pl.DataFrame(rows, schema=Samples.create_empty().schema))
+            schema = (SamplesWithStop if step.stop else Samples).create_empty().schema
+            write_part(step.output, f"{len(asked)}", pl.DataFrame(rows, schema=schema))
         write_json(done_file(job_dir, number), {"tokens": 1})
         if on_step is not None:
             on_step(number)

@@ -24,7 +24,8 @@ from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, weight_checks
 from hir_core.sampling import transformers_engine
-from hir_core.sampling.transformers_engine import Limits, Request
+from hir_core.sampling.draw import Limits
+from hir_core.sampling.transformers_engine import Request
 from hir_core.stages import run as run_module
 from hir_core.store.store import Store
 from hir_core.training import trainer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from hir_core.thinking import Mark, outside_thinking
+
 _REASONING = r"think(?:ing)?|thoughts?|reason(?:ing)?|scratchpad|reflection|analysis|inner_monologue"
 _REASONING_MARK = re.compile(
     rf"<(?P<close>/)?(?:{_REASONING})>|<\|begin_of_thought\|>|(?P<end><\|end_of_thought\|>)|◁think▷|(?P<end2>◁/think▷)"
@@ -52,20 +54,12 @@ def _without_reasoning(text: str) -> tuple[str, bool]:
         return text[channels[-1].end() :], False
     if _CHANNEL.search(text):
         return "", True
-    outside: list[str] = []
-    start, is_inside = 0, False
-    for mark in _REASONING_MARK.finditer(text):
-        closes = any(mark.groupdict().values())
-        if closes and not is_inside:
-            outside.clear()  # the block was opened by the chat template, so it began before the completion
-        elif not closes and not is_inside:
-            outside.append(text[start : mark.start()])
-        start, is_inside = mark.end(), not closes
-    if not is_inside:
-        outside.append(text[start:])
-        return "\n".join(outside), False
-    answers = list(_ANSWER_TAG.finditer(text, start))
-    rest = "".join(outside) + (text[answers[-1].start() :] if answers else "")
+    marks = (Mark(*found.span(), any(found.groupdict().values())) for found in _REASONING_MARK.finditer(text))
+    outside = outside_thinking(text, marks)
+    if outside.unfinished_from is None:
+        return "\n".join(outside.parts), False
+    answers = list(_ANSWER_TAG.finditer(text, outside.unfinished_from))
+    rest = "".join(outside.parts) + (text[answers[-1].start() :] if answers else "")
     return rest, not rest.strip()
 
 

@@ -1,0 +1,181 @@
+"""The step that completes prompts: each is rendered, completed as often as the step says, and written as Samples.
+
+Reads the requests of a step; writes parts of Samples as prompts are finished. Which tokens are drawn is left to the
+engine in `sampling`, the memory that its batches take to `sampling.memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import polars as pl
+import torch
+from torch import distributed as dist
+
+from hir_core.config.sampling import DEFAULT_TEMPERATURE
+from hir_core.errors import ConfigError
+from hir_core.launch.job_spec import SampleResult, SampleStep
+from hir_core.launch.rank import Rank
+from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, share_of
+from hir_core.modeling.rendering import Renderer
+from hir_core.sampling import memory, smaller_batches, transformers_engine
+from hir_core.sampling.draw import Limits
+from hir_core.sampling.preset import settings_taken
+from hir_core.sampling.stop_texts import StopTexts
+from hir_core.sampling.transformers_engine import Completion, Request
+from hir_core.schemas import Samples, SamplesWithStop, content_key
+from hir_core.training.batches import BatchLayout
+
+
+def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: int) -> list[Request]:
+    """The step's prompts, rendered, with the seeds of their samples.
+
+    Args:
+        room: tokens of the model's context; None: no limit.
+        seed: of the run.
+
+    Raises:
+        ConfigError: a prompt is too long for the context, or the template cannot render its turns; names the prompt.
+    """
+    requests = []
+    for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
+        of = f"prompt {prompt_id}"
+        ids = tuple(renderer.prompt_ids(step.instruction, query, history, of=of))
+        if room is not None and len(ids) + step.max_new_tokens > room:
+            if step.too_long == "leave out":
+                continue
+            raise ConfigError(
+                f"{of} has {len(ids)} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
+                f"context of {room}: shorten it, or lower sampling.max_new_tokens"
+            )
+        seeds = tuple(transformers_engine.row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
+        requests.append(Request(prompt_id, ids, seeds))
+    return requests
+
+
+def complete_prompts(
+    step: SampleStep,
+    rank: Rank,
+    model: Any,
+    renderer: Renderer,
+    layout: BatchLayout,
+    requests: Sequence[Request],
+    deepspeed: dict[str, Any],
+) -> SampleResult:
+    """Completes every prompt whose samples are in no finished part yet.
+
+    Args:
+        requests: of all ranks.
+        deepspeed: content of the DeepSpeed file.
+    """
+    device, taken = layout.device, settings_taken(step, model.generation_config)
+    step = step.model_copy(update=taken)
+    finished = finished_keys(rank, step.output, "prompt_id")
+    requests = [request for request in requests if request.key not in finished]
+    own = share_of(rank, requests, lambda request: (len(request.prompt_ids), request.key))
+    requests_by_key = {request.key: request for request in own}
+    weights = memory.sampling_weights(model, step, requests, device)
+    streamed = memory.streamed_bytes(model, deepspeed) if weights.is_streamed else 0
+    batch_limit = memory.BatchLimit(memory.RowEstimate.of(model, step), device, streamed)
+    stop = StopTexts(step.stop, renderer.decode, renderer.silent_ids) if step.stop else None
+    schema = SamplesWithStop if stop else Samples
+    writer = PartWriter(rank, step.output, schema.create_empty().schema, step.write_every_s)
+    meter = Meter(rank, step.name, "samples", len(requests) * step.k, len(own) * step.k)
+    text_of = partial(output_text, renderer=renderer, stop=stop, with_thinking=step.keeps_thinking)
+    idle = Request(key="", prompt_ids=(int(renderer.tokenizer.eos_token_id),), seeds=(0,))
+    completions = _completions(own, limits_of(step, layout, stop), weights, batch_limit, idle)
+    # A prompt's rows are written together: prompts in a part count as finished.
+    for key, group in groupby(completions, key=lambda completion: completion.key):
+        rows = list(group)
+        request = requests_by_key[key]
+        writer.add([sample_row(step, request, row, text_of(request, row)) for row in rows])
+        meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
+    writer.close(len(own) * step.k)
+    smaller = memory.smaller_batches(batch_limit, requests, device)
+    return {
+        **meter.result(device),
+        "weights": weights.reason,
+        "preset": taken if step.preset else None,
+        "smaller_batches": smaller,
+    }
+
+
+def limits_of(step: SampleStep, layout: BatchLayout, stop: StopTexts | None) -> Limits:
+    """How the step draws tokens, and when an output ends."""
+    return Limits(
+        temperature=DEFAULT_TEMPERATURE if step.temperature is None else step.temperature,
+        max_new_tokens=step.max_new_tokens,
+        end_ids=layout.end_ids,
+        pad_id=layout.pad_id,
+        top_p=step.top_p,
+        top_k=step.top_k,
+        min_p=step.min_p,
+        has_stopped=stop.has_stopped if stop else None,
+    )
+
+
+def _completions(
+    requests: Sequence[Request],
+    limits: Limits,
+    weights: memory.SamplingWeights,
+    batch_limit: memory.BatchLimit,
+    idle: Request,
+) -> Iterator[Completion]:
+    """The completions of this rank's prompts; with streamed weights in batches, of which all ranks have as many.
+
+    Args:
+        idle: what a rank completes while others have more batches.
+    """
+    model, device = weights.model, batch_limit.device
+    batch_limit.measure()
+    if not weights.is_streamed:
+        yield from smaller_batches.complete_in_memory(model, requests, limits, device, batch_limit)
+        return
+
+    def any_rank_is_unfinished(is_unfinished: bool) -> bool:
+        flag = torch.tensor([int(is_unfinished)], device=device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+    waiting = transformers_engine.longest_first(requests)
+    while any_rank_is_unfinished(bool(waiting)):
+        batch = transformers_engine.take_batch(waiting, batch_limit.rows) or [idle]
+        completions = transformers_engine.complete(model, batch, limits, device, None, any_rank_is_unfinished)
+        yield from (completion for completion in completions if completion.key != idle.key)
+        batch_limit.measure()
+
+
+def output_text(
+    request: Request, completion: Completion, renderer: Renderer, stop: StopTexts | None, *, with_thinking: bool = True
+) -> str:
+    """The text of a completion, which ends before a stop text, and begins with the mark of thinking if the prompt ends
+    with it.
+
+    Args:
+        with_thinking: whether it holds the model's thinking.
+    """
+    text = renderer.decode(list(completion.token_ids))
+    text = renderer.opened_thinking(request.prompt_ids) + (stop.without_stop(text) if stop else text)
+    if renderer.thinking is not None and not with_thinking:
+        return renderer.thinking.answer(text)
+    return text.strip()
+
+
+def sample_row(step: SampleStep, request: Request, completion: Completion, text: str) -> dict[str, Any]:
+    """A completion as a row of Samples; `text` is its decoded text."""
+    return {
+        "sample_id": content_key(step.version, completion.key, completion.k),
+        "prompt_id": completion.key,
+        "model": step.model,
+        "instruction": step.instruction,
+        "k": completion.k,
+        "prompt_ids": list(request.prompt_ids),
+        "completion": text,
+        "completion_ids": list(completion.token_ids),
+        "logprobs": list(completion.logprobs),
+        "finish_reason": completion.finish_reason,
+        "seed": request.seeds[completion.k],
+    }
