@@ -18,6 +18,8 @@ MANY_CUT_OFF = 0.1
 """Share of outputs that are cut off, from which on the limit of new tokens is too low."""
 
 
+FEW_OUTPUTS = 16
+"""So few may all be wrong by chance."""
 MANY_UNSCORED = 0.5
 """Share of outputs without a score, from which on a run learns from the minority."""
 
@@ -44,7 +46,7 @@ def reward_advice(rewards: Manifest) -> str | None:
     """
     metrics, rows = rewards.metrics, rewards.rows or 0
     unscored = metrics.get("no_answer", 0) + metrics.get("not_judged", 0)
-    if not rows or metrics.get("correct_share") is None:
+    if rows < FEW_OUTPUTS or metrics.get("correct_share") is None:
         return None
     if unscored > MANY_UNSCORED * rows:
         (reason, count), *_ = metrics.get("unscored_reasons", {"no reason": unscored}).items()

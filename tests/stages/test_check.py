@@ -50,7 +50,8 @@ def test_prompts_lengths_verdicts_and_triples_are_shown_and_nothing_is_written(f
     assert found.prompt_tokens.most < 40
     assert found.reference_tokens is not None
     assert found.reference_tokens.median == 2  # a number, and the token that ends it
-    [cut] = found.warnings
+    words, cut = found.warnings
+    assert words.startswith("of 1 of 40 prompts every reference has more words than an output may have tokens, 6")
     assert cut.startswith(
         "the longest reference of 1 of 40 prompts takes more than sampling.max_new_tokens=6: raise it"
     )
@@ -103,7 +104,7 @@ def test_rewards_that_cannot_tell_right_from_wrong_are_found(rewards, monkeypatc
     monkeypatch.setattr("hir_core.stages.check._try_rendering", lambda *_: None)
     found = tried({"reward": {"type": "python", "function": f"planted_rewards:{function}"}})
     assert found.errors == []
-    [line] = found.warnings
+    [_, line] = found.warnings
     assert re.match(warning, line), line
 
 
@@ -114,7 +115,7 @@ def test_a_model_that_is_nowhere_is_found_and_the_command_ends_with_1(folder, mo
     assert done.exit_code == 1, done.output
     shown = json.loads(done.output)
     assert "model.source: cannot load `nobody/nothing` as a folder or a hub name" in shown["errors"][0]
-    assert shown["warnings"][0].startswith("memory could not be estimated: ")
+    assert shown["warnings"][-1].startswith("memory could not be estimated: ")
     assert not (folder / "runs").exists()
 
 
