@@ -64,7 +64,7 @@ def test_prompts_lengths_verdicts_and_triples_are_shown_and_nothing_is_written(f
     assert sorted(folder.rglob("*")) == before
     lines = list(check_text("mine", found, None, ["hir", "run", "mine.yaml"]))
     assert lines[-1] == "next    hir run mine.yaml"
-    assert max(map(len, lines)) <= 140
+    assert max(map(len, lines)) <= 160
 
 
 PLANTED = """
