@@ -55,7 +55,7 @@ class TrainingConfig(Section):
     of them, so the cost grows with it."""
     entropy: float = Field(0.001, ge=0)
     """Weight of the entropy bonus (the paper's beta). 0 switches it off."""
-    exclusion: Annotated[float, DefaultExcludedFromId] = Field(0.3, ge=0)
+    exclusion: float = Field(0.5, ge=0)
     """Weight of the exclusion term, by which the model learns not to write the outputs that the relabeler
     `exclude_wrong` rules out. Without such outputs it changes nothing."""
     exclusion_loss: Annotated[Literal["conditioned", "unlikelihood"], DefaultExcludedFromId] = "conditioned"

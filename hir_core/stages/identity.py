@@ -19,6 +19,7 @@ import polars as pl
 from hir_core.config import RunConfig, ScratchModel
 from hir_core.config.model import rendering
 from hir_core.config.model_files import model_fingerprint
+from hir_core.config.relabel import ExcludeWrongRelabel
 from hir_core.relabelers.relabeler import Relabeler
 from hir_core.rewards.reward import Reward
 from hir_core.store.manifest import Identity, canonical_json, identity
@@ -92,6 +93,9 @@ class Identities:
         if triples is not None and training is not None:
             settings |= {"training": training.fingerprint(), "seed": config.seed}
             settings |= rendering(config.model).of_prompts()
+            if previous_model is None or not isinstance(config.relabel, ExcludeWrongRelabel):
+                for name in ("exclusion", "exclusion_loss", "exclusion_top"):  # nothing is excluded
+                    settings["training"].pop(name, None)
             # Under its own key, and only where there is a state: fp32 models hold their own masters.
             del settings["training"]["optimizer_state"]
             if (state := training.saved_state(self.is_bf16)) != "none":

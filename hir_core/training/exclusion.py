@@ -7,11 +7,13 @@ it), and p is the model at the start of training. p* is given as targets of sing
 excluded output, with R(s) = sum over the outputs o of W that begin with s of r(o) p(rest of o | s),
 
     q(v | s) = p(v | s) (1 - R(s v)) / (1 - R(s))          the target of the next token
-    w(s)     = p(s) (1 - R(s)) / (1 - R())                 the probability that p* passes through s
+    w(s)     = R() p(s) (1 - R(s)) / (1 - R())             R() times the probability that p* passes through s
 
-so that the sum over s of w(s) KL(q(. | s) || pi(. | s)) is KL(p* || pi), by the chain rule, up to prefixes after which
-the two distributions are known to be equal at the start of training. Reads and writes nothing. The probabilities are
-computed by `teacher`, the loss by `losses`.
+so that the sum over s of w(s) KL(q(. | s) || pi(. | s)) is R() KL(p* || pi), by the chain rule, up to prefixes after
+which the two distributions are known to be equal at the start of training. A prompt counts by R(), the share of the
+model's outputs for it that are known to be wrong: where that is small, p* is nearly p, and training towards it would
+do little but hold the model where it was. Reads and writes nothing. The probabilities are computed by `teacher`, the
+loss by `losses`.
 """
 
 from __future__ import annotations
@@ -124,5 +126,5 @@ def _target(prefix: _Prefix, root: _Prefix) -> SoftTarget | None:
         kept[token] = probability * max(0.0, 1 - longer.removed)
     rest = max(0.0, 1 - sum(now.values()))
     total = sum(kept.values()) + rest
-    weight = math.exp(prefix.logprob) * left / (1 - root.removed)
+    weight = root.removed * math.exp(prefix.logprob) * left / (1 - root.removed)
     return SoftTarget(tuple(kept), tuple(value / total for value in kept.values()), rest / total, weight)

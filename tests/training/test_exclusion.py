@@ -102,20 +102,21 @@ def drawn_exclusions(seed: int, kind: str) -> dict[Output, float]:
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "graded"])
 def test_targets_are_the_conditioned_distribution_by_brute_force(kind):
-    """To 1e-6: the next-token distributions of p*, and the probability of p* at each prefix, for 60 random cases."""
+    """To 1e-6: the next-token distributions of p*, and its probability at each prefix times R(), for 60 random cases."""
     compared = 0
     for seed in range(60):
         policy, removed = random_policy(seed), drawn_exclusions(seed, kind)
         total = sum(r * math.exp(output_logprob(policy, output).item()) for output, r in removed.items())
         if total > LARGEST_REMOVED:
             removed = {output: r * LARGEST_REMOVED / total for output, r in removed.items()}
+        total = min(total, LARGEST_REMOVED)
         star = conditioned(policy, removed)
         targets = by_prefix([scored(policy, output, r, top=5) for output, r in drawn_exclusions(seed, kind).items()])
         assert set(targets) >= {output[:place] for output in removed for place in range(len(output))} - {
             prefix for prefix in PREFIXES if passing(star, prefix) < 1e-5
         }
         for prefix, target in targets.items():
-            assert target.weight == pytest.approx(passing(star, prefix), abs=1e-6)
+            assert target.weight == pytest.approx(total * passing(star, prefix), abs=1e-6)
             assert target.rest == pytest.approx(0, abs=1e-9)
             for token, probability in zip(target.tokens, target.probabilities, strict=True):
                 expected = passing(star, (*prefix, token)) / passing(star, prefix)
@@ -187,7 +188,7 @@ WRONG = {(1, 2): [(1, 0), (1, 2, 0), (3, 0), (1, 2, 3)], (4, 1): [(0,), (2, 2, 2
 
 @pytest.mark.parametrize(("architecture", "packed"), [("llama", None), ("llama", 10**6), ("t5", None)])
 def test_at_the_start_the_gradient_is_that_of_the_excluded_probability(architecture, packed, alone):
-    """Of -log(1 - p(W)), the mean over the prompts, through the whole path: teacher, batches, one forward pass."""
+    """Of -R log(1 - p(W)) with R = p(W) held, the mean over prompts, through teacher, batches, one forward pass."""
     model = tiny_model(architecture)
     layout = BatchLayout(0, (END,), 0 if architecture == "t5" else None, CPU, packed)
     module = TripleLoss(model, ONLY_EXCLUSION, logits_chunk=3)
@@ -203,7 +204,7 @@ def test_at_the_start_the_gradient_is_that_of_the_excluded_probability(architect
         prompt: torch.stack([output_logprob(policies[prompt], output) for output in outputs]).exp().sum()
         for prompt, outputs in WRONG.items()
     }
-    expected = torch.stack([-torch.log1p(-probability) for probability in excluded_probability.values()]).mean()
+    expected = torch.stack([-p.detach() * torch.log1p(-p) for p in excluded_probability.values()]).mean()
     # At the start KL(p* || p) is -log(1 - p(W)) as well.
     assert terms["exclusion"].item() == pytest.approx(expected.item(), abs=2e-6)
     expected.backward()
@@ -258,7 +259,7 @@ def test_micro_batches_and_other_triples_of_a_step_change_nothing(form, alone):
     examples = teacher.with_soft_targets(module, with_shares([*taught, both, *plain]), layout, 2, top=2)
     totals, packed = step_totals(examples), replace(layout, packed_hidden_size=10**6)
     whole = module(layout.collate(examples), totals, 1.0)[1]
-    assert whole["exclusion"] > 0.01
+    assert whole["exclusion"] > 0.005
     for lay_out in (layout, packed):
         for size in (1, 2, 3, 9):
             parts = [
