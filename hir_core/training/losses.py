@@ -72,8 +72,8 @@ def loss_terms(stats: TokenStats, batch: Batch, totals: Totals, coefficients: Co
     contrastive = sum over triples of logsumexp_k P_k - (1 - s) P_own - s mean_{k not own} P_k, where
                   P_k = log P(output | query_k, instruction_k), divided by triples; exactly 0 without contrast
     entropy     = sum over target tokens of the distribution's negative entropy, divided by tokens
-    exclusion   = sum over soft targets of w KL(q || p), divided by prompts with excluded outputs, which is the mean over
-                  these prompts of R() KL(p* || p); or, as unlikelihood,
+    exclusion   = sum over soft targets of w KL(q || p), divided by prompts with excluded outputs: the mean over these
+                  prompts of R() KL(p* || p); or, as unlikelihood,
                   sum over excluded outputs of -r log(1 - p(output)), divided by the same
 
     The exclusion term is 0 where its coefficient is. eps is `label_smoothing`, s is

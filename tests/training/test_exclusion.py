@@ -102,7 +102,7 @@ def drawn_exclusions(seed: int, kind: str) -> dict[Output, float]:
 
 @pytest.mark.parametrize("kind", ["hard", "soft", "graded"])
 def test_targets_are_the_conditioned_distribution_by_brute_force(kind):
-    """To 1e-6: the next-token distributions of p*, and its probability at each prefix times R(), for 60 random cases."""
+    """To 1e-6: the next-token distributions of p*, and R() times its probability at each prefix, in 60 random cases."""
     compared = 0
     for seed in range(60):
         policy, removed = random_policy(seed), drawn_exclusions(seed, kind)
