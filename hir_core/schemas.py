@@ -206,7 +206,8 @@ class Triples(dy.Schema):
     target_ids = dy.List(dy.Int32(), nullable=True)
     """Token ids of the output to predict; null for demonstrations, which are tokenised by the ranks."""
     ends = dy.Bool()
-    """Whether the model learns to stop after the target; false if the sample was cut off."""
+    """Whether the model learns to stop after the target; false if the sample was cut off, or if a stop text, which the
+    target holds, ended it."""
     weight = dy.Float64(min=0)
     """Weight of the triple in the loss of demonstrations; 0: it demonstrates nothing, and is only ruled out."""
     excluded_from = dy.String(nullable=True)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+FEW = 1024
+"""Tokens that are sorted at first on a CPU."""
 HasStopped = Callable[[Sequence[int]], bool]
 """Whether an output of these tokens ends with its last one, because a stop text is complete."""
 
@@ -83,14 +85,30 @@ def least_drawn(probabilities: Tensor, limits: Limits) -> Tensor:
     Args:
         probabilities: [B, V], at the temperature of the draw.
     """
-    vocabulary = probabilities.shape[-1]
-    looked_at = limits.top_k or (1 if limits.top_p is None else vocabulary)
-    ordered = probabilities.topk(min(looked_at, vocabulary), dim=-1).values
-    least = ordered[:, -1] if limits.top_k is not None else torch.zeros_like(ordered[:, 0])
+    if limits.top_k is not None:
+        ordered = probabilities.topk(min(limits.top_k, probabilities.shape[-1]), dim=-1).values
+        least, whole = ordered[:, -1], ordered.sum(-1, keepdim=True)
+    else:
+        ordered = _likeliest(probabilities, limits.top_p or 0.0)
+        least, whole = torch.zeros_like(ordered[:, 0]), torch.ones_like(ordered[:, :1])
     if limits.top_p is not None:
-        reached = ordered.cumsum(-1)
-        before = (reached < limits.top_p * reached[:, -1:]).sum(-1, keepdim=True)
-        least = torch.maximum(least, ordered.gather(-1, before.clamp(max=min(looked_at, vocabulary) - 1))[:, 0])
+        before = (ordered.cumsum(-1) < limits.top_p * whole).sum(-1, keepdim=True)
+        least = torch.maximum(least, ordered.gather(-1, before.clamp(max=ordered.shape[-1] - 1))[:, 0])
     if limits.min_p is not None:
         least = torch.maximum(least, limits.min_p * ordered[:, 0])
     return least
+
+
+def _likeliest(probabilities: Tensor, share: float) -> Tensor:
+    """The probabilities of the likeliest tokens, by falling probability: at least one, and of each row this share.
+
+    Sorting a large vocabulary takes a CPU longer than anything else here, so a few tokens are tried first. On a GPU it
+    is the look at whether they suffice that takes long.
+    """
+    if not share:
+        return probabilities.amax(-1, keepdim=True)
+    if probabilities.device.type == "cpu" and probabilities.shape[-1] > FEW:
+        few = probabilities.topk(FEW, dim=-1).values
+        if bool((few.cumsum(-1)[:, -1] >= share).all()):
+            return few
+    return probabilities.sort(dim=-1, descending=True).values
