@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 
 import polars as pl
 import pytest
@@ -151,6 +152,21 @@ def test_the_right_option_stands_in_every_place_equally_often():
     counts = Counter(row["references"][0] for row in rows)
     assert set(counts) == {"(A)", "(B)", "(C)"}
     assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 13.8  # chi-square, 2 degrees, p = 0.001
+
+
+def test_a_reference_can_show_the_counts_that_are_added_in_their_order():
+    shown = {"decoy_share": 0.5, "categories": ["fruits", "tools"], "words": 5}
+    plain, summed = (
+        {row["query"]: row["references"] for row in rows_of(synthetic(dials=shown | more))}
+        for more in ({}, {"reference": "sum"})
+    )
+    assert plain.keys() == summed.keys()
+    for query, (reference,) in summed.items():
+        category = "fruits" if "How many fruits" in query else "tools"
+        nouns = {form for noun in CATEGORIES[category][:5] for form in noun}
+        words = re.findall(r"\w+", query.partition(". ")[0])
+        counts = [NUMBERS[count] for count, noun in pairwise(words) if noun in nouns and count in NUMBERS]
+        assert reference == f"{' + '.join(map(str, counts))} = {plain[query][0]}"
 
 
 # --- synthetic sources -----------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ and in words. The dials make lists of two nouns with small counts, or of ten nou
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from hir_core.config import Section
+from hir_core.config.section import DefaultExcludedFromId
 from hir_core.prompts.items import Item
 from hir_core.prompts.numbers import number_references, number_word
 from hir_core.prompts.rng import SeededRng
@@ -80,6 +81,9 @@ class CountingDials(Section):
     """Different nouns per category, common ones first."""
     numbers: Literal["words", "digits"] = "words"
     """`two apples` and `an apple`, or `2 apples` and `1 apple`."""
+    reference: Annotated[Literal["number", "sum"], DefaultExcludedFromId] = "number"
+    """`number`: the answer in digits, or in words. `sum`: the counts in their order and then the answer, as in
+    `2 + 1 + 4 = 7`: a short chain of reasoning, for the reward `numeric` with the marker `=`."""
 
     @model_validator(mode="after")
     def _lists_can_be_drawn(self) -> CountingDials:
@@ -121,10 +125,12 @@ class ObjectCounting:
         *first, last = [_phrase(count, noun, self.dials.numbers) for count, noun in counts]
         comma = "," if len(first) > 1 else ""
         listing = f"{', '.join(first)}{comma} and {last}" if first else last
+        total = sum(count for count, _ in counted)
+        working = " + ".join(str(count) for count, noun in counts if (count, noun) in counted)
         return Item(
             task="object_counting",
             query=f"I have {listing}. How many {category} do I have?",
-            references=number_references(sum(count for count, _ in counted)),
+            references=(f"{working} = {total}",) if self.dials.reference == "sum" else number_references(total),
             origin=origin,
             group=content_key("object_counting", sorted((noun.singular, count) for count, noun in counts)),
             metadata={"category": category, "kinds": len(counted), "decoys": len(decoys)},
