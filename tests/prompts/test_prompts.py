@@ -155,7 +155,7 @@ def test_the_right_option_stands_in_every_place_equally_often():
 
 
 def test_a_reference_can_show_the_counts_that_are_added_in_their_order():
-    shown = {"decoy_share": 0.5, "categories": ["fruits", "tools"], "words": 5}
+    shown = {"max_kinds": 4, "decoy_share": 0.5, "categories": ["fruits", "tools"], "words": 5}
     plain, summed = (
         {row["query"]: row["references"] for row in rows_of(synthetic(dials=shown | more))}
         for more in ({}, {"reference": "sum"})
