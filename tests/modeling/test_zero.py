@@ -91,11 +91,11 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     for architecture in ARCHITECTURES:
         cases.train(architecture, architecture, stage(0))
     for architecture in ("llama", "t5"):
-        cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_size=1)
+        cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_tokens=1)
     cases.train("llama-crawling", "llama", stage(0), **CRAWL)
-    cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_size=1)
+    cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_tokens=1)
     for architecture in ("llama", "t5"):
-        settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_size": 1}
+        settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_tokens": 1}
         cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
     for name, state in ITERATIONS_OF_TWO:
         reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
@@ -103,7 +103,7 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     return cases
 
 
-CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
+CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_tokens": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
 """One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
 PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": "prompts", "steps": 6}
 """Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
@@ -117,7 +117,7 @@ KINDS = [
     *(("flan", kind) for kind in ("zero2", "zero3")),
 ]
 """The cases of two ranks, as architecture and kind."""
-CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": True}}
+CHANGES = {"1x4": {"micro_batch_tokens": 1}, "ckpt": {"activation_checkpointing": True}}
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
 ITERATIONS_ALONE = [(name, "masters") for name in ("zero0", "zero1", "zero2")] + [("zero2", "all"), ("zero1", "none")]
 ITERATIONS_OF_TWO = [("zero3", "masters"), ("zero2", "all")]
 """ZeRO stage, and what of the optimizer's state is saved, of four iterations of training in bf16."""
-CRAWLING = {"learning_rate": 1e-6, "batch_size": 1, "micro_batch_size": 1}
+CRAWLING = {"learning_rate": 1e-6, "batch_size": 1, "micro_batch_tokens": 1}
 ITERATIONS, STEPS = 4, 2
 LAST = 1
 """The last iteration of two ranks."""
@@ -423,7 +423,7 @@ def check_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 def test_a_launch_that_never_trains_takes_no_optimizer():
     settings = {**STAGES["zero3-offload"], "bf16": {"enabled": True}}
-    merged = zero.merged_settings(settings, None, 2)
+    merged = zero.merged_settings(settings, None)
     assert "optimizer" not in merged
     assert "offload_optimizer" not in merged["zero_optimization"]
     assert merged["zero_optimization"]["offload_param"] == {"device": "cpu"}

@@ -19,7 +19,7 @@ from hir_core.store.files import read_json, read_parts, write_part
 
 INSTRUCTIONS = ("Add up.", "Do not add up.")
 PROMPTS, K, NEW_TOKENS = 251, 4, 8
-TRAINING = TrainingConfig(batch_size=8, micro_batch_size=4, epochs=2, learning_rate=1e-3, logits_chunk=5)
+TRAINING = TrainingConfig(batch_size=8, micro_batch_tokens=120, epochs=2, learning_rate=1e-3, logits_chunk=5)
 """21 triples: a remainder of 5 in each epoch, and ranks whose targets need different numbers of chunks."""
 ARCHITECTURES = ("llama", "t5", "flan")
 
