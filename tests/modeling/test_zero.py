@@ -24,9 +24,10 @@ from zero_tables import (
     K,
     LaunchCases,
     cpu_ranks,
+    in_bf16,
+    make_equal_triples,
     make_model,
     make_requests,
-    make_single_triple,
     make_triples,
     saved_state,
     stage,
@@ -54,7 +55,8 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     make_requests(folder / "requests-many.parquet", PROMPTS)
     make_requests(folder / "requests-few.parquet", 3)
-    make_single_triple(folder / "triples-single")
+    make_equal_triples(folder / "triples-single", 1)
+    make_equal_triples(folder / "triples-equal", EQUAL)
     for architecture in ARCHITECTURES:
         (folder / architecture).mkdir()
         make_model(folder / architecture, architecture)
@@ -99,6 +101,7 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
         cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
     for name, state in ITERATIONS_OF_TWO:
         reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
+    add_accumulations(cases)
     cases.launch()
     return cases
 
@@ -141,7 +144,7 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         triples = f"excluded-{architecture}"
         cases.train(f"{architecture}-excluded-{name}", architecture, STAGES[name], **EXCLUDED, triples=triples)
     for name in BF16:
-        cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
+        cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
         cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
@@ -164,7 +167,7 @@ LAST = 1
 
 def add_iterations(cases: LaunchCases, name: str, state: str, count: int) -> None:
     """Iterations of two steps each, each from the state that the one before has saved."""
-    settings, model = {**STAGES[name], "bf16": {"enabled": True}}, cases.data / "llama"
+    settings, model = in_bf16(name), cases.data / "llama"
     for iteration in range(count):
         case = f"{name}-{state}-{iteration}"
         model = cases.continue_training(case, model, settings, state, **CRAWLING, epochs=STEPS)
@@ -172,7 +175,7 @@ def add_iterations(cases: LaunchCases, name: str, state: str, count: int) -> Non
 
 def add_unbroken_training(cases: LaunchCases, name: str, state: str) -> None:
     """The steps of all iterations in one training."""
-    settings, case = {**STAGES[name], "bf16": {"enabled": True}}, f"{name}-{state}-unbroken"
+    settings, case = in_bf16(name), f"{name}-{state}-unbroken"
     cases.continue_training(case, cases.data / "llama", settings, state, **CRAWLING, epochs=ITERATIONS * STEPS)
     if state == "masters":  # AdamW begins anew in each iteration
         cases.change(case, "reset_every", STEPS)
@@ -180,9 +183,24 @@ def add_unbroken_training(cases: LaunchCases, name: str, state: str) -> None:
 
 def reread(cases: LaunchCases, case: str, model: Path, name: str, state: str) -> None:
     """A model's optimizer state is read under a ZeRO stage, and saved again before any step."""
-    settings = {**STAGES[name], "bf16": {"enabled": True}}
+    settings = in_bf16(name)
     cases.continue_training(case, model, settings, state, **CRAWLING)
     cases.change(case, "no_steps", 0)
+
+
+EQUAL = 64
+"""Equal triples of an optimizer step, each in a micro-batch of its own."""
+
+
+def add_accumulations(cases: LaunchCases) -> None:
+    """One step on a triple, and one on 64 equal ones, with gradients accumulated as the files say, and in bf16."""
+    step = CRAWLING | {"epochs": 1, "batch_size": EQUAL}
+    for name, settings in {
+        "zero2": in_bf16("zero2"), "zero3": in_bf16("zero3"), "bf16": {**STAGES["zero2"], "bf16": {"enabled": True}},
+    }.items():  # fmt: skip
+        for table in ("equal", "single"):
+            case, model = f"accumulated-{name}-{table}", cases.data / "llama"
+            cases.continue_training(case, model, settings, "all", table=f"triples-{table}", **step)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -260,6 +278,17 @@ def test_bf16_weights_do_not_lose_small_updates_within_a_launch(name, pair, alon
     kept = torch.cat([(found[n].float() - before[n].bfloat16().float()).flatten() for n in exact])
     print(f"{name}: mean move {moved.abs().mean():.3g}, kept {(kept * moved.sign()).mean():.3g}")
     assert (kept * moved.sign()).mean() > 0.7 * moved.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "bf16"])
+def test_the_files_lose_nothing_of_a_gradient_that_is_accumulated(name, alone):
+    """After the first step AdamW's first moment is a tenth of the gradient; 64 equal triples have that of one."""
+    found, expected = (saved_state(alone.out(f"accumulated-{name}-{table}", "model")) for table in ("equal", "single"))
+    moments = [key for key in expected if key.startswith("exp_avg.")]
+    ours, theirs = (torch.cat([state[key].flatten() for key in moments]) for state in (found, expected))
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    print(f"{name}: the gradient is off by {error:.2g}")
+    assert error > 1e-3 if name == "bf16" else error < 1e-5
 
 
 def test_training_memory_is_freed(pair):
