@@ -41,10 +41,8 @@ class Steps(Sequence[list[int]]):
     def __getitem__(self, number: slice) -> list[list[int]]: ...
     def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
         if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(self._count))]
-        if not 0 <= number < self._count:
-            raise IndexError(number)
-        epoch, place = divmod(number, self._per_epoch)
+            return [self[n] for n in range(self._count)[number]]
+        epoch, place = divmod(range(self._count)[number], self._per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
         start = place * self._batch_size

@@ -122,4 +122,5 @@ def test_steps_are_those_of_shuffled_groups_one_after_another(shuffle, count, ba
     assert len(steps) == 3 * math.ceil(count / batch_size)
     assert list(steps) == expected
     assert steps[2:5] == expected[2:5]
+    assert steps[-1] == expected[-1]
     assert [steps[n] for n in reversed(range(len(steps)))] == expected[::-1]
