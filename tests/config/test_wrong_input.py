@@ -80,7 +80,7 @@ def write_rows(rows: list[Any]) -> None:
         ("training.learning_rate=true", "training.learning_rate: expected a number (found True)"),
         (
             "training.micro_batch_size=8",
-            "training.micro_batch_size: unknown key; micro-batches are limited by their tokens: set `micro_batch_tokens`",
+            "training.micro_batch_size: unknown key; micro-batches are limited by their tokens: set `micro_batch_tok",
         ),
         ("model.dtype=bf16", "model.dtype: unknown key; the precision is that of the file that `deepspeed` names"),
         ("iterations", "expected key=value, found `iterations`; for example iterations=12"),
