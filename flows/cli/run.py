@@ -170,7 +170,8 @@ def check(
 def plan(
     config: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.")],
     changes: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change, key=value, for example training.micro_batch_size=4.")
+        list[str] | None,
+        typer.Argument(help="Settings to change, key=value, for example training.micro_batch_tokens=8192."),
     ] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of each machine; those here if left out.")] = None,
     gpu_memory: Annotated[float | None, typer.Option(min=0.1, help="Memory of a GPU in GB, for example 80.")] = None,

@@ -23,8 +23,8 @@ FILE_PROBLEM = "deepspeed_file"
 
 OWNED_BY_CONFIG = {
     "train_batch_size": "training.batch_size",
-    "train_micro_batch_size_per_gpu": "training.micro_batch_size",
-    "gradient_accumulation_steps": "training.batch_size and training.micro_batch_size",
+    "train_micro_batch_size_per_gpu": "training.micro_batch_tokens",
+    "gradient_accumulation_steps": "training.batch_size and training.micro_batch_tokens",
     "optimizer": "training.learning_rate and training.weight_decay",
     "scheduler": "training.schedule",
     "gradient_clipping": "training.max_grad_norm",

@@ -45,6 +45,9 @@ _ELSEWHERE = {
     "torch_dtype": _PRECISION,
     "bf16": _PRECISION,
     "fp16": _PRECISION,
+    "micro_batch_size": "micro-batches are limited by their tokens: set `micro_batch_tokens`",
+    "per_device_train_batch_size": "micro-batches are limited by their tokens: set `micro_batch_tokens`",
+    "gradient_accumulation_steps": "it follows from `batch_size` and `micro_batch_tokens`",
     "trust_remote_code": "code of a model's folder is never run",
 }
 """What is said of keys that are usual in other trainers, and that no section has."""

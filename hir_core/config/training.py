@@ -19,8 +19,10 @@ class TrainingConfig(Section):
     """Number of optimizer steps, however many passes over the triples that takes. Unset: as many as `epochs` needs."""
     batch_size: int = Field(64, ge=1)
     """Number of triples per optimizer step, over all ranks."""
-    micro_batch_size: Annotated[int, ExcludedFromId] = Field(16, ge=1)
-    """Number of triples per rank in one forward pass. The gradient accumulation follows from it and `batch_size`."""
+    micro_batch_tokens: Annotated[int, ExcludedFromId] = Field(4096, ge=1)
+    """Largest number of tokens of a rank's forward pass. A triple counts once for each instruction under which it is
+    forwarded, and a prompt that is computed once for several outputs counts once. An optimizer step takes as many
+    forward passes as it needs, and a triple with more tokens than this has one of its own."""
     shuffle: Annotated[Literal["triples", "prompts"], DefaultExcludedFromId] = "triples"
     """What each epoch puts in random order: single triples, or prompts with all their triples. With `prompts` most
     outputs of a prompt are in one optimizer step, where the prompt is computed once for all of them: faster."""

@@ -162,23 +162,13 @@ def make_plan(
         machines=machines,
         prompt_tokens=prompt,
         new_tokens=new_tokens,
-        rows=max(rows for rows, _ in _micro_batches(config)),
+        rows=max(rows for rows, _ in planner.micro_batches()),
         files=files,
         advised=advised,
-        smaller=tuple(_smaller(config)),
+        smaller=tuple(planner.smaller()),
         sampled_tokens=sampling.prompts * sampling.k * sampling.max_new_tokens if sampling.prompts else None,
         has_hostfile=config.launch.hostfile is not None,
     )
-
-
-def _smaller(config: RunConfig) -> Iterator[str]:
-    """What makes a config need less memory, without changing what it learns."""
-    sections = {"training": config.training, "warm_start": config.warm_start}
-    for name, section in sections.items():
-        if section is not None and section.micro_batch_size > 1:
-            yield f"{name}.micro_batch_size={section.micro_batch_size // 2}"
-        if section is not None and not section.activation_checkpointing:
-            yield f"{name}.activation_checkpointing=true"
 
 
 def _files(config: RunConfig) -> Iterator[DeepSpeedFile]:
@@ -191,19 +181,14 @@ def _files(config: RunConfig) -> Iterator[DeepSpeedFile]:
         yield own if file.path == own.path.resolve() else file
 
 
-def _micro_batches(config: RunConfig) -> Iterator[tuple[int, TrainingConfig]]:
-    """The sequences of a micro-batch of `training`, and of `warm_start` where there is one, with the section."""
+def _instructions(config: RunConfig) -> int:
+    """The instructions under which a triple of `training` is forwarded; one of `warm_start` always has one."""
     training = config.training
-    ways = 1
     if isinstance(config.relabel, ExcludeWrongRelabel):
-        ways = 2 if config.relabel.relabel_weight > 0 else 1  # under both instructions
-    elif training.contrastive > 0 and training.contrast == "batch":
-        ways = training.contrast_ways
-    elif training.contrastive > 0 and config.relabel.type in WITH_CONTRAST:
-        ways = 2
-    yield training.micro_batch_size * ways, training
-    if config.warm_start is not None:
-        yield config.warm_start.micro_batch_size, config.warm_start
+        return 2 if config.relabel.relabel_weight > 0 else 1  # under both instructions
+    if training.contrastive > 0 and training.contrast == "batch":
+        return training.contrast_ways
+    return 2 if training.contrastive > 0 and config.relabel.type in WITH_CONTRAST else 1
 
 
 @dataclass(frozen=True)
@@ -236,6 +221,26 @@ class _Planner:
             problem=self._problem(training, sampling, host),
         )
 
+    def micro_batches(self) -> Iterator[tuple[int, TrainingConfig]]:
+        """Most sequences of a micro-batch of `training`, and of `warm_start` where there is one, with the section."""
+        config = self.config
+        yield self._sequences(config.training, _instructions(config)), config.training
+        if config.warm_start is not None:
+            yield self._sequences(config.warm_start, 1), config.warm_start
+
+    def _sequences(self, section: TrainingConfig, instructions: int) -> int:
+        fitting = section.micro_batch_tokens // (instructions * (self.prompt + self.new_tokens))
+        return instructions * max(1, min(fitting, -(-section.batch_size // self.machines.ranks)))
+
+    def smaller(self) -> Iterator[str]:
+        """What makes the config need less memory, without changing what it learns."""
+        for sequences, section in self.micro_batches():
+            name = "training" if section is self.config.training else "warm_start"
+            if sequences > (_instructions(self.config) if name == "training" else 1):
+                yield f"{name}.micro_batch_tokens={sequences * (self.prompt + self.new_tokens) // 2}"
+            if not section.activation_checkpointing:
+                yield f"{name}.activation_checkpointing=true"
+
     def _saved_state(self, strategy: Strategy) -> int:
         """Bytes of the optimizer's state beside a model."""
         is_bf16 = strategy.weight_bytes < FP32
@@ -252,7 +257,7 @@ class _Planner:
                 activation_bytes(self.shape, b, rows, prompt, output, checkpointing=section.activation_checkpointing),
                 logits_bytes(self.shape, b, min(section.logits_chunk, rows * output)),
             )
-            for rows, section in _micro_batches(self.config)
+            for rows, section in self.micro_batches()
         )
         process = PROCESS_BYTES if on_cpu else 0
         kept = states.kept + (states.host if on_cpu else 0) + process

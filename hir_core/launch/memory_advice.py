@@ -58,7 +58,7 @@ class MemoryAdvice:
         if kind == "train":
             section = "training" if self.step.get("samples") else "warm_start"
             training = self.step.get("training", {})
-            ways = [f"lower {section}.micro_batch_size{_now(training, 'micro_batch_size')}"]
+            ways = [f"lower {section}.micro_batch_tokens{_half(training, 'micro_batch_tokens')}"]
             if not training.get("activation_checkpointing"):
                 ways.append(f"set {section}.activation_checkpointing")
             return ways
@@ -77,3 +77,7 @@ class MemoryAdvice:
 
 def _now(settings: Mapping[str, Any], name: str) -> str:
     return f" ({settings[name]} now)" if name in settings else ""
+
+
+def _half(settings: Mapping[str, Any], name: str) -> str:
+    return f" to {max(1, settings[name] // 2)}{_now(settings, name)}" if name in settings else ""

@@ -1,8 +1,9 @@
 """Estimates of the memory that training and sampling take on each rank, from a model's shape and DeepSpeed's settings.
 
 Arithmetic only: reads and allocates nothing, and imports no torch, so that the driver can use it as well as the ranks.
-All results are bytes. N stands for the parameters, W for the number of ranks, b for the bytes of a weight. What is free
-is read by `host_memory`; what follows from an estimate is left to `sampling.memory` and `inspect.plan`.
+All results are bytes. N stands for the parameters, W for the number of ranks, b for the bytes of a weight, a for those
+of an accumulated gradient. What is free is read by `host_memory`; what follows from an estimate is left to
+`sampling.memory` and `inspect.plan`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Strategy:
     """ZeRO's; 0 divides nothing."""
     weight_bytes: int
     """b: 2 under bf16, else 4."""
+    gradient_bytes: int
+    """a: 2 or 4, in which the gradients of several micro-batches are added up."""
     offloads_optimizer: bool
     offloads_weights: bool
     bucket: int
@@ -55,10 +58,13 @@ class Strategy:
             return int(value) if isinstance(value, (int, float)) else default
 
         stage = count("stage", 0)
+        weight_bytes = 2 if settings.get("bf16", {}).get("enabled") else FP32
+        is_fp32 = settings.get("data_types", {}).get("grad_accum_dtype") == "fp32"
         live = count("stage3_max_live_parameters", 10**9) + count("stage3_prefetch_bucket_size", 5 * 10**7)
         return cls(
             stage=stage,
-            weight_bytes=2 if settings.get("bf16", {}).get("enabled") else FP32,
+            weight_bytes=weight_bytes,
+            gradient_bytes=FP32 if is_fp32 else weight_bytes,
             offloads_optimizer=offloads("offload_optimizer"),
             offloads_weights=offloads("offload_param"),
             bucket=count("reduce_bucket_size", 5 * 10**8),
@@ -87,7 +93,7 @@ class ModelStates:
     buckets: int
     host_weights: int
     host_optimizer: int
-    """With the gradients in fp32 that the optimizer works with."""
+    """With the gradients in fp32 that the optimizer works with, and the accumulated ones."""
 
     @property
     def kept(self) -> int:
@@ -103,10 +109,11 @@ class ModelStates:
 def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
     """Weights, gradients and optimizer state of one rank.
 
-    Adam in mixed precision has 2 N of weights, 2 N of gradients and 12 N of master weights and moments; ZeRO divides
+    Adam in mixed precision has 2 N of weights, a N of gradients and 12 N of master weights and moments; ZeRO divides
     the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
-    1910.02054, section 3). An optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of
-    parameters at a time. In fp32 without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
+    1910.02054, section 3). Under ZeRO-1 gradients that are accumulated in another type than b are there twice. An
+    optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of parameters at a time. In fp32
+    without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
     """
     parameters, b = shape.parameters, strategy.weight_bytes
     masters = 0 if strategy.stage == 0 and b == FP32 else FP32
@@ -119,18 +126,21 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
     gathered = 0
     if strategy.stage == 3:
         gathered = b * min(parameters, max(strategy.live, shape.layer_parameters))
+    gradients = int(strategy.gradient_bytes * parameters * strategy.share(2, ranks))
+    if strategy.stage == 1 and strategy.gradient_bytes != b:
+        gradients += b * parameters
     buckets = 0
     if strategy.stage:
         buckets = b * min(parameters, strategy.bucket) * (2 if strategy.overlaps else 1)
     return ModelStates(
         weights=0 if strategy.offloads_weights else weights,
         gathered=gathered,
-        gradients=0 if on_host else int(b * parameters * strategy.share(2, ranks)),
+        gradients=0 if on_host else gradients,
         optimizer=0 if on_host else optimizer,
         step=0 if on_host else step,
         buckets=buckets,
         host_weights=weights if strategy.offloads_weights else 0,
-        host_optimizer=optimizer + step if on_host else 0,
+        host_optimizer=optimizer + step + gradients if on_host else 0,
     )
 
 

@@ -71,13 +71,11 @@ def dtype(settings: dict[str, Any]) -> torch.dtype:
     return torch.bfloat16 if settings.get("bf16", {}).get("enabled") else torch.float32
 
 
-def accumulation_steps(training: TrainingConfig, world_size: int) -> int:
-    """Micro-batches per rank in one optimizer step."""
-    return -(-training.batch_size // (training.micro_batch_size * world_size))
-
-
-def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, world_size: int) -> dict[str, Any]:
+def merged_settings(settings: dict[str, Any], training: TrainingConfig | None) -> dict[str, Any]:
     """DeepSpeed settings, with those that the run's config decides filled in.
+
+    The number of micro-batches differs between optimizer steps, so DeepSpeed is given none and divides by none:
+    `training.trainer` tells it which micro-batch is the last of a step.
 
     Args:
         settings: content of the DeepSpeed file.
@@ -92,13 +90,12 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None, w
     if training is None:
         inference = {k: v for k, v in settings["zero_optimization"].items() if k != "offload_optimizer"}
         return {**settings, "zero_optimization": inference, "train_micro_batch_size_per_gpu": 1}
-    steps = accumulation_steps(training, world_size)
     # torch's fused AdamW updates a weight, its moments and its decay in one pass over memory.
     adam = {"lr": training.learning_rate, "weight_decay": training.weight_decay, "torch_adam": True, "fused": True}
     return {
         **settings,
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        "gradient_accumulation_steps": steps,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
         "gradient_clipping": training.max_grad_norm,
         "optimizer": {"type": "AdamW", "params": adam},
     }
@@ -144,7 +141,7 @@ def _whole_tensors_when_tying() -> Iterator[None]:
 
 def engine_for_training(module: nn.Module, settings: dict[str, Any], training: TrainingConfig) -> Any:
     """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says."""
-    merged = merged_settings(settings, training, dist.get_world_size())
+    merged = merged_settings(settings, training)
     engine, *_ = deepspeed.initialize(model=module, model_parameters=list(module.parameters()), config=merged)
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_groups"):
@@ -164,7 +161,7 @@ def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: to
     """
     if stage(settings) != 3:
         return module.to(device)
-    engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None, dist.get_world_size()))
+    engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None))
     return engine
 
 

@@ -1,23 +1,21 @@
-"""Triples as tokens: the examples of a training, those of each optimizer step, and their assignment to ranks.
+"""Triples as tokens: an `Example` for each, and the totals of those of an optimizer step.
 
-Every rank computes the same plan from the same table and seed, so the ranks agree on each step's examples and totals
-without communication. The tensors are left to `batches`, the loss to `losses`.
+All examples of a training are kept by `example_table`; which of them a step has is decided in `steps`, which rank works
+on them in `micro_batches`. The tensors are left to `batches`, the loss to `losses`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from collections import Counter
+import hashlib
+import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
+from hir_core.schemas import History
 from hir_core.training.exclusion import SoftTarget
 
 
@@ -30,7 +28,7 @@ class Exclusion:
     removed: float
     """The share of the output's probability that is taken away."""
     share: float
-    """1 / n, where n outputs are excluded under this prompt: with it, a term is a mean over prompts."""
+    """1 / n, where n outputs of the training are excluded under this prompt: with it, a term is a mean over prompts."""
     targets: tuple[SoftTarget | None, ...] = ()
     """For each target token, the distribution that it is trained towards; see `exclusion.soft_targets`."""
 
@@ -75,7 +73,22 @@ class Totals:
     """Prompts with excluded outputs; one counts in part where only some of its outputs are in the step."""
 
 
-def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool) -> Example:
+class RememberedPrompts:
+    """Prompts as tokens, each of them tokenised once, however many triples have it."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        self._known: dict[bytes, array[int]] = {}
+
+    def prompt_ids(self, instruction: str, query: str, history: History | None, *, of: str) -> tuple[int, ...]:
+        """As `Renderer.prompt_ids`."""
+        key = hashlib.blake2b(json.dumps([instruction, query, history]).encode(), digest_size=16).digest()
+        if key not in self._known:
+            self._known[key] = array("i", self.renderer.prompt_ids(instruction, query, history, of=of))
+        return tuple(self._known[key])
+
+
+def make_example(row: dict[str, Any], prompts: RememberedPrompts, *, with_contrast: bool) -> Example:
     """One row of Triples, tokenised: sampled token ids are taken as they are, an output without them is tokenised.
 
     Args:
@@ -93,96 +106,17 @@ def make_example(row: dict[str, Any], renderer: Renderer, *, with_contrast: bool
         exclusion = Exclusion(instructions.index(excluded_from), row["removed"], share=1.0)
     return Example(
         key=str(row["triple_id"]),
-        prompts=tuple(tuple(renderer.prompt_ids(text, query, history, of=of)) for text in instructions),
+        prompts=tuple(prompts.prompt_ids(text, query, history, of=of) for text in instructions),
         prefix_ids=tuple(row["prefix_ids"]),
-        target_ids=tuple(renderer.target_ids(str(row["output"])) if target_ids is None else target_ids),
+        target_ids=tuple(prompts.renderer.target_ids(str(row["output"])) if target_ids is None else target_ids),
         weight=float(row["weight"]),
         exclusion=exclusion,
     )
 
 
-def with_shares(examples: Sequence[Example]) -> list[Example]:
-    """The examples, with the `share` of every exclusion."""
-    counts = Counter(example.exclusion_prompt for example in examples if example.exclusion is not None)
-    return [
-        example
-        if example.exclusion is None
-        else dataclasses.replace(
-            example, exclusion=dataclasses.replace(example.exclusion, share=1 / counts[example.exclusion_prompt])
-        )
-        for example in examples
-    ]
-
-
 def placeholder(example: Example) -> Example:
     """The example with weight 0: it keeps the ranks in step and adds nothing to loss or gradient."""
     return dataclasses.replace(example, weight=0.0, exclusion=None)
-
-
-def plan_steps(examples: Sequence[Example], training: TrainingConfig, seed: Sequence[int]) -> list[list[int]]:
-    """Row numbers of every optimizer step; each epoch is shuffled anew, and its last step may have fewer rows.
-
-    Where `training.shuffle` is `prompts`, rows with equal prompts follow one another, so most are in one step.
-    """
-    count = len(examples)
-    groups: dict[object, list[int]] = {}
-    for row, example in enumerate(examples):
-        groups.setdefault(row if training.shuffle == "triples" else frozenset(example.prompts), []).append(row)
-    by_number = list(groups.values())
-    per_epoch = math.ceil(count / training.batch_size)
-    step_count = training.steps or per_epoch * training.epochs
-    steps: list[list[int]] = []
-    for epoch in range(math.ceil(step_count / per_epoch)):
-        shuffled = np.random.default_rng([*seed, epoch]).permutation(len(by_number)).tolist()
-        order = [row for number in shuffled for row in by_number[number]]
-        steps += [order[start : start + training.batch_size] for start in range(0, count, training.batch_size)]
-    return steps[:step_count]
-
-
-def examples_of_step(examples: Sequence[Example], rows: Sequence[int], training: TrainingConfig) -> list[Example]:
-    """The examples of one optimizer step, with their in-batch contrast where the config asks for it.
-
-    Args:
-        rows: one item of `plan_steps`.
-    """
-    chosen = [examples[row] for row in rows]
-    if training.contrastive > 0 and training.contrast == "batch":
-        return contrast_in_batch(chosen, training.contrast_ways)
-    return chosen
-
-
-def contrast_in_batch(examples: Sequence[Example], ways: int) -> list[Example]:
-    """The examples of one step, each contrasted with the prompts of up to `ways` - 1 others.
-
-    This is the in-batch contrast of the paper (Zhang et al., ICML 2023, arXiv 2302.05206), over blocks of `ways`
-    examples in the order of the step, so that micro-batches and ranks do not change it. Equal prompts are used once.
-    """
-    blocks = [examples[start : start + ways] for start in range(0, len(examples), ways)]
-    return [
-        dataclasses.replace(example, prompts=tuple(dict.fromkeys([example.prompts[0], *(e.prompts[0] for e in block)])))
-        for block in blocks
-        for example in block
-    ]
-
-
-def assign_micro_batches(examples: Sequence[Example], world_size: int, count: int) -> list[list[list[int]]]:
-    """Splits one step's examples evenly into `count` micro-batches for each rank: `result[rank][n]` are their numbers.
-
-    Examples of similar length share a micro-batch, so that there is little padding, and those with equal prompts follow
-    one another. Where a step has fewer examples than there are micro-batches, the last ones are empty; every rank still
-    has `count` of them.
-    """
-    groups: dict[frozenset[tuple[int, ...]], list[int]] = {}
-    for number, example in enumerate(examples):
-        groups.setdefault(frozenset(example.prompts), []).append(number)
-    for numbers in groups.values():
-        numbers.sort(key=lambda number: -examples[number].length)
-    longest_first = sorted(groups.values(), key=lambda numbers: -examples[numbers[0]].length)
-    ordered = [number for numbers in longest_first for number in numbers]
-    size, larger = divmod(len(ordered), world_size * count)
-    ends = [size * n + min(n, larger) for n in range(world_size * count + 1)]
-    micro_batches = [ordered[start:end] for start, end in itertools.pairwise(ends)]
-    return [micro_batches[rank::world_size] for rank in range(world_size)]
 
 
 def step_totals(examples: Sequence[Example]) -> Totals:

@@ -18,7 +18,10 @@ from torch import distributed as dist
 from hir_core.config import TrainingConfig
 from hir_core.modeling import zero
 from hir_core.training.batches import BatchLayout
-from hir_core.training.examples import Example, assign_micro_batches, examples_of_step, plan_steps
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example
+from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.steps import examples_of_step, plan_steps
 from hir_core.training.triple_loss import TripleLoss
 
 logger = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ COMPARED = 4
 
 
 def choose_layout(
-    module: TripleLoss, examples: Sequence[Example], layout: BatchLayout, training: TrainingConfig, seed: Sequence[int]
+    module: TripleLoss, examples: ExampleTable, layout: BatchLayout, training: TrainingConfig, seed: Sequence[int]
 ) -> BatchLayout:
     """The layout with packed rows where they save work in the first step and change nothing, else as it is.
 
@@ -48,16 +51,16 @@ def choose_layout(
         return layout
     world_size, rank = dist.get_world_size(), dist.get_rank()
     step = examples_of_step(examples, plan_steps(examples, training, seed)[0], training)
-    groups = assign_micro_batches(step, world_size, zero.accumulation_steps(training, world_size))[rank]
     packed = dataclasses.replace(layout, packed_hidden_size=config.hidden_size)
+    groups = assign_micro_batches(step, world_size, training.micro_batch_tokens, packed)[rank]
     saves = any(packed.collate([step[n] for n in group]).position_ids is not None for group in groups if group)
     if not _on_any_rank(saves, layout):
         return layout
-    longest = sorted(examples, key=lambda example: -example.length)
-    problem = attention_problem(module.model, longest[0].length)
+    longest = examples[int(examples.lengths.argmax())]
+    problem = attention_problem(module.model, longest.length)
     if problem is None:
         first = [step[n] for n in groups[0][:COMPARED]] or step[:1]
-        gap = _largest_gap(module, (first, longest[:1]), packed)
+        gap = _largest_gap(module, (first, [longest]), packed)
         if gap > TOLERANCE[module.model.dtype]:
             problem = f"its log-probabilities are {gap:.3g} nats per token off in rows of several outputs"
     if problem is None:

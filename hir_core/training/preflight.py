@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import distributed as dist
 
 from hir_core.config import TrainingConfig
@@ -18,15 +20,24 @@ from hir_core.errors import TrainingError
 from hir_core.modeling.models import context_length
 from hir_core.modeling.rendering import Renderer
 from hir_core.training.batches import BatchLayout
-from hir_core.training.examples import Example, assign_micro_batches
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example
+from hir_core.training.micro_batches import assign_micro_batches
 from hir_core.training.triple_loss import TripleLoss
 
 GUARD_ROWS = 64
 """Samples that are compared before training; of the examples, as many of the shortest and of the longest."""
 
 
+def compared_samples(samples: pl.DataFrame) -> pl.DataFrame:
+    """The samples that the checks compare: `GUARD_ROWS` of them, and as many with tokens where some have none."""
+    ordered = samples.sort("sample_id")
+    with_tokens = ordered.filter(pl.col("completion_ids").list.len() > 0).head(GUARD_ROWS)
+    return pl.concat([ordered.head(GUARD_ROWS), with_tokens]).unique("sample_id", keep="first", maintain_order=True)
+
+
 def check_triples(
-    examples: Sequence[Example],
+    examples: ExampleTable,
     triples: pl.DataFrame,
     samples: pl.DataFrame | None,
     renderer: Renderer,
@@ -44,18 +55,11 @@ def check_triples(
     Raises:
         TrainingError: names the first row that fails.
     """
-    by_length = sorted(examples, key=lambda example: example.length)
+    by_length = examples.lengths.argsort(kind="stable").tolist()
     checked = [*by_length[:GUARD_ROWS], *by_length[-GUARD_ROWS:]]
     for start in range(0, len(checked), 8):
-        _check_targets(checked[start : start + 8], layout)
-    ends = dict(triples.select("triple_id", "ends").iter_rows())
-    for example in examples:
-        end_positions = [n for n, token in enumerate(example.target_ids) if token in layout.end_ids]
-        if end_positions != ([len(example.target_ids) - 1] if ends[example.key] else []):
-            taught = (
-                "is a target, but the output was cut off" if end_positions else "is no target, but the output ended"
-            )
-            raise TrainingError(f"triple {example.key}: the end-of-sequence token {taught}")
+        _check_targets([examples[number] for number in checked[start : start + 8]], layout)
+    _check_ends(examples, triples.select("triple_id", "ends").sort("triple_id")["ends"].to_numpy(), layout)
     if samples is None:
         return
     # With the instruction and query of the prompt, not of the triple: a relabeler may have changed them in hindsight.
@@ -64,6 +68,25 @@ def check_triples(
             raise TrainingError(
                 f"the prompt of sample {sample['sample_id']} now renders to other tokens than when it was sampled"
             )
+
+
+def _check_ends(examples: ExampleTable, ended: NDArray[np.bool_], layout: BatchLayout) -> None:
+    """Raises TrainingError unless an end-of-sequence token is the last target of each output that ended, and no other.
+
+    Args:
+        ended: of each example, whether its output ended.
+    """
+    targets = examples.targets
+    places = np.flatnonzero(np.isin(targets.values, layout.end_ids))
+    of_examples = np.searchsorted(targets.ends, places, side="right") - 1
+    is_last = np.zeros(len(examples), bool)
+    is_last[of_examples] = places == targets.ends[of_examples + 1] - 1
+    counts = np.bincount(of_examples, minlength=len(examples))
+    wrong = np.flatnonzero((counts != ended) | (ended & ~is_last))
+    if wrong.size:
+        first = int(wrong[0])
+        taught = "is a target, but the output was cut off" if counts[first] else "is no target, but the output ended"
+        raise TrainingError(f"triple {examples.keys[first]}: the end-of-sequence token {taught}")
 
 
 def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
@@ -86,12 +109,13 @@ def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
         raise TrainingError(f"a target token of {names} is predicted from the wrong position")
 
 
-def check_lengths(examples: Sequence[Example], model: Any) -> None:
+def check_lengths(examples: ExampleTable, model: Any) -> None:
     """Raises TrainingError where a triple is longer than the model's context."""
     limit = context_length(model)
-    longest = max(examples, key=lambda example: example.length)
-    if limit is not None and longest.length > limit:
-        raise TrainingError(f"triple {longest.key} has {longest.length} tokens, the model's context {limit}")
+    longest = int(examples.lengths.argmax())
+    if limit is not None and examples.lengths[longest] > limit:
+        key, length = examples.keys[longest], examples.lengths[longest]
+        raise TrainingError(f"triple {key} has {length} tokens, the model's context {limit}")
 
 
 def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, training: TrainingConfig) -> float:
@@ -100,7 +124,7 @@ def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayou
     Raises:
         TrainingError: it is larger: the model that is about to be trained is not the one that sampled.
     """
-    gap = logprob_gap(module, samples, layout, training.micro_batch_size)
+    gap = logprob_gap(module, samples, layout, training.micro_batch_tokens)
     if not gap <= training.logprob_tolerance:
         raise TrainingError(
             f"the model's log-probabilities are {gap:.3f} nats per token off the sampler's, more than "
@@ -109,19 +133,21 @@ def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayou
     return gap
 
 
-def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, micro_batch_size: int) -> float:
+def logprob_gap(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, most_tokens: int) -> float:
     """Mean absolute difference, in nats per token, between this model's and the sampler's log-probabilities.
 
     Stale weights, a wrong mask and a prompt that changed since sampling all make it large. All ranks call it together.
+
+    Args:
+        most_tokens: of a forward pass.
     """
     rows = samples.filter(pl.col("completion_ids").list.len() > 0).sort("sample_id").head(GUARD_ROWS).to_dicts()
     examples = [Example(row["sample_id"], (tuple(row["prompt_ids"]),), (), tuple(row["completion_ids"]), 1.0)
                 for row in rows]  # fmt: skip
     world_size, rank = dist.get_world_size(), dist.get_rank()
-    count = -(-len(rows) // (world_size * micro_batch_size))
     sums = torch.zeros(2, device=layout.device)  # absolute differences, tokens
     module.eval()
-    for group in assign_micro_batches(examples, world_size, count)[rank]:
+    for group in assign_micro_batches(examples, world_size, most_tokens, layout)[rank]:
         with torch.no_grad():
             # A rank without rows makes the forward pass too: under ZeRO-3 the others wait for it.
             stats = module.target_stats(layout.collate([examples[n] for n in group] or examples[:1]))

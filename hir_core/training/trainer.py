@@ -18,22 +18,17 @@ from torch import distributed as dist
 from hir_core.config import TrainingConfig, WarmStartConfig
 from hir_core.errors import NumericalError
 from hir_core.launch.job_spec import TrainResult
-from hir_core.modeling import zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.training.batches import BatchLayout
-from hir_core.training.examples import (
-    Example,
-    assign_micro_batches,
-    examples_of_step,
-    make_example,
-    placeholder,
-    plan_steps,
-    step_totals,
-    with_shares,
-)
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example, RememberedPrompts, make_example, placeholder, step_totals
 from hir_core.training.losses import TERMS, Coefficients
+from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.steps import examples_of_step, plan_steps
 
+READ_AT_ONCE = 1024
+"""Triples that are there as Python objects while all are read."""
 NAMED = 4
 """Triples that a message names."""
 _NAMES = {
@@ -46,11 +41,13 @@ _NAMES = {
 # --- before the first step -------------------------------------------------------------------------------------------
 
 
-def read_examples(triples: pl.DataFrame, renderer: Renderer, training: TrainingConfig) -> list[Example]:
-    """All triples, tokenised, in the order of their ids: the same list on every rank and in every attempt."""
+def read_examples(triples: pl.DataFrame, renderer: Renderer, training: TrainingConfig) -> ExampleTable:
+    """All triples, tokenised, in the order of their ids: the same table on every rank and in every attempt."""
     with_contrast = training.contrastive > 0 and training.contrast == "instructions"
-    rows = triples.sort("triple_id").to_dicts()
-    return with_shares([make_example(row, renderer, with_contrast=with_contrast) for row in rows])
+    prompts, order = RememberedPrompts(renderer), triples["triple_id"].arg_sort()
+    parts = (triples[order[start : start + READ_AT_ONCE]] for start in range(0, len(order), READ_AT_ONCE))
+    rows = (row for part in parts for row in part.iter_rows(named=True))
+    return ExampleTable.of(make_example(row, prompts, with_contrast=with_contrast) for row in rows)
 
 
 def coefficients(training: TrainingConfig) -> Coefficients:
@@ -71,7 +68,7 @@ def coefficients(training: TrainingConfig) -> Coefficients:
 
 def train(
     engine: Any,
-    examples: Sequence[Example],
+    examples: ExampleTable,
     training: TrainingConfig,
     layout: BatchLayout,
     seed: Sequence[int],
@@ -148,13 +145,14 @@ def _optimizer_step(
         step: its name, for messages.
     """
     world_size, rank = dist.get_world_size(), dist.get_rank()
-    count = zero.accumulation_steps(training, world_size)
     totals = step_totals(examples)
-    # DeepSpeed averages over ranks and micro-batches, but each term is already divided by the whole step's totals.
-    scale = float(world_size * count)
-    groups = assign_micro_batches(examples, world_size, count)[rank]
+    # DeepSpeed averages over ranks, but each term is already divided by the whole step's totals.
+    scale = float(world_size)
+    groups = assign_micro_batches(examples, world_size, training.micro_batch_tokens, layout)[rank]
     rows = []
-    for group in groups:
+    for number, group in enumerate(groups, 1):
+        # Their number differs between steps, so DeepSpeed is told which is the last, after which the weights change.
+        engine.set_gradient_accumulation_boundary(is_boundary=number == len(groups))
         batch = layout.collate([examples[row] for row in group] or [placeholder(examples[0])])
         loss, terms = engine(batch, totals, scale)
         engine.backward(loss)
@@ -180,8 +178,7 @@ def _check_trained_model(
     One forward pass of each rank, on its first micro-batch of that step; all ranks call it together.
     """
     world_size, rank = dist.get_world_size(), dist.get_rank()
-    count = zero.accumulation_steps(training, world_size)
-    groups = assign_micro_batches(examples, world_size, count)[rank][:1]
+    groups = assign_micro_batches(examples, world_size, training.micro_batch_tokens, layout)[rank][:1]
     engine.eval()
     with torch.no_grad():
         batch = layout.collate([examples[row] for row in groups[0]] or [placeholder(examples[0])])

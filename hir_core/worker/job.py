@@ -156,12 +156,13 @@ class Job:
         samples = None
         if step.samples is not None:
             queries = read_parts(step.prompts).select("prompt_id", "query", "history")
-            samples = read_parts(step.samples).join(
+            samples = preflight.compared_samples(read_parts(step.samples)).join(
                 queries, on="prompt_id", how="left", validate="m:1", maintain_order="left"
             )
         examples = trainer.read_examples(triples, self.renderer, training)
         preflight.check_lengths(examples, self.model)
         preflight.check_triples(examples, triples, samples, self.renderer, self.layout)
+        del triples  # their texts would stay in memory while the model is trained
         if training.activation_checkpointing:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         module = TripleLoss(self.model, trainer.coefficients(training), training.logits_chunk)
@@ -172,7 +173,7 @@ class Job:
         seed = (self.spec.seed, step.iteration)
         if training.exclusion and training.exclusion_loss == "conditioned":
             examples = teacher.with_soft_targets(
-                module, examples, self.layout, training.micro_batch_size, training.exclusion_top
+                module, examples, self.layout, training.micro_batch_tokens, training.exclusion_top
             )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
         result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)

@@ -96,7 +96,7 @@ def train_step(triples: int, batch_size: int) -> Any:
         "ends": True, "weight": 1.0, "removed": 0.0,
     }  # fmt: skip
     write_part(folder, "0", pl.DataFrame(columns, schema=Triples.create_empty().schema))
-    training = TrainingConfig(batch_size=batch_size, micro_batch_size=batch_size, epochs=1, learning_rate=1e-4)
+    training = TrainingConfig(batch_size=batch_size, micro_batch_tokens=10**6, epochs=1, learning_rate=1e-4)
     return TrainStep(triples=folder, samples=None, prompts=folder, training=training, iteration=1)
 
 

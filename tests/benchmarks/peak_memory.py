@@ -63,6 +63,11 @@ def make_tables(folder: Path, micro_batch: int, ranks: int) -> None:
     pl.DataFrame(rows, schema_overrides=types).write_parquet(folder / "triples" / "part-0.parquet")
 
 
+def tokens_of(micro_batch: int) -> int:
+    """Tokens of so many triples, each under two instructions."""
+    return micro_batch * len(INSTRUCTIONS) * (PROMPT_TOKENS + NEW_TOKENS)
+
+
 def measure(folder: Path, model: Path, file: str, ranks: int, micro_batch: int) -> dict[str, float]:
     """The peaks of one launch in bytes: after training, and after sampling as well."""
     from hir_core.config import HubModel, LaunchConfig, TrainingConfig
@@ -73,7 +78,7 @@ def measure(folder: Path, model: Path, file: str, ranks: int, micro_batch: int) 
 
     folder.mkdir()
     make_tables(folder, micro_batch, ranks)
-    training = TrainingConfig(batch_size=micro_batch * ranks, micro_batch_size=micro_batch, steps=1)
+    training = TrainingConfig(batch_size=micro_batch * ranks, micro_batch_tokens=tokens_of(micro_batch), steps=1)
     (folder / "out").mkdir()
     steps = (
         TrainStep(triples=folder / "triples", samples=None, prompts=folder / "prompts", training=training, iteration=1),
@@ -97,7 +102,7 @@ def expected(model: Path, file: str, ranks: int, micro_batch: int) -> dict[str, 
 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,
-         "reward": {"type": "exact_match"}, "training": {"micro_batch_size": micro_batch},
+         "reward": {"type": "exact_match"}, "training": {"micro_batch_tokens": tokens_of(micro_batch)},
          "sampling": {"k": K, "max_new_tokens": NEW_TOKENS}, "deepspeed": f"ds_configs/{file}.json"}
     )  # fmt: skip
     plan = make_plan(config, Machines(1, ranks, 20 * 10**9, None, has_gpus=False), PROMPT_TOKENS)

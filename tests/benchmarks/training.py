@@ -1,8 +1,9 @@
 """The cost of training a Llama of 10 million weights for one epoch, beside the trainers of transformers and TRL.
 
-No contrast, so that all trainers learn from the same tokens. All sides train on batches of 64 outputs in micro-batches
-of 16, in fp32, with a fused AdamW; TRL packs rows of 512 tokens, as many to a step as the others train on. What counts
-is the epoch: imports, the model and the tokenised data are there before.
+No contrast, so that all trainers learn from the same tokens. All sides train on batches of 64 outputs, in fp32, with a
+fused AdamW: the trainer of transformers in micro-batches of 16 outputs, `hir` in micro-batches of as many tokens; TRL
+packs rows of 512 tokens, as many to a step as the others train on. What counts is the epoch: imports, the model and the
+tokenised data are there before.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) 
     from hir_core.modeling import zero
     from hir_core.training import packing_check, trainer
     from hir_core.training.batches import BatchLayout
+    from hir_core.training.example_table import ExampleTable
     from hir_core.training.examples import Example
     from hir_core.training.triple_loss import TripleLoss
 
@@ -67,9 +69,12 @@ def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) 
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     zero.connect(0)
     terms = {"label_smoothing": 0.0, "contrastive": 0.0, "entropy": 0.0}
-    training = TrainingConfig(epochs=1, batch_size=BATCH, micro_batch_size=MICRO, shuffle=shuffle, **terms)
     rows = make_rows(data)
-    examples = [Example(f"{n:03}", (tuple(prompt),), (), tuple(output), 1.0) for n, (prompt, output) in enumerate(rows)]
+    tokens = MICRO * tokens_of(rows) // len(rows)
+    training = TrainingConfig(epochs=1, batch_size=BATCH, micro_batch_tokens=tokens, shuffle=shuffle, **terms)
+    examples = ExampleTable.of(
+        Example(f"{n:03}", (tuple(prompt),), (), tuple(output), 1.0) for n, (prompt, output) in enumerate(rows)
+    )
     module = TripleLoss(make_model(), trainer.coefficients(training), training.logits_chunk)
     engine = zero.engine_for_training(module, {"zero_optimization": {"stage": 1}}, training)
     layout = BatchLayout(0, (1,), None, torch.device("cpu"))

@@ -51,7 +51,7 @@ def test_a_setting_has_its_type_bounds_default_and_description():
     assert rows["label_smoothing"][:2] == ["number, at least 0, less than 1", "`0.2`"]
     assert rows["schedule"][:2] == ["`constant` or `linear` or `cosine`", "`constant`"]
     assert rows["steps"][:2] == ["whole number, at least 1", "none"]
-    assert rows["micro_batch_size"][2].endswith("*Not in version ids.*")
+    assert rows["micro_batch_tokens"][2].endswith("*Not in version ids.*")
 
 
 def test_types_of_lists_and_mappings_are_in_plain_words():

@@ -78,6 +78,10 @@ def write_rows(rows: list[Any]) -> None:
         ("training.epochs=many", "training.epochs: expected a whole number (found 'many')"),
         ("iterations=true", "iterations: expected a whole number (found True)"),
         ("training.learning_rate=true", "training.learning_rate: expected a number (found True)"),
+        (
+            "training.micro_batch_size=8",
+            "training.micro_batch_size: unknown key; micro-batches are limited by their tokens: set `micro_batch_tok",
+        ),
         ("model.dtype=bf16", "model.dtype: unknown key; the precision is that of the file that `deepspeed` names"),
         ("iterations", "expected key=value, found `iterations`; for example iterations=12"),
         ("launch.hostfile=hosts", "launch.hostfile: cannot read hosts: No such file or directory"),

@@ -114,7 +114,7 @@ class Sizes:
     """At least the tokens of a prompt and its output."""
     new_tokens: int
     batch_size: int
-    micro_batch_size: int
+    micro_batch_tokens: int
     steps: dict[str, int]
     """Optimizer steps under each DeepSpeed file."""
     optimizer_tensors: int
@@ -134,7 +134,7 @@ FULL = Sizes(
     row_tokens=144,
     new_tokens=128,
     batch_size=128,
-    micro_batch_size=32,
+    micro_batch_tokens=9216,
     steps={"zero2": 10, "zero3": 10, "zero3_offload": 4},
     optimizer_tensors=256,
 )
@@ -145,7 +145,7 @@ TINY = Sizes(
     row_tokens=32,
     new_tokens=8,
     batch_size=4,
-    micro_batch_size=2,
+    micro_batch_tokens=128,
     steps={"zero2": 2, "zero3_offload": 2},
     optimizer_tensors=1,
 )
@@ -233,7 +233,7 @@ def train(sizes: Sizes, recorder: Recorder, sampled: Any) -> None:
     make_triples(samples, prompts.with_suffix(".parquet"), triples, every=1)
     cases = LaunchCases(sampled.root.parent / "training", 1, sampled.data)
     for file, steps in sizes.steps.items():
-        training = TrainingConfig(batch_size=sizes.batch_size, micro_batch_size=sizes.micro_batch_size, steps=steps)
+        training = TrainingConfig(batch_size=sizes.batch_size, micro_batch_tokens=sizes.micro_batch_tokens, steps=steps)
         step = TrainStep(triples=triples, samples=samples, prompts=prompts, training=training, iteration=1)
         cases.add(file, "small", read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json"), step)
     launched(cases, recorder)

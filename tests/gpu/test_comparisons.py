@@ -19,7 +19,7 @@ tasks:
     prompts: [{type: synthetic, task: object_counting, size: 60, seed: 1, dials: {max_kinds: 2}}]
     warm_start: {demonstrations: 16, epochs: 1}
     sampling: {prompts: 8, k: 2}
-    training: {steps: 1, batch_size: 8, micro_batch_size: 8}
+    training: {steps: 1, batch_size: 8}
 methods:
   references: {relabel: {type: demonstrations}}
   hindsight: {relabel: {type: hindsight}}

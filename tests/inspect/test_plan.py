@@ -26,7 +26,7 @@ SETTINGS = {
     "reward": {"type": "exact_match"},
     "relabel": {"type": "hindsight"},
     "sampling": {"prompts": 1000, "k": 8, "max_new_tokens": 512},
-    "training": {"micro_batch_size": 4, "activation_checkpointing": True},
+    "training": {"micro_batch_tokens": 8192, "activation_checkpointing": True},
     "deepspeed": "ds_configs/zero3.json",
 }
 
@@ -85,7 +85,7 @@ def test_the_configs_file_is_advised_where_it_fits_else_one_of_its_format(planne
     assert planned("32B", 1).advised.endswith("ds_configs/zero3_offload.json")
     none = planned("70B", 1)
     assert none.advised == ""
-    assert none.smaller == ("training.micro_batch_size=2",)
+    assert none.smaller == ("training.micro_batch_tokens=4096",)
     alike = planned("7B", 1, deepspeed="ds_configs/laptop.json")
     assert alike.advised.endswith("laptop.json") == (not next(f for f in alike.files if f.is_current).problem)
 
@@ -101,10 +101,12 @@ def test_a_file_of_ones_own_is_planned_too(planned, tmp_path):
 
 def test_settings_that_save_memory_do_so_in_the_plan(planned):
     usual = planned("7B", 1).files[-2].training
-    assert planned("7B", 1, training={"micro_batch_size": 4}).files[-2].training.activations > 3 * usual.activations
-    small = planned("7B", 1, training={"micro_batch_size": 2, "activation_checkpointing": True}).files[-2].training
+    assert (
+        planned("7B", 1, training={"micro_batch_tokens": 8192}).files[-2].training.activations > 3 * usual.activations
+    )
+    small = planned("7B", 1, training={"micro_batch_tokens": 4096, "activation_checkpointing": True}).files[-2].training
     assert small.activations == pytest.approx(usual.activations / 2, rel=0.01)
-    warm = {"demonstrations": 9, "micro_batch_size": 64}
+    warm = {"demonstrations": 9, "batch_size": 600, "micro_batch_tokens": 65536}
     assert planned("7B", 1, warm_start=warm).files[-2].training.activations > 10 * usual.activations
 
 
@@ -124,14 +126,18 @@ def test_sampling_streams_weights_where_no_batch_fits_beside_whole_ones(planned)
     ("changes", "rows"),
     [
         ({}, 8),
-        ({"training": {"micro_batch_size": 4, "contrastive": 0}}, 4),
-        ({"training": {"micro_batch_size": 4, "contrast": "batch", "contrast_ways": 5}}, 20),
-        ({"relabel": {"type": "keep_correct"}}, 4),
-        ({"relabel": {"type": "exclude_wrong"}}, 4),
+        ({"training": {"micro_batch_tokens": 7000}}, 6),
+        ({"training": {"micro_batch_tokens": 1}}, 2),
+        ({"training": {"batch_size": 17, "micro_batch_tokens": 8192}}, 6),
+        ({"training": {"contrastive": 0, "batch_size": 41, "micro_batch_tokens": 8192}}, 6),
+        ({"training": {"micro_batch_tokens": 16384, "contrast": "batch", "contrast_ways": 5}}, 15),
+        ({"relabel": {"type": "keep_correct"}, "training": {"batch_size": 24}}, 3),
+        ({"relabel": {"type": "exclude_wrong"}}, 8),
         ({"relabel": {"type": "exclude_wrong", "relabel_weight": 0.3}}, 8),
     ],
 )
-def test_a_triple_has_a_sequence_for_every_instruction_that_its_loss_compares(planned, changes, rows):
+def test_a_micro_batch_has_whole_triples_with_a_sequence_for_every_instruction(planned, changes, rows):
+    """Each of 1,024 tokens; a batch of 64 is divided among 8 ranks."""
     assert planned("7B", 1, **changes).rows == rows
 
 
@@ -174,8 +180,8 @@ def test_a_change_is_planned_with_and_kept_in_the_command(run):
     )
     assert done.output.splitlines()[-1].endswith("deepspeed=ds_configs/zero1.json")
     done = run("mine.yaml", "--gpus", "1", "--gpu-memory", "16", "--host-memory", "100")
-    assert "zero3_offload.json: a machine needs 121 GB of main memory, and has 100" in done.output
-    assert done.output.splitlines()[-1] == ("no file fits: set training.micro_batch_size=2, or take more devices")
+    assert "zero3_offload.json: a machine needs 148 GB of main memory, and has 100" in done.output
+    assert done.output.splitlines()[-1] == ("no file fits: set training.micro_batch_tokens=4096, or take more devices")
 
 
 def test_json_has_every_part(run):

@@ -171,13 +171,17 @@ def test_of_an_exception_the_first_line_is_told(job, plain):
 )
 def test_a_rank_that_finds_too_little_memory_is_not_lost_and_its_step_is_advised(job, plain, line):
     failure = fail(job(in_rank_1(line)), plain)
-    assert re.match(r"rank 1 raised \w+: .*; to need less memory, lower warm_start.micro_batch_size", failure.reason)
+    assert re.match(r"rank 1 raised \w+: .*; to need less memory, lower warm_start.micro_batch_tokens", failure.reason)
     assert not failure.is_lost
 
 
 STEPS = {
-    "warm_start.micro_batch_size (16 now)": {"type": "train", "samples": None, "training": {"micro_batch_size": 16}},
-    "training.activation_checkpointing": {"type": "train", "samples": "x", "training": {"micro_batch_size": 16}},
+    "warm_start.micro_batch_tokens to 8 (16 now)": {
+        "type": "train",
+        "samples": None,
+        "training": {"micro_batch_tokens": 16},
+    },
+    "training.activation_checkpointing": {"type": "train", "samples": "x", "training": {"micro_batch_tokens": 16}},
     "sampling.batch_tokens (9 now)": {"type": "sample", "name": "evaluate", "batch_tokens": 9},
     "sampling.batch_tokens to a number": {"type": "sample", "name": "sample", "batch_tokens": "auto"},
     "sampling.zero3_weights to stream": {"type": "sample", "name": "sample", "batch_tokens": 9},

@@ -24,9 +24,10 @@ from zero_tables import (
     K,
     LaunchCases,
     cpu_ranks,
+    in_bf16,
+    make_equal_triples,
     make_model,
     make_requests,
-    make_single_triple,
     make_triples,
     saved_state,
     stage,
@@ -54,7 +55,8 @@ def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     make_requests(folder / "requests-many.parquet", PROMPTS)
     make_requests(folder / "requests-few.parquet", 3)
-    make_single_triple(folder / "triples-single")
+    make_equal_triples(folder / "triples-single", 1)
+    make_equal_triples(folder / "triples-equal", EQUAL)
     for architecture in ARCHITECTURES:
         (folder / architecture).mkdir()
         make_model(folder / architecture, architecture)
@@ -91,19 +93,20 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     for architecture in ARCHITECTURES:
         cases.train(architecture, architecture, stage(0))
     for architecture in ("llama", "t5"):
-        cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_size=1)
+        cases.train(f"{architecture}-1x8", architecture, stage(0), micro_batch_tokens=1)
     cases.train("llama-crawling", "llama", stage(0), **CRAWL)
-    cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_size=1)
+    cases.train("llama-prompts", "llama", stage(0), **PROMPTS_TOGETHER, micro_batch_tokens=1)
     for architecture in ("llama", "t5"):
-        settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_size": 1}
+        settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_tokens": 1}
         cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
     for name, state in ITERATIONS_OF_TWO:
         reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
+    add_accumulations(cases)
     cases.launch()
     return cases
 
 
-CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
+CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_tokens": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
 """One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
 PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": "prompts", "steps": 6}
 """Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
@@ -117,7 +120,7 @@ KINDS = [
     *(("flan", kind) for kind in ("zero2", "zero3")),
 ]
 """The cases of two ranks, as architecture and kind."""
-CHANGES = {"1x4": {"micro_batch_size": 1}, "ckpt": {"activation_checkpointing": True}}
+CHANGES = {"1x4": {"micro_batch_tokens": 1}, "ckpt": {"activation_checkpointing": True}}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,7 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         triples = f"excluded-{architecture}"
         cases.train(f"{architecture}-excluded-{name}", architecture, STAGES[name], **EXCLUDED, triples=triples)
     for name in BF16:
-        cases.train(f"llama-{name}-bf16", "llama", {**STAGES[name], "bf16": {"enabled": True}}, **CRAWL)
+        cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
         cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
@@ -156,7 +159,7 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
 ITERATIONS_ALONE = [(name, "masters") for name in ("zero0", "zero1", "zero2")] + [("zero2", "all"), ("zero1", "none")]
 ITERATIONS_OF_TWO = [("zero3", "masters"), ("zero2", "all")]
 """ZeRO stage, and what of the optimizer's state is saved, of four iterations of training in bf16."""
-CRAWLING = {"learning_rate": 1e-6, "batch_size": 1, "micro_batch_size": 1}
+CRAWLING = {"learning_rate": 1e-6, "batch_size": 1, "micro_batch_tokens": 1}
 ITERATIONS, STEPS = 4, 2
 LAST = 1
 """The last iteration of two ranks."""
@@ -164,7 +167,7 @@ LAST = 1
 
 def add_iterations(cases: LaunchCases, name: str, state: str, count: int) -> None:
     """Iterations of two steps each, each from the state that the one before has saved."""
-    settings, model = {**STAGES[name], "bf16": {"enabled": True}}, cases.data / "llama"
+    settings, model = in_bf16(name), cases.data / "llama"
     for iteration in range(count):
         case = f"{name}-{state}-{iteration}"
         model = cases.continue_training(case, model, settings, state, **CRAWLING, epochs=STEPS)
@@ -172,7 +175,7 @@ def add_iterations(cases: LaunchCases, name: str, state: str, count: int) -> Non
 
 def add_unbroken_training(cases: LaunchCases, name: str, state: str) -> None:
     """The steps of all iterations in one training."""
-    settings, case = {**STAGES[name], "bf16": {"enabled": True}}, f"{name}-{state}-unbroken"
+    settings, case = in_bf16(name), f"{name}-{state}-unbroken"
     cases.continue_training(case, cases.data / "llama", settings, state, **CRAWLING, epochs=ITERATIONS * STEPS)
     if state == "masters":  # AdamW begins anew in each iteration
         cases.change(case, "reset_every", STEPS)
@@ -180,9 +183,24 @@ def add_unbroken_training(cases: LaunchCases, name: str, state: str) -> None:
 
 def reread(cases: LaunchCases, case: str, model: Path, name: str, state: str) -> None:
     """A model's optimizer state is read under a ZeRO stage, and saved again before any step."""
-    settings = {**STAGES[name], "bf16": {"enabled": True}}
+    settings = in_bf16(name)
     cases.continue_training(case, model, settings, state, **CRAWLING)
     cases.change(case, "no_steps", 0)
+
+
+EQUAL = 64
+"""Equal triples of an optimizer step, each in a micro-batch of its own."""
+
+
+def add_accumulations(cases: LaunchCases) -> None:
+    """One step on a triple, and one on 64 equal ones, with gradients accumulated as the files say, and in bf16."""
+    step = CRAWLING | {"epochs": 1, "batch_size": EQUAL}
+    for name, settings in {
+        "zero2": in_bf16("zero2"), "zero3": in_bf16("zero3"), "bf16": {**STAGES["zero2"], "bf16": {"enabled": True}},
+    }.items():  # fmt: skip
+        for table in ("equal", "single"):
+            case, model = f"accumulated-{name}-{table}", cases.data / "llama"
+            cases.continue_training(case, model, settings, "all", table=f"triples-{table}", **step)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -260,6 +278,17 @@ def test_bf16_weights_do_not_lose_small_updates_within_a_launch(name, pair, alon
     kept = torch.cat([(found[n].float() - before[n].bfloat16().float()).flatten() for n in exact])
     print(f"{name}: mean move {moved.abs().mean():.3g}, kept {(kept * moved.sign()).mean():.3g}")
     assert (kept * moved.sign()).mean() > 0.7 * moved.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "bf16"])
+def test_the_files_lose_nothing_of_a_gradient_that_is_accumulated(name, alone):
+    """After the first step AdamW's first moment is a tenth of the gradient; 64 equal triples have that of one."""
+    found, expected = (saved_state(alone.out(f"accumulated-{name}-{table}", "model")) for table in ("equal", "single"))
+    moments = [key for key in expected if key.startswith("exp_avg.")]
+    ours, theirs = (torch.cat([state[key].flatten() for key in moments]) for state in (found, expected))
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    print(f"{name}: the gradient is off by {error:.2g}")
+    assert error > 1e-3 if name == "bf16" else error < 1e-5
 
 
 def test_training_memory_is_freed(pair):
@@ -423,7 +452,7 @@ def check_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 
 def test_a_launch_that_never_trains_takes_no_optimizer():
     settings = {**STAGES["zero3-offload"], "bf16": {"enabled": True}}
-    merged = zero.merged_settings(settings, None, 2)
+    merged = zero.merged_settings(settings, None)
     assert "optimizer" not in merged
     assert "offload_optimizer" not in merged["zero_optimization"]
     assert merged["zero_optimization"]["offload_param"] == {"device": "cpu"}

@@ -445,10 +445,11 @@ def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
     scored = build_reward(ExactMatchReward()).score(drawn, prompts)
     triples, _ = build_relabeler(HindsightRelabel(type="hindsight"), Instructions()).relabel(drawn, scored, prompts)
     layout = BatchLayout(0, (END,), None, torch.device("cpu"))
-    preflight.check_triples([], triples, sampled, renderer, layout)
+    examples = trainer.read_examples(triples, renderer, TrainingConfig())
+    preflight.check_triples(examples, triples, sampled, renderer, layout)
     lost = sampled.with_columns(history=pl.lit(None, dtype=sampled["history"].dtype))
     with pytest.raises(TrainingError, match="prompt of sample p0-0 now renders to other tokens"):
-        preflight.check_triples([], triples, lost, renderer, layout)
+        preflight.check_triples(examples, triples, lost, renderer, layout)
 
 
 def test_a_conversation_that_leaves_no_room_names_its_prompt(tmp_path, tokenizer):

@@ -89,7 +89,7 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ({"launch.processes": 1, "launch.launcher": "torchrun", "launch.timeout_s": 9}, set()),
         ({"launch.collective_timeout_s": 9}, set()),
         (
-            {"training.micro_batch_size": 2, "training.logits_chunk": 8, "training.activation_checkpointing": True},
+            {"training.micro_batch_tokens": 60, "training.logits_chunk": 8, "training.activation_checkpointing": True},
             set(),
         ),
         ({"deepspeed": "other.json"}, set()),

@@ -12,6 +12,7 @@ from cli_run import PATIENCE_S
 from safetensors.torch import load_file
 
 from hir_core.config import HubModel, LaunchConfig, ScratchModel, TrainingConfig
+from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.launch.launcher import launch
 from hir_core.modeling import models
@@ -19,7 +20,7 @@ from hir_core.store.files import read_json, read_parts, write_part
 
 INSTRUCTIONS = ("Add up.", "Do not add up.")
 PROMPTS, K, NEW_TOKENS = 251, 4, 8
-TRAINING = TrainingConfig(batch_size=8, micro_batch_size=4, epochs=2, learning_rate=1e-3, logits_chunk=5)
+TRAINING = TrainingConfig(batch_size=8, micro_batch_tokens=120, epochs=2, learning_rate=1e-3, logits_chunk=5)
 """21 triples: a remainder of 5 in each epoch, and ranks whose targets need different numbers of chunks."""
 ARCHITECTURES = ("llama", "t5", "flan")
 
@@ -37,6 +38,12 @@ STAGES = {
     "zero3": stage(3, **SHARDED),
     "zero3-offload": {**stage(3, **SHARDED, **OFFLOAD), "zero_force_ds_cpu_optimizer": False},
 }
+
+
+def in_bf16(name: str) -> dict[str, Any]:
+    """A stage in bf16, with gradients accumulated as in the file of that stage in `ds_configs`."""
+    shipped = read_deepspeed(SHIPPED_DS_CONFIGS / f"{name}.json")
+    return {**STAGES[name], **{key: shipped[key] for key in ("bf16", "data_types") if key in shipped}}
 
 
 def make_model(folder: Path, architecture: str) -> None:
@@ -108,16 +115,17 @@ def make_triples(
     write_part(folder, "0", pl.DataFrame(rows, schema_overrides=types))
 
 
-def make_single_triple(folder: Path) -> None:
-    """Writes a table of one triple: a batch of it is the same in whatever order the rows come."""
+def make_equal_triples(folder: Path, count: int) -> None:
+    """Writes a table of one triple, so many times: a batch of them is the same in whatever order the rows come."""
     row = {
-        "triple_id": "t0", "sample_id": None, "instruction": INSTRUCTIONS[0], "contrast": [INSTRUCTIONS[1]],
+        "triple_id": "t", "sample_id": None, "instruction": INSTRUCTIONS[0], "contrast": [INSTRUCTIONS[1]],
         "query": "3 figs", "history": None, "output": "", "prefix_ids": [], "target_ids": [9, 17, 30, 12],
         "ends": False, "weight": 1.0, "excluded_from": None, "removed": 0.0,
     }  # fmt: skip
     folder.mkdir()
     types = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
-    write_part(folder, "0", pl.DataFrame([row], schema_overrides=types | {"excluded_from": pl.String}))
+    rows = [row | {"triple_id": f"t{n:03}"} for n in range(count)]
+    write_part(folder, "0", pl.DataFrame(rows, schema_overrides=types | {"excluded_from": pl.String}))
 
 
 def launch_cases(root: Path, ranks: int, launcher: str = "deepspeed", module: str = "zero_cases") -> None:
@@ -166,7 +174,14 @@ class LaunchCases:
         self.add(name, architecture, settings, *steps)
 
     def continue_training(
-        self, name: str, previous: Path, settings: dict[str, Any], state: str, **changes: Any
+        self,
+        name: str,
+        previous: Path,
+        settings: dict[str, Any],
+        state: str,
+        *,
+        table: str = "triples-single",
+        **changes: Any,
     ) -> Path:
         """Trains a saved model from the state of its optimizer, if there is one; returns the folder of the new model.
 
@@ -174,7 +189,7 @@ class LaunchCases:
             previous: the model's folder, which an earlier case may still have to write.
             state: what of the optimizer's state to save.
         """
-        training, triples = TRAINING.model_copy(update=changes), self.data / "triples-single"
+        training, triples = TRAINING.model_copy(update=changes), self.data / table
         steps = [
             TrainStep(
                 triples=triples,

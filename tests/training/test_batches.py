@@ -1,6 +1,5 @@
 """Every triple is trained on once per epoch, to the token, and no way of cutting a step into pieces changes it."""
 
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -8,10 +7,12 @@ import torch
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling.rendering import Renderer
-from hir_core.training.batches import collate
-from hir_core.training.examples import Example, assign_micro_batches, make_example, plan_steps, step_totals
+from hir_core.training.batches import BatchLayout, collate
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example, RememberedPrompts, make_example, placeholder, step_totals
 from hir_core.training.losses import Coefficients
-from hir_core.training.trainer import placeholder
+from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.steps import plan_steps
 from hir_core.training.triple_loss import TripleLoss
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
@@ -81,7 +82,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def test_sampled_tokens_are_trained_on_as_they_were_sampled(tokenizer):
     """Cut off by the length limit, so without an end-of-sequence token; the output's text is not used."""
-    example = make_example(row(prefix_ids=[4]), Renderer(tokenizer, None), with_contrast=True)
+    example = make_example(row(prefix_ids=[4]), RememberedPrompts(Renderer(tokenizer, None)), with_contrast=True)
     assert (example.prefix_ids, example.target_ids, example.weight) == ((4,), (7, 8), 2.0)
     assert len(example.prompts) == 2
     assert tokenizer.decode(example.prompts[1]) == "Do not.\ntwo figs\n"
@@ -89,22 +90,22 @@ def test_sampled_tokens_are_trained_on_as_they_were_sampled(tokenizer):
 
 
 def test_a_written_output_is_tokenised_and_ends(tokenizer):
-    example = make_example(row(target_ids=None), Renderer(tokenizer, None), with_contrast=False)
+    example = make_example(row(target_ids=None), RememberedPrompts(Renderer(tokenizer, None)), with_contrast=False)
     assert tokenizer.decode(example.target_ids) == "nine<|end|>"
     assert len(example.prompts) == 1
 
 
-def of_lengths(lengths: list[int]) -> list[Example]:
+def table_of(count: int) -> ExampleTable:
     """Examples with different prompts of one token."""
-    return [Example(str(n), ((n,),), (), (1,) * (length - 1), 1.0) for n, length in enumerate(lengths)]
+    return ExampleTable.of(Example(str(n), ((n,),), (), (1,), 1.0) for n in range(count))
 
 
-# --- steps and ranks -------------------------------------------------------------------------------------------------
+# --- steps ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (8, 8), (3, 64), (65, 64)])
 def test_each_epoch_holds_every_row_once_in_an_order_of_its_own(count, batch_size):
-    steps = plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=batch_size, epochs=3), seed=(1, 2))
+    steps = plan_steps(table_of(count), TrainingConfig(batch_size=batch_size, epochs=3), seed=(1, 2))
     per_epoch = -(-count // batch_size)
     epochs = [steps[n * per_epoch : (n + 1) * per_epoch] for n in range(3)]
     for epoch in epochs:
@@ -117,46 +118,17 @@ def test_each_epoch_holds_every_row_once_in_an_order_of_its_own(count, batch_siz
 def test_the_plan_follows_from_the_seed():
     training = TrainingConfig(batch_size=8, epochs=2)
     assert (
-        plan_steps(of_lengths([2] * 40), training, (1, 2))
-        == plan_steps(of_lengths([2] * 40), training, (1, 2))
-        != plan_steps(of_lengths([2] * 40), training, (1, 3))
+        list(plan_steps(table_of(40), training, (1, 2)))
+        == list(plan_steps(table_of(40), training, (1, 2)))
+        != list(plan_steps(table_of(40), training, (1, 3)))
     )
 
 
 @pytest.mark.parametrize("count", [3, 16, 40])
 def test_a_number_of_steps_walks_through_as_many_epochs_as_it_takes(count):
-    steps = plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=8, epochs=99, steps=7), (1,))
+    steps = plan_steps(table_of(count), TrainingConfig(batch_size=8, epochs=99, steps=7), (1,))
     assert len(steps) == 7
-    assert steps == plan_steps(of_lengths([2] * count), TrainingConfig(batch_size=8, epochs=7), (1,))[:7]
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-@pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("rows", [1, 7, 16, 40])
-def test_every_rank_gets_as_many_micro_batches_and_every_row_goes_to_one(world_size, count, rows):
-    assigned = assign_micro_batches(of_lengths([2 + (row * 37) % 11 for row in range(rows)]), world_size, count)
-    assert [len(groups) for groups in assigned] == [count] * world_size
-    assert Counter(row for groups in assigned for group in groups for row in group) == Counter(range(rows))
-    sizes = [len(group) for groups in assigned for group in groups]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_a_batch_smaller_than_the_ranks_could_take_is_divided_over_all_of_them():
-    assigned = assign_micro_batches(of_lengths([2] * 6), 2, 1)
-    assert [[len(group) for group in groups] for groups in assigned] == [[3], [3]]
-
-
-def test_rows_of_similar_length_share_a_micro_batch():
-    examples = of_lengths([2, 9, 3, 8, 4, 7])
-    assert assign_micro_batches(examples, world_size=1, count=3) == [[[1, 3], [5, 4], [2, 0]]]
-
-
-def test_rows_with_equal_prompts_follow_one_another_in_a_micro_batch():
-    """Own and contrast prompts are the same two for the examples 0, 2 and 3, in any order."""
-    prompts = [((5,), (6,)), ((7,),), ((6,), (5,)), ((5,), (6,)), ((8,),)]
-    lengths = [4, 3, 1, 2, 2]
-    examples = [Example(str(n), prompts[n], (), (9,) * lengths[n], 1.0) for n in range(5)]
-    assert assign_micro_batches(examples, world_size=1, count=2) == [[[0, 3, 2], [1, 4]]]
+    assert list(steps) == plan_steps(table_of(count), TrainingConfig(batch_size=8, epochs=7), (1,))[:7]
 
 
 # --- gradients of a step ---------------------------------------------------------------------------------------------
@@ -176,31 +148,33 @@ def random_examples(count: int) -> list[Example]:
     ]
 
 
-def step_gradient(model, examples: list[Example], world_size: int, count: int, start: int | None):
-    """Loss and gradients of one optimizer step, averaged over ranks and micro-batches as DeepSpeed does."""
-    module = TripleLoss(model, PAPER, 8)
-    totals = step_totals(examples)
+def step_gradient(model, examples: list[Example], world_size: int, most_tokens: int, start: int | None):
+    """Loss and gradients of one optimizer step, averaged over ranks as DeepSpeed does, and its micro-batches."""
+    module, layout = TripleLoss(model, PAPER, 8), BatchLayout(0, (1,), start, torch.device("cpu"))
+    totals, assigned = step_totals(examples), assign_micro_batches(examples, world_size, most_tokens, layout)
     losses = torch.zeros(())
-    for groups in assign_micro_batches(examples, world_size, count):
+    for groups in assigned:
         for group in groups:
             group_examples = [examples[n] for n in group] or [placeholder(examples[0])]
-            loss, terms = module(collate(group_examples, 0, start), totals, float(world_size * count))
-            (loss / (world_size * count)).backward()
+            loss, terms = module(layout.collate(group_examples), totals, float(world_size))
+            (loss / world_size).backward()
             losses = losses + terms["loss"]
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    return losses, gradients
+    return losses, gradients, assigned
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 @pytest.mark.parametrize("rows", [8, 5])
 def test_ranks_and_micro_batches_do_not_change_the_gradient_of_a_step(architecture, rows, build_model):
-    """With 5 rows for 8 micro-batches, three of these hold a placeholder of weight 0."""
+    """With 5 rows for 6 ranks, one of these has a placeholder of weight 0."""
     model, start = build_model(architecture).double(), 0 if architecture == "t5" else None
     examples = random_examples(rows)
-    loss, gradients = step_gradient(model, examples, 1, 1, start)
-    for world_size, count in ((1, 4), (2, 1), (2, 4), (3, 2)):
-        other_loss, other_gradients = step_gradient(model, examples, world_size, count, start)
+    loss, gradients, [whole] = step_gradient(model, examples, 1, 10**6, start)
+    assert len(whole) == 1
+    for world_size, most_tokens in ((1, 40), (2, 10**6), (2, 40), (3, 1), (6, 1)):
+        other_loss, other_gradients, assigned = step_gradient(model, examples, world_size, most_tokens, start)
+        assert len(assigned) * len(assigned[0]) > 1
         torch.testing.assert_close(other_loss, loss, rtol=1e-6, atol=0)
         torch.testing.assert_close(other_gradients, gradients, rtol=1e-6, atol=1e-9)
 

@@ -16,7 +16,8 @@ import transformers
 
 from hir_core.training import teacher
 from hir_core.training.batches import BatchLayout
-from hir_core.training.examples import Example, Exclusion, step_totals, with_shares
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example, Exclusion, step_totals
 from hir_core.training.exclusion import LARGEST_REMOVED, NextToken, ScoredOutput, SoftTarget, soft_targets
 from hir_core.training.losses import Coefficients
 from hir_core.training.triple_loss import TripleLoss
@@ -192,8 +193,8 @@ def test_at_the_start_the_gradient_is_that_of_the_excluded_probability(architect
     model = tiny_model(architecture)
     layout = BatchLayout(0, (END,), 0 if architecture == "t5" else None, CPU, packed)
     module = TripleLoss(model, ONLY_EXCLUSION, logits_chunk=3)
-    plain = with_shares([excluded(prompt, output) for prompt, outputs in WRONG.items() for output in outputs])
-    examples = teacher.with_soft_targets(module, plain, layout, micro_batch_size=2, top=5)
+    plain = ExampleTable.of(excluded(prompt, output) for prompt, outputs in WRONG.items() for output in outputs)
+    examples = list(teacher.with_soft_targets(module, plain, layout, most_tokens=12, top=5))
     loss, terms = module(layout.collate(examples), step_totals(examples), 1.0)
     model.zero_grad()
     loss.backward()
@@ -218,8 +219,8 @@ def test_training_on_nothing_else_reaches_the_conditioned_distribution(alone):
     module = TripleLoss(model, ONLY_EXCLUSION, logits_chunk=64)
     prompt = (1, 2)
     star = conditioned(policy_of(model, layout, prompt), dict.fromkeys(WRONG[prompt], 1.0))
-    plain = with_shares([excluded(prompt, output) for output in WRONG[prompt]])
-    examples = teacher.with_soft_targets(module, plain, layout, micro_batch_size=4, top=5)
+    plain = ExampleTable.of(excluded(prompt, output) for output in WRONG[prompt])
+    examples = list(teacher.with_soft_targets(module, plain, layout, most_tokens=12, top=5))
     adam = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     for _ in range(400):
         adam.zero_grad()
@@ -237,7 +238,7 @@ def test_unlikelihood_is_the_log_of_what_is_left():
     """The sum over the excluded outputs of -r log(1 - p), divided by the prompts."""
     model, layout = tiny_model("llama"), BatchLayout(0, (END,), None, CPU)
     module = TripleLoss(model, replace(ONLY_EXCLUSION, is_unlikelihood=True), logits_chunk=64)
-    examples = with_shares([excluded(p, output, 0.5) for p, outputs in WRONG.items() for output in outputs])
+    examples = list(ExampleTable.of(excluded(p, output, 0.5) for p, outputs in WRONG.items() for output in outputs))
     _, terms = module(layout.collate(examples), step_totals(examples), 1.0)
     expected = sum(
         -0.5 * math.log1p(-math.exp(output_logprob(policy_of(model, layout, prompt), output).item()))
@@ -256,7 +257,8 @@ def test_micro_batches_and_other_triples_of_a_step_change_nothing(form, alone):
     taught = [Example("a", ((1, 2),), (), (2, 0), 1.0), Example("b", ((4, 1), (4, 2)), (3,), (1, 0), 2.0)]
     both = Example("c", ((3, 3), (4, 1)), (), (2, 0), 0.5, Exclusion(1, 1.0, share=1.0))
     plain = [excluded(prompt, output) for prompt, outputs in WRONG.items() for output in outputs]
-    examples = teacher.with_soft_targets(module, with_shares([*taught, both, *plain]), layout, 2, top=2)
+    table = ExampleTable.of([*taught, both, *plain])
+    examples = list(teacher.with_soft_targets(module, table, layout, 12, top=2))
     totals, packed = step_totals(examples), replace(layout, packed_hidden_size=10**6)
     whole = module(layout.collate(examples), totals, 1.0)[1]
     assert whole["exclusion"] > 0.005

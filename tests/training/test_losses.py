@@ -9,8 +9,9 @@ import transformers
 
 from hir_core.errors import ConfigError
 from hir_core.training.batches import Batch, collate
-from hir_core.training.examples import Example, Totals, contrast_in_batch, step_totals
+from hir_core.training.examples import Example, Totals, step_totals
 from hir_core.training.losses import Coefficients, TokenStats, contrastive, loss_terms
+from hir_core.training.steps import contrast_in_batch
 from hir_core.training.triple_loss import PositionStats, TripleLoss
 
 PLAIN = Coefficients(label_smoothing=0.0, contrastive=0.0, entropy=0.0)

@@ -30,6 +30,7 @@ from hir_core.stages import run as run_module
 from hir_core.store.store import Store
 from hir_core.training import trainer
 from hir_core.training.batches import BatchLayout
+from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example
 from hir_core.training.losses import TERMS, Coefficients
 from hir_core.training.triple_loss import TripleLoss
@@ -113,6 +114,8 @@ class Engine:
         loss = torch.tensor(self.loss(keys, self.steps))
         return loss, dict.fromkeys(TERMS, loss)
 
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None: ...
+
     def backward(self, loss: Any) -> None: ...
 
     def step(self) -> None:
@@ -134,11 +137,11 @@ class Keys(BatchLayout):
 
 
 def run_steps(loss: Loss, norm: Callable[[int], float], training: TrainingConfig) -> Any:
-    examples = [Example(f"t{n}", ((3,),), (), (4,) * (8 - n), 1.0) for n in range(8)]
+    examples = ExampleTable.of(Example(f"t{n}", ((3,),), (), (4,) * (8 - n), 1.0) for n in range(8))
     return trainer.train(Engine(loss, norm), examples, training, Keys(0, (1,), None, CPU), (1,), lambda _: None)
 
 
-TWO_STEPS = {"epochs": 1, "batch_size": 4, "micro_batch_size": 1}
+TWO_STEPS = {"epochs": 1, "batch_size": 4, "micro_batch_tokens": 1}
 
 
 @pytest.mark.usefixtures("alone")

@@ -12,10 +12,12 @@ import transformers
 
 from hir_core.config import TrainingConfig
 from hir_core.training.batches import BatchLayout, collate
-from hir_core.training.examples import Example, plan_steps, step_totals
+from hir_core.training.example_table import ExampleTable
+from hir_core.training.examples import Example, step_totals
 from hir_core.training.losses import Coefficients
 from hir_core.training.packing import ROOT, Rows, build_tries, cheapest_rows, cost, packed_rows, row_per_sequence
 from hir_core.training.packing_check import choose_layout
+from hir_core.training.steps import plan_steps
 from hir_core.training.triple_loss import TripleLoss, block_mask
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
@@ -195,16 +197,16 @@ def test_a_term_without_weight_is_reported_and_needs_no_gradient(off, build_mode
 
 
 def test_prompts_are_shuffled_with_all_their_triples():
-    examples = [
+    examples = ExampleTable.of(
         Example(f"{p}-{n}", ((p,), (50 + p,)), (), (n,), 1.0) for p, n in itertools.product(range(10), range(4))
-    ]
+    )
     training = TrainingConfig(batch_size=8, epochs=2, shuffle="prompts")
-    steps = plan_steps(examples, training, (1,))
+    steps = list(plan_steps(examples, training, (1,)))
     for epoch in (steps[:5], steps[5:]):
         assert sorted(row for step in epoch for row in step) == list(range(40))
         assert all(len({examples[row].prompts for row in step}) == 2 for step in epoch)
     assert steps[:5] != steps[5:]
-    assert steps != plan_steps(examples, TrainingConfig(batch_size=8, epochs=2), (1,))
+    assert steps != list(plan_steps(examples, TrainingConfig(batch_size=8, epochs=2), (1,)))
 
 
 def test_shuffled_prompts_make_other_versions_and_shuffled_triples_the_same_as_ever():
@@ -223,8 +225,9 @@ def test_prompts_that_are_contrasted_with_each_other_are_not_put_together():
 
 
 def layout_for(model, examples) -> BatchLayout:
-    training = TrainingConfig(batch_size=8, micro_batch_size=8, shuffle="prompts")
-    return choose_layout(TripleLoss(model, PAPER, 64), examples, BatchLayout(0, (1,), None, CPU), training, (1,))
+    training = TrainingConfig(batch_size=8, shuffle="prompts")
+    table, layout = ExampleTable.of(examples), BatchLayout(0, (1,), None, CPU)
+    return choose_layout(TripleLoss(model, PAPER, 64), table, layout, training, (1,))
 
 
 def flash(model):

@@ -15,6 +15,7 @@ from hir_core.sampling import transformers_engine
 from hir_core.sampling.draw import Limits
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import Batch, BatchLayout
+from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example
 from hir_core.training.trainer import learning_rate
 from hir_core.training.triple_loss import TripleLoss
@@ -179,9 +180,9 @@ def test_a_prompt_that_renders_differently_than_it_was_sampled_is_found(renderer
 def test_a_triple_longer_than_the_models_context_is_named(build_model):
     model = build_model("llama", context=16)
     examples = [Example(str(n), (tuple(range(2, 10)),), (), tuple(range(2, 3 + n)), 1.0) for n in range(9)]
-    preflight.check_lengths(examples[:8], model)
+    preflight.check_lengths(ExampleTable.of(examples[:8]), model)
     with pytest.raises(TrainingError, match="triple 8 has 17 tokens, the model's context 16"):
-        preflight.check_lengths(examples, model)
+        preflight.check_lengths(ExampleTable.of(examples), model)
 
 
 # --- log-probabilities -----------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def draw_samples(model, renderer: Renderer) -> pl.DataFrame:
 def test_the_weights_that_sampled_are_recognised_and_others_are_not(architecture, build_model, renderer):
     """The gap of the right weights is rounding only; other weights have a far larger one."""
     model = build_model(architecture, sharpness=3.0 if architecture == "llama" else 1.0)
-    samples, training = draw_samples(model, renderer), TrainingConfig(micro_batch_size=3)
+    samples, training = draw_samples(model, renderer), TrainingConfig(micro_batch_tokens=50)
     module = TripleLoss(model, trainer.coefficients(training), 16)
     model_layout = layout(0 if architecture == "t5" else None)
     assert preflight.check_logprobs(module, samples, model_layout, training) < 1e-5
