@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
 
+from hir_core.errors import StoreError
 from hir_core.store.files import writing
 
 SHARD_BYTES = 2 * 1024**3
@@ -38,19 +39,25 @@ def write_shards(
         metadata: texts that each file holds beside its tensors.
 
     Raises:
-        StoreError: a shard cannot be written.
+        StoreError: a shard cannot be written; raised after all tensors, since other ranks may need this one for them.
     """
     shards = _assign_shards(sizes, shard_bytes)
     count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
     files = {name: f"{prefix}-{shard:05d}-of-{count:05d}.safetensors" for name, shard in shards.items()}
     last_names = set({shard: name for name, shard in shards.items()}.values())
     held: dict[str, Tensor] = {}
+    failure: StoreError | None = None
     for name, tensor in tensors:
-        if (shards[name] - 1) % world_size == rank:
+        if (shards[name] - 1) % world_size == rank and failure is None:
             held[name] = tensor.to("cpu", copy=True).contiguous()
         if held and name in last_names:
-            _save_shard(held, folder / files[name], metadata)
+            try:
+                _save_shard(held, folder / files[name], metadata)
+            except StoreError as error:
+                failure = error
             held = {}
+    if failure is not None:
+        raise failure
     return files
 
 
