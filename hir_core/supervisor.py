@@ -4,10 +4,11 @@
 
 The parent holds the other end of this process's standard input. The command and all processes below it are ended
 (SIGTERM, a few seconds, SIGKILL) when that pipe closes because the parent closed it or died, even by SIGKILL; and when
-the parent changes. At SIGTERM or SIGINT they get SIGTERM and GRACE_S seconds for what they have to save, unless the
-signal comes again. Processes that are still alive after the command has ended are ended at once. Those that left their session or lost their parent are found as well: the supervisor is a subreaper (Linux), so
-orphans become its children. It exits with the command's status, or 128 + n for signal n. STOP_FILE is created before
-any process is ended, for ranks on other hosts.
+the parent changes. At SIGTERM or SIGINT they first get SIGTERM and GRACE_S seconds, for what they have to save, unless
+the signal comes again. Processes that are still alive after the command has ended are ended like in the first case.
+Those that left their session or lost their parent are found as well: the supervisor is a subreaper (Linux), so orphans
+become its children. It exits with the command's status, or 128 + n for signal n. STOP_FILE is created before any
+process has to end at once, for ranks on other hosts.
 
 Reads /proc. Imports only the standard library: it must start fast, and work where the environment is broken.
 """

@@ -138,5 +138,10 @@ def _start_supervised(
     start = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), str(config.grace_s)]
     with open_plain(launcher_log(job_dir), "a") as log:
         return subprocess.Popen(
-            [*start, *command], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            [*start, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )

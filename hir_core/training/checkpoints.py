@@ -4,10 +4,10 @@
                                      results.json: the results so far, and digests.json: of these files
     .unfinished-checkpoint/          one that is being written, or of a launch that was killed
 
-One is saved every so many seconds by the clock of rank 0, and where somebody asks the launch to end. It replaces the one
-before once it is whole, so a kill at any moment leaves one of the two. Any ZeRO stage and number of ranks reads what any
-other wrote. The order of the triples and the learning rates are functions of the step, and nothing else is drawn, so
-nothing of them is saved. The commit of the model deletes what lies here: see `store.draft`.
+One is saved every so many seconds by the clock of rank 0, and where somebody asks the launch to end. It replaces the
+one before once it is whole, so a kill at any moment leaves one of the two. Any ZeRO stage and number of ranks reads
+what any other wrote. The order of the triples and the learning rates are functions of the step, and nothing else is
+drawn, so nothing of them is saved. The commit of the model deletes what lies here: see `store.draft`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ class Checkpoints:
         self._saved_at = time.monotonic()
         if agreed == _SAVE_AND_END:
             kept = "its checkpoint is kept" if has_saved else "no checkpoint of it could be saved"
-            self._say(f"was asked to end, and stopped after optimizer step {len(record.history)} of {self._steps}: {kept}")
+            self._say(
+                f"was asked to end, and stopped after optimizer step {len(record.history)} of {self._steps}: {kept}"
+            )
             self.report(self._progress)
             dist.barrier()  # the end of one rank ends the others
             self.request.obey()

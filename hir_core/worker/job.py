@@ -227,7 +227,9 @@ class Job:
             # A prompt's rows are written together: prompts in a part count as finished.
             for key, group in groupby(completions, key=lambda completion: completion.key):
                 rows = list(group)
-                writer.add([sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in rows])
+                writer.add(
+                    [sample_row(step, requests_by_key[key], c, self.renderer.text(list(c.token_ids))) for c in rows]
+                )
                 meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
         writer.close(len(own) * step.k)
         smaller = memory.smaller_batches(batch_limit, requests, self.device)

@@ -6,8 +6,8 @@ bytes of the tensors that the case still holds, and `logits.pt` of the weights a
 model leaves only what its steps write.
 
 Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
-steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step. `stop_after`: the number of
-optimizer steps after which the case ends, as if its launch had been killed.
+steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step. `stop_after`: the
+number of optimizer steps after which the case ends, as if its launch had been killed.
 """
 
 import contextlib

@@ -22,7 +22,7 @@ from hir_core.modeling import shards
 from hir_core.progress import Progress
 from hir_core.training.checkpoints import Checkpoints, Record
 
-STEPS = 7
+STEPS = 5
 INPUTS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
 
@@ -91,7 +91,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(stop, tmp_path, un
     continued = Training(tmp_path).go_on()
     assert continued.end == unbroken
     if 0 < stop < STEPS:
-        assert re.fullmatch(rf"continues at optimizer step {stop} of 7 \(checkpoint of .{{16}}\)", continued.note)
+        assert re.fullmatch(rf"continues at optimizer step {stop} of 5 \(checkpoint of .{{16}}\)", continued.note)
 
 
 def test_only_the_newest_checkpoint_is_kept_and_none_without_its_time(tmp_path):
@@ -112,7 +112,7 @@ def test_who_is_asked_to_end_saves_first_whatever_the_time(tmp_path, unbroken, m
     monkeypatch.setattr(EndRequest, "obey", die)
     with pytest.raises(Killed):
         training.go_on()
-    expected = "was asked to end, and stopped after optimizer step 1 of 7: its checkpoint is kept"
+    expected = "was asked to end, and stopped after optimizer step 1 of 5: its checkpoint is kept"
     assert training.note == expected
     assert saved(tmp_path) == [".checkpoint-00000001"]
     assert Training(tmp_path, every_s=None).go_on().end == unbroken
@@ -136,7 +136,7 @@ def test_a_kill_while_a_checkpoint_is_saved_leaves_the_old_one_or_the_new_one(tm
         continued = Training(folder, every_s=None)
         found.append(len(continued.checkpoints.restore(STEPS).history))
         assert Training(folder).go_on().end == unbroken
-        assert saved(folder) == [".checkpoint-00000007"]
+        assert saved(folder) == [".checkpoint-00000005"]
         if status == 0:
             break
     assert found == sorted(found)
@@ -159,12 +159,12 @@ def test_a_damaged_checkpoint_is_left_aside_and_said(name, damage, tmp_path, unb
     continued = Training(tmp_path).go_on()
     assert continued.end == unbroken
     assert "its checkpoint of optimizer step 3, which is damaged: " in continued.reports[0].note
-    assert saved(tmp_path) == [".checkpoint-00000007"]
+    assert saved(tmp_path) == [".checkpoint-00000005"]
 
 
 def test_a_whole_checkpoint_counts_where_a_newer_one_is_damaged(tmp_path, unbroken):
     Training(tmp_path).go_on(until=3)
-    shutil.copytree(tmp_path / ".checkpoint-00000003", tmp_path / ".checkpoint-00000005")
+    shutil.copytree(tmp_path / ".checkpoint-00000003", tmp_path / ".checkpoint-00000004")
     continued = Training(tmp_path).go_on()
     assert len(continued.reports) == STEPS - 3
     assert continued.end == unbroken
@@ -180,6 +180,6 @@ def test_a_full_disk_ends_no_training_and_keeps_the_checkpoint_before(tmp_path, 
         patch.setattr(shards, "save_file", refuse)
         training = Training(tmp_path).go_on()
     assert training.end == unbroken
-    assert "could not save a checkpoint of optimizer step 6: cannot write" in training.note
+    assert "could not save a checkpoint of optimizer step 4: cannot write" in training.note
     assert saved(tmp_path) == [".checkpoint-00000002"]
     assert Training(tmp_path).go_on().end == unbroken
