@@ -49,6 +49,8 @@ FAILURE_GRACE_S = 3.0
 END_GRACE_S = 60.0
 """How long the ranks may take to end once every step is done."""
 STOP_S = supervisor.TERM_GRACE_S + supervisor.KILL_GRACE_S + 2.0
+TELL_AFTER_S = 1.0
+"""An interrupt that is obeyed within this time needs no words."""
 TAIL_LINES = 20
 
 
@@ -149,12 +151,16 @@ class LaunchMonitor:
         """
         if self._place.is_remote:
             ask_remote_ranks_to_end(self._job_dir)
-        deadline = time.monotonic() + grace_s
-        while process.poll() is None and time.monotonic() < deadline and not self._cannot_finish:
+        begun, is_told = time.monotonic(), False
+        while process.poll() is None and time.monotonic() < begun + grace_s and not self._cannot_finish:
             self._watch.ask_to_end()
             self._watch.wait(POLL_S)
             if not (self._watch.is_watching or self._place.is_remote):
                 break
+            if self._progress is not None and not is_told and time.monotonic() > begun + TELL_AFTER_S:
+                note = f"has {grace_s:g} s to save its work; a second Ctrl-C ends it at once"
+                self._on_progress(replace(self._progress, note=note))
+                is_told = True
         self._relay()
 
     @property

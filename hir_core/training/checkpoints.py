@@ -142,14 +142,17 @@ class Checkpoints:
 
     def _newest(self, folder: Path) -> int:
         """The optimizer step of the newest whole checkpoint; 0 where there is none."""
+        damage = ""
         for step in sorted(_steps_of(folder), reverse=True):
             try:
                 _check(folder / _name(step), step, self._steps)
             except (StoreError, OSError, ValueError) as error:
-                what = " ".join(str(error).split())
-                self._say(f"does not continue at its checkpoint of optimizer step {step}, which is damaged: {what}")
+                damage = f"the checkpoint of optimizer step {step} is damaged: {' '.join(str(error).split())}"
+                logger.warning("%s", damage)
             else:
                 return step
+        if damage:
+            self._say(f"is trained from the beginning: {damage}")
         return 0
 
     # --- saving ------------------------------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ class Checkpoints:
         return not has_failed
 
     def _say(self, note: str) -> None:
-        logger.warning("the training %s", note)
+        logger.warning("the model %s", note)
         self._note = note
 
     def _most_of_ranks(self, value: int) -> int:
