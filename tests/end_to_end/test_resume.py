@@ -71,6 +71,8 @@ class Stop:
     """What is not sound of the visible versions."""
     checkpoints: list[int] = field(default_factory=list)
     """The optimizer steps of the checkpoints of both trainings."""
+    trained: int = 0
+    """The optimizer steps that the first training had reported."""
     parts: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Finished parts of samples that are not committed yet, by name: digest, and time of writing."""
 
@@ -116,8 +118,17 @@ class Story:
             process.kill()
         left, problems = left_alive(str(self.home)), check_run(Store(self.run_dir))["problems"]
         checkpoints = [step for iteration in (0, 1) for step in self.checkpoints(iteration)]
-        versions = digests(self.run_dir)
-        self.stops[name] = Stop(code, log.read_text(), left, versions, problems, checkpoints, self._parts())
+        trained = self._since(0.0, "launches/0000/progress.json")
+        self.stops[name] = Stop(
+            code,
+            log.read_text(),
+            left,
+            digests(self.run_dir),
+            problems,
+            checkpoints,
+            0 if trained is None else trained["done"],
+            self._parts(),
+        )
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path, is_time: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -249,6 +260,7 @@ def test_a_training_continues_at_its_newest_checkpoint(story):
     """Killed on one rank and continued on two; and asked to end, which saves one whatever the time."""
     killed, asked = story.stops["killed in training"], story.stops["told to end in training"]
     step = max(killed.checkpoints)
+    assert killed.trained - step <= 1, "no more is lost than what was trained since the last checkpoint"
     assert f"\nmodel 0 continues at optimizer step {step} of 120 " in story.stops["killed in sampling"].output
     (step,) = asked.checkpoints
     told = rf"^model 1 was asked to end, and stopped after optimizer step {step} of (\d+): its checkpoint is kept$"
