@@ -46,7 +46,8 @@ class ArmProcess:
         command = [sys.executable, "-P", "-c", HIR, "run", str(config)]
         # As for a launch: isolated, in a session of its own, where a terminal's Ctrl-C reaches this process only. The
         # stop file is for other hosts: nobody looks for one here.
-        supervised = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, *command]
+        grace_s = str(arm.config.launch.grace_s)
+        supervised = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, grace_s, *command]
         with open_plain(self.log, "w") as log:
             self._process = subprocess.Popen(
                 supervised,
@@ -62,9 +63,8 @@ class ArmProcess:
         return self._process.poll() is not None
 
     def close(self) -> None:
-        """Closes the pipe to the supervisor, upon which it ends the process and all below it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """Asks the supervisor to end the process and all below it, once ranks that train have saved a checkpoint."""
+        self._process.terminate()
 
     def wait(self) -> None:
         """Waits until the process and all below it have ended."""
@@ -91,7 +91,10 @@ class ArmProcess:
 
 
 def end(processes: Sequence[ArmProcess]) -> None:
-    """Ends processes and all that is below them; returns once they are gone."""
+    """Ends processes and all that is below them; returns once they are gone.
+
+    Where the wait is interrupted, they end with this process.
+    """
     for process in processes:
         process.close()
     for process in processes:

@@ -24,6 +24,9 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     loss: float | None = None
+    note: str = ""
+    """What is worth a line of its own, as it continues a sentence about the step's model; the same in all later reports
+    of the step."""
 
 
 T = TypeVar("T")

@@ -1,13 +1,14 @@
 """The supervisor: a process that runs one command and ends every process below it, whatever happens to its parent.
 
-    python -I -S supervisor.py STOP_FILE COMMAND...
+    python -I -S supervisor.py STOP_FILE GRACE_S COMMAND...
 
 The parent holds the other end of this process's standard input. The command and all processes below it are ended
-(SIGTERM, a few seconds, SIGKILL) when that pipe closes because the parent closed it or died, even by SIGKILL; when the
-parent changes; and at SIGTERM or SIGINT. Processes that are still alive after the command has ended are ended the same
-way. Those that left their session or lost their parent are found as well: the supervisor is a subreaper (Linux), so
-orphans become its children. It exits with the command's status, or 128 + n for signal n. STOP_FILE is created before
-any process is ended, for ranks on other hosts.
+(SIGTERM, a few seconds, SIGKILL) when that pipe closes because the parent closed it or died, even by SIGKILL; and when
+the parent changes. At SIGTERM or SIGINT they first get SIGTERM and GRACE_S seconds, for what they have to save, unless
+the signal comes again. Processes that are still alive after the command has ended are ended like in the first case.
+Those that left their session or lost their parent are found as well: the supervisor is a subreaper (Linux), so orphans
+become its children. It exits with the command's status, or 128 + n for signal n. STOP_FILE is created before any
+process has to end at once, for ranks on other hosts.
 
 Reads /proc. Imports only the standard library: it must start fast, and work where the environment is broken.
 """
@@ -22,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TERM_GRACE_S = 3.0
@@ -34,7 +35,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def main(stop_file: Path, command: Sequence[str]) -> int:
+def main(stop_file: Path, grace_s: float, command: Sequence[str]) -> int:
     """Runs the command until it or the parent ends, and returns its status once no process below it is alive."""
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,6 +48,8 @@ def main(stop_file: Path, command: Sequence[str]) -> int:
     statuses: dict[int, int] = {}
     while launcher.pid not in statuses and not received and not _has_left(parent):
         _reap(statuses)
+    if received and not _has_left(parent):
+        _signal_until_gone(signal.SIGTERM, grace_s, statuses, lambda: len(received) > 1 or _has_left(parent))
     with contextlib.suppress(OSError):  # a link in its place would have a file made elsewhere
         os.close(os.open(stop_file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
     _signal_until_gone(signal.SIGTERM, TERM_GRACE_S, statuses)
@@ -76,10 +79,12 @@ def _reap(statuses: dict[int, int]) -> None:
         statuses[pid] = code if code >= 0 else 128 - code
 
 
-def _signal_until_gone(number: signal.Signals, grace_s: float, statuses: dict[int, int]) -> None:
+def _signal_until_gone(
+    number: signal.Signals, grace_s: float, statuses: dict[int, int], is_over: Callable[[], bool] = bool
+) -> None:
     """Sends the signal once to every process below this one, and waits until none is left or the time is over."""
     deadline, signalled = time.monotonic() + grace_s, set[int]()
-    while (alive := _descendants()) and time.monotonic() < deadline:
+    while (alive := _descendants()) and time.monotonic() < deadline and not is_over():
         for pid in alive - signalled:  # listed anew each time: a process may fork before the signal ends it
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
@@ -122,4 +127,4 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]))

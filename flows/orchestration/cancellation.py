@@ -1,7 +1,8 @@
 """Cancellation from Prefect: a cancelled flow run ends with its launch, ranks and reward workers.
 
 A worker or `serve` that started the flow is notified by Prefect and sends SIGTERM. For a flow that `hir run` calls
-directly there is no such process, so this module asks for its state every few seconds.
+directly there is no such process, so this module asks for its state every few seconds. Prefect makes an exception of
+SIGTERM, with which a launch ends in order; for a run without Prefect this module does.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ def cancellable() -> Iterator[None]:
     """
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
-    if run is None or run.deployment_id is not None or threading.current_thread() is not threading.main_thread():
+    if run is None:
+        with _exit_at_sigterm():
+            yield
+        return
+    if run.deployment_id is not None or threading.current_thread() is not threading.main_thread():
         yield
         return
     watch = _Watch(run.id)
@@ -46,6 +51,24 @@ def cancellable() -> Iterator[None]:
         raise RunCancelled(
             "cancelled from Prefect; nothing that was committed is lost, and the same command continues"
         ) from None
+
+
+@contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM raises SystemExit, unless somebody handles it already."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Watch:

@@ -44,7 +44,7 @@ class PrivateServer:
         }
         command = [sys.executable, "-P", str(private_server_process.__file__), port]
         # The supervisor's stop file is for ranks on other hosts: nobody looks for one here.
-        watched = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, *command]
+        watched = [sys.executable, "-I", "-S", str(supervisor.__file__), os.devnull, "0", *command]
         settings = {"PREFECT_SERVER_API_AUTH_STRING": secret, "PREFECT_SERVER_UI_ENABLED": "false"}
         environment = os.environ | DATABASE_IN_MEMORY | settings
         quiet = subprocess.DEVNULL

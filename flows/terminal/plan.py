@@ -34,6 +34,7 @@ def plan_text(plan: LaunchPlan, command: Sequence[str], tokens_per_second: float
     chosen = next(file for file in plan.files if (file.file == plan.advised if plan.advised else file.is_current))
     state = f", {size(chosen.state_disk)} beside the first and the newest" if chosen.state_disk else ""
     yield f"disk    {size(chosen.model_disk)} for the model of each iteration{state}"
+    yield f"        up to {size(2 * chosen.checkpoint_disk)} more while one is trained, for two checkpoints"
     if tokens_per_second and plan.sampled_tokens:
         seconds = plan.sampled_tokens / tokens_per_second
         yield f"time    {duration(seconds)} for at most {number(plan.sampled_tokens)} sampled tokens of each iteration"

@@ -64,6 +64,7 @@ class RunTable:
         self.versions_before: set[VersionRef] = set()
         self.models: list[Outputs] = []
         self._row_started_at = time.monotonic()
+        self._note = ""
 
     def __enter__(self) -> RunTable:
         self.versions_before = set(self.store.versions())
@@ -84,8 +85,12 @@ class RunTable:
         return set(self.store.versions()) != self.versions_before
 
     def show_progress(self, progress: Progress) -> None:
-        """Shows how far a step of the run is."""
-        self.status_line.update(STEP_TEXTS[progress.step].format(len(self.models)), progress)
+        """Shows how far a step of the run is, and its note once, on a line of its own."""
+        model = len(self.models)
+        if progress.note not in ("", self._note):
+            self.status_line.print_above(f"model {model} {progress.note}")
+        self._note = progress.note
+        self.status_line.update(STEP_TEXTS[progress.step].format(model), progress)
 
     def add_row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
         """Adds a model's row to the table; the first one below the header."""

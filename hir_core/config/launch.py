@@ -28,6 +28,10 @@ class LaunchConfig(Section):
     """Whether the ranks wait after a job for the run's next one, instead of ending: a job then takes seconds less to
     start, and the ranks keep their memory until the run ends. Ranks on other hosts always end with
     their job, and so do those under ZeRO-3, whose memory DeepSpeed would keep."""
+    grace_s: float = Field(30.0, ge=0, allow_inf_nan=False)
+    """Longest time in seconds that ranks may take to save their work where the run is interrupted (Ctrl-C), or asked to
+    end by a cluster (SIGTERM): a training finishes its optimizer step and saves a checkpoint. A second Ctrl-C or
+    SIGTERM ends it at once. A launcher that gets the signal too waits for 30 seconds at most."""
     timeout_s: float | None = Field(None, gt=0)
     """Longest time in seconds that a job may take before its launch is stopped. Unset: no limit."""
     collective_timeout_s: float = Field(1800.0, gt=0, allow_inf_nan=False)

@@ -70,6 +70,10 @@ class TrainingConfig(Section):
     """Recomputes activations in the backward pass instead of storing them: less memory, more time."""
     logits_chunk: Annotated[int, ExcludedFromId] = Field(1024, ge=1)
     """Number of target tokens whose logits are in memory at the same time."""
+    checkpoint_every_s: Annotated[float | None, ExcludedFromId] = Field(1200.0, ge=0)
+    """Seconds between two checkpoints of a training, at the newest of which a run that was stopped continues. One takes
+    12 bytes of disk space per parameter until the model is saved, and twice that while it replaces another. Unset: one
+    is saved only where the run is interrupted or asked to end."""
     logprob_tolerance: Annotated[float, ExcludedFromId] = Field(0.1, gt=0)
     """Largest allowed mean difference, in nats per token, between the log-probabilities that the trainer computes for
     one batch and those recorded when it was sampled. A larger one stops the run."""

@@ -37,6 +37,8 @@ PROCESS_BYTES = 5 * 10**8
 """Main memory of a rank before it loads a model: Python, torch and DeepSpeed, measured on a CPU."""
 WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
 """The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
+CHECKPOINT_TENSORS = 3
+"""What a checkpoint of a training holds in fp32 of each parameter: the master weight and AdamW's moments."""
 PROMPT_TOKENS = 512
 """Tokens of the longest prompt where nothing else is said."""
 
@@ -111,6 +113,8 @@ class FilePlan:
     """Disk space of the model that each iteration saves."""
     state_disk: int
     """That of the optimizer's state beside it, which is kept for the first model and the newest one."""
+    checkpoint_disk: int
+    """That of a checkpoint while a model is trained; twice this while it replaces another."""
     problem: str
     """Why it does not fit; empty where it does."""
 
@@ -218,6 +222,7 @@ class _Planner:
             host=host,
             model_disk=whole,
             state_disk=self._saved_state(strategy),
+            checkpoint_disk=CHECKPOINT_TENSORS * FP32 * self.shape.parameters,
             problem=self._problem(training, sampling, host),
         )
 

@@ -14,7 +14,7 @@ from hir_core.store.plain_files import delete_half_written
 
 def set_aside(job_dir: Path) -> None:
     """Moves the files of an earlier launch into a folder: an old done file would pass for success."""
-    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", NEXT_JOB, "stop")
+    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", NEXT_JOB, "stop", "end-request")
     earlier_files = [path for pattern in patterns for path in job_dir.glob(pattern)]
     if earlier_files:
         attempt = job_dir / f"attempt-{len([*job_dir.glob('attempt-*')]) + 1}"

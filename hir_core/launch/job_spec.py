@@ -32,6 +32,8 @@ class TrainStep(Section):
     optimizer_state: Path | None = None
     """Folder of the model that is trained, if the state of its optimizer lies there, to continue from."""
     iteration: int
+    checkpoints: Path | None = None
+    """Draft folder of the model, in which the checkpoints of its training lie; None: there are none."""
 
 
 class SaveStep(Section):

@@ -69,7 +69,8 @@ def launch(
 ) -> None:
     """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s.
 
-    The one exception are ranks that wait for another job, which is up to `launch.resident`.
+    The one exception are ranks that wait for another job, which is up to `launch.resident`. Where the call is
+    interrupted, ranks that train have `launch.grace_s` to save a checkpoint; a second interrupt ends them at once.
 
     Args:
         job_dir: holds `job.json`; on a file system that every host sees.
@@ -93,6 +94,10 @@ def launch(
     wait_on = False
     try:
         wait_on = monitor.follow(ranks.process, config.timeout_s, stay=ranks.stay)
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, or a request to end that Prefect makes an exception of
+            monitor.let_ranks_finish(ranks.process, config.grace_s)
+        raise
     finally:
         if waiting is not None and wait_on:
             waiting.keep(ranks)
@@ -117,7 +122,7 @@ def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> S
         _tell_that_they_do_not_stay()
     command = launcher_command(job_dir, config, place, module)
     env = launcher_env(job_dir, config, place) | {RESIDENT: str(int(stay))}
-    return StartedRanks(_start_supervised(job_dir, command, env), command, place, job_dir, stay)
+    return StartedRanks(_start_supervised(job_dir, config, command, env), command, place, job_dir, stay)
 
 
 @cache  # once
@@ -125,11 +130,18 @@ def _tell_that_they_do_not_stay() -> None:
     logger.warning("launch.resident: ranks on other hosts and under ZeRO-3 do not wait: each job starts its own")
 
 
-def _start_supervised(job_dir: Path, command: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
+def _start_supervised(
+    job_dir: Path, config: LaunchConfig, command: Sequence[str], env: dict[str, str]
+) -> subprocess.Popen[bytes]:
     """Starts the launcher below a supervisor, which ends it when the pipe to its standard input closes."""
     # By path and isolated: the supervisor must start whatever the user's folder or environment does to imports.
-    supervised = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), *command]
+    start = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), str(config.grace_s)]
     with open_plain(launcher_log(job_dir), "a") as log:
         return subprocess.Popen(
-            supervised, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            [*start, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )

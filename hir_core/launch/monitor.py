@@ -29,7 +29,15 @@ from hir_core.errors import HirError, JobFailed
 from hir_core.launch.devices import Place
 from hir_core.launch.failures import explain, first_cause, has_timed_out, read_tail, was_asked
 from hir_core.launch.memory_advice import MemoryAdvice
-from hir_core.launch.rank import RankReport, done_file, has_reported_end, rank_log, read_progress, read_reports
+from hir_core.launch.rank import (
+    RankReport,
+    ask_remote_ranks_to_end,
+    done_file,
+    has_reported_end,
+    rank_log,
+    read_progress,
+    read_reports,
+)
 from hir_core.launch.stack_traces import STACK_SIGNAL, RankPosition, read_positions, recent_positions, stragglers
 from hir_core.progress import Progress
 
@@ -41,6 +49,8 @@ FAILURE_GRACE_S = 3.0
 END_GRACE_S = 60.0
 """How long the ranks may take to end once every step is done."""
 STOP_S = supervisor.TERM_GRACE_S + supervisor.KILL_GRACE_S + 2.0
+TELL_AFTER_S = 1.0
+"""An interrupt that is obeyed within this time needs no words."""
 TAIL_LINES = 20
 
 
@@ -132,6 +142,32 @@ class LaunchMonitor:
             log = launcher_log(self._job_dir)
             logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
         return False
+
+    def let_ranks_finish(self, process: subprocess.Popen[bytes], grace_s: float) -> None:
+        """Asks the ranks to end, and waits at most `grace_s` seconds for what those that train have to save.
+
+        Args:
+            process: the supervisor.
+        """
+        if self._place.is_remote:
+            ask_remote_ranks_to_end(self._job_dir)
+        begun, is_told = time.monotonic(), False
+        while process.poll() is None and time.monotonic() < begun + grace_s and not self._cannot_finish:
+            self._watch.ask_to_end()
+            self._watch.wait(POLL_S)
+            if not (self._watch.is_watching or self._place.is_remote):
+                break
+            if self._progress is not None and not is_told and time.monotonic() > begun + TELL_AFTER_S:
+                note = f"has {grace_s:g} s to save its work; a second Ctrl-C ends it at once"
+                self._on_progress(replace(self._progress, note=note))
+                is_told = True
+        self._relay()
+
+    @property
+    def _cannot_finish(self) -> bool:
+        """Whether a rank is lost, for which the others would wait."""
+        cause = first_cause(self._failures())
+        return cause is not None and not was_asked(cause)
 
     @property
     def _is_done(self) -> bool:
@@ -252,6 +288,7 @@ class RankWatch:
         self._known: set[int] = set()
         self._alive: dict[int, RankReport] = {}
         self._gone: list[RankReport] = []
+        self._asked: set[int] = set()
         self._poll = select.epoll()  # lists what has happened in the order in which it did
 
     def wait(self, seconds: float) -> None:
@@ -265,6 +302,14 @@ class RankWatch:
     def is_watching(self) -> bool:
         """Whether a rank of this machine is known to be alive."""
         return bool(self._alive)
+
+    def ask_to_end(self) -> None:
+        """Asks the ranks of this machine to end, each of them once."""
+        for pidfd, report in self._alive.items():
+            if report.rank not in self._asked:
+                self._asked.add(report.rank)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
 
     def vanished(self) -> list[RankReport]:
         """The ranks that have ended without a report of it, as when they are killed together with their parent."""

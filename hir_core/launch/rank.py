@@ -11,7 +11,8 @@ sees half of one:
     rank-N.died.json     by its parent, where it could not report its end: see `exit_status`
     progress.json        `Progress`, by rank 0
     done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
-    stop                 by the supervisor: ranks on other hosts, which no signal reaches, end when it appears
+    end-request          by the driver: ranks on other hosts, which no signal reaches, take it for SIGTERM
+    stop                 by the supervisor: such ranks end at once when it appears
 
 Imports nothing heavy. What makes a process a rank is in `rank_process`, the work itself in `worker`; `monitor` reads
 these files, and `failures` decides what they mean.
@@ -77,6 +78,16 @@ def report_file(job_dir: Path, rank: int, event: Event) -> Path:
 def has_reported_end(job_dir: Path, rank: int) -> bool:
     """Whether there is a report of how the rank ended."""
     return any(report_file(job_dir, rank, event).exists() for event in _LAST_EVENTS)
+
+
+def end_request_file(job_dir: Path) -> Path:
+    """The file with which the driver asks ranks on other hosts to end."""
+    return job_dir / "end-request"
+
+
+def ask_remote_ranks_to_end(job_dir: Path) -> None:
+    """Asks the ranks on other hosts to end."""
+    write_whole(end_request_file(job_dir), lambda _: None, is_synced=False)
 
 
 def read_progress(job_dir: Path) -> Progress | None:

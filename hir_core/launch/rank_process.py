@@ -23,7 +23,7 @@ from pathlib import Path
 from hir_core.errors import HirError
 from hir_core.launch.exit_status import Ending, continue_in_child
 from hir_core.launch.next_job import wait_for_next_job
-from hir_core.launch.rank import Rank, rank_log
+from hir_core.launch.rank import Rank, end_request_file, rank_log
 from hir_core.launch.stack_traces import RecentStacks, write_stack_on_signal
 from hir_core.store.plain_files import open_plain
 from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
@@ -59,7 +59,7 @@ class RankProcess:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request from outside, as SIGTERM is, and no error
         self._recent_stacks = None if limit is None else RecentStacks(rank_log(job_dir, number), float(limit))
         if int(os.environ.get("CROSS_SIZE", "1")) > 1:
-            threading.Thread(target=_die_at_stop_file, args=(job_dir / "stop",), daemon=True).start()
+            threading.Thread(target=_obey_files, args=(job_dir,), daemon=True).start()
 
     @contextmanager
     def job(self) -> Iterator[Rank]:
@@ -140,7 +140,10 @@ def _die_with_launcher() -> None:
         os._exit(128 + signal.SIGKILL)
 
 
-def _die_at_stop_file(stop: Path) -> None:
-    while not stop.exists():
+def _obey_files(job_dir: Path) -> None:
+    """Asks this process to end, and ends it, where files say so that are there for ranks on other hosts."""
+    while not (job_dir / "stop").exists():
+        if end_request_file(job_dir).exists():
+            os.kill(os.getpid(), signal.SIGTERM)  # once more each time, which changes nothing
         time.sleep(STOP_POLL_S)
     os._exit(128 + signal.SIGTERM)  # the main thread may be inside a collective that never returns

@@ -113,7 +113,7 @@ class PartWriter:
             self.keys.add(row[self.key])
         self.rows += rows
         if time.monotonic() - self.flushed > self.every_s:
-            self._flush()
+            self.flush()
 
     def close(self, expected: int) -> None:
         """Writes the last rows.
@@ -121,11 +121,12 @@ class PartWriter:
         Raises:
             StoreError: this rank has not written as many rows as its share has.
         """
-        self._flush()
+        self.flush()
         if len(self.keys) != expected:
             raise StoreError(f"rank {self.rank.rank} has written {len(self.keys)} of its {expected} rows")
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes the rows that were added since the last part."""
         if self.rows:
             write_part(self.folder, str(self.rows[0][self.key]), pl.DataFrame(self.rows, schema=self.schema))
         self.rows, self.flushed = [], time.monotonic()

@@ -8,7 +8,7 @@ for how long, is left to the driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from torch import distributed as dist
 
 from hir_core.config.model_folder import OPTIMIZER_STATE
 from hir_core.errors import StoreError
+from hir_core.modeling import zero
 from hir_core.modeling.shards import SHARD_BYTES, write_shards
 
 PREFIX = "optimizer"
@@ -43,32 +44,40 @@ class Fragment(NamedTuple):
         return tensor.detach().view(-1).narrow(0, self.offset, self.size)
 
 
-def save(engine: Any, model: nn.Module, folder: Path, *, moments: bool, shard_bytes: int = SHARD_BYTES) -> int:
+def save(
+    engine: Any,
+    model: nn.Module,
+    folder: Path,
+    *,
+    moments: bool,
+    masters_of_fp32: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
     """Writes the state of a DeepSpeed engine that has trained; returns its bytes. All ranks must call it together.
-
-    The master weights of a model in fp32 are its weights, and are not written a second time.
 
     Args:
         model: the model inside the engine's module; its parameters' names are those of the tensors.
         moments: whether to write AdamW's moments, and not the master weights only.
+        masters_of_fp32: whether to write the master weights of a model in fp32 too, which are the weights themselves.
 
     Raises:
         StoreError: a shard cannot be written.
     """
-    has_masters = any(parameter.dtype != torch.float32 for parameter in model.parameters())
+    trained = trained_parameters(model)
+    has_masters = masters_of_fp32 or any(parameter.dtype != torch.float32 for parameter in trained.values())
     kinds = ((MASTER,) if has_masters else ()) + (MOMENTS if moments else ())
     fragments = _fragments(engine.optimizer, model)
     state = _adamw(engine.optimizer).state
     steps = max((int(own["step"].item()) for own in state.values()), default=0)
-    sizes = {f"{kind}.{name}": 4 * _shape(p).numel() for name, p in model.named_parameters() for kind in kinds}
-    tensors = _whole_tensors(model, fragments, state, kinds)
+    sizes = {f"{kind}.{name}": 4 * _shape(p).numel() for name, p in trained.items() for kind in kinds}
+    tensors = _whole_tensors(trained, fragments, state, kinds)
     # One key only: safetensors writes several in any order, and equal states would be different files.
     write_shards(tensors, sizes, folder, PREFIX, shard_bytes, {STEPS: str(steps)})
     return sum(sizes.values())
 
 
 def restore(engine: Any, model: nn.Module, folder: Path) -> None:
-    """Gives an engine that has not stepped yet the state in a model's folder; each rank reads what it holds of it.
+    """Gives an engine that has not stepped yet the state in a folder; each rank reads what it holds of it.
 
     Where the folder holds no moments, AdamW begins with none.
 
@@ -76,9 +85,9 @@ def restore(engine: Any, model: nn.Module, folder: Path) -> None:
         StoreError: the state is not one of this model.
     """
     fragments = _fragments(engine.optimizer, model)
-    shapes = {name: _shape(parameter) for name, parameter in model.named_parameters()}
+    shapes = {name: _shape(parameter) for name, parameter in trained_parameters(model).items()}
     missing: dict[str, set[str]] = {}
-    for path in sorted(path for path in folder.iterdir() if OPTIMIZER_STATE.fullmatch(path.name)):
+    for path in _files(folder):
         with safe_open(path, framework="pt") as file:
             steps = float((file.metadata() or {}).get(STEPS, 0))
             for key in file.keys():  # noqa: SIM118 - not a dict
@@ -95,6 +104,29 @@ def restore(engine: Any, model: nn.Module, folder: Path) -> None:
         )
 
 
+def set_weights(model: nn.Module, folder: Path) -> None:
+    """Gives a model the weights of which the folder holds the masters, in the model's own number format.
+
+    All ranks must call it together, after `restore`, which changes the masters alone.
+    """
+    masters: dict[str, Path] = {}
+    for path in _files(folder):
+        with safe_open(path, framework="pt") as file:
+            masters |= dict.fromkeys(file.keys(), path)
+    for name, parameter in trained_parameters(model).items():
+        key = f"{MASTER}.{name}"
+
+        def read(key: str = key) -> Tensor:
+            with safe_open(masters[key], framework="pt") as file:
+                return torch.as_tensor(file.get_tensor(key))
+
+        zero.set_weight(parameter, read)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if OPTIMIZER_STATE.fullmatch(path.name))
+
+
 def _read(file: Any, key: str, fragment: Fragment) -> Tensor:
     """A fragment's values from a file: no more than the rows in which they lie is read."""
     shape = torch.Size(file.get_slice(key).get_shape())
@@ -107,21 +139,22 @@ def _read(file: Any, key: str, fragment: Fragment) -> Tensor:
 
 
 def _moments(optimizer: Any, fragment: Fragment, steps: float) -> dict[str, Tensor]:
-    """AdamW's state for the owner of a fragment, made as AdamW makes it before its first step."""
+    """AdamW's state for the owner of a fragment after so many steps, made as AdamW makes it before its first step."""
     owner, state = fragment.owner, _adamw(optimizer).state
     if owner not in state:
         # A fused AdamW wants the count where the values are.
-        state[owner] = {"step": torch.tensor(steps, dtype=torch.float32, device=owner.device)}
+        state[owner] = {"step": torch.zeros((), dtype=torch.float32, device=owner.device)}
         state[owner] |= {kind: torch.zeros_like(owner, memory_format=torch.preserve_format) for kind in MOMENTS}
     own: dict[str, Tensor] = state[owner]
+    own["step"].fill_(steps)
     return own
 
 
 def _whole_tensors(
-    model: nn.Module, fragments: dict[str, Fragment | None], state: Any, kinds: Sequence[str]
+    trained: Mapping[str, nn.Parameter], fragments: dict[str, Fragment | None], state: Any, kinds: Sequence[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Name and whole tensor of each kind of every parameter, one at a time; all ranks must iterate together."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained.items():
         shape, fragment = _shape(parameter), fragments[name]
         # Of integers, because the sum of -0.0 and 0.0 is 0.0.
         for kind in kinds:
@@ -141,7 +174,12 @@ def _fragments(optimizer: Any, model: nn.Module) -> dict[str, Fragment | None]:
     """What this rank's optimizer works on of every parameter; None of a parameter that is with other ranks."""
     pairs = zip(getattr(optimizer, "fp16_groups", []), getattr(optimizer, "fp32_groups", []), strict=False)
     masters = {weight: master for weights, own in pairs for weight, master in zip(weights, own, strict=True)}
-    return {name: _fragment(optimizer, p, masters.get(p, p)) for name, p in model.named_parameters()}
+    return {name: _fragment(optimizer, p, masters.get(p, p)) for name, p in trained_parameters(model).items()}
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a training changes, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _fragment(optimizer: Any, parameter: Any, owner: Tensor) -> Fragment | None:

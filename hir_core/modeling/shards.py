@@ -1,4 +1,4 @@
-"""Safetensors shards: tensors cut into files by their size, which the ranks write in turn.
+"""Safetensors shards: tensors cut into files by their size, each written by one of the ranks, several at a time.
 
 Writes files; which tensors they hold, and how those are gathered from the ranks, is left to `zero` and
 `optimizer_state`.
@@ -7,6 +7,7 @@ Writes files; which tensors they hold, and how those are gathered from the ranks
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -38,19 +39,26 @@ def write_shards(
         metadata: texts that each file holds beside its tensors.
 
     Raises:
-        StoreError: a shard cannot be written.
+        StoreError: a shard cannot be written; raised after the last tensor, since other ranks need this one until then.
     """
     shards = _assign_shards(sizes, shard_bytes)
     count, rank, world_size = max(shards.values()), dist.get_rank(), dist.get_world_size()
     files = {name: f"{prefix}-{shard:05d}-of-{count:05d}.safetensors" for name, shard in shards.items()}
     last_names = set({shard: name for name, shard in shards.items()}.values())
     held: dict[str, Tensor] = {}
-    for name, tensor in tensors:
-        if (shards[name] - 1) % world_size == rank:
-            held[name] = tensor.to("cpu", copy=True).contiguous()
-        if held and name in last_names:
-            _save_shard(held, folder / files[name], metadata)
-            held = {}
+    writes: list[Future[None]] = []
+    # Beside the main thread, which the others need meanwhile for the tensors of theirs.
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        for name, tensor in tensors:
+            if (shards[name] - 1) % world_size == rank:
+                if not held:
+                    wait(writes)
+                held[name] = tensor.to("cpu", copy=True).contiguous()
+            if held and name in last_names:
+                writes.append(writer.submit(_save_shard, held, folder / files[name], metadata))
+                held = {}
+    for write in writes:
+        write.result()
     return files
 
 

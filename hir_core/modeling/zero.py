@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -267,6 +267,18 @@ def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in saved_tensors(model).items():
         with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
             yield name, tensor.detach()
+
+
+def set_weight(parameter: nn.Parameter, read: Callable[[], Tensor]) -> None:
+    """Gives a parameter new values, which are cast to its number format; all ranks must call it together.
+
+    Args:
+        read: returns the whole tensor; called on every rank, or of a partitioned parameter on the first one.
+    """
+    is_partitioned = hasattr(parameter, "ds_id")
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=is_partitioned):
+        if not is_partitioned or dist.get_rank() == 0:
+            parameter.data.copy_(read())
 
 
 def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -> int:

@@ -146,7 +146,7 @@ class Plan:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def _add_training(self) -> None:
-        inputs, store = self.inputs, self.store
+        inputs, store, draft = self.inputs, self.store, self.store.draft(self.targets.model)
         training: TrainingConfig | None = self.config.training if inputs.previous_model else self.config.warm_start
         if inputs.triples is not None and training is not None:
             state = inputs.previous_model and optimizer_state(store, inputs.previous_model)
@@ -157,9 +157,9 @@ class Plan:
                 training=training,
                 optimizer_state=state and state.resolve(),
                 iteration=self.targets.model.iteration,
+                checkpoints=draft.path.resolve(),
             )
             self.steps.append(PlannedStep(step))
-        draft = store.draft(self.targets.model)
         saved = self.targets.model.config.get("optimizer_state", "none")
         self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), optimizer_state=saved), draft))
 

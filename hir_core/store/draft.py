@@ -147,7 +147,7 @@ class Draft:
         """Checks and syncs the sealed draft, and writes its manifest last."""
         folder = self.sealed_path
         with open_folder(folder) as sealed, os.scandir(sealed) as entries:
-            for entry in list(entries):  # temporary files of killed writers, the manifest of an unfinished commit
+            for entry in list(entries):  # checkpoints, what killed writers left, the manifest of an unfinished commit
                 if entry.name.startswith(".") or entry.name == MANIFEST:
                     remove = shutil.rmtree if entry.is_dir(follow_symlinks=False) else os.unlink
                     remove(entry.name, dir_fd=sealed)

@@ -21,6 +21,7 @@ from hir_core.launch.job_spec import TrainResult
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.training.batches import BatchLayout
+from hir_core.training.checkpoints import Checkpoints, Record
 from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example, RememberedPrompts, make_example, placeholder, step_totals
 from hir_core.training.losses import TERMS, Coefficients
@@ -73,34 +74,45 @@ def train(
     layout: BatchLayout,
     seed: Sequence[int],
     on_progress: Callable[[Progress], None],
+    checkpoints: Checkpoints | None = None,
 ) -> TrainResult:
-    """Makes every optimizer step; returns the mean loss terms of the last epoch, tokens and times.
+    """Makes every optimizer step that is not in a checkpoint; returns the mean loss terms of the last epoch and totals.
 
     Args:
         engine: a DeepSpeed engine around `TripleLoss`.
         examples: the triples, in the same order on every rank.
         seed: of the shuffles.
         on_progress: called after each step.
+        checkpoints: those of this training; None: there are none.
 
     Raises:
         NumericalError: a loss, the gradient, or what the trained model makes of the last step's rows is not finite. All
             ranks raise it together.
     """
     steps = plan_steps(examples, training, seed)
+    record = Record() if checkpoints is None else checkpoints.restore(len(steps))
     engine.train()
-    started, history, tokens, target_tokens = time.monotonic(), [], 0, 0
-    for number, rows in enumerate(steps):
+    started = time.monotonic() - record.seconds
+    for number in range(len(record.history), len(steps)):
         set_learning_rate(engine, training, number, len(steps))
-        step_examples = examples_of_step(examples, rows, training)
-        tokens += sum(len(example.prompts) * example.length for example in step_examples)
-        target_tokens += sum(len(example.target_ids) for example in step_examples)
+        step_examples = examples_of_step(examples, steps[number], training)
+        record.tokens += sum(len(example.prompts) * example.length for example in step_examples)
+        record.target_tokens += sum(len(example.target_ids) for example in step_examples)
         step = f"optimizer step {number + 1} of {len(steps)}"
-        history.append(_optimizer_step(engine, step_examples, training, layout, step))
-        seconds, loss = time.monotonic() - started, history[-1]["loss"]
-        on_progress(Progress("train", number + 1, len(steps), "steps", tokens=tokens, seconds=seconds, loss=loss))
-    _check_trained_model(engine, step_examples, training, layout)
-    seconds = time.monotonic() - started
-    last_epoch = history[-math.ceil(len(examples) / training.batch_size) :]
+        terms = _optimizer_step(engine, step_examples, training, layout, step)
+        record.history.append(terms)
+        record.seconds = time.monotonic() - started
+        done = Progress("train", number + 1, len(steps), "steps", record.tokens, record.seconds, terms["loss"])
+        on_progress(done)
+        if checkpoints is not None:
+            checkpoints.after_step(record)
+    _check_trained_model(engine, examples_of_step(examples, steps[-1], training), training, layout)
+    return _result(record, steps_of_epoch=math.ceil(len(examples) / training.batch_size), started=started)
+
+
+def _result(record: Record, steps_of_epoch: int, started: float) -> TrainResult:
+    """Means over the last epoch, totals, and the time since `started`, in seconds of the monotonic clock."""
+    last_epoch, seconds = record.history[-steps_of_epoch:], time.monotonic() - started
     means = {name: sum(terms[name] for terms in last_epoch) / len(last_epoch) for name in last_epoch[0]}
     return {
         "loss": means["loss"],
@@ -109,11 +121,11 @@ def train(
         "entropy": means["entropy"],
         "exclusion": means["exclusion"],
         "grad_norm": means["grad_norm"],
-        "steps": len(steps),
-        "target_tokens": target_tokens,
-        "tokens": tokens,
+        "steps": len(record.history),
+        "target_tokens": record.target_tokens,
+        "tokens": record.tokens,
         "seconds": seconds,
-        "tokens_per_s": tokens / seconds,
+        "tokens_per_s": record.tokens / seconds,
     }
 
 

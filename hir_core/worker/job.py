@@ -17,6 +17,7 @@ from torch import distributed as dist
 from hir_core.config import HubModel
 from hir_core.config.model import rendering
 from hir_core.errors import ConfigError, NumericalError
+from hir_core.launch import end_requests
 from hir_core.launch.job_spec import (
     JobSpec,
     LogprobStep,
@@ -35,6 +36,7 @@ from hir_core.sampling.preset import settings_taken
 from hir_core.store.files import read_parts, writing
 from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
+from hir_core.training.checkpoints import Checkpoints
 from hir_core.training.triple_loss import TripleLoss
 from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
@@ -150,7 +152,10 @@ class Job:
         return {**result, "step_seconds": seconds, "peak_bytes": zero.peak_bytes(self.device)}
 
     def train(self, step: TrainStep) -> TrainResult:
-        """Trains on the step's triples, after the checks of `preflight`."""
+        """Trains on the step's triples, after the checks of `preflight`; from its checkpoint on, where there is one.
+
+        What depends on the model at the start of training is computed before a checkpoint replaces its weights.
+        """
         training = step.training
         triples = read_parts(step.triples)
         samples = None
@@ -176,7 +181,11 @@ class Job:
                 module, examples, self.layout, training.micro_batch_tokens, training.exclusion_top
             )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
-        result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)
+        with end_requests.deferred() as request:
+            checkpoints = Checkpoints(
+                self.engine, self.model, step.checkpoints, training.checkpoint_every_s, request, self.rank.progress
+            )
+            result = trainer.train(self.engine, examples, training, layout, seed, checkpoints.report, checkpoints)
         if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
             zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
@@ -188,14 +197,15 @@ class Job:
     def save(self, step: SaveStep) -> SaveResult:
         """Writes the weights shard by shard, with config and tokenizer, and the state of the optimizer if it is kept.
 
-        Files of a killed launch are deleted first.
+        Files of a killed launch are deleted first; checkpoints stay until the model is committed.
         """
         self.rank.progress(Progress("save"))
         folder = step.output
         if self.rank.rank == 0:
             with writing(folder):
                 for path in folder.iterdir():
-                    path.unlink()
+                    if not path.is_dir():
+                        path.unlink()
                 self.model.config.save_pretrained(folder)
                 self.model.generation_config.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)

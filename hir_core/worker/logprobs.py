@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from hir_core.errors import NumericalError
+from hir_core.launch import end_requests
 from hir_core.launch.job_spec import LogprobStep, RowsResult
 from hir_core.launch.rank import Rank
 from hir_core.modeling.data_parallel import Meter, PartWriter, batches, finished_keys, pad_to_longest_rank, share_of
@@ -45,12 +46,13 @@ def score_logprobs(step: LogprobStep, rank: Rank, model: Any, renderer: Renderer
     work = batches(fitting, lambda example: example.length, step.batch_tokens)
     idle = [Example("", ((layout.pad_id,),), (), (layout.pad_id,), 1.0)]
     module = TripleLoss(model, Coefficients(0.0, 0.0, 0.0), step.logits_chunk).eval()
-    for batch in pad_to_longest_rank(work, idle, layout.device) if is_partitioned(model) else work:
-        logprobs = mean_logprobs(module, batch, layout)
-        if batch is not idle:
-            rows = zip(batch, logprobs, strict=True)
-            writer.add([{"sample_id": example.key, "logprob": logprob} for example, logprob in rows])
-            meter.add(len(batch), sum(example.length for example in batch))
+    with end_requests.answered_with(writer.flush):
+        for batch in pad_to_longest_rank(work, idle, layout.device) if is_partitioned(model) else work:
+            logprobs = mean_logprobs(module, batch, layout)
+            if batch is not idle:
+                rows = zip(batch, logprobs, strict=True)
+                writer.add([{"sample_id": example.key, "logprob": logprob} for example, logprob in rows])
+                meter.add(len(batch), sum(example.length for example in batch))
     writer.close(len(own))
     return meter.result(layout.device)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hir_core.config import HubModel
 from hir_core.errors import ConfigError
+from hir_core.launch import end_requests
 from hir_core.launch.job_spec import JobSpec, RowsResult, ScoreStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, weight_checks, zero
@@ -67,12 +68,13 @@ class Classifier:
         readable = [text for text in own if text.key not in problems]
         work = batches(readable, lambda text: len(text.ids), 1 if pad_id is None else step.batch_tokens)
         idle = [Text("", [0])]
-        for batch in pad_to_longest_rank(work, idle, self.device) if zero.is_partitioned(self.model) else work:
-            scores = activated(self._logits([text.ids for text in batch], pad_id or 0), step).tolist()
-            if batch is not idle:
-                rows = zip(batch, scores, strict=True)
-                writer.add([{"key": text.key, "score": score, "reason": ""} for text, score in rows])
-                meter.add(len(batch), sum(len(text.ids) for text in batch))
+        with end_requests.answered_with(writer.flush):
+            for batch in pad_to_longest_rank(work, idle, self.device) if zero.is_partitioned(self.model) else work:
+                scores = activated(self._logits([text.ids for text in batch], pad_id or 0), step).tolist()
+                if batch is not idle:
+                    rows = zip(batch, scores, strict=True)
+                    writer.add([{"key": text.key, "score": score, "reason": ""} for text, score in rows])
+                    meter.add(len(batch), sum(len(text.ids) for text in batch))
         writer.close(len(own))
         return meter.result(self.device)
 

@@ -17,6 +17,7 @@ from torch import distributed as dist
 
 from hir_core.config.sampling import DEFAULT_TEMPERATURE
 from hir_core.errors import ConfigError
+from hir_core.launch import end_requests
 from hir_core.launch.job_spec import SampleResult, SampleStep
 from hir_core.launch.rank import Rank
 from hir_core.modeling.data_parallel import Meter, PartWriter, finished_keys, share_of
@@ -87,12 +88,13 @@ def complete_prompts(
     text_of = partial(output_text, renderer=renderer, stop=stop, with_thinking=step.keeps_thinking)
     idle = Request(key="", prompt_ids=(int(renderer.tokenizer.eos_token_id),), seeds=(0,))
     completions = _completions(own, limits_of(step, layout, stop), weights, batch_limit, idle)
-    # A prompt's rows are written together: prompts in a part count as finished.
-    for key, group in groupby(completions, key=lambda completion: completion.key):
-        rows = list(group)
-        request = requests_by_key[key]
-        writer.add([sample_row(step, request, row, text_of(request, row)) for row in rows])
-        meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
+    with end_requests.answered_with(writer.flush):
+        # A prompt's rows are written together: prompts in a part count as finished.
+        for key, group in groupby(completions, key=lambda completion: completion.key):
+            rows = list(group)
+            request = requests_by_key[key]
+            writer.add([sample_row(step, request, row, text_of(request, row)) for row in rows])
+            meter.add(len(rows), sum(len(completion.token_ids) for completion in rows))
     writer.close(len(own) * step.k)
     smaller = memory.smaller_batches(batch_limit, requests, device)
     return {

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 SOURCE = TINY["prompts"][0]
 SETTINGS: dict[str, Any] = {
     "prompts": [SOURCE | {"size": 320, "test_share": 0.75, "dials": SOURCE["dials"] | {"words": 8}}],
-    "warm_start": TINY["warm_start"] | {"learning_rate": 0.001, "optimizer_state": "all"},
-    "training": TINY["training"] | {"batch_size": 16, "optimizer_state": "all"},
+    "warm_start": TINY["warm_start"] | {"learning_rate": 0.001, "optimizer_state": "all", "checkpoint_every_s": 0.1},
+    "training": TINY["training"] | {"batch_size": 16, "optimizer_state": "all", "checkpoint_every_s": 0.1},
     # A prompt is a batch, and written at once: a second in each step, and something to lose at any moment of it.
     "sampling": {"k": 2, "max_new_tokens": 12, "batch_tokens": 60, "write_every_s": 0},
 }

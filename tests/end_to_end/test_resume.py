@@ -54,6 +54,8 @@ SETTINGS: dict[str, Any] = {
     "sampling": {"k": K, "max_new_tokens": 12, "batch_tokens": 400, "write_every_s": 0},
 }
 RANKS, ONE_RANK = TWO_RANKS["processes"], "launch.processes=1"
+OFTEN = "warm_start.checkpoint_every_s=0"
+"""A checkpoint after every optimizer step."""
 
 
 @dataclass
@@ -67,6 +69,10 @@ class Stop:
     versions: dict[str, str]
     problems: list[dict[str, str]]
     """What is not sound of the visible versions."""
+    checkpoints: list[int] = field(default_factory=list)
+    """The optimizer steps of the checkpoints of both trainings."""
+    trained: int = 0
+    """The optimizer steps that the first training had reported."""
     parts: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Finished parts of samples that are not committed yet, by name: digest, and time of writing."""
 
@@ -77,6 +83,8 @@ class Story:
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder, self.home, self.run_dir = folder, home, folder / "runs/tiny"
         self.stops: dict[str, Stop] = {}
+        self.output = ""
+        """Of the attempt that nobody stopped."""
 
     def stop(
         self,
@@ -109,7 +117,18 @@ class Story:
         finally:
             process.kill()
         left, problems = left_alive(str(self.home)), check_run(Store(self.run_dir))["problems"]
-        self.stops[name] = Stop(code, log.read_text(), left, digests(self.run_dir), problems, self._parts())
+        checkpoints = [step for iteration in (0, 1) for step in self.checkpoints(iteration)]
+        trained = self._since(0.0, "launches/0000/progress.json")
+        self.stops[name] = Stop(
+            code,
+            log.read_text(),
+            left,
+            digests(self.run_dir),
+            problems,
+            checkpoints,
+            0 if trained is None else trained["done"],
+            self._parts(),
+        )
 
     def _wait(self, process: subprocess.Popen[bytes], log: Path, is_time: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
@@ -129,6 +148,14 @@ class Story:
     def is_training(self, iteration: int, started: float) -> bool:
         progress = self._since(started, f"launches/{iteration:04d}/progress.json")
         return progress is not None and progress["step"] == "train" and progress["done"] > 0
+
+    def checkpoints(self, iteration: int) -> list[int]:
+        """The optimizer steps of the checkpoints that are there."""
+        paths = self.run_dir.glob(f"models/.draft-{iteration:04d}-*/.checkpoint-*")
+        return [int(path.name.rpartition("-")[2]) for path in paths]
+
+    def has_checkpoint(self, iteration: int) -> bool:
+        return any(self.checkpoints(iteration))
 
     def has_started_ranks(self, iteration: int, started: float) -> bool:
         return self._since(started, f"launches/{iteration:04d}/rank-0.started.json") is not None
@@ -170,7 +197,7 @@ def story(tmp_path_factory, server_for_killed_runs) -> Story:
     folder, home = tmp_path_factory.mktemp("stopped"), tmp_path_factory.mktemp("prefect")
     write_config(folder, **SETTINGS)
     story = Story(folder, home)
-    story.stop("killed in training", signal.SIGKILL, lambda started: story.is_training(0, started), ONE_RANK)
+    story.stop("killed in training", signal.SIGKILL, lambda _: story.has_checkpoint(0), ONE_RANK, OFTEN)
     profile = name_server(home, server_for_killed_runs)
     story.stop("killed in sampling", signal.SIGKILL, lambda _: story.has("models", 0) and story.has_parts(4))
     story.stop("killed between stages", signal.SIGKILL, lambda _: story.has("rewards", 1), ONE_RANK)
@@ -182,7 +209,7 @@ def story(tmp_path_factory, server_for_killed_runs) -> Story:
     for rank in range(RANKS):  # between the start of python and the first steps of training
         moment = partial(story.are_ranks_as_old_as, draw.uniform(0, 4), 1)
         story.stop(f"rank {rank} killed at random", signal.SIGKILL, moment, rank=rank)
-    hir(folder, story.home, "run", "tiny.yaml")
+    story.output = hir(folder, story.home, "run", "tiny.yaml")
     return story
 
 
@@ -229,6 +256,21 @@ def test_an_interrupt_is_told_in_one_line_and_by_the_exit_code(story):
     assert story.stops["told to end in training"].code in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+def test_a_training_continues_at_its_newest_checkpoint(story):
+    """Killed on one rank and continued on two; and asked to end, which saves one whatever the time."""
+    killed, asked = story.stops["killed in training"], story.stops["told to end in training"]
+    step = max(killed.checkpoints)
+    assert killed.trained - step <= 1, "no more is lost than what was trained since the last checkpoint"
+    assert f"\nmodel 0 continues at optimizer step {step} of 120 " in story.stops["killed in sampling"].output
+    (step,) = asked.checkpoints
+    told = rf"^model 1 was asked to end, and stopped after optimizer step {step} of (\d+): its checkpoint is kept$"
+    told = re.search(told, asked.output, re.MULTILINE)
+    assert told, asked.output
+    assert f"\nmodel 1 continues at optimizer step {step} of {told[1]} " in story.output
+    rank_0 = story.stops["rank 0 killed at random"]
+    assert rank_0.checkpoints == [step]
+
+
 def test_parts_that_were_finished_before_a_kill_are_kept_and_no_sample_is_drawn_twice(story):
     finished = story.stops["killed in sampling"].parts
     samples = Store(story.run_dir).resolve("samples@1").path
@@ -245,6 +287,12 @@ def test_the_end_is_that_of_a_run_that_nobody_stopped(story, tmp_path, prefect_h
     write_config(tmp_path, **SETTINGS | {"launch": TWO_RANKS | {"resident": True}})
     hir(tmp_path, prefect_home, "run", "tiny.yaml")
     assert_same_content(story.run_dir, tmp_path / "runs/tiny")
+    for iteration in (0, 1):
+        ours, theirs = (
+            manifest(folder, f"models@{iteration}")["metrics"] for folder in (story.run_dir, tmp_path / "runs/tiny")
+        )
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+        assert [ours[name] for name in ("steps", "tokens")] == [theirs[name] for name in ("steps", "tokens")]
 
 
 def test_nothing_half_done_is_left_at_the_end(story):

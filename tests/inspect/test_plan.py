@@ -167,6 +167,7 @@ def test_the_text_names_each_file_and_the_command(run):
     ]  # fmt: skip
     assert any(line.startswith("zero0.json: training needs ") for line in lines)
     assert "disk    13.5 GB for the model of each iteration, 27.0 GB beside the first and the newest" in lines
+    assert "        up to 161.7 GB more while one is trained, for two checkpoints" in lines
     assert "time    17 min for at most 4,096,000 sampled tokens of each iteration" in lines
     assert "hosts   write `NAME slots=8` for each machine into hosts.txt" in lines
     assert lines[-1] == "next    hir run mine.yaml launch.hostfile=hosts.txt"

@@ -331,7 +331,7 @@ def test_a_child_of_the_driver_that_holds_the_pipe_does_not_keep_the_launch_aliv
     script = (
         "import os, subprocess, sys, time\n"
         f"command = [sys.executable, '-c', 'import time; time.sleep(120)', {marker!r}]\n"
-        f"supervised = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/stop', *command]\n"
+        f"supervised = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/stop', '0', *command]\n"
         "subprocess.Popen(supervised, stdin=subprocess.PIPE)\n"
         "os.fork() or time.sleep(8)\n"
         "time.sleep(1)\n"

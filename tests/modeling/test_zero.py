@@ -71,6 +71,8 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
         add_iterations(cases, name, state, ITERATIONS)
         if state != "none":
             add_unbroken_training(cases, name, state)
+    for kind, settings in STOPPED.items():
+        add_stopped_training(cases, kind, settings)
     for architecture in ARCHITECTURES:
         cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
     cases.launch()
@@ -99,6 +101,9 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     for architecture in ("llama", "t5"):
         settings = EXCLUDED | {"triples": f"excluded-{architecture}", "micro_batch_tokens": 1}
         cases.train(f"{architecture}-excluded", architecture, stage(0), **settings)
+    for name in STOPPED_STAGES:
+        checkpoints = pair.out(f"stopped-{name}", "checkpoints")
+        cases.train(f"stopped-{name}", "llama", stage(0), checkpoints=checkpoints, **STOPPED_STAGES[name], **UNSAVED)
     for name, state in ITERATIONS_OF_TWO:
         reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
     add_accumulations(cases)
@@ -148,6 +153,16 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
         cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
+    for name, changes in STOPPED_STAGES.items():
+        case = f"stopped-{name}"
+        cases.train(case, "llama", STAGES[name], checkpoints=cases.out(case, "checkpoints"), **changes, **SAVED)
+        cases.change(case, "stop_after", STOP_AFTER)
+    for kind, settings in STOPPED.items():
+        checkpoints = sampled_alone.out(f"stopped-{kind}", "checkpoints")
+        continued = {**settings, "zero_optimization": {"stage": 3}}  # with small parameters whole on every rank
+        cases.continue_training(
+            f"stopped-{kind}", data / "llama", continued, "all", checkpoints=checkpoints, **MANY_STEPS, **UNSAVED
+        )
     for name, state in ITERATIONS_OF_TWO:
         add_iterations(cases, name, state, LAST + 1)
     reread(cases, "reread-zero3", sampled_alone.out("zero2-all-3", "model"), "zero3", "all")
@@ -201,6 +216,30 @@ def add_accumulations(cases: LaunchCases) -> None:
         for table in ("equal", "single"):
             case, model = f"accumulated-{name}-{table}", cases.data / "llama"
             cases.continue_training(case, model, settings, "all", table=f"triples-{table}", **step)
+
+
+STOP_AFTER = 4
+SAVED, UNSAVED = {"checkpoint_every_s": 0.0}, {"checkpoint_every_s": None}
+"""Settings with which a checkpoint is saved after every optimizer step, and after none."""
+MANY_STEPS: dict[str, Any] = {"batch_size": 1, "micro_batch_tokens": 1, "epochs": 8}
+STOPPED: dict[str, dict[str, Any]] = {"fp32": STAGES["zero1"], "bf16": {**STAGES["zero2"], "bf16": {"enabled": True}}}
+"""Trainings of one rank that are stopped, and continued by one rank and by two."""
+STOPPED_STAGES: dict[str, dict[str, Any]] = {
+    "zero2": EXCLUDED | {"triples": "excluded-llama", "micro_batch_tokens": 1},
+    "zero3": {},
+}
+"""Stages of trainings of two ranks that are stopped, and continued by one rank; the first with excluded outputs."""
+
+
+def add_stopped_training(cases: LaunchCases, kind: str, settings: dict[str, Any]) -> None:
+    """A training that is stopped, one that continues it, and one that nobody stops."""
+    name, model = f"stopped-{kind}", cases.data / "llama"
+    checkpoints = cases.out(name, "checkpoints")
+    cases.continue_training(name, model, settings, "all", checkpoints=checkpoints, **MANY_STEPS, **SAVED)
+    cases.change(name, "stop_after", STOP_AFTER)
+    continued = f"{name}-continued"
+    cases.continue_training(continued, model, settings, "all", checkpoints=checkpoints, **MANY_STEPS, **UNSAVED)
+    cases.continue_training(f"unbroken-{kind}", model, settings, "all", **MANY_STEPS)
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -297,6 +336,45 @@ def test_training_memory_is_freed(pair):
         size = pair.facts(f"llama-{kind}")["weight_bytes"] / (2 if "zero3" in kind else 1)
         print(f"{kind}: {pair.alive_bytes(f'llama-{kind}') / size:.2f} of the weights")
         assert pair.alive_bytes(f"llama-{kind}") < 1.5 * size
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", STOPPED)
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(kind, sampled_alone):
+    """Bit for bit on one rank. The step during which it was stopped is made again, since no checkpoint holds it."""
+    stopped, continued = sampled_alone.losses(f"stopped-{kind}"), sampled_alone.losses(f"stopped-{kind}-continued")
+    unbroken = sampled_alone.losses(f"unbroken-{kind}")
+    assert [*stopped[:-1], *continued] == unbroken
+    assert (len(stopped), len(continued), len(unbroken)) == (STOP_AFTER, 8 - STOP_AFTER + 1, 8)
+    ours, theirs = (sampled_alone.out(name, "model") for name in (f"stopped-{kind}-continued", f"unbroken-{kind}"))
+    check_equal(weights(ours), weights(theirs))
+    check_equal(saved_state(ours), saved_state(theirs))
+    facts = (sampled_alone.facts(name) for name in (f"stopped-{kind}-continued", f"unbroken-{kind}"))
+    ours, theirs = ({key: of[key] for key in ("loss", "steps", "tokens", "target_tokens")} for of in facts)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("kind", STOPPED)
+def test_two_ranks_continue_what_one_rank_began(kind, sampled_alone, pair):
+    expected = sampled_alone.losses(f"unbroken-{kind}")[STOP_AFTER - 1 :]
+    assert pair.losses(f"stopped-{kind}") == pytest.approx(expected, rel=1e-5 if kind == "fp32" else 1e-2)
+    ours = saved_state(pair.out(f"stopped-{kind}", "model"))
+    theirs = saved_state(sampled_alone.out(f"unbroken-{kind}", "model"))
+    assert ours.keys() == theirs.keys()
+    gaps = {key: (ours[key] - theirs[key]).abs().max().item() / theirs[key].abs().max().item() for key in theirs}
+    print(f"{kind}: {max(gaps.values()):.2g}")
+    assert max(gaps.values()) < (1e-4 if kind == "fp32" else 0.1)
+
+
+@pytest.mark.parametrize("name", STOPPED_STAGES)
+def test_one_rank_continues_what_two_ranks_began(name, pair, alone):
+    """The soft targets of excluded outputs are those of the model that is trained, not of the checkpoint."""
+    unbroken, case = "llama-excluded" if STOPPED_STAGES[name] else "llama", f"stopped-{name}"
+    assert len(pair.losses(case)) == STOP_AFTER
+    assert [*pair.losses(case)[:-1], *alone.losses(case)] == pytest.approx(alone.losses(unbroken), rel=2e-5)
+    check_weights(alone.out(case, "model"), alone.out(unbroken, "model"))
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------

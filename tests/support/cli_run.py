@@ -122,7 +122,7 @@ def _start_server(
     It ends with this process, however that ends.
     """
     port = str(free_port())
-    watched = [sys.executable, "-I", "-S", supervisor.__file__, os.devnull, *command, port]
+    watched = [sys.executable, "-I", "-S", supervisor.__file__, os.devnull, "0", *command, port]
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(

@@ -6,9 +6,11 @@ bytes of the tensors that the case still holds, and `logits.pt` of the weights a
 model leaves only what its steps write.
 
 Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
-steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step.
+steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step. `stop_after`: the
+number of optimizer steps after which the case ends, as if its launch had been killed.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -93,7 +95,11 @@ def run_case(rank: RecordingRank, device: Any) -> None:
         rank.after_step.append(lambda done: done % every or job.engine.optimizer.optimizer.state.clear())
     if changed(rank, "no_steps") is not None:
         trainer.train = lambda *_: {}
-    facts = [job.do(step) for step in spec.steps]
+    if (last := changed(rank, "stop_after")) is not None:
+        rank.after_step.append(functools.partial(stop_after, last))
+    facts = []
+    with contextlib.suppress(Stopped):
+        facts = [job.do(step) for step in spec.steps]
     zero.save_weights, optimizer_state.save, trainer.train = whole_functions
     alive, case_logits = new_bytes(held), logits(job.model)
     if rank.rank == 0:
@@ -101,6 +107,15 @@ def run_case(rank: RecordingRank, device: Any) -> None:
         write_json(rank.job_dir / "facts.json", facts)
         write_json(rank.job_dir / "alive.json", alive)
         torch.save(case_logits, rank.job_dir / "logits.pt")
+
+
+class Stopped(BaseException):
+    """A case has come as far as it should."""
+
+
+def stop_after(last: int, done: int) -> None:
+    if done == last:
+        raise Stopped
 
 
 def run_cases(rank_class: type[Rank], do: Callable[[Any, Any], None]) -> None:

@@ -158,18 +158,34 @@ class LaunchCases:
         JobSpec(model=model, seed=3, deepspeed=settings, steps=steps).write(folder)
 
     def train(
-        self, name: str, architecture: str, settings: dict[str, Any], *, triples: str = "", **changes: Any
+        self,
+        name: str,
+        architecture: str,
+        settings: dict[str, Any],
+        *,
+        triples: str = "",
+        checkpoints: Path | None = None,
+        **changes: Any,
     ) -> None:
         """Trains, saves, and samples greedily with the weights in memory.
 
         Args:
             triples: the folder's name; that of the architecture where it is empty.
+            checkpoints: where those of this training lie.
         """
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
         prompts = self.data / "requests-many"
         folder = self.data / (triples or f"triples-{architecture}")
-        steps = [TrainStep(triples=folder, samples=samples, prompts=prompts, training=training, iteration=1)]
+        train = TrainStep(
+            triples=folder,
+            samples=samples,
+            prompts=prompts,
+            training=training,
+            iteration=1,
+            checkpoints=checkpoints,
+        )
+        steps: list[Any] = [train]
         steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
         self.add(name, architecture, settings, *steps)
 
@@ -181,6 +197,7 @@ class LaunchCases:
         state: str,
         *,
         table: str = "triples-single",
+        checkpoints: Path | None = None,
         **changes: Any,
     ) -> Path:
         """Trains a saved model from the state of its optimizer, if there is one; returns the folder of the new model.
@@ -188,6 +205,7 @@ class LaunchCases:
         Args:
             previous: the model's folder, which an earlier case may still have to write.
             state: what of the optimizer's state to save.
+            checkpoints: where those of this training lie.
         """
         training, triples = TRAINING.model_copy(update=changes), self.data / table
         steps = [
@@ -198,6 +216,7 @@ class LaunchCases:
                 training=training,
                 optimizer_state=previous if state != "none" and previous.parent.name == "out" else None,
                 iteration=1,
+                checkpoints=checkpoints,
             ),
             SaveStep(output=self.out(name, "model"), optimizer_state=state),
         ]
