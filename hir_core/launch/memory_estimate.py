@@ -100,18 +100,24 @@ class ModelStates:
         return self.host_weights + self.host_optimizer
 
 
-def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
+def model_states(shape: ModelShape, strategy: Strategy, ranks: int, adapter: int = 0) -> ModelStates:
     """Weights, gradients and optimizer state of one rank.
+
+    With an adapter, gradients and optimizer state are of its parameters only; the model's own are weights, no more.
 
     Adam in mixed precision has 2 N of weights, 2 N of gradients and 12 N of master weights and moments; ZeRO divides
     the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
     1910.02054, section 3). An optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of
     parameters at a time. In fp32 without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
+
+    Args:
+        adapter: the parameters of an adapter; 0: there is none, and all weights are trained.
     """
-    parameters, b = shape.parameters, strategy.weight_bytes
+    parameters, b = shape.parameters + adapter, strategy.weight_bytes
+    trained = adapter or parameters
     masters = 0 if strategy.stage == 0 and b == FP32 else FP32
-    optimizer = int((masters + 2 * FP32) * parameters * strategy.share(1, ranks))
-    step = int(FP32 * parameters * strategy.share(1, ranks)) if masters else 0
+    optimizer = int((masters + 2 * FP32) * trained * strategy.share(1, ranks))
+    step = int(FP32 * trained * strategy.share(1, ranks)) if masters else 0
     on_host = strategy.offloads_optimizer
     if strategy.stage == 3 and not on_host:
         step = min(step, FP32 * strategy.group)
@@ -121,11 +127,11 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
         gathered = b * min(parameters, max(strategy.live, shape.layer_parameters))
     buckets = 0
     if strategy.stage:
-        buckets = b * min(parameters, strategy.bucket) * (2 if strategy.overlaps else 1)
+        buckets = b * min(trained, strategy.bucket) * (2 if strategy.overlaps else 1)
     return ModelStates(
         weights=0 if strategy.offloads_weights else weights,
         gathered=gathered,
-        gradients=0 if on_host else int(b * parameters * strategy.share(2, ranks)),
+        gradients=0 if on_host else int(b * trained * strategy.share(2, ranks)),
         optimizer=0 if on_host else optimizer,
         step=0 if on_host else step,
         buckets=buckets,
@@ -220,16 +226,21 @@ def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output
     return cache + encoded + prefill // copies + layer + drawing_bytes(shape, b)
 
 
-def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool) -> int:
+def sampling_weights_bytes(
+    shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool, adapter: int = 0
+) -> int:
     """What one rank's device holds of the weights while it samples, after the optimizer has been released.
 
     Below ZeRO-3 the whole weights. Under ZeRO-3 its share, and a whole copy, or where they are streamed what is
     gathered at a time.
+
+    Args:
+        adapter: as for `model_states`.
     """
-    whole = strategy.weight_bytes * shape.parameters
+    whole = strategy.weight_bytes * (shape.parameters + adapter)
     if strategy.stage < 3:
         return whole
-    states = model_states(shape, strategy, ranks)
+    states = model_states(shape, strategy, ranks, adapter)
     return states.weights + (states.gathered if streamed else whole)
 
 

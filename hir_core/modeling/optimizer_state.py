@@ -1,9 +1,9 @@
 """The optimizer's state beside a model: fp32 master weights and AdamW's moments, saved and taken over by a training.
 
-Writes and reads `optimizer-*.safetensors`. A tensor there is that of a whole parameter, in its shape and in fp32, under
-`master.<name>`, `exp_avg.<name>` or `exp_avg_sq.<name>`; the number of AdamW's steps is in the files' metadata. So any
-ZeRO stage on any number of ranks reads what any other wrote. Shards are written by `shards`; which states are kept, and
-for how long, is left to the driver.
+Writes and reads `optimizer-*.safetensors`. A tensor there is that of a whole parameter that is trained, in its shape
+and in fp32, under `master.<name>`, `exp_avg.<name>` or `exp_avg_sq.<name>`; the number of AdamW's steps is in the
+files' metadata. So any ZeRO stage on any number of ranks reads what any other wrote. Shards are written by `shards`;
+which states are kept, and for how long, is left to the driver.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ def save(engine: Any, model: nn.Module, folder: Path, *, moments: bool, shard_by
     Raises:
         StoreError: a shard cannot be written.
     """
-    has_masters = any(parameter.dtype != torch.float32 for parameter in model.parameters())
+    trained = _trained(model)
+    has_masters = any(parameter.dtype != torch.float32 for parameter in trained.values())
     kinds = ((MASTER,) if has_masters else ()) + (MOMENTS if moments else ())
     fragments = _fragments(engine.optimizer, model)
     state = _adamw(engine.optimizer).state
     steps = max((int(own["step"].item()) for own in state.values()), default=0)
-    sizes = {f"{kind}.{name}": 4 * _shape(p).numel() for name, p in model.named_parameters() for kind in kinds}
+    sizes = {f"{kind}.{name}": 4 * _shape(p).numel() for name, p in trained.items() for kind in kinds}
     tensors = _whole_tensors(model, fragments, state, kinds)
     # One key only: safetensors writes several in any order, and equal states would be different files.
     write_shards(tensors, sizes, folder, PREFIX, shard_bytes, {STEPS: str(steps)})
@@ -76,7 +77,7 @@ def restore(engine: Any, model: nn.Module, folder: Path) -> None:
         StoreError: the state is not one of this model.
     """
     fragments = _fragments(engine.optimizer, model)
-    shapes = {name: _shape(parameter) for name, parameter in model.named_parameters()}
+    shapes = {name: _shape(parameter) for name, parameter in _trained(model).items()}
     missing: dict[str, set[str]] = {}
     for path in sorted(path for path in folder.iterdir() if OPTIMIZER_STATE.fullmatch(path.name)):
         with safe_open(path, framework="pt") as file:
@@ -121,7 +122,7 @@ def _whole_tensors(
     model: nn.Module, fragments: dict[str, Fragment | None], state: Any, kinds: Sequence[str]
 ) -> Iterator[tuple[str, Tensor]]:
     """Name and whole tensor of each kind of every parameter, one at a time; all ranks must iterate together."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in _trained(model).items():
         shape, fragment = _shape(parameter), fragments[name]
         # Of integers, because the sum of -0.0 and 0.0 is 0.0.
         for kind in kinds:
@@ -141,7 +142,7 @@ def _fragments(optimizer: Any, model: nn.Module) -> dict[str, Fragment | None]:
     """What this rank's optimizer works on of every parameter; None of a parameter that is with other ranks."""
     pairs = zip(getattr(optimizer, "fp16_groups", []), getattr(optimizer, "fp32_groups", []), strict=False)
     masters = {weight: master for weights, own in pairs for weight, master in zip(weights, own, strict=True)}
-    return {name: _fragment(optimizer, p, masters.get(p, p)) for name, p in model.named_parameters()}
+    return {name: _fragment(optimizer, p, masters.get(p, p)) for name, p in _trained(model).items()}
 
 
 def _fragment(optimizer: Any, parameter: Any, owner: Tensor) -> Fragment | None:
@@ -173,6 +174,11 @@ def _is_divided(parameter: nn.Parameter) -> bool:
 def _adamw(optimizer: Any) -> Any:
     """The AdamW that DeepSpeed's optimizer steps; without ZeRO in fp32 there is no other."""
     return getattr(optimizer, "optimizer", optimizer)
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that an optimizer works on, by name: with an adapter, its own only."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _shape(parameter: Any) -> torch.Size:
