@@ -8,7 +8,7 @@ Imports no torch, so that the driver can use it. Raises ConfigError.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +60,16 @@ class ModelShape:
     linear: tuple[LinearLayer, ...]
     """Those of all transformer layers."""
 
-    def adapter_parameters(self, lora: LoraConfig) -> int:
-        """Parameters of a LoRA adapter: for each layer `rank` times its inputs and outputs.
+    adapter: int = 0
+    """Parameters of a LoRA adapter beside the model's own, which are then not trained; 0: there is no adapter."""
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        return self.adapter or self.parameters
+
+    def with_adapter(self, lora: LoraConfig) -> ModelShape:
+        """The same model with an adapter: for each layer that gets one, `rank` times its inputs and outputs.
 
         Raises:
             ConfigError: no layer has one of the names in `target_modules`.
@@ -69,11 +77,10 @@ class ModelShape:
         names = {layer.name for layer in self.linear}
         targets = names if isinstance(lora.target_modules, str) else {n.split(".")[-1] for n in lora.target_modules}
         if unknown := sorted(targets - names):
-            raise ConfigError(
-                f"lora.target_modules: no layer `{unknown[0]}` is known: choose from {', '.join(sorted(names))}"
-            )
+            known = ", ".join(sorted(names))
+            raise ConfigError(f"lora.target_modules: the model has no `{unknown[0]}`: choose from {known}")
         chosen = [layer for layer in self.linear if layer.name in targets]
-        return sum(lora.rank * layer.layers * (layer.inputs + layer.outputs) for layer in chosen)
+        return replace(self, adapter=sum(lora.rank * own.layers * (own.inputs + own.outputs) for own in chosen))
 
     @property
     def attention(self) -> int:

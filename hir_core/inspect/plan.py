@@ -151,10 +151,10 @@ def make_plan(
         ConfigError: the model's shape cannot be read.
     """
     shape = find_shape(config.model, parameters)
-    adapter = 0 if config.lora is None else shape.adapter_parameters(config.lora)
+    shape = shape if config.lora is None else shape.with_adapter(config.lora)
     new_tokens = max(config.sampling.max_new_tokens, config.evaluation_tokens)
     prompt = prompt_tokens or max(1, min(PROMPT_TOKENS, shape.context - new_tokens))
-    planner = _Planner(config, machines, shape, adapter, prompt, new_tokens)
+    planner = _Planner(config, machines, shape, prompt, new_tokens)
     files = tuple(planner.plan(file) for file in _files(config))
     current = next(file for file in files if file.is_current)
     alike = [file for file in files if file.weight_bytes == current.weight_bytes and not file.problem]
@@ -162,7 +162,7 @@ def make_plan(
     sampling = config.sampling
     return LaunchPlan(
         parameters=shape.parameters,
-        adapter_parameters=adapter,
+        adapter_parameters=shape.adapter,
         machines=machines,
         prompt_tokens=prompt,
         new_tokens=new_tokens,
@@ -215,15 +215,13 @@ class _Planner:
     config: RunConfig
     machines: Machines
     shape: ModelShape
-    adapter: int
-    """Parameters of the LoRA adapter; 0: there is none."""
     prompt: int
     new_tokens: int
 
     def plan(self, file: DeepSpeedFile) -> FilePlan:
         """What the model takes under one file."""
         strategy = Strategy.of(file.settings)
-        states = model_states(self.shape, strategy, self.machines.ranks, self.adapter)
+        states = model_states(self.shape, strategy, self.machines.ranks)
         training, sampling = self._training(strategy, states), self._sampling(strategy)
         whole = strategy.weight_bytes * self.shape.parameters
         # `transformers` loads the whole weights into main memory: on every rank, or for ZeRO-3 on the first one.
@@ -237,22 +235,17 @@ class _Planner:
             training=training,
             sampling=sampling,
             host=host,
-            model_disk=strategy.weight_bytes * self._trained,
+            model_disk=strategy.weight_bytes * self.shape.trained,
             state_disk=self._saved_state(strategy),
             problem=self._problem(training, sampling, host),
         )
-
-    @property
-    def _trained(self) -> int:
-        """Parameters that are trained, and saved in each iteration."""
-        return self.adapter or self.shape.parameters
 
     def _saved_state(self, strategy: Strategy) -> int:
         """Bytes of the optimizer's state beside a model."""
         is_bf16 = strategy.weight_bytes < FP32
         kept = self.config.training.saved_state(is_bf16)
         tensors = 0 if kept == "none" else is_bf16 + 2 * (kept == "all")
-        return tensors * FP32 * self._trained
+        return tensors * FP32 * self.shape.trained
 
     def _training(self, strategy: Strategy, states: ModelStates) -> TrainingBytes:
         """The section that takes more, `training` or `warm_start`."""
@@ -289,10 +282,7 @@ class _Planner:
         )
         process = 0 if self.machines.has_gpus else PROCESS_BYTES
         whole, streamed = (
-            process
-            + sampling_weights_bytes(
-                self.shape, strategy, self.machines.ranks, streamed=is_streamed, adapter=self.adapter
-            )
+            process + sampling_weights_bytes(self.shape, strategy, self.machines.ranks, streamed=is_streamed)
             for is_streamed in (False, True)
         )
         choice = sampling.zero3_weights

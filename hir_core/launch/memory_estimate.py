@@ -100,21 +100,16 @@ class ModelStates:
         return self.host_weights + self.host_optimizer
 
 
-def model_states(shape: ModelShape, strategy: Strategy, ranks: int, adapter: int = 0) -> ModelStates:
+def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
     """Weights, gradients and optimizer state of one rank.
 
-    With an adapter, gradients and optimizer state are of its parameters only; the model's own are weights, no more.
-
+    With an adapter, gradients and optimizer state are of its parameters only, and the others are weights and no more.
     Adam in mixed precision has 2 N of weights, 2 N of gradients and 12 N of master weights and moments; ZeRO divides
     the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
     1910.02054, section 3). An optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of
     parameters at a time. In fp32 without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
-
-    Args:
-        adapter: the parameters of an adapter; 0: there is none, and all weights are trained.
     """
-    parameters, b = shape.parameters + adapter, strategy.weight_bytes
-    trained = adapter or parameters
+    parameters, trained, b = shape.parameters + shape.adapter, shape.trained, strategy.weight_bytes
     masters = 0 if strategy.stage == 0 and b == FP32 else FP32
     optimizer = int((masters + 2 * FP32) * trained * strategy.share(1, ranks))
     step = int(FP32 * trained * strategy.share(1, ranks)) if masters else 0
@@ -226,21 +221,16 @@ def sampling_row_bytes(shape: ModelShape, weight_bytes: int, prompt: int, output
     return cache + encoded + prefill // copies + layer + drawing_bytes(shape, b)
 
 
-def sampling_weights_bytes(
-    shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool, adapter: int = 0
-) -> int:
+def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *, streamed: bool) -> int:
     """What one rank's device holds of the weights while it samples, after the optimizer has been released.
 
     Below ZeRO-3 the whole weights. Under ZeRO-3 its share, and a whole copy, or where they are streamed what is
     gathered at a time.
-
-    Args:
-        adapter: as for `model_states`.
     """
-    whole = strategy.weight_bytes * (shape.parameters + adapter)
+    whole = strategy.weight_bytes * (shape.parameters + shape.adapter)
     if strategy.stage < 3:
         return whole
-    states = model_states(shape, strategy, ranks, adapter)
+    states = model_states(shape, strategy, ranks)
     return states.weights + (states.gathered if streamed else whole)
 
 
