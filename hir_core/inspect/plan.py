@@ -33,8 +33,11 @@ from hir_core.launch.memory_estimate import (
     sampling_weights_bytes,
 )
 
-PROCESS_BYTES = 5 * 10**8
-"""Main memory of a rank before it loads a model: Python, torch and DeepSpeed, measured on a CPU."""
+PROCESS_BYTES = 63 * 10**7
+"""Main memory of a rank on a CPU that trains a model of almost no size: Python, torch, DeepSpeed, and their buffers."""
+CPU_COPIES = 2
+"""What activations take on a CPU, in their own sizes, since what is freed leaves gaps; and layers that ZeRO-3 gathers
+from other ranks, which gloo gathers into buffers of its own first."""
 WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
 """The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
 PROMPT_TOKENS = 512
@@ -258,10 +261,12 @@ class _Planner:
             )
             for rows, section in _micro_batches(self.config)
         )
-        process = PROCESS_BYTES if on_cpu else 0
-        kept = states.kept + (states.host if on_cpu else 0) + process
+        process, host = (PROCESS_BYTES, states.host) if on_cpu else (0, 0)
+        gathered = states.gathered * (CPU_COPIES if on_cpu and self.machines.ranks > 1 else 1)
+        activations *= CPU_COPIES if on_cpu else 1
+        kept = states.kept - states.gathered + gathered + host + process
         return TrainingBytes(
-            weights=states.weights + states.gathered + (states.host_weights if on_cpu else 0),
+            weights=states.weights + gathered + (states.host_weights if on_cpu else 0),
             gradients=states.gradients + states.buckets,
             optimizer=states.optimizer + (states.host_optimizer if on_cpu else 0),
             activations=activations,
