@@ -13,7 +13,9 @@ class LoraConfig(Section):
     """The low-rank adapter that is trained while the weights of the model stay as they are (Hu et al. 2021, arXiv
     2106.09685). Of a layer with weights W it computes W x + (alpha / rank) B A x, and A and B alone are trained: the
     optimizer needs memory for these only, and a model version is a few MB. Needs the extra `lora`, which is `peft`.
-    There is no dropout: training would see other log-probabilities than sampling."""
+    It is for pretrained models, and needs a larger learning rate than training of all weights. What a warm start trains
+    is merged into the first model, and the first iteration begins a new adapter. There is no dropout: training would
+    see other log-probabilities than sampling."""
 
     rank: int = Field(16, ge=1)
     """Rows of A and columns of B (peft's `r`). More can learn more, and take more memory."""
