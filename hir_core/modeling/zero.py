@@ -148,6 +148,9 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
     """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says; frozen weights stay."""
     merged = merged_settings(settings, training, dist.get_world_size())
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    own, size = merged.get("zero_optimization", {}), sum(getattr(p, "ds_numel", p.numel()) for p in trained)
+    bucket = min(own.get("reduce_bucket_size", 5 * 10**8), size)  # it is allocated whole: many times an adapter
+    merged["zero_optimization"] = {**own, "reduce_bucket_size": bucket}
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trained, config=merged)
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_groups"):

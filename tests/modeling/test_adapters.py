@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from hir_core.config import HubModel, LoraConfig, ScratchModel
+from hir_core.config import LoraConfig, ScratchModel
 from hir_core.errors import ConfigError, StoreError
 from hir_core.inspect import model_export
 from hir_core.launch.job_spec import Adapter, JobSpec
@@ -159,10 +159,17 @@ def test_an_exported_adapter_is_a_whole_model_with_the_same_logits(dtype, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "run"]
 
 
-def test_a_folder_that_is_an_adapter_is_no_whole_model(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    save_file({"a": torch.zeros(1)}, tmp_path / FILE)
+@pytest.mark.usefixtures("alone")
+def test_an_adapter_is_no_whole_model_in_a_folder_or_on_the_hub(build_model, tmp_path, monkeypatch):
+    """A folder's names are checked; a repository of the hub is read by `transformers`, which loads adapters as well."""
+    model = build_model("llama")
+    model.save_pretrained(tmp_path)
+    adapters.add(model, ADAPTER, seed=1)
+    zero.save_adapter(model, "../base", tmp_path)
     with pytest.raises(
         ConfigError, match=r"adapter_config\.json' makes it an adapter, which is no whole model: merge it"
     ):
-        models.load_model(HubModel(source=str(tmp_path)).source, torch.float32)
+        models.load_model(str(tmp_path), torch.float32)
+    monkeypatch.setattr(models, "check_folder", lambda *_: None)
+    with pytest.raises(ConfigError, match="holds an adapter, which `transformers` has loaded too"):
+        models.load_model(str(tmp_path), torch.float32)
