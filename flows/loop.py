@@ -127,7 +127,7 @@ class Loop:
         previous_model: VersionRef | None = None,
     ) -> Outputs:
         """One launch: train, evaluate, sample for the next iteration; one more where the reward is a model."""
-        model = self.run.identities.model(prompts, triples, previous_model).id
+        model = self.run.model_identity(prompts, triples, previous_model).id
         return self._launching(
             "launch",
             f"launch models/{model}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import sys
 import traceback
@@ -134,9 +135,23 @@ def import_extra(module: str, package: str, needed_by: str, extra: str | None = 
             raise ConfigError(
                 f"{needed_by}: `{module}` cannot be imported: {error}: pip install {error.name}"
             ) from None
-        raise ConfigError(
-            f"{needed_by} needs the package `{package}`, which is not installed: pip install {package} (hir's extra "
-            f"`{extra or package}` installs the release that hir was tested with)"
-        ) from None
+        raise _missing(package, needed_by, extra) from None
     except ImportError as error:
         raise ConfigError(f"{needed_by}: `{module}` cannot be imported: {error}: reinstall {package}") from error
+
+
+def check_extra(module: str, package: str, needed_by: str, extra: str | None = None) -> None:
+    """Checks that a module of one of hir's extras is there, without importing it; arguments as for `import_extra`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise _missing(package, needed_by, extra)
+
+
+def _missing(package: str, needed_by: str, extra: str | None) -> ConfigError:
+    return ConfigError(
+        f"{needed_by} needs the package `{package}`, which is not installed: pip install {package} (hir's extra "
+        f"`{extra or package}` installs the release that hir was tested with)"
+    )

@@ -47,13 +47,13 @@ ARROWS = {
     "training": "errors schemas progress config store launch modeling",
     "sampling": "errors schemas progress config store launch modeling",
     "worker": "errors schemas progress config store launch modeling training sampling",
-    "stages": "errors schemas progress time_limit config store prompts rewards relabelers launch",
+    "stages": "errors schemas progress dynamic_imports time_limit config store prompts rewards relabelers launch",
     "inspect": "errors schemas dynamic_imports parquet_trial config store launch",
     "flows": "errors schemas progress supervisor dynamic_imports config store prompts rewards relabelers launch stages "
     "inspect",
 }
 WITH_TORCH = {"modeling", "training", "sampling", "worker"}
-TORCH_SIDE = ("torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers")
+TORCH_SIDE = ("torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers", "peft")
 
 
 def package_of(module: str) -> str:

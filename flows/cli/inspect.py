@@ -33,6 +33,8 @@ from hir_core.errors import ConfigError, VersionNotFound
 if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
     from hir_core.inspect.verify import RunCheck
+    from hir_core.store.store import Store
+    from hir_core.store.version import VersionRef
 
 Key = Annotated[str, typer.Argument(help="[RUN/]KEY: a prompt_id, sample_id or triple_id, or its first characters.")]
 Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL condition is true, as in 'k = 0'.")]
@@ -208,8 +210,11 @@ def _result_lines(result: QueryResult, most: int, width: int) -> Iterator[str]:
 
 def export(
     ref: Ref,
-    out: Annotated[Path, typer.Argument(help="The file to write; for hf the folder.")],
-    to: Annotated[str, typer.Option(help="The format: jsonl, csv, parquet, or hf (a folder that `datasets` loads).")],
+    out: Annotated[Path, typer.Argument(help="The file to write; for hf and for a model the folder.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="The format of a table: jsonl, csv, parquet, or hf (a folder that `datasets` loads)."),
+    ] = None,
     raw: Annotated[
         bool,
         typer.Option(
@@ -222,14 +227,23 @@ def export(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Write the table of a version to a new file, for other programs; triples that are only ruled out are left out."""
+    """Write a version to a new file or folder, for other programs.
+
+    Of triples, those that are only ruled out are left out. A model becomes a folder for plain `transformers`, with an
+    adapter merged into its weights.
+    """
     from hir_core.inspect import export as exports
     from hir_core.store.references import find_version
 
     with messages():
+        store, version = find_version(ref, runs_dir)
+        if version.stage == "models":
+            _export_model(store, version, out, to, as_json)
+            return
+        if to is None:
+            raise ConfigError(f"--to is missing: expected one of {', '.join(exports.FORMS)}")
         if raw and to != "csv":
             raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
-        store, version = find_version(ref, runs_dir)
         exported = exports.export(store, version, to, out, is_raw=raw)
         lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
         if exported.left_out:
@@ -238,6 +252,17 @@ def export(
                 "not be imitated; `hir path` prints the folder of the whole table"
             )
         answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
+
+
+def _export_model(store: Store, version: VersionRef, out: Path, to: str | None, as_json: bool) -> None:
+    from hir_core.inspect.model_export import export_model
+
+    if to is not None:
+        raise ConfigError(f"--to is for tables only: {version} is a model, which becomes a folder for `transformers`")
+    exported = export_model(store, version, out)
+    merged = "" if exported.merged_into is None else f": its adapter, merged into {exported.merged_into}"
+    line = f"{version} in {printable(str(out))} (plain transformers, {size(exported.bytes)}){merged}"
+    answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: [line])
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,8 @@ def plan_text(plan: LaunchPlan, command: Sequence[str], tokens_per_second: float
             yield f"{printable(_short(file))}: {file.problem}"
     chosen = next(file for file in plan.files if (file.file == plan.advised if plan.advised else file.is_current))
     state = f", {size(chosen.state_disk)} beside the first and the newest" if chosen.state_disk else ""
-    yield f"disk    {size(chosen.model_disk)} for the model of each iteration{state}"
+    saved = "adapter" if plan.adapter_parameters else "model"
+    yield f"disk    {size(chosen.model_disk)} for the {saved} of each iteration{state}"
     yield f"        up to {size(2 * chosen.checkpoint_disk)} more while one is trained, for two checkpoints"
     if tokens_per_second and plan.sampled_tokens:
         seconds = plan.sampled_tokens / tokens_per_second
@@ -48,7 +49,10 @@ def _headline(plan: LaunchPlan) -> str:
     places = f"{machines.machines} machines, each with " if machines.machines > 1 else ""
     memory = f"{machines.device_bytes / 1e9:,.1f} GB ({machines.usable_bytes / 1e9:,.1f} usable)"
     unit, word = (1e9, "billion") if plan.parameters >= 1e9 else (1e6, "million")
-    return f"{plan.parameters / unit:,.2f} {word} parameters · {places}{devices} of {memory}"
+    trained = (
+        f", {plan.adapter_parameters / 1e6:,.2f} million of a LoRA adapter trained" if plan.adapter_parameters else ""
+    )
+    return f"{plan.parameters / unit:,.2f} {word} parameters{trained} · {places}{devices} of {memory}"
 
 
 def _table(plan: LaunchPlan) -> Iterator[str]:

@@ -18,6 +18,7 @@ from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
 from hir_core.stages.train import Outputs
+from hir_core.store.adapters import base_of
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -133,7 +134,11 @@ class RunTable:
             self.status_line.print_above(f"nothing to do: {done} there")
         for line in task_lines(self.store, self.models[0].evaluation, self.models[-1].evaluation):
             self.status_line.print_above(line)
-        self.status_line.print_above(f"model   {self.models[-1].model.path}   (plain transformers)")
+        model = self.models[-1].model
+        is_whole = base_of(self.store, model) == model
+        export = f"hir export {self.store.run_dir.name}/{model} DIR"
+        kind = "plain transformers" if is_whole else f"LoRA adapter; a whole model: {export}"
+        self.status_line.print_above(f"model   {model.path}   ({kind})")
         if page_path(self.store).is_file():
             self.status_line.print_above(f"report  {page_path(self.store)}")
 

@@ -8,6 +8,7 @@ from hir_core.config.evaluation import EvaluationConfig
 from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.load import load_config
+from hir_core.config.lora import LoraConfig
 from hir_core.config.model import GgufModel, HubModel, ModelConfig, ScratchModel
 from hir_core.config.prompts import (
     BigBenchHardPrompts,
@@ -86,6 +87,7 @@ __all__ = [
     "KeepCorrectRelabel",
     "LaunchConfig",
     "LearnedRelabel",
+    "LoraConfig",
     "MathReward",
     "ModelConfig",
     "NumericReward",

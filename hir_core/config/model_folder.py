@@ -14,6 +14,8 @@ from hir_core.errors import ConfigError
 from hir_core.json_values import parse_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""Names of an adapter's files, as `peft` writes them."""
 JSON_BYTES = 64 * 1024**2
 """Largest `config.json` or index that is read; the index of a model with 100,000 tensors has about 10 MB."""
 MOST_LABELS = 10**6
@@ -73,8 +75,10 @@ def _problem(path: Path, folder: Path) -> str:
         return "is a link that leads out of the folder: put the file itself there"
     if not path.is_file() and not path.is_dir():
         return "is neither a file nor a folder: remove it"
-    if path.name == "adapter_config.json":
-        return "makes it an adapter, which hir does not load: merge it into its model, and save that"
+    if path.name == ADAPTER_CONFIG:
+        return (
+            "makes it an adapter, which is no whole model: merge it into its model (`hir export` does so for a run's)"
+        )
     if _SHARD_OF_A_RANK.fullmatch(path.name):
         return "is a rank's share of the weights: save the whole model with save_pretrained"
     return ""

@@ -8,11 +8,12 @@ Imports no torch, so that the driver can use it. Raises ConfigError.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hir_core.config.gguf_header import read_gguf_header
+from hir_core.config.lora import LoraConfig
 from hir_core.config.model import GgufModel, HubModel, ModelConfig, ScratchModel
 from hir_core.config.model_files import gguf_file, is_path
 from hir_core.config.model_folder import read_object
@@ -20,6 +21,16 @@ from hir_core.errors import ConfigError
 
 LARGEST = 2**48
 """Greatest number that is believed in a config.json."""
+
+
+class LinearLayer(NamedTuple):
+    """Linear layers of a model that are alike."""
+
+    name: str
+    """The last word of their names."""
+    layers: int
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,30 @@ class ModelShape:
     """Whether the feed-forward layers have three matrices instead of two."""
     context: int
     """Longest sequence in tokens; `LARGEST` where it is not limited, or not known."""
+    linear: tuple[LinearLayer, ...]
+    """Those of all transformer layers."""
+
+    adapter: int = 0
+    """Parameters of a LoRA adapter beside the model's own, which are then not trained; 0: there is no adapter."""
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        return self.adapter or self.parameters
+
+    def with_adapter(self, lora: LoraConfig) -> ModelShape:
+        """The same model with an adapter: for each layer that gets one, `rank` times its inputs and outputs.
+
+        Raises:
+            ConfigError: no layer has one of the names in `target_modules`.
+        """
+        names = {layer.name for layer in self.linear}
+        targets = names if isinstance(lora.target_modules, str) else {n.split(".")[-1] for n in lora.target_modules}
+        if unknown := sorted(targets - names):
+            known = ", ".join(sorted(names))
+            raise ConfigError(f"lora.target_modules: the model has no `{unknown[0]}`: choose from {known}")
+        chosen = [layer for layer in self.linear if layer.name in targets]
+        return replace(self, adapter=sum(lora.rank * own.layers * (own.inputs + own.outputs) for own in chosen))
 
     @property
     def attention(self) -> int:
@@ -68,12 +103,14 @@ class _Family:
     """Whether embedding and output head are one matrix where the config does not say."""
     has_qkv_bias: bool = False
     has_qk_norm: bool = False
+    is_fused: bool = False
+    """Whether queries, keys and values are one linear layer, and the two that enter the feed-forward another."""
 
 
 _FAMILIES = {
     "llama": _Family(),
     "mistral": _Family(),
-    "phi3": _Family(),
+    "phi3": _Family(is_fused=True),
     "qwen2": _Family(has_qkv_bias=True),
     "qwen3": _Family(has_qk_norm=True),
     "gemma": _Family(is_tied=True),
@@ -218,6 +255,10 @@ def _decoder(fields: _Fields, family: _Family, parameters: int | None) -> ModelS
     layer += 2 * size if family.has_qk_norm else 0
     matrices = 1 if fields.is_set("tie_word_embeddings", family.is_tied) else 2
     counted = matrices * vocabulary * hidden + layers * layer + hidden
+    attention, kv = heads * size, kv_heads * size
+    outputs = {"q_proj": attention, "k_proj": kv, "v_proj": kv, "gate_proj": intermediate, "up_proj": intermediate}
+    if family.is_fused:
+        outputs = {"qkv_proj": attention + 2 * kv, "gate_up_proj": 2 * intermediate}
     return ModelShape(
         parameters=parameters or counted,
         layer_parameters=max(layer, vocabulary * hidden),
@@ -231,6 +272,11 @@ def _decoder(fields: _Fields, family: _Family, parameters: int | None) -> ModelS
         head_size=size,
         is_gated=True,
         context=fields.whole("max_position_embeddings", LARGEST),
+        linear=(
+            *(LinearLayer(name, layers, hidden, width) for name, width in outputs.items()),
+            LinearLayer("o_proj", layers, attention, hidden),
+            LinearLayer("down_proj", layers, intermediate, hidden),
+        ),
     )
 
 
@@ -255,6 +301,12 @@ def _gpt2(fields: _Fields, parameters: int | None) -> ModelShape:
         head_size=max(1, hidden // heads),
         is_gated=False,
         context=positions,
+        linear=(
+            LinearLayer("c_attn", layers, hidden, 3 * hidden),
+            LinearLayer("c_proj", layers, hidden, hidden),
+            LinearLayer("c_fc", layers, hidden, intermediate),
+            LinearLayer("c_proj", layers, intermediate, hidden),
+        ),
     )
 
 
@@ -264,6 +316,7 @@ def _t5(fields: _Fields, parameters: int | None) -> ModelShape:
     intermediate, encoder_layers = fields.whole("d_ff"), fields.whole("num_layers")
     layers, vocabulary = fields.whole("num_decoder_layers", encoder_layers), fields.whole("vocab_size")
     is_gated = str(fields.values.get("feed_forward_proj", "relu")).startswith("gated-")
+    entering = ("wi_0", "wi_1") if is_gated else ("wi",)
     attention = 4 * hidden * heads * size
     feed_forward = (3 if is_gated else 2) * hidden * intermediate
     layer = 2 * attention + feed_forward + 3 * hidden
@@ -284,4 +337,10 @@ def _t5(fields: _Fields, parameters: int | None) -> ModelShape:
         head_size=size,
         is_gated=is_gated,
         context=LARGEST,
+        linear=(
+            *(LinearLayer(name, encoder_layers + 2 * layers, hidden, heads * size) for name in "qkv"),
+            LinearLayer("o", encoder_layers + 2 * layers, heads * size, hidden),
+            *(LinearLayer(name, encoder_layers + layers, hidden, intermediate) for name in entering),
+            LinearLayer("wo", encoder_layers + layers, intermediate, hidden),
+        ),
     )

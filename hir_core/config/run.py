@@ -15,6 +15,7 @@ from hir_core.config.deepspeed import DeepSpeedSetting
 from hir_core.config.evaluation import EvaluationConfig
 from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
+from hir_core.config.lora import LoraConfig
 from hir_core.config.model import ModelConfig
 from hir_core.config.prompts import PromptSource
 from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, LearnedRelabel, RelabelConfig
@@ -58,6 +59,8 @@ class RunConfig(Section):
     """Which relabeled samples are trained on."""
     training: TrainingConfig = TrainingConfig()
     """How the model is trained in each iteration."""
+    lora: LoraConfig | None = None
+    """Training of a LoRA adapter in place of all weights. Unset: all weights are trained."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How every model version is evaluated."""
     deepspeed: Annotated[DeepSpeedSetting, ExcludedFromId] = Field(Path("ds_configs/zero2.json"), validate_default=True)

@@ -55,14 +55,7 @@ def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool 
     if form not in FORMS:
         raise ConfigError(f"--to: no form `{form}`: expected one of {', '.join(FORMS)}")
     try:
-        if out.exists() or out.is_symlink():
-            raise ConfigError(f"{out} exists already, and an export replaces nothing: give another name, or remove it")
-        if not out.parent.is_dir():
-            raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
-        if out.resolve().is_relative_to(store.run_dir.resolve()):
-            raise ConfigError(
-                f"{out} lies inside the run {store.run_dir}, which holds its own files only: give another place"
-            )
+        check_place(store, out)
         table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
         kept = table.filter(pl.col("weight") > 0) if ref.stage == "triples" else table
         text_safe = _without_formulas(kept) if form == "csv" and not is_raw else kept
@@ -70,6 +63,18 @@ def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool 
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is polars' ComputeError
         raise ConfigError(f"cannot write {out}: {error}; give another place") from None
     return Exported(kept.height, table.height - kept.height)
+
+
+def check_place(store: Store, out: Path) -> None:
+    """Raises ConfigError where something is at `out`, its parent folder is missing, or it would lie inside the run."""
+    if out.exists() or out.is_symlink():
+        raise ConfigError(f"{out} exists already, and an export replaces nothing: give another name, or remove it")
+    if not out.parent.is_dir():
+        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
+    if out.resolve().is_relative_to(store.run_dir.resolve()):
+        raise ConfigError(
+            f"{out} lies inside the run {store.run_dir}, which holds its own files only: give another place"
+        )
 
 
 def _write_atomically(table: pl.DataFrame, write: Callable[[pl.DataFrame, Path], None], out: Path) -> None:

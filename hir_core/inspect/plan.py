@@ -33,8 +33,11 @@ from hir_core.launch.memory_estimate import (
     sampling_weights_bytes,
 )
 
-PROCESS_BYTES = 5 * 10**8
-"""Main memory of a rank before it loads a model: Python, torch and DeepSpeed, measured on a CPU."""
+PROCESS_BYTES = 63 * 10**7
+"""Main memory of a rank on a CPU that trains a model of almost no size: Python, torch, DeepSpeed, and their buffers."""
+CPU_COPIES = 2
+"""What activations take on a CPU, in their own sizes, since what is freed leaves gaps; and layers that ZeRO-3 gathers
+from other ranks, which gloo gathers into buffers of its own first."""
 WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
 """The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
 CHECKPOINT_TENSORS = 3
@@ -124,6 +127,8 @@ class LaunchPlan:
     """What a config's model takes under each file, on given machines."""
 
     parameters: int
+    adapter_parameters: int
+    """Those that are trained with LoRA; 0 without it."""
     machines: Machines
     prompt_tokens: int
     new_tokens: int
@@ -153,6 +158,7 @@ def make_plan(
         ConfigError: the model's shape cannot be read.
     """
     shape = find_shape(config.model, parameters)
+    shape = shape if config.lora is None else shape.with_adapter(config.lora)
     new_tokens = max(config.sampling.max_new_tokens, config.evaluation_tokens)
     prompt = prompt_tokens or max(1, min(PROMPT_TOKENS, shape.context - new_tokens))
     planner = _Planner(config, machines, shape, prompt, new_tokens)
@@ -163,6 +169,7 @@ def make_plan(
     sampling = config.sampling
     return LaunchPlan(
         parameters=shape.parameters,
+        adapter_parameters=shape.adapter,
         machines=machines,
         prompt_tokens=prompt,
         new_tokens=new_tokens,
@@ -220,9 +227,9 @@ class _Planner:
             training=training,
             sampling=sampling,
             host=host,
-            model_disk=whole,
+            model_disk=strategy.weight_bytes * self.shape.trained,
             state_disk=self._saved_state(strategy),
-            checkpoint_disk=CHECKPOINT_TENSORS * FP32 * self.shape.parameters,
+            checkpoint_disk=CHECKPOINT_TENSORS * FP32 * self.shape.trained,
             problem=self._problem(training, sampling, host),
         )
 
@@ -251,7 +258,7 @@ class _Planner:
         is_bf16 = strategy.weight_bytes < FP32
         kept = self.config.training.saved_state(is_bf16)
         tensors = 0 if kept == "none" else is_bf16 + 2 * (kept == "all")
-        return tensors * FP32 * self.shape.parameters
+        return tensors * FP32 * self.shape.trained
 
     def _training(self, strategy: Strategy, states: ModelStates) -> TrainingBytes:
         """The section that takes more, `training` or `warm_start`."""
@@ -264,10 +271,12 @@ class _Planner:
             )
             for rows, section in self.micro_batches()
         )
-        process = PROCESS_BYTES if on_cpu else 0
-        kept = states.kept + (states.host if on_cpu else 0) + process
+        process, host = (PROCESS_BYTES, states.host) if on_cpu else (0, 0)
+        gathered = states.gathered * (CPU_COPIES if on_cpu and self.machines.ranks > 1 else 1)
+        activations *= CPU_COPIES if on_cpu else 1
+        kept = states.kept - states.gathered + gathered + host + process
         return TrainingBytes(
-            weights=states.weights + states.gathered + (states.host_weights if on_cpu else 0),
+            weights=states.weights + gathered + (states.host_weights if on_cpu else 0),
             gradients=states.gradients + states.buckets,
             optimizer=states.optimizer + (states.host_optimizer if on_cpu else 0),
             activations=activations,

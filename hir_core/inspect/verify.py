@@ -17,10 +17,11 @@ import polars as pl
 
 from hir_core.errors import HirError, StoreError
 from hir_core.parquet_trial import unreadable
+from hir_core.store.adapters import base_of
 from hir_core.store.manifest import Manifest, Part, schema_of
 from hir_core.store.store import Store
 from hir_core.store.validation import check_table
-from hir_core.store.version import VersionRef
+from hir_core.store.version import VersionRef, is_optimizer_state
 
 PARENT_ROWS = {
     "samples": {"prompt_id": "prompts"},
@@ -105,6 +106,8 @@ def check_version(store: Store, ref: VersionRef, harmful: Container[str] = ()) -
     try:
         store.verify(ref)
         if (schema := schema_of(manifest)) is None:
+            if not gone and not _has_lost_weights(store, ref):
+                store.folder(base_of(store, ref))  # that of an adapter must have its weights
             return
         yield from _wrong_counts(store, ref, manifest, schema)
     except HirError as error:
@@ -116,6 +119,10 @@ def check_version(store: Store, ref: VersionRef, harmful: Container[str] = ()) -
             yield f"rows name {', '.join(strangers)} as their model, but no such model is a parent"
     for column, stage in PARENT_ROWS.get(ref.stage, {}).items():
         yield from _unknown_keys(store, ref, manifest, column, stage)
+
+
+def _has_lost_weights(store: Store, model: VersionRef) -> bool:
+    return not all(map(is_optimizer_state, store.released(model)))
 
 
 def _exists(store: Store, name: str) -> bool:

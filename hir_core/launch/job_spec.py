@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field
 
-from hir_core.config import ModelConfig, Section, TrainingConfig, WarmStartConfig
+from hir_core.config import LoraConfig, ModelConfig, Section, TrainingConfig, WarmStartConfig
 from hir_core.store.files import read_json, write_json
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -37,10 +37,13 @@ class TrainStep(Section):
 
 
 class SaveStep(Section):
-    """Writes the model as a plain `transformers` folder."""
+    """Writes the model as a plain `transformers` folder, or its adapter as a folder of `peft`."""
 
     type: Literal["save"] = "save"
     output: Path
+    base: str | None = None
+    """Where the model without its adapter is, seen from `output`: then only the adapter is written. None: the model is
+    written whole, with its adapter merged into it, if it has one."""
     optimizer_state: Literal["none", "masters", "all"] = "none"
     """What of the optimizer's state is written beside a model that was trained, as in the section `training`."""
 
@@ -115,11 +118,20 @@ class ScoreStep(Section):
 Step = TrainStep | SaveStep | SampleStep | LogprobStep | ScoreStep
 
 
+class Adapter(Section):
+    """An adapter to add to a model; its matrices alone are then trained."""
+
+    lora: LoraConfig
+    folder: Path | None = None
+    """Folder of a saved one; None: a new one."""
+
+
 class JobSpec(Section):
     """One launch."""
 
     model: ModelConfig
     """The model to load: the run's own, the folder of a version, or a classifier."""
+    adapter: Adapter | None = None
     texts: Path | None = None
     """Parquet file with a column `text`, on which a scratch model's tokenizer is fitted."""
     seed: int
@@ -164,8 +176,10 @@ class SaveResult(TypedDict):
     """Result of a SaveStep."""
 
     weight_bytes: int
+    """Of what was written, the whole model or its adapter."""
     optimizer_state_bytes: int
     parameters: int
+    """Of the model without its adapter."""
     made_with: dict[str, Any]
     """Versions of the software, the kind of device, and the number of ranks."""
 

@@ -109,16 +109,17 @@ class ModelStates:
 def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
     """Weights, gradients and optimizer state of one rank.
 
+    With an adapter, gradients and optimizer state are of its parameters only, and the others are weights and no more.
     Adam in mixed precision has 2 N of weights, a N of gradients and 12 N of master weights and moments; ZeRO divides
     the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
     1910.02054, section 3). Under ZeRO-1 gradients that are accumulated in another type than b are there twice. An
     optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of parameters at a time. In fp32
     without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
     """
-    parameters, b = shape.parameters, strategy.weight_bytes
+    parameters, trained, b = shape.parameters + shape.adapter, shape.trained, strategy.weight_bytes
     masters = 0 if strategy.stage == 0 and b == FP32 else FP32
-    optimizer = int((masters + 2 * FP32) * parameters * strategy.share(1, ranks))
-    step = int(FP32 * parameters * strategy.share(1, ranks)) if masters else 0
+    optimizer = int((masters + 2 * FP32) * trained * strategy.share(1, ranks))
+    step = int(FP32 * trained * strategy.share(1, ranks)) if masters else 0
     on_host = strategy.offloads_optimizer
     if strategy.stage == 3 and not on_host:
         step = min(step, FP32 * strategy.group)
@@ -126,12 +127,12 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
     gathered = 0
     if strategy.stage == 3:
         gathered = b * min(parameters, max(strategy.live, shape.layer_parameters))
-    gradients = int(strategy.gradient_bytes * parameters * strategy.share(2, ranks))
+    gradients = int(strategy.gradient_bytes * trained * strategy.share(2, ranks))
     if strategy.stage == 1 and strategy.gradient_bytes != b:
-        gradients += b * parameters
+        gradients += b * trained
     buckets = 0
     if strategy.stage:
-        buckets = b * min(parameters, strategy.bucket) * (2 if strategy.overlaps else 1)
+        buckets = b * min(trained, strategy.bucket) * (2 if strategy.overlaps else 1)
     return ModelStates(
         weights=0 if strategy.offloads_weights else weights,
         gathered=gathered,
@@ -243,7 +244,7 @@ def sampling_weights_bytes(shape: ModelShape, strategy: Strategy, ranks: int, *,
     Below ZeRO-3 the whole weights. Under ZeRO-3 its share, and a whole copy, or where they are streamed what is
     gathered at a time.
     """
-    whole = strategy.weight_bytes * shape.parameters
+    whole = strategy.weight_bytes * (shape.parameters + shape.adapter)
     if strategy.stage < 3:
         return whole
     states = model_states(shape, strategy, ranks)

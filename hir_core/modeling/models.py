@@ -28,6 +28,7 @@ from hir_core.config import GgufModel, HubModel, ScratchModel
 from hir_core.config.model_files import gguf_file
 from hir_core.config.model_folder import check_folder
 from hir_core.errors import MAKE_ROOM, ConfigError, HirError, StoreError
+from hir_core.modeling import adapters
 from hir_core.store.files import refusal, writing
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -317,4 +318,6 @@ def _load_weights(
         output_loading_info=True,
         trust_remote_code=False,
     )
+    if adapters.is_adapted(model):  # of the hub; a folder's names are checked before
+        raise ConfigError(f"`{source}` holds an adapter, which `transformers` has loaded too: merge it into its model")
     return model, sorted(loading_info["missing_keys"])

@@ -1,9 +1,9 @@
 """The optimizer's state beside a model: fp32 master weights and AdamW's moments, saved and taken over by a training.
 
-Writes and reads `optimizer-*.safetensors`. A tensor there is that of a whole parameter, in its shape and in fp32, under
-`master.<name>`, `exp_avg.<name>` or `exp_avg_sq.<name>`; the number of AdamW's steps is in the files' metadata. So any
-ZeRO stage on any number of ranks reads what any other wrote. Shards are written by `shards`; which states are kept, and
-for how long, is left to the driver.
+Writes and reads `optimizer-*.safetensors`. A tensor there is that of a whole parameter that is trained, in its shape
+and in fp32, under `master.<name>`, `exp_avg.<name>` or `exp_avg_sq.<name>`; the number of AdamW's steps is in the
+files' metadata. So any ZeRO stage on any number of ranks reads what any other wrote. Shards are written by `shards`;
+which states are kept, and for how long, is left to the driver.
 """
 
 from __future__ import annotations

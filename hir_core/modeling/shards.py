@@ -55,7 +55,7 @@ def write_shards(
                     wait(writes)
                 held[name] = tensor.to("cpu", copy=True).contiguous()
             if held and name in last_names:
-                writes.append(writer.submit(_save_shard, held, folder / files[name], metadata))
+                writes.append(writer.submit(write_shard, held, folder / files[name], metadata))
                 held = {}
     for write in writes:
         write.result()
@@ -73,7 +73,12 @@ def _assign_shards(sizes: Mapping[str, int], shard_bytes: int) -> dict[str, int]
     return shards
 
 
-def _save_shard(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def write_shard(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes whole tensors as one file, which appears complete or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     hidden = path.with_name(f".{path.name}.tmp")  # a rank that is killed leaves no half-written shard
     try:
         with writing(path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
+from hir_core.config.model_folder import ADAPTER_WEIGHTS
 from hir_core.errors import ConfigError
 from hir_core.launch.host_memory import available_bytes
-from hir_core.modeling.shards import SHARD_BYTES, write_shards
+from hir_core.modeling import adapters
+from hir_core.modeling.shards import SHARD_BYTES, write_shard, write_shards
 from hir_core.store.files import write_json
 
 
@@ -140,9 +142,13 @@ def _whole_tensors_when_tying() -> Iterator[None]:
 
 
 def engine_for_training(module: nn.Module, settings: dict[str, Any], training: TrainingConfig) -> Any:
-    """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says."""
+    """A DeepSpeed engine whose optimizer steps are normalised and clipped as `training` says; frozen weights stay."""
     merged = merged_settings(settings, training)
-    engine, *_ = deepspeed.initialize(model=module, model_parameters=list(module.parameters()), config=merged)
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    own, size = merged.get("zero_optimization", {}), sum(getattr(p, "ds_numel", p.numel()) for p in trained)
+    bucket = min(own.get("reduce_bucket_size", 5 * 10**8), size)  # it is allocated whole: many times an adapter
+    merged["zero_optimization"] = {**own, "reduce_bucket_size": bucket}
+    engine, *_ = deepspeed.initialize(model=module, model_parameters=trained, config=merged)
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_groups"):
         # Without ZeRO in bf16, DeepSpeed has just made a step with gradients of 0, which counts for AdamW and decays
@@ -196,7 +202,7 @@ def is_partitioned(model: nn.Module) -> bool:
 
 def parameter_bytes(model: nn.Module) -> int:
     """Bytes of the whole weights, over however many ranks they are partitioned."""
-    return sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
+    return sum(map(_bytes, model.parameters()))
 
 
 def release_reserve() -> None:
@@ -222,9 +228,10 @@ def peak_bytes(device: torch.device) -> int:
     return -min_over_ranks(-peak, device)
 
 
-def software_and_devices(device: torch.device) -> dict[str, Any]:
+def software_and_devices(model: nn.Module, device: torch.device) -> dict[str, Any]:
     """Versions of the software, the kind of device and the number of ranks, to record with a model."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "deepspeed")}
+    used = ("torch", "transformers", "deepspeed", *(["peft"] if adapters.is_adapted(model) else []))
+    versions = {name: importlib.metadata.version(name) for name in used}
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"python": platform.python_version(), **versions, "device": kind, "ranks": dist.get_world_size()}
 
@@ -244,11 +251,11 @@ def gathered_copy(model: Any, device: torch.device) -> Any:
     """
     with torch.device("meta"):
         copy = type(model)(model.config)
+        adapters.add_equal(model, copy)
     parameters = dict(model.named_parameters())
     wholes = {
         parameters[name]: nn.Parameter(tensor.to(device, copy=True), requires_grad=False)
-        for name, tensor in whole_weights(model)
-        if name in parameters
+        for name, tensor in whole_tensors(parameters)
     }
     # Tied exactly where the model's are: `tie_weights` would tie a FLAN-T5's separate head, as its config says.
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -259,12 +266,12 @@ def gathered_copy(model: Any, device: torch.device) -> Any:
     return copy.eval()
 
 
-def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name and whole tensor of every weight that a saved model has, one at a time: each is valid until the next.
+def whole_tensors(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Name and whole value of every tensor, which may be partitioned, one at a time: each is valid until the next.
 
-    Tied parameters come once, under their first name. All ranks must iterate together.
+    All ranks must iterate together.
     """
-    for name, tensor in saved_tensors(model).items():
+    for name, tensor in tensors.items():
         with deepspeed.zero.GatheredParameters([tensor], enabled=hasattr(tensor, "ds_id")):
             yield name, tensor.detach()
 
@@ -284,18 +291,55 @@ def set_weight(parameter: nn.Parameter, read: Callable[[], Tensor]) -> None:
 def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -> int:
     """Writes a model's weights as safetensors shards with their index; returns the bytes of all weights.
 
-    All ranks must call it together.
+    Those of an adapter are left out. All ranks must call it together.
 
     Raises:
         StoreError: a shard cannot be written.
     """
-    sizes = {n: getattr(t, "ds_numel", t.numel()) * t.element_size() for n, t in saved_tensors(model).items()}
-    files = write_shards(whole_weights(model), sizes, folder, "model", shard_bytes, {"format": "pt"})
-    total = parameter_bytes(model)
+    tensors = adapters.base_tensors(saved_tensors(model))
+    sizes = {name: _bytes(tensor) for name, tensor in tensors.items()}
+    files = write_shards(whole_tensors(tensors), sizes, folder, "model", shard_bytes, {"format": "pt"})
+    total = sum(sizes[name] for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter))
     if dist.get_rank() == 0:
         index = {"metadata": {"total_size": total}, "weight_map": files}
         write_json(folder / "model.safetensors.index.json", index)
     return total
+
+
+def save_adapter(model: nn.Module, base: str, folder: Path) -> int:
+    """Writes a model's adapter as `peft` does; returns its bytes. All ranks must call it together.
+
+    Args:
+        base: as in `adapters.write_config`.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    tensors = adapters.adapter_tensors(saved_tensors(model))
+    held = {name: tensor.to("cpu", copy=True) for name, tensor in whole_tensors(tensors)}
+    if dist.get_rank() == 0:
+        adapters.write_config(model, base, folder)
+        write_shard(held, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+    return sum(map(_bytes, tensors.values()))
+
+
+@torch.no_grad()
+def merge_adapter(model: nn.Module) -> None:
+    """Adds an adapter to the weights that it belongs to, and sets it to zero: the model computes what it did.
+
+    In fp32, then rounded to the model's number format. All ranks must call it together.
+    """
+    for layer in adapters.layers(model):
+        weight, last = layer.base_layer.weight, layer.lora_B[adapters.NAME].weight
+        parts = [weight, layer.lora_A[adapters.NAME].weight, last]
+        # What rank 0 computes is sent to all; without partitions each rank computes the same for itself.
+        with deepspeed.zero.GatheredParameters(parts, modifier_rank=0, enabled=hasattr(weight, "ds_id")):
+            weight.copy_(weight.float() + adapters.product(layer))
+            last.zero_()
+
+
+def _bytes(tensor: Any) -> int:
+    return int(getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size())
 
 
 def saved_tensors(model: nn.Module) -> dict[str, Tensor]:

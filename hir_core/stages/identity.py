@@ -84,8 +84,18 @@ class Identities:
         parents = [str(ref) for iteration in scored for ref in iteration if ref is not None]
         return identity("triples", scored[-1].samples.iteration, settings, [str(prompts), *parents])
 
-    def model(self, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None) -> Identity:
-        """A model: how it is trained, on which triples, from which weights; the seed model by where it comes from."""
+    def model(
+        self,
+        prompts: VersionRef,
+        triples: VersionRef | None,
+        previous_model: VersionRef | None,
+        base: VersionRef | None = None,
+    ) -> Identity:
+        """A model: how it is trained, on which triples, from which weights; the seed model by where it comes from.
+
+        Args:
+            base: with LoRA, the whole model that the previous one belongs to, or is.
+        """
         config = self.config
         settings: dict[str, Any] = {"bf16": self.is_bf16}
         parents = [previous_model, triples]
@@ -98,7 +108,14 @@ class Identities:
                     settings["training"].pop(name, None)
             # Under its own key, and only where there is a state: fp32 models hold their own masters.
             del settings["training"]["optimizer_state"]
-            if (state := training.saved_state(self.is_bf16)) != "none":
+            state = training.saved_state(self.is_bf16)
+            if config.lora is not None:
+                settings["lora"] = config.lora.fingerprint()
+                if previous_model is None:  # its adapter is merged into the weights, and the next one is new
+                    state = "none"
+                elif base is not None and base != previous_model:
+                    parents.append(base)
+            if state != "none":
                 settings["optimizer_state"] = state
         if previous_model is None:
             settings["model"] = model_fingerprint(config.model)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import polars as pl
 
-from hir_core.config import HubModel, LearnedRelabel, RunConfig
+from hir_core.config import LearnedRelabel, RunConfig
 from hir_core.launch.job_spec import JobSpec, LogprobStep, SampleStep, Step
 from hir_core.relabelers.learned import writer_query
 from hir_core.relabelers.verification import verification_metrics, verify_all
 from hir_core.schemas import Logprobs, Samples, as_text
-from hir_core.stages.plan import version_model
+from hir_core.stages.plan import StoredModel, version_model
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import list_parts, read_parts, write_json, write_table
@@ -66,7 +66,7 @@ class InstructionWriting:
         config: RunConfig,
         settings: LearnedRelabel,
         draft: Draft,
-        policy: HubModel,
+        policy: StoredModel,
         asked: pl.DataFrame,
         run_job: Callable[[Path], None],
     ) -> None:
@@ -81,7 +81,7 @@ class InstructionWriting:
         if writer is None:
             self._launch("instruct", self.policy, self._write_step, self._logprob_step)
         else:
-            self._launch("write", writer, self._write_step)
+            self._launch("write", StoredModel(writer), self._write_step)
             self._launch("logprobs", self.policy, self._logprob_step)
         written, scored = (self.draft.path / name for name in (WRITTEN, SCORED))
         return (
@@ -89,7 +89,7 @@ class InstructionWriting:
             read_parts(scored) if list_parts(scored) else pl.DataFrame(schema=Logprobs.create_empty().schema),
         )
 
-    def _launch(self, name: str, model: HubModel, *steps: Callable[[Path], Step]) -> None:
+    def _launch(self, name: str, loaded: StoredModel, *steps: Callable[[Path], Step]) -> None:
         """Runs one launch, unless an earlier attempt has seen its end."""
         ended = self.draft.path / f".{name}-ended.json"
         if ended.exists():
@@ -98,7 +98,8 @@ class InstructionWriting:
         job_dir.mkdir(parents=True, exist_ok=True)
         settings = self.config.deepspeed_settings()
         made = tuple(step(job_dir) for step in steps)
-        JobSpec(model=model, seed=self.config.seed, deepspeed=settings, steps=made).write(job_dir)
+        spec = JobSpec(**loaded._asdict(), seed=self.config.seed, deepspeed=settings, steps=made)
+        spec.write(job_dir)
         self._run_job(job_dir)
         write_json(ended, {})
 
@@ -118,7 +119,7 @@ class InstructionWriting:
             requests=requests,
             output=(self.draft.path / WRITTEN).resolve(),
             version=str(self.draft.ref),
-            model=(writer or self.policy).source,
+            model=(writer or self.policy.model).source,
             instruction=self.settings.instruction,
             k=1,
             temperature=self.settings.temperature,

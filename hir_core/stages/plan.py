@@ -11,15 +11,16 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from hir_core.config import HubModel, ModelConfig, RunConfig, ScratchModel, TrainingConfig
+from hir_core.config import HubModel, LoraConfig, ModelConfig, RunConfig, ScratchModel, TrainingConfig
 from hir_core.config.model import rendering
-from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
+from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
+from hir_core.store.adapters import base_of
 from hir_core.store.draft import Draft
 from hir_core.store.files import read_parts, write_json, write_table
 from hir_core.store.manifest import Identity
@@ -103,7 +104,7 @@ class Plan:
         """Opens the drafts, and writes `job.json` and the files that it names."""
         job_dir.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(job_dir / "model", ignore_errors=True)  # left by an earlier attempt, maybe of another model
-        model = self._loaded_model()
+        model, adapter = self._loaded_model()
         if not self._has(self.targets.model):
             self._add_training()
         if not self._is_answered:
@@ -112,6 +113,7 @@ class Plan:
             self._add_sampling(self.targets.samples, job_dir)
         JobSpec(
             model=model,
+            adapter=adapter,
             texts=self._write_texts(job_dir) if isinstance(model, ScratchModel) else None,
             seed=self.config.seed,
             deepspeed=self.config.deepspeed_settings(),
@@ -161,7 +163,10 @@ class Plan:
             )
             self.steps.append(PlannedStep(step))
         saved = self.targets.model.config.get("optimizer_state", "none")
-        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), optimizer_state=saved), draft))
+        base = None
+        if self.config.lora is not None and inputs.previous_model is not None:
+            base = f"../{base_of(store, inputs.previous_model).id}"
+        self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), base=base, optimizer_state=saved), draft))
 
     def _add_evaluation(self, job_dir: Path) -> None:
         draft = self.store.draft(self.targets.evaluation)
@@ -223,10 +228,19 @@ class Plan:
         evaluation = self.targets.evaluation
         return self._has(evaluation) or (self.store.draft_path(evaluation) / ANSWERED).exists()
 
-    def _loaded_model(self) -> ModelConfig:
-        """The model that the job loads: the target where it is there, else the previous one, else the run's own."""
-        version = self.store.find(self.targets.model) or self.inputs.previous_model
-        return self.config.model if version is None else version_model(self.config, self.store, version)
+    def _loaded_model(self) -> tuple[ModelConfig, Adapter | None]:
+        """The model that the job loads: the target where it is there, else the previous one, else the run's own.
+
+        With its adapter, which is a new one where there is none yet to train.
+        """
+        target = self.store.find(self.targets.model)
+        version = target or self.inputs.previous_model
+        is_trained = target is None and self.inputs.triples is not None
+        new = Adapter(lora=self.config.lora) if is_trained and self.config.lora is not None else None
+        if version is None:
+            return self.config.model, new
+        stored = version_model(self.config, self.store, version)
+        return stored.model, stored.adapter or new
 
     def _write_texts(self, job_dir: Path) -> Path:
         """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, the instructions."""
@@ -238,9 +252,21 @@ class Plan:
         return write_table(path, pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}))
 
 
-def version_model(config: RunConfig, store: Store, ref: VersionRef) -> HubModel:
-    """A model version as a launch loads it."""
-    return HubModel(source=str(store.folder(ref).resolve()), **rendering(config.model)._asdict())
+class StoredModel(NamedTuple):
+    """A model version as a launch loads it: the whole model, and the adapter where the version is one."""
+
+    model: HubModel
+    adapter: Adapter | None = None
+
+
+def version_model(config: RunConfig, store: Store, ref: VersionRef) -> StoredModel:
+    """A model version as a launch loads it; its files are checked against their digests."""
+    base, adapter = base_of(store, ref), None
+    if base != ref:
+        lora = LoraConfig.model_validate(store.manifest(ref).config["lora"])
+        adapter = Adapter(lora=lora, folder=store.folder(ref).resolve())
+    model = HubModel(source=str(store.folder(base).resolve()), **rendering(config.model)._asdict())
+    return StoredModel(model, adapter)
 
 
 def cut_off_outputs(rows: pl.DataFrame) -> int:

@@ -13,6 +13,7 @@ import polars as pl
 
 from hir_core.config import RunConfig
 from hir_core.config.model_files import check_files
+from hir_core.dynamic_imports import check_extra
 from hir_core.errors import ConfigError
 from hir_core.launch.launcher import check_launch
 from hir_core.prompts.load import load_prompts
@@ -42,6 +43,8 @@ def check(run: Run) -> LoadedPrompts:
     """
     check_launch(run.config.launch)
     check_files(run.config.model)
+    if run.config.lora is not None:
+        check_extra("peft", "peft", "lora", "lora")
     instruction_model = run.relabeler.instruction_model
     if instruction_model is not None and instruction_model.writer is not None:
         check_files(instruction_model.writer, "relabel.writer")

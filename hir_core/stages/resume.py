@@ -41,7 +41,7 @@ def completed_iterations(run: Run, prompts: pl.DataFrame) -> list[Outputs]:
     completed: list[Outputs] = []
     scored: list[Scored] = []
     while not completed or triples is not None:
-        model = find(identities.model(prompts_version, triples, completed[-1].model if completed else None))
+        model = find(run.model_identity(prompts_version, triples, completed[-1].model if completed else None))
         evaluation = model and find(identities.evaluation(prompts_version, str(model), model.iteration))
         if model is None or evaluation is None:
             break

@@ -25,6 +25,7 @@ from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.stages.identity import Identities
 from hir_core.stages.reward_launch import ScoreLaunch
+from hir_core.store.adapters import base_of
 from hir_core.store.branches import BranchLog
 from hir_core.store.manifest import Identity
 from hir_core.store.store import Store
@@ -55,6 +56,13 @@ class Run:
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions, rendering(config.model).thinking)
         self.identities = Identities(config, self.reward, self.relabeler)
+
+    def model_identity(
+        self, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None
+    ) -> Identity:
+        """The identity of a model, as `Identities.model`; its arguments are committed versions."""
+        base = None if self.config.lora is None or previous_model is None else base_of(self.store, previous_model)
+        return self.identities.model(prompts, triples, previous_model, base)
 
     def find(self, identity: Identity) -> VersionRef | None:
         """The version of this identity, or None where it is still to be made; logged as used by this run either way."""

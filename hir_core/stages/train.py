@@ -72,7 +72,7 @@ def train_iteration(
 
 
 def _targets(run: Run, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None) -> Targets:
-    model = run.identities.model(prompts, triples, previous_model)
+    model = run.model_identity(prompts, triples, previous_model)
     name, iteration = f"{model.stage}/{model.id}", model.iteration
     is_last = iteration >= run.config.iterations
     return Targets(

@@ -6,8 +6,9 @@ belong to forks that no branch uses any more.
 
 A kept model may lose its weight files, which take most of a run's space; its config, tokenizer, manifest and
 evaluations stay. It keeps its weights if a run may continue from it: in the last iterations of a branch, in iteration 0
-(from which other configs start), in a branch that is not complete, and if it is among the most accurate. The state of
-its optimizer goes with the weights, or before them: where a kept model was trained from it, but for iteration 0.
+(from which other configs start), in a branch that is not complete, and if it is among the most accurate. The whole
+model that an adapter belongs to keeps its weights as long as the adapter does. The state of the optimizer goes with the
+weights, or before them: where a kept model was trained from it, but for iteration 0.
 
 Reads manifests and `branches.json`. Deletes versions and files of models, and records those files in a model's
 `.released.json`. Raises VersionCorrupt, StoreError and RunLocked.
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from hir_core.config import RetentionConfig
 from hir_core.errors import StoreError
+from hir_core.store.adapters import base_name
 from hir_core.store.branches import Branch, read_branches
 from hir_core.store.files import sync, write_json
 from hir_core.store.graph import VersionGraph
@@ -132,6 +134,9 @@ class _Planner:
             self._keep_branch(name, branch)
         for name, branch in self.branches.items():
             self._keep_most_accurate(branch, self.rules[name].best)
+        for model in list(self.weight_reasons):
+            if base := base_name(self.graph.manifests[model]):
+                self.weight_reasons.setdefault(base, f"{model} is an adapter of it")
         for version in list(self.reasons):
             self._keep_ancestors(version)
         refs = self.graph.refs

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hir_core.errors import RunLocked, StoreError
+from hir_core.store.adapters import base_of
 from hir_core.store.gc import release_files, sweep
 from hir_core.store.manifest import utc_now
 from hir_core.store.store import Store
@@ -27,10 +28,12 @@ def optimizer_state(store: Store, model: VersionRef) -> Path | None:
     folder, gone = store.folder(model), store.released(model)
     names = [part.name for part in store.manifest(model).parts if is_optimizer_state(part.name)]
     if deleted := [gone[name] for name in names if name in gone]:
+        is_whole = base_of(store, model) == model
+        source = folder if is_whole else f"FOLDER, after `hir export {store.run_dir.name}/{model} FOLDER`"
         raise StoreError(
             f"{model} cannot be trained further: the state of its optimizer was deleted ({deleted[0]}); delete the "
             f"models of iterations 1 to {model.iteration} and run the config again, which makes them anew, or start "
-            f"another run with model.source={folder}"
+            f"another run with model.source={source}"
         )
     return folder if names else None
 

@@ -29,7 +29,7 @@ from hir_core.launch.job_spec import (
     TrainStep,
 )
 from hir_core.launch.rank import Rank
-from hir_core.modeling import models, optimizer_state, weight_checks, zero
+from hir_core.modeling import adapters, models, optimizer_state, weight_checks, zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling.preset import settings_taken
@@ -86,6 +86,8 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
+        if spec.adapter is not None:
+            adapters.add(self.model, spec.adapter, spec.seed)
         if (weight := weight_checks.unusable_weight(self.model, device)) is not None:
             raise ConfigError(
                 f"model.source: {weight} of `{source}` {weight_checks.UNUSABLE}, so its outputs mean nothing: the file "
@@ -197,7 +199,9 @@ class Job:
     def save(self, step: SaveStep) -> SaveResult:
         """Writes the weights shard by shard, with config and tokenizer, and the state of the optimizer if it is kept.
 
-        Files of a killed launch are deleted first; checkpoints stay until the model is committed.
+        With an adapter, either the adapter in place of the weights, or the weights with the adapter merged into them:
+        the model in memory is then that too. Files of a killed launch are deleted first; checkpoints stay
+        until the model is committed.
         """
         self.rank.progress(Progress("save"))
         folder = step.output
@@ -206,11 +210,17 @@ class Job:
                 for path in folder.iterdir():
                     if not path.is_dir():
                         path.unlink()
-                self.model.config.save_pretrained(folder)
-                self.model.generation_config.save_pretrained(folder)
+                if step.base is None:
+                    self.model.config.save_pretrained(folder)
+                    self.model.generation_config.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
         dist.barrier()
-        weight_bytes, state_bytes = zero.save_weights(self.model, folder), 0
+        if step.base is None:
+            zero.merge_adapter(self.model)
+            weight_bytes = zero.save_weights(self.model, folder)
+        else:
+            weight_bytes = zero.save_adapter(self.model, step.base, folder)
+        state_bytes = 0
         if step.optimizer_state != "none":
             has_moments = step.optimizer_state == "all"
             state_bytes = optimizer_state.save(self.engine, self.model, folder, moments=has_moments)
@@ -218,6 +228,6 @@ class Job:
         return {
             "weight_bytes": weight_bytes,
             "optimizer_state_bytes": state_bytes,
-            "parameters": sum(getattr(p, "ds_numel", p.numel()) for p in self.model.parameters()),
-            "made_with": zero.software_and_devices(self.device),
+            "parameters": adapters.parameter_count(self.model),
+            "made_with": zero.software_and_devices(self.model, self.device),
         }

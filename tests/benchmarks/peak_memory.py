@@ -1,8 +1,9 @@
 """What `hir plan` expects a rank to take, beside the peaks of real launches on CPUs.
 
-`python -m tests.benchmarks.peak_memory [--only zero2,zero3] [--out FILE]` trains a random Llama for an optimizer
-step and samples from it, with one and two ranks under each DeepSpeed file, and compares the memory that the done files
-report with the plan. By hand: takes half an hour and up to 8 GB. Keeps all figures in `runs/peak_memory.json`.
+`python -m tests.benchmarks.peak_memory [--only zero2,zero3] [--lora RANK] [--out FILE]` trains a random Llama for an
+optimizer step and samples from it, with one and two ranks under each DeepSpeed file, and compares the memory that the
+done files report with the plan. By hand: takes half an hour and up to 8 GB. Keeps all figures in
+`runs/peak_memory.json`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ PROMPT_TOKENS, NEW_TOKENS, K, ROWS = 96, 32, 4, 16
 INSTRUCTIONS = ("Add up.", "Do not add up.")
 
 
-def make_model(folder: Path, shape: dict[str, int]) -> None:
-    """Writes a random Llama with 32,000 tied embeddings, and a tokenizer that makes a token of each byte."""
+def make_model(folder: Path, shape: dict[str, int], dtype: str) -> None:
+    """Writes a random Llama with 32,000 tied embeddings, and a tokenizer that makes a token of each byte.
+
+    Args:
+        dtype: of the file, which counts as memory while it is read: with an adapter that can be the peak.
+    """
+    import torch
     import transformers
 
     from hir_core.modeling import models
@@ -38,7 +44,7 @@ def make_model(folder: Path, shape: dict[str, int]) -> None:
     tokenizer = models.fit_tokenizer(["a"], 300)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
     config = transformers.LlamaConfig(vocab_size=32000, tie_word_embeddings=True, **ends, **shape)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -68,11 +74,13 @@ def tokens_of(micro_batch: int) -> int:
     return micro_batch * len(INSTRUCTIONS) * (PROMPT_TOKENS + NEW_TOKENS)
 
 
-def measure(folder: Path, model: Path, file: str, ranks: int, micro_batch: int) -> dict[str, float]:
+def measure(
+    folder: Path, model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None
+) -> dict[str, float]:
     """The peaks of one launch in bytes: after training, and after sampling as well."""
-    from hir_core.config import HubModel, LaunchConfig, TrainingConfig
+    from hir_core.config import HubModel, LaunchConfig, LoraConfig, TrainingConfig
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
-    from hir_core.launch.job_spec import JobSpec, SampleStep, TrainStep
+    from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, TrainStep
     from hir_core.launch.launcher import launch
     from hir_core.launch.rank import done_file
 
@@ -89,13 +97,14 @@ def measure(folder: Path, model: Path, file: str, ranks: int, micro_batch: int) 
         ),
     )  # fmt: skip
     settings = read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json")
-    JobSpec(model=HubModel(source=str(model)), seed=1, deepspeed=settings, steps=steps).write(folder)
+    adapter = lora and Adapter(lora=LoraConfig(**lora))
+    JobSpec(model=HubModel(source=str(model)), adapter=adapter, seed=1, deepspeed=settings, steps=steps).write(folder)
     launch(folder, LaunchConfig(processes=ranks, timeout_s=900))
     done = [json.loads(done_file(folder, number).read_text()) for number in range(len(steps))]
     return {"training": done[0]["peak_bytes"], "sampling": done[1]["peak_bytes"]}
 
 
-def expected(model: Path, file: str, ranks: int, micro_batch: int) -> dict[str, Any]:
+def expected(model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None) -> dict[str, Any]:
     """What the plan says of the same launch."""
     from hir_core.config.load import parse_config
     from hir_core.inspect.plan import Machines, make_plan
@@ -103,7 +112,7 @@ def expected(model: Path, file: str, ranks: int, micro_batch: int) -> dict[str, 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,
          "reward": {"type": "exact_match"}, "training": {"micro_batch_tokens": tokens_of(micro_batch)},
-         "sampling": {"k": K, "max_new_tokens": NEW_TOKENS}, "deepspeed": f"ds_configs/{file}.json"}
+         "sampling": {"k": K, "max_new_tokens": NEW_TOKENS}, "deepspeed": f"ds_configs/{file}.json", "lora": lora}
     )  # fmt: skip
     plan = make_plan(config, Machines(1, ranks, 20 * 10**9, None, has_gpus=False), PROMPT_TOKENS)
     found = next(one for one in plan.files if one.is_current)
@@ -119,19 +128,23 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(FILES), help="DeepSpeed files, separated by commas")
     parser.add_argument("--models", default=",".join(SHAPES), help="models, separated by commas")
     parser.add_argument("--ranks", default="1,2", help="numbers of ranks, separated by commas")
+    parser.add_argument("--lora", type=int, help="rank of an adapter that is trained in place of all weights")
     parser.add_argument("--out", type=Path, default=Path("runs/peak_memory.json"))
     options = parser.parse_args()
     os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    lora = options.lora and {"rank": options.lora}
     results = []
     print(f"{'model':<6}{'file':<15}{'ranks':>5}{'planned':>9}{'peak':>9}{'ratio':>7}")
     with tempfile.TemporaryDirectory() as work:
         for name in options.models.split(","):
-            model = Path(work) / name
-            make_model(model, SHAPES[name])
+            for dtype in ("float32", "bfloat16"):
+                make_model(Path(work) / f"{name}-{dtype}", SHAPES[name], dtype)
             for file in options.only.split(","):
+                model = Path(work) / f"{name}-{'float32' if file == 'laptop' else 'bfloat16'}"
                 for ranks in map(int, options.ranks.split(",")):
-                    plan = expected(model, file, ranks, MICRO_BATCH[name])
-                    peak = measure(Path(work) / f"{name}-{file}-{ranks}", model, file, ranks, MICRO_BATCH[name])
+                    plan = expected(model, file, ranks, MICRO_BATCH[name], lora)
+                    folder = Path(work) / f"{name}-{file}-{ranks}"
+                    peak = measure(folder, model, file, ranks, MICRO_BATCH[name], lora)
                     ratio = plan["total"] / peak["training"]
                     planned, measured = f"{plan['total'] / 1e9:.2f}", f"{peak['training'] / 1e9:.2f}"
                     print(f"{name:<6}{file:<15}{ranks:>5}{planned:>9}{measured:>9}{ratio:>7.2f}", flush=True)

@@ -10,11 +10,12 @@ import torch
 import transformers
 
 from flows.cli.run import CONFIGS as CONFIGS_FOLDER
-from hir_core.config import GgufModel, HubModel, ScratchModel, load_config
+from hir_core.config import GgufModel, HubModel, LoraConfig, ScratchModel, load_config
 from hir_core.config.gguf_header import read_gguf_header
 from hir_core.config.model_shape import find_shape, shape_of_config
 from hir_core.errors import ConfigError
-from hir_core.modeling import models
+from hir_core.launch.job_spec import Adapter
+from hir_core.modeling import adapters, models
 
 LLAMA = {"vocab_size": 301, "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 3}
 LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 2}
@@ -60,6 +61,30 @@ def test_parameters_are_those_of_transformers(name, is_saved, tmp_path):
     else:
         shape = shape_of_config(config.to_dict())
     assert shape.parameters == parameters_of(config)
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # peft corrects it for GPT-2
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("is_all", [True, False], ids=["all", "one"])
+def test_parameters_of_an_adapter_are_those_of_peft(name, is_all):
+    config = CONFIGS[name]
+    shape = shape_of_config(config.to_dict())
+    lora = LoraConfig(rank=3, target_modules="all-linear" if is_all else (shape.linear[0].name,))
+    auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    with torch.device("meta"):
+        model = auto.from_config(config)
+        adapters.add(model, Adapter(lora=lora), seed=0)
+    own = adapters.adapter_tensors(dict(model.named_parameters()))
+    assert shape.with_adapter(lora).adapter == sum(tensor.numel() for tensor in own.values()) > 0
+    assert [p.requires_grad for p in model.parameters()].count(True) == len(own)
+
+
+def test_an_adapter_of_layers_that_a_model_lacks_is_refused():
+    shape = shape_of_config(CONFIGS["llama"].to_dict())
+    with pytest.raises(
+        ConfigError, match=r"^lora\.target_modules: the model has no `c_fc`: choose from down_proj, gate"
+    ):
+        shape.with_adapter(LoraConfig(target_modules=("q_proj", "c_fc")))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from cli_run import TINY, TWO_RANKS, digests, hir, left_alive, manifest, write_config
 from transformers import LlamaConfig, LlamaForSequenceClassification
-from zero_tables import saved_state
+from zero_tables import saved_state, weights
 
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.store.store import Store
@@ -35,8 +35,9 @@ CASES: dict[str, dict[str, Any]] = {
         "training": TINY["training"] | {"activation_checkpointing": True},
         "deepspeed": {"zero_optimization": {"stage": 2, "reduce_bucket_size": 5000}, "bf16": {"enabled": True}},
     },
-    "without ZeRO, other models in between": {
+    "without ZeRO, other models in between, and an adapter": {
         "model": TINY["model"] | {"context": 256},
+        "lora": {"rank": 4},
         "reward": {"type": "reward_model", "source": "classifier", "label": 0},
         "relabel": {"type": "learned", "threshold": 0.0},
         "deepspeed": {"zero_optimization": {"stage": 0}},
@@ -99,6 +100,16 @@ def test_keep_correct_runs_with_a_reward_of_ones_own(runs):
     assert facts["rows"] > 0
     assert facts["rejected"]["below threshold"] + facts["rejected"].get("empty completion", 0) + facts["rows"] == 84
     assert list(facts["metrics"]["instructions"]) == ["Generate a correct answer to this problem."]
+
+
+def test_a_run_with_an_adapter_saves_the_first_model_whole_and_of_later_ones_the_adapter(runs):
+    store = Store(runs("without ZeRO, other models in between, and an adapter")[0])
+    first, second = (ref.path for ref in store.versions("models"))
+    adapter = {"adapter_config.json", "adapter_model.safetensors"}
+    assert adapter <= {path.name for path in second.iterdir()}
+    assert not {path.name for path in first.iterdir()} & adapter
+    assert weights(second).keys().isdisjoint(weights(first))
+    assert any(tensor.any() for name, tensor in weights(second).items() if "lora_B" in name)
 
 
 def test_an_encoder_decoder_learns_to_name_options(runs):

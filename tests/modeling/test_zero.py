@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 import zero_cases
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from zero_tables import (
@@ -34,7 +35,8 @@ from zero_tables import (
     weights,
 )
 
-from hir_core.launch.job_spec import SaveStep
+from hir_core.config import LoraConfig
+from hir_core.launch.job_spec import Adapter, SaveStep
 from hir_core.modeling import models, zero
 from hir_core.store.files import read_json
 
@@ -73,6 +75,10 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
             add_unbroken_training(cases, name, state)
     for kind, settings in STOPPED.items():
         add_stopped_training(cases, kind, settings)
+    bf16, adapter = {**STAGES["zero2"], "bf16": {"enabled": True}}, data / "llama"
+    for name, steps in (("lora-0", STEPS), ("lora-1", STEPS), ("lora-unbroken", 2 * STEPS)):
+        adapter = data / "llama" if "unbroken" in name else adapter
+        adapter = cases.continue_training(name, adapter, bf16, "all", lora=ADAPTER.lora, **CRAWLING, epochs=steps)
     for architecture in ARCHITECTURES:
         cases.add(architecture, architecture, stage(0), cases.sampling(architecture))
     cases.launch()
@@ -104,6 +110,10 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     for name in STOPPED_STAGES:
         checkpoints = pair.out(f"stopped-{name}", "checkpoints")
         cases.train(f"stopped-{name}", "llama", stage(0), checkpoints=checkpoints, **STOPPED_STAGES[name], **UNSAVED)
+    for architecture in ("llama", "t5"):
+        cases.train(f"lora-{architecture}", architecture, stage(0), adapter=ADAPTER)
+    for kind in ("zero1", "zero2", "zero3"):
+        cases.train(f"lora-llama-{kind}", "llama", STAGES[kind], adapter=ADAPTER)
     for name, state in ITERATIONS_OF_TWO:
         reread(cases, f"reread-{name}", pair.out(f"{name}-{state}-{LAST}", "model"), "zero1", state)
     add_accumulations(cases)
@@ -117,6 +127,9 @@ PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": 
 """Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
 EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
 """Most outputs are excluded; the soft targets keep eight tokens each."""
+ADAPTER = Adapter(lora=LoraConfig(rank=4, alpha=8))
+ADAPTER_KINDS = [("llama", "zero2"), ("llama", "zero3"), ("llama", "zero3-ckpt"), ("t5", "zero3")]
+"""The cases of two ranks that train an adapter, as architecture and kind."""
 BF16 = ("zero0", "zero2", "zero3")
 SHARDS, SHARD_BYTES = ("zero0", "zero3"), 20_000
 KINDS = [
@@ -150,6 +163,15 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         cases.train(f"{architecture}-excluded-{name}", architecture, STAGES[name], **EXCLUDED, triples=triples)
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
+    for architecture, kind in ADAPTER_KINDS:
+        settings, name = STAGES.get(kind, STAGES["zero3"]), f"lora-{architecture}-{kind}"
+        cases.train(name, architecture, settings, adapter=ADAPTER, **CHANGES.get(kind.split("-")[-1], {}))
+    for architecture in ("llama", "t5"):  # after the cases that save these adapters
+        saved, name = cases.out(f"lora-{architecture}-zero3", "model"), f"lora-{architecture}-zero3-merged"
+        steps = [cases.sampling(name, "few", zero3_weights="stream", temperature=0.0, k=1)]
+        steps.append(SaveStep(output=cases.out(name, "model")))
+        adapter = ADAPTER.model_copy(update={"folder": saved})
+        cases.add(name, architecture, STAGES["zero3"], *steps, adapter=adapter)
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
         cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
@@ -443,6 +465,57 @@ def test_shards_are_cut_by_size_and_written_by_both_ranks(pair, data):
         assert torch.equal(zero_cases.logits(loaded), zero_cases.logits(expected))
     for shard in sorted(pair.out("shards-zero0", "model").glob("*.safetensors")):
         assert shard.read_bytes() == (pair.out("shards-zero3", "model") / shard.name).read_bytes()
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "ranks"),
+    [*((f"llama-{kind}", 1) for kind in ("zero1", "zero2", "zero3")), *(("-".join(case), 2) for case in ADAPTER_KINDS)],
+)
+def test_any_stage_and_number_of_ranks_trains_the_same_adapter_and_nothing_else(case, ranks, pair, alone, data):
+    """As above; bit for bit what was there before are all weights that are not the adapter's."""
+    cases, name, architecture = pair if ranks == 2 else alone, f"lora-{case}", case.partition("-")[0]
+    assert cases.losses(name) == pytest.approx(alone.losses(f"lora-{architecture}"), rel=1e-5)
+    check_weights(cases.out(name, "model"), alone.out(f"lora-{architecture}", "model"))
+    check_equal(frozen(cases, name), weights(data / architecture))
+    found, expected = cases.samples(name), alone.samples(f"lora-{architecture}")
+    assert found["completion_ids"].to_list() == expected["completion_ids"].to_list()
+    assert cases.facts(name).get("logprob_gap", 0) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers for it
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_a_saved_adapter_gives_the_logits_in_memory_with_peft_and_merged(architecture, pair, alone, data):
+    case, merged = f"lora-{architecture}-zero3", f"lora-{architecture}-zero3-merged"
+    auto = AutoModelForCausalLM if architecture == "llama" else AutoModelForSeq2SeqLM
+    base = auto.from_pretrained(data / architecture)
+    start = zero_cases.logits(base)
+    assert (pair.logits(case) - start).abs().max().item() > 0.01
+    with_peft = PeftModel.from_pretrained(base, pair.out(case, "model"))
+    torch.testing.assert_close(zero_cases.logits(with_peft.base_model.model), pair.logits(case), atol=1e-5, rtol=0)
+    whole = auto.from_pretrained(pair.out(merged, "model"))
+    torch.testing.assert_close(zero_cases.logits(whole), pair.logits(case), atol=1e-4, rtol=0)
+    assert torch.equal(zero_cases.logits(whole), pair.logits(merged))  # the model in memory is merged as well
+    assert pair.samples(merged)["completion_ids"].to_list() == pair.samples(case)["completion_ids"].to_list()
+    assert read_json(pair.out(case, "model") / "adapter_config.json")["base_model_name_or_path"] == f"../{architecture}"
+
+
+def test_an_adapter_and_its_optimizer_go_on_as_if_they_had_not_stopped(sampled_alone):
+    """In bf16, bit for bit; the state is that of the adapter only."""
+    last, unbroken = (sampled_alone.out(f"lora-{end}", "model") for end in ("1", "unbroken"))
+    check_equal(saved_state(last), saved_state(unbroken))
+    check_equal(weights(last), weights(unbroken))
+    assert all("lora_" in name for name in saved_state(last))
+    assert len(saved_state(last)) == 3 * len(weights(last))
+    assert sum(t.nbytes for t in saved_state(last).values()) == sampled_alone.facts("lora-1")["optimizer_state_bytes"]
+
+
+def frozen(cases: LaunchCases, name: str) -> dict[str, torch.Tensor]:
+    """The weights beside an adapter, as they are in memory after training."""
+    tensors = torch.load(cases.root / "cases" / name / "frozen.pt", weights_only=True)
+    return {key: tensor.data for key, tensor in tensors.items()}
 
 
 # --- the state of the optimizer --------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from hir_core.config import RetentionConfig
 from hir_core.config.load import parse_config
 from hir_core.errors import RunLocked, StoreError, VersionCorrupt
 from hir_core.inspect.verify import check_run
+from hir_core.store.adapters import base_of
 from hir_core.store.branches import BRANCHES, BranchLog, read_branches
-from hir_core.store.gc import NO_BRANCHES, leftovers, plan_gc, remove, sweep
+from hir_core.store.gc import NO_BRANCHES, leftovers, plan_gc, release_files, remove, sweep
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -29,11 +30,17 @@ STATE = "optimizer-00001-of-00001.safetensors"
 
 
 def weighty(
-    store: Store, iteration: int, parents: list[VersionRef], config: dict | None = None, *, with_state: bool = False
+    store: Store,
+    iteration: int,
+    parents: list[VersionRef],
+    config: dict | None = None,
+    *,
+    with_state: bool = False,
+    file: str = "model.safetensors",
 ) -> VersionRef:
     draft = store.draft(identity("models", iteration, config or {"weights": True}, parents))
     (draft.path / "config.json").write_text("{}")
-    (draft.path / "model.safetensors").write_bytes(WEIGHTS)
+    (draft.path / file).write_bytes(WEIGHTS)
     if with_state:
         (draft.path / STATE).write_bytes(WEIGHTS * 2)
     return draft.commit()
@@ -202,6 +209,34 @@ def test_the_state_of_an_optimizer_goes_once_a_later_model_was_trained_from_it(s
     assert store.folder(made[2]) == made[2].path
     listed = [line for line in hir("ls", "small").splitlines() if "weights deleted" in line]
     assert [str(ref) for ref in made if any(str(ref) in line for line in listed)] == [str(made[1])]
+
+
+def test_the_model_that_an_adapter_belongs_to_keeps_its_weights_as_long_as_the_adapter(store):
+    """The adapters are of a fork that no branch uses any more; the best of them is kept."""
+    prompts = store.resolve("prompts@0")
+    whole = weighty(store, 0, [prompts], {"old": 1})
+    first = weighty(store, 1, [whole], {"lora": {}}, file="adapter_model.safetensors")
+    second = weighty(store, 2, [first, whole], {"lora": {}}, file="adapter_model.safetensors")
+    answered(store, 2, prompts, second)
+    new = weighty(store, 0, [prompts])
+    note(store, [prompts, new, *store.versions("evaluations")])
+    assert base_of(store, second) == base_of(store, first) == base_of(store, whole) == whole
+    collect(store, RetentionConfig(last=1, best=9))
+    assert store.folder(whole) == whole.path
+    assert store.folder(second) == second.path
+    assert not (first.path / "adapter_model.safetensors").exists()
+    assert check_run(store)["problems"] == []
+
+
+def test_an_adapter_whose_model_has_lost_its_weights_is_reported(store):
+    whole = weighty(store, 0, [store.resolve("prompts@0")])
+    adapter = weighty(store, 1, [whole], {"lora": {}}, file="adapter_model.safetensors")
+    with store.exclusive_access():
+        release_files(whole, ["model.safetensors"], "by hand")
+    sweep(store.run_dir)
+    (problem,) = check_run(store)["problems"]
+    assert problem["version"] == str(adapter)
+    assert f"{whole} is needed for its weights, which `hir gc` has deleted" in problem["problem"]
 
 
 def test_an_unfinished_run_keeps_all_weights(store, models):

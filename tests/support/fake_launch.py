@@ -55,7 +55,7 @@ def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__
     """Does what the ranks of a launch do, as far as the driver can see."""
     for number, step in enumerate(JobSpec.read(job_dir).steps):
         if isinstance(step, SaveStep):
-            (step.output / "config.json").write_text("{}")
+            (step.output / ("config.json" if step.base is None else "adapter_model.safetensors")).write_text("{}")
             if step.optimizer_state != "none":
                 (step.output / "optimizer-00001-of-00001.safetensors").write_text(step.optimizer_state)
         if isinstance(step, ScoreStep):

@@ -2,8 +2,8 @@
 
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
-bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. A job of a reward
-model leaves only what its steps write.
+bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. Of a model with an
+adapter there is also `frozen.pt`, the weights beside it. A job of a reward model leaves only what its steps write.
 
 Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
 steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step. `stop_after`: the
@@ -78,7 +78,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
     from hir_core.launch.job_spec import JobSpec, ScoreStep
-    from hir_core.modeling import optimizer_state, zero
+    from hir_core.modeling import adapters, optimizer_state, zero
     from hir_core.training import trainer
     from hir_core.worker.job import Job
     from hir_core.worker.reward_model import Classifier
@@ -102,6 +102,11 @@ def run_case(rank: RecordingRank, device: Any) -> None:
         facts = [job.do(step) for step in spec.steps]
     zero.save_weights, optimizer_state.save, trainer.train = whole_functions
     alive, case_logits = new_bytes(held), logits(job.model)
+    if spec.adapter is not None:
+        own = adapters.base_tensors(dict(job.model.named_parameters()))
+        frozen = {name: tensor.to("cpu", copy=True) for name, tensor in zero.whole_tensors(own)}
+        if rank.rank == 0:
+            torch.save(frozen, rank.job_dir / "frozen.pt")
     if rank.rank == 0:
         write_json(rank.job_dir / "losses.json", rank.losses)
         write_json(rank.job_dir / "facts.json", facts)

@@ -11,9 +11,9 @@ import torch
 from cli_run import PATIENCE_S
 from safetensors.torch import load_file
 
-from hir_core.config import HubModel, LaunchConfig, ScratchModel, TrainingConfig
+from hir_core.config import HubModel, LaunchConfig, LoraConfig, ScratchModel, TrainingConfig
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
-from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, TrainStep
+from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.launch.launcher import launch
 from hir_core.modeling import models
 from hir_core.store.files import read_json, read_parts, write_part
@@ -151,11 +151,13 @@ class LaunchCases:
     def __init__(self, root: Path, ranks: int, data: Path) -> None:
         self.root, self.ranks, self.data = root, ranks, data
 
-    def add(self, name: str, architecture: str, settings: dict[str, Any], *steps: Any) -> None:
+    def add(
+        self, name: str, architecture: str, settings: dict[str, Any], *steps: Any, adapter: Adapter | None = None
+    ) -> None:
         folder = self.root / "cases" / name
         folder.mkdir(parents=True)
         model = HubModel(source=str(self.data / architecture))
-        JobSpec(model=model, seed=3, deepspeed=settings, steps=steps).write(folder)
+        JobSpec(model=model, adapter=adapter, seed=3, deepspeed=settings, steps=steps).write(folder)
 
     def train(
         self,
@@ -165,6 +167,7 @@ class LaunchCases:
         *,
         triples: str = "",
         checkpoints: Path | None = None,
+        adapter: Adapter | None = None,
         **changes: Any,
     ) -> None:
         """Trains, saves, and samples greedily with the weights in memory.
@@ -172,6 +175,7 @@ class LaunchCases:
         Args:
             triples: the folder's name; that of the architecture where it is empty.
             checkpoints: where those of this training lie.
+            adapter: what is trained and saved in place of the whole model.
         """
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
@@ -186,8 +190,10 @@ class LaunchCases:
             checkpoints=checkpoints,
         )
         steps: list[Any] = [train]
-        steps += [SaveStep(output=self.out(name, "model")), self.sampling(name, "few", temperature=0.0, k=1)]
-        self.add(name, architecture, settings, *steps)
+        base = None if adapter is None else f"../{architecture}"
+        steps += [SaveStep(output=self.out(name, "model"), base=base)]
+        steps += [self.sampling(name, "few", temperature=0.0, k=1)]
+        self.add(name, architecture, settings, *steps, adapter=adapter)
 
     def continue_training(
         self,
@@ -198,29 +204,33 @@ class LaunchCases:
         *,
         table: str = "triples-single",
         checkpoints: Path | None = None,
+        lora: LoraConfig | None = None,
         **changes: Any,
     ) -> Path:
         """Trains a saved model from the state of its optimizer, if there is one; returns the folder of the new model.
 
         Args:
-            previous: the model's folder, which an earlier case may still have to write.
+            previous: the model's folder, which an earlier case may still have to write; with `lora` the adapter's.
             state: what of the optimizer's state to save.
             checkpoints: where those of this training lie.
+            lora: an adapter is trained, and saved in place of the whole model.
         """
         training, triples = TRAINING.model_copy(update=changes), self.data / table
+        is_made = previous.parent.name == "out"
+        adapter = lora and Adapter(lora=lora, folder=previous if is_made else None)
         steps = [
             TrainStep(
                 triples=triples,
                 samples=None,
                 prompts=triples,
                 training=training,
-                optimizer_state=previous if state != "none" and previous.parent.name == "out" else None,
+                optimizer_state=previous if state != "none" and is_made else None,
                 iteration=1,
                 checkpoints=checkpoints,
             ),
-            SaveStep(output=self.out(name, "model"), optimizer_state=state),
+            SaveStep(output=self.out(name, "model"), base=lora and "../llama", optimizer_state=state),
         ]
-        self.add(name, str(previous), settings, *steps)
+        self.add(name, "llama" if lora else str(previous), settings, *steps, adapter=adapter)
         return self.out(name, "model")
 
     def change(self, name: str, file: str, number: int) -> None:
@@ -267,8 +277,9 @@ class LaunchCases:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights in a model's folder, or those of the adapter that it holds."""
     tensors: dict[str, torch.Tensor] = {}
-    for shard in folder.glob("model*.safetensors"):
+    for shard in folder.glob("*model*.safetensors"):
         tensors |= load_file(shard)
     return tensors
 
