@@ -145,7 +145,8 @@ def check(
     from dataclasses import asdict
 
     from flows.terminal.check import check_text
-    from hir_core.inspect.plan import find_machines, make_plan
+    from hir_core.inspect.machines import find_machines
+    from hir_core.inspect.plan import make_plan
     from hir_core.stages.check import check_config
 
     with messages():
@@ -192,7 +193,8 @@ def plan(
     from dataclasses import asdict
 
     from flows.terminal.plan import plan_text
-    from hir_core.inspect.plan import find_machines, make_plan
+    from hir_core.inspect.machines import find_machines
+    from hir_core.inspect.plan import make_plan
 
     with messages():
         run_config = read_config(config, changes or [])

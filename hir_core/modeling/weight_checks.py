@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from hir_core.modeling import zero
+from hir_core.modeling import saving, zero
 
 LARGEST_WEIGHT = math.sqrt(torch.finfo(torch.float32).max)
 """About 1.8e19, in bf16 as well, which has the range of fp32."""
@@ -25,7 +25,7 @@ def unusable_weight(model: nn.Module, device: torch.device) -> str | None:
     must call it together, and get the same name. Under ZeRO-3 each looks at its own partitions, which move nowhere; a
     weight that is swapped out to a disk is not looked at.
     """
-    tensors = zero.saved_tensors(model)
+    tensors = saving.saved_tensors(model)
     found = (number for number, tensor in enumerate(tensors.values()) if not _is_usable(_own_values(tensor)))
     first = zero.min_over_ranks(next(found, len(tensors)), device)
     return None if first == len(tensors) else list(tensors)[first]

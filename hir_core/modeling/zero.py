@@ -1,7 +1,7 @@
-"""DeepSpeed and ZeRO: engines, partitioned loading, whole weights gathered from partitions, saving, memory.
+"""DeepSpeed and ZeRO: engines, partitioned loading, whole weights gathered from partitions, memory.
 
-The only module that imports deepspeed. Reads DeepSpeed settings and a model; writes weights in the `shards` of several
-ranks. What is trained and sampled is left to `training` and `sampling`, what the optimizer holds to `optimizer_state`.
+The only module that imports deepspeed. Reads DeepSpeed settings and a model. What is trained and sampled is left to
+`training` and `sampling`, what is saved to `saving`, what the optimizer holds to `optimizer_state`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,9 @@ from transformers.integrations import HfDeepSpeedConfig
 
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
-from hir_core.config.model_folder import ADAPTER_WEIGHTS
 from hir_core.errors import ConfigError
 from hir_core.launch.host_memory import available_bytes
 from hir_core.modeling import adapters
-from hir_core.modeling.shards import SHARD_BYTES, write_shard, write_shards
-from hir_core.store.files import write_json
 
 
 def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
@@ -202,7 +199,12 @@ def is_partitioned(model: nn.Module) -> bool:
 
 def parameter_bytes(model: nn.Module) -> int:
     """Bytes of the whole weights, over however many ranks they are partitioned."""
-    return sum(map(_bytes, model.parameters()))
+    return sum(map(whole_bytes, model.parameters()))
+
+
+def whole_bytes(tensor: Any) -> int:
+    """Bytes of a whole tensor, over however many ranks it is partitioned."""
+    return int(getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size())
 
 
 def release_reserve() -> None:
@@ -288,41 +290,6 @@ def set_weight(parameter: nn.Parameter, read: Callable[[], Tensor]) -> None:
             parameter.data.copy_(read())
 
 
-def save_weights(model: nn.Module, folder: Path, shard_bytes: int = SHARD_BYTES) -> int:
-    """Writes a model's weights as safetensors shards with their index; returns the bytes of all weights.
-
-    Those of an adapter are left out. All ranks must call it together.
-
-    Raises:
-        StoreError: a shard cannot be written.
-    """
-    tensors = adapters.base_tensors(saved_tensors(model))
-    sizes = {name: _bytes(tensor) for name, tensor in tensors.items()}
-    files = write_shards(whole_tensors(tensors), sizes, folder, "model", shard_bytes, {"format": "pt"})
-    total = sum(sizes[name] for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter))
-    if dist.get_rank() == 0:
-        index = {"metadata": {"total_size": total}, "weight_map": files}
-        write_json(folder / "model.safetensors.index.json", index)
-    return total
-
-
-def save_adapter(model: nn.Module, base: str, folder: Path) -> int:
-    """Writes a model's adapter as `peft` does; returns its bytes. All ranks must call it together.
-
-    Args:
-        base: as in `adapters.write_config`.
-
-    Raises:
-        StoreError: a file cannot be written.
-    """
-    tensors = adapters.adapter_tensors(saved_tensors(model))
-    held = {name: tensor.to("cpu", copy=True) for name, tensor in whole_tensors(tensors)}
-    if dist.get_rank() == 0:
-        adapters.write_config(model, base, folder)
-        write_shard(held, folder / ADAPTER_WEIGHTS, {"format": "pt"})
-    return sum(map(_bytes, tensors.values()))
-
-
 @torch.no_grad()
 def merge_adapter(model: nn.Module) -> None:
     """Adds an adapter to the weights that it belongs to, and sets it to zero: the model computes what it did.
@@ -336,18 +303,6 @@ def merge_adapter(model: nn.Module) -> None:
         with deepspeed.zero.GatheredParameters(parts, modifier_rank=0, enabled=hasattr(weight, "ds_id")):
             weight.copy_(weight.float() + adapters.product(layer))
             last.zero_()
-
-
-def _bytes(tensor: Any) -> int:
-    return int(getattr(tensor, "ds_numel", tensor.numel()) * tensor.element_size())
-
-
-def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, as they are partitioned."""
-    parameters: dict[str, Tensor] = dict(model.named_parameters())
-    persistent = model.state_dict().keys()
-    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    return {**parameters, **buffers}
 
 
 def _replace(model: nn.Module, name: str, tensor: Tensor) -> None:

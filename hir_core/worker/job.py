@@ -29,7 +29,7 @@ from hir_core.launch.job_spec import (
     TrainStep,
 )
 from hir_core.launch.rank import Rank
-from hir_core.modeling import adapters, models, optimizer_state, weight_checks, zero
+from hir_core.modeling import adapters, models, optimizer_state, saving, weight_checks, zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
 from hir_core.sampling.preset import settings_taken
@@ -217,9 +217,9 @@ class Job:
         dist.barrier()
         if step.base is None:
             zero.merge_adapter(self.model)
-            weight_bytes = zero.save_weights(self.model, folder)
+            weight_bytes = saving.save_weights(self.model, folder)
         else:
-            weight_bytes = zero.save_adapter(self.model, step.base, folder)
+            weight_bytes = saving.save_adapter(self.model, step.base, folder)
         state_bytes = 0
         if step.optimizer_state != "none":
             has_moments = step.optimizer_state == "all"

@@ -107,7 +107,8 @@ def measure(
 def expected(model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None) -> dict[str, Any]:
     """What the plan says of the same launch."""
     from hir_core.config.load import parse_config
-    from hir_core.inspect.plan import Machines, make_plan
+    from hir_core.inspect.machines import Machines
+    from hir_core.inspect.plan import make_plan
 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,

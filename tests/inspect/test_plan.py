@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from flows.cli.app import app
 from hir_core.config.load import parse_config
-from hir_core.inspect.plan import LaunchPlan, Machines, make_plan
+from hir_core.inspect.machines import Machines
+from hir_core.inspect.plan import LaunchPlan, make_plan
 
 GB = 10**9
 SHAPES = {

@@ -13,7 +13,7 @@ from hir_core.errors import ConfigError, StoreError
 from hir_core.inspect import model_export
 from hir_core.launch.job_spec import Adapter, JobSpec
 from hir_core.launch.rank import Rank
-from hir_core.modeling import adapters, models, zero
+from hir_core.modeling import adapters, models, saving, zero
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
 from hir_core.worker.job import Job
@@ -48,21 +48,21 @@ def disturb(model) -> None:
 @pytest.mark.parametrize("architecture", ["llama", "t5", "gpt2"])
 def test_an_adapter_begins_without_effect_and_is_merged_without_one(architecture, build_model, tmp_path):
     model = build(architecture, build_model)
-    before, weights = logits(model), {n: t.clone() for n, t in zero.saved_tensors(model).items()}
+    before, weights = logits(model), {n: t.clone() for n, t in saving.saved_tensors(model).items()}
     adapters.add(model, ADAPTER, seed=1)
     assert torch.equal(logits(model), before)
-    assert adapters.base_tensors(zero.saved_tensors(model)).keys() == weights.keys()
+    assert adapters.base_tensors(saving.saved_tensors(model)).keys() == weights.keys()
     assert adapters.parameter_count(model) == sum(p.numel() for p in build(architecture, build_model).parameters())
     disturb(model)
     trained = logits(model)
     assert (trained - before).abs().max().item() > 0.01
-    zero.save_adapter(model, "../base", tmp_path)
+    saving.save_adapter(model, "../base", tmp_path)
     again = build(architecture, build_model)
     adapters.add(again, ADAPTER.model_copy(update={"folder": tmp_path}), seed=2)
     assert torch.equal(logits(again), trained)
     zero.merge_adapter(model)
     torch.testing.assert_close(logits(model), trained, atol=1e-4, rtol=0)
-    merged = adapters.base_tensors(zero.saved_tensors(model))
+    merged = adapters.base_tensors(saving.saved_tensors(model))
     changed = {name for name in weights if not torch.equal(merged[name], weights[name])}
     assert changed == {n.removeprefix("base_model.model.").replace("lora_A", "").replace("..", ".")
                        for n in load_file(tmp_path / FILE) if "lora_A" in n}  # fmt: skip
@@ -101,7 +101,7 @@ def test_layers_that_can_have_no_adapter_are_refused(target, problem, build_mode
 def test_an_adapter_of_another_model_or_in_a_pickle_is_one_message(build_model, tmp_path):
     model = build_model("llama")
     adapters.add(model, ADAPTER, seed=1)
-    zero.save_adapter(model, "../base", tmp_path)
+    saving.save_adapter(model, "../base", tmp_path)
     saved = ADAPTER.model_copy(update={"folder": tmp_path})
     with pytest.raises(
         StoreError, match=r"does not fit the model .* `base_model\.model\.model\.layers\.0\.mlp\.down_proj"
@@ -131,7 +131,7 @@ def test_an_exported_adapter_is_a_whole_model_with_the_same_logits(dtype, tmp_pa
     disturb(model)
     settings = {"bf16": dtype is torch.bfloat16, "lora": ADAPTER.lora.fingerprint()}
     draft = store.draft(identity("models", 1, settings, [whole]))
-    zero.save_adapter(model, f"../{whole.id}", draft.path)
+    saving.save_adapter(model, f"../{whole.id}", draft.path)
     adapter = draft.commit()
 
     def launch(job_dir: Path, _: object) -> None:
@@ -165,7 +165,7 @@ def test_an_adapter_is_no_whole_model_in_a_folder_or_on_the_hub(build_model, tmp
     model = build_model("llama")
     model.save_pretrained(tmp_path)
     adapters.add(model, ADAPTER, seed=1)
-    zero.save_adapter(model, "../base", tmp_path)
+    saving.save_adapter(model, "../base", tmp_path)
     with pytest.raises(
         ConfigError, match=r"adapter_config\.json' makes it an adapter, which is no whole model: merge it"
     ):

@@ -214,7 +214,7 @@ class NoProgress(Rank):
 def test_weights_and_tokenizers_on_a_full_disk_are_one_message_and_leave_nothing_half_written(limit, tmp_path):
     import torch
 
-    from hir_core.modeling import models, zero
+    from hir_core.modeling import models, saving
     from hir_core.worker.job import Job
 
     spec = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 512, "context": 32}
@@ -231,7 +231,7 @@ def test_weights_and_tokenizers_on_a_full_disk_are_one_message_and_leave_nothing
     job.rank = NoProgress(job_dir, 0, 1, 0)
     with no_room(limit):
         with pytest.raises(StoreError, match=NO_ROOM.format("model-00001-of-00001.safetensors")):
-            zero.save_weights(job.model, step.output)
+            saving.save_weights(job.model, step.output)
         assert names(step.output) == []
         with pytest.raises(StoreError, match=NO_ROOM.format("job")):
             models.materialise(config, job_dir, ["one two"] * 4, 0)

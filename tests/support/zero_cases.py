@@ -78,7 +78,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
     from hir_core.launch.job_spec import JobSpec, ScoreStep
-    from hir_core.modeling import adapters, optimizer_state, zero
+    from hir_core.modeling import adapters, optimizer_state, saving, zero
     from hir_core.training import trainer
     from hir_core.worker.job import Job
     from hir_core.worker.reward_model import Classifier
@@ -87,9 +87,9 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     if isinstance(spec.steps[0], ScoreStep):
         Classifier(rank, spec, device).do(spec.steps[0])
         return
-    job, whole_functions = Job(rank, spec, device), (zero.save_weights, optimizer_state.save, trainer.train)
+    job, whole_functions = Job(rank, spec, device), (saving.save_weights, optimizer_state.save, trainer.train)
     if (size := changed(rank, "shard_bytes")) is not None:
-        zero.save_weights = functools.partial(zero.save_weights, shard_bytes=size)
+        saving.save_weights = functools.partial(saving.save_weights, shard_bytes=size)
         optimizer_state.save = functools.partial(optimizer_state.save, shard_bytes=size)
     if (every := changed(rank, "reset_every")) is not None:
         rank.after_step.append(lambda done: done % every or job.engine.optimizer.optimizer.state.clear())
@@ -100,7 +100,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     facts = []
     with contextlib.suppress(Stopped):
         facts = [job.do(step) for step in spec.steps]
-    zero.save_weights, optimizer_state.save, trainer.train = whole_functions
+    saving.save_weights, optimizer_state.save, trainer.train = whole_functions
     alive, case_logits = new_bytes(held), logits(job.model)
     if spec.adapter is not None:
         own = adapters.base_tensors(dict(job.model.named_parameters()))
