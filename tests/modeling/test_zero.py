@@ -75,7 +75,7 @@ def sampled_alone(data, environment, tmp_path_factory) -> LaunchCases:
             add_unbroken_training(cases, name, state)
     for kind, settings in STOPPED.items():
         add_stopped_training(cases, kind, settings)
-    bf16, adapter = {**STAGES["zero2"], "bf16": {"enabled": True}}, data / "llama"
+    bf16, adapter = in_bf16("zero2"), data / "llama"
     for name, steps in (("lora-0", STEPS), ("lora-1", STEPS), ("lora-unbroken", 2 * STEPS)):
         adapter = data / "llama" if "unbroken" in name else adapter
         adapter = cases.continue_training(name, adapter, bf16, "all", lora=ADAPTER.lora, **CRAWLING, epochs=steps)
@@ -128,8 +128,10 @@ PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": 
 EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
 """Most outputs are excluded; the soft targets keep eight tokens each."""
 ADAPTER = Adapter(lora=LoraConfig(rank=4, alpha=8))
-ADAPTER_KINDS = [("llama", "zero2"), ("llama", "zero3"), ("llama", "zero3-ckpt"), ("t5", "zero3")]
+ADAPTER_KINDS = [("llama", "zero2"), ("llama", "zero3"), ("llama", "zero3-1x4"), ("llama", "zero3-ckpt"), ("t5", "zero3")]
 """The cases of two ranks that train an adapter, as architecture and kind."""
+GATHERING = stage(3, **SHARDED | {"stage3_max_live_parameters": 20_000, "stage3_prefetch_bucket_size": 10_000})
+"""ZeRO-3 that gathers weights ahead, for backward passes of which frozen layers have none."""
 BF16 = ("zero0", "zero2", "zero3")
 SHARDS, SHARD_BYTES = ("zero0", "zero3"), 20_000
 KINDS = [
@@ -164,7 +166,7 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
     for architecture, kind in ADAPTER_KINDS:
-        settings, name = STAGES.get(kind, STAGES["zero3"]), f"lora-{architecture}-{kind}"
+        settings, name = STAGES.get(kind, GATHERING), f"lora-{architecture}-{kind}"
         cases.train(name, architecture, settings, adapter=ADAPTER, **CHANGES.get(kind.split("-")[-1], {}))
     for architecture in ("llama", "t5"):  # after the cases that save these adapters
         saved, name = cases.out(f"lora-{architecture}-zero3", "model"), f"lora-{architecture}-zero3-merged"
