@@ -168,6 +168,9 @@ class Job:
             )
         layout = packing_check.choose_layout(module, examples, self.layout, training, seed)
         result = trainer.train(self.engine, examples, training, layout, seed, self.rank.progress)
+        if self.spec.adapter is not None:
+            # ZeRO-3 may have begun to gather weights for a backward pass that frozen layers have none of.
+            self.engine.empty_partition_cache()
         if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
             zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
