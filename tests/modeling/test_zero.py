@@ -128,7 +128,13 @@ PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": 
 EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
 """Most outputs are excluded; the soft targets keep eight tokens each."""
 ADAPTER = Adapter(lora=LoraConfig(rank=4, alpha=8))
-ADAPTER_KINDS = [("llama", "zero2"), ("llama", "zero3"), ("llama", "zero3-1x4"), ("llama", "zero3-ckpt"), ("t5", "zero3")]
+ADAPTER_KINDS = [
+    ("llama", "zero2"),
+    ("llama", "zero3"),
+    ("llama", "zero3-1x4"),
+    ("llama", "zero3-ckpt"),
+    ("t5", "zero3"),
+]
 """The cases of two ranks that train an adapter, as architecture and kind."""
 GATHERING = stage(3, **SHARDED | {"stage3_max_live_parameters": 20_000, "stage3_prefetch_bucket_size": 10_000})
 """ZeRO-3 that gathers weights ahead, for backward passes of which frozen layers have none."""
