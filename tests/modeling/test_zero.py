@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from zero_tables import (
     ARCHITECTURES,
     PROMPTS,
+    SHARDED,
     STAGES,
     TRAINING,
     K,
