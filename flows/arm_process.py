@@ -60,7 +60,10 @@ class ArmProcess:
 
     def has_ended(self) -> bool:
         """Whether the process and all below it have ended."""
-        return self._process.poll() is not None
+        has_ended = self._process.poll() is not None
+        if has_ended:
+            self._close_pipe()
+        return has_ended
 
     def close(self) -> None:
         """Asks the supervisor to end the process and all below it, once ranks that train have saved a checkpoint."""
@@ -69,6 +72,12 @@ class ArmProcess:
     def wait(self) -> None:
         """Waits until the process and all below it have ended."""
         self._process.wait()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        """Closes the pipe whose end tells the supervisor that this process is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def raise_error(self) -> None:
         """Returns where the process, which has ended, did what it was to do.

@@ -459,7 +459,7 @@ def test_a_pipe_an_adapter_and_shares_of_ranks_in_a_models_folder_are_refused(mo
         check_files(HubModel(source=str(model)))
     (model / "model.safetensors.index.json").unlink()
     (model / "adapter_config.json").write_text('{"base_model_name_or_path": "/somewhere"}')
-    with pytest.raises(ConfigError, match="makes it an adapter, which hir does not load"):
+    with pytest.raises(ConfigError, match="makes it an adapter, which is no whole model"):
         check_files(HubModel(source=str(model)))
     (model / "adapter_config.json").unlink()
     (model / "shard-00000-model-00001-of-00001.safetensors").write_bytes((model / "model.safetensors").read_bytes())

@@ -123,11 +123,11 @@ def alone(sampled_alone, pair, data, tmp_path_factory) -> LaunchCases:
     return cases
 
 
-CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_tokens": 16, "learning_rate": 2e-5, "label_smoothing": 0.0}
+CRAWL = {"epochs": 16, "batch_size": 32, "micro_batch_tokens": 400, "learning_rate": 2e-5, "label_smoothing": 0.0}
 """One batch in 16 epochs: 16 steps that each change a weight by about 2e-5."""
 PROMPTS_TOGETHER: dict[str, Any] = {"triples": "triples-of-prompts", "shuffle": "prompts", "steps": 6}
 """Four outputs for each prompt, in one optimizer step: in micro-batches of one there is nothing to pack."""
-EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8}
+EXCLUDED: dict[str, Any] = {"shuffle": "prompts", "steps": 6, "exclusion_top": 8, "micro_batch_tokens": 600}
 """Most outputs are excluded; the soft targets keep eight tokens each."""
 EXCLUSION = {"llama": 1e3, "t5": 1e9}
 """Random models hardly write the same output again: a prompt has little weight, and the term is given much."""
@@ -182,6 +182,21 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         )
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
+    add_adapters(cases)
+    for name in SHARDS:
+        cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
+        cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
+    add_stopped_trainings(cases, sampled_alone)
+    for name, state in ITERATIONS_OF_TWO:
+        add_iterations(cases, name, state, LAST + 1)
+    reread(cases, "reread-zero3", sampled_alone.out("zero2-all-3", "model"), "zero3", "all")
+    cases.change("reread-zero3", "shard_bytes", SHARD_BYTES)
+    cases.launch()
+    return cases
+
+
+def add_adapters(cases: LaunchCases) -> None:
+    """Adapters that are trained, and two of them merged."""
     for architecture, kind in ADAPTER_KINDS:
         settings, name = STAGES.get(kind, GATHERING), f"lora-{architecture}-{kind}"
         cases.train(name, architecture, settings, adapter=ADAPTER, **CHANGES.get(kind.split("-")[-1], {}))
@@ -191,25 +206,20 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         steps.append(SaveStep(output=cases.out(name, "model")))
         adapter = ADAPTER.model_copy(update={"folder": saved})
         cases.add(name, architecture, STAGES["zero3"], *steps, adapter=adapter)
-    for name in SHARDS:
-        cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
-        cases.change(f"shards-{name}", "shard_bytes", SHARD_BYTES)
+
+
+def add_stopped_trainings(cases: LaunchCases, of_one: LaunchCases) -> None:
+    """Trainings of two ranks that are stopped, and those of one rank continued by two."""
     for name, changes in STOPPED_STAGES.items():
         case = f"stopped-{name}"
         cases.train(case, "llama", STAGES[name], checkpoints=cases.out(case, "checkpoints"), **changes, **SAVED)
         cases.change(case, "stop_after", STOP_AFTER)
     for kind, settings in STOPPED.items():
-        checkpoints = sampled_alone.out(f"stopped-{kind}", "checkpoints")
+        checkpoints = of_one.out(f"stopped-{kind}", "checkpoints")
         continued = {**settings, "zero_optimization": {"stage": 3}}  # with small parameters whole on every rank
         cases.continue_training(
-            f"stopped-{kind}", data / "llama", continued, "all", checkpoints=checkpoints, **MANY_STEPS, **UNSAVED
+            f"stopped-{kind}", cases.data / "llama", continued, "all", checkpoints=checkpoints, **MANY_STEPS, **UNSAVED
         )
-    for name, state in ITERATIONS_OF_TWO:
-        add_iterations(cases, name, state, LAST + 1)
-    reread(cases, "reread-zero3", sampled_alone.out("zero2-all-3", "model"), "zero3", "all")
-    cases.change("reread-zero3", "shard_bytes", SHARD_BYTES)
-    cases.launch()
-    return cases
 
 
 ITERATIONS_ALONE = [(name, "masters") for name in ("zero0", "zero1", "zero2")] + [("zero2", "all"), ("zero1", "none")]
@@ -266,7 +276,7 @@ MANY_STEPS: dict[str, Any] = {"batch_size": 1, "micro_batch_tokens": 1, "epochs"
 STOPPED: dict[str, dict[str, Any]] = {"fp32": STAGES["zero1"], "bf16": {**STAGES["zero2"], "bf16": {"enabled": True}}}
 """Trainings of one rank that are stopped, and continued by one rank and by two."""
 STOPPED_STAGES: dict[str, dict[str, Any]] = {
-    "zero2": EXCLUDED | {"triples": "excluded-llama", "micro_batch_tokens": 1, "exclusion": EXCLUSION["llama"]},
+    "zero2": EXCLUDED | {"triples": "excluded-llama", "exclusion": EXCLUSION["llama"]},
     "zero3": {},
 }
 """Stages of trainings of two ranks that are stopped, and continued by one rank; the first with excluded outputs."""

@@ -13,6 +13,7 @@ import pytest
 from finished_run import hir
 from store_tables import MODEL, THIS, commit, names, rewards
 
+from hir_core.config import LaunchConfig
 from hir_core.errors import HirError, StoreError
 from hir_core.inspect.doctor import check_upkeep
 from hir_core.launch.build_locks import clear_build_locks
@@ -295,7 +296,7 @@ def test_a_ranks_reports_follow_no_link_that_somebody_could_foresee(job_dir, pre
 def test_the_launchers_log_is_a_file_of_its_own(job_dir, precious):
     (job_dir / "logs/launcher.log").symlink_to(precious)
     with pytest.raises(StoreError, match=r"launcher\.log is a symbolic link"):
-        _start_supervised(job_dir, ["true"], dict(os.environ))
+        _start_supervised(job_dir, LaunchConfig(), ["true"], dict(os.environ))
     assert precious.read_text() == PRECIOUS
 
 
