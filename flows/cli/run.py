@@ -155,7 +155,7 @@ def check(
         found = check_config(run, loaded)
         try:
             prompt_tokens = found.prompt_tokens.most if found.prompt_tokens else None
-            plan = make_plan(run_config, find_machines(run_config.launch, None, None, None, None), prompt_tokens)
+            plan = make_plan(run_config, find_machines(run_config.launch), prompt_tokens)
         except ConfigError as error:  # its parameters cannot be counted, or no GPU answers
             plan = None
             found.warnings.append(f"memory could not be estimated: {error}")

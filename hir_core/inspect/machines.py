@@ -39,7 +39,11 @@ class Machines:
 
 
 def find_machines(
-    config: LaunchConfig, gpus: int | None, gpu_gb: float | None, nodes: int | None, host_gb: float | None
+    config: LaunchConfig,
+    gpus: int | None = None,
+    gpu_gb: float | None = None,
+    nodes: int | None = None,
+    host_gb: float | None = None,
 ) -> Machines:
     """The machines that are asked for; what is not said is taken from the config and from this machine.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hir_core.config.model import Thinking
+from hir_core.config.model import ModelConfig, Thinking, rendering
 from hir_core.errors import ConfigError
 from hir_core.modeling import chat_templates
 from hir_core.schemas import History, as_lines
@@ -225,6 +225,12 @@ class Renderer:
             return f"the tokenizer's chat template leaves out, or repeats, turn {' and '.join(wrong[:4])}"
         opening, *following = map(self._safe.encode_template, _TURN.split(text)[::2])
         return opening, list(zip(order, following, strict=True))
+
+
+def renderer_of(model: ModelConfig, tokenizer: Any, *, ends_prompt: bool) -> Renderer:
+    """The renderer of a run's model; arguments as for `Renderer`."""
+    template, kwargs, thinking = rendering(model)
+    return Renderer(tokenizer, template, ends_prompt=ends_prompt, template_kwargs=kwargs, thinking=thinking)
 
 
 class PairRenderer:

@@ -15,6 +15,7 @@ import polars as pl
 from hir_core.config import RunConfig, ScratchModel
 from hir_core.errors import HirError
 from hir_core.schemas import Samples
+from hir_core.stages.plan import texts_of_tokenizer
 from hir_core.stages.prompts import LoadedPrompts, warnings
 from hir_core.stages.run import Run
 from hir_core.time_limit import Work, process_rows
@@ -103,10 +104,10 @@ def check_config(run: Run, loaded: LoadedPrompts) -> Check:
 
 
 def _try_rendering(run: Run, prompts: pl.DataFrame, found: Check) -> None:
-    config = run.config
+    config, further = run.config, run.relabeler.tokenizer_texts()
     settings = {
         "model": config.model.model_dump(mode="json"),
-        "texts": _tokenizer_texts(run, prompts) if isinstance(config.model, ScratchModel) else [],
+        "texts": texts_of_tokenizer(config, prompts, further) if isinstance(config.model, ScratchModel) else [],
         "instruction": config.instructions.correct,
     }
     asked = prompts.select("prompt_id", "query", "history", "references").to_dicts()
@@ -132,14 +133,6 @@ def _try_rendering(run: Run, prompts: pl.DataFrame, found: Check) -> None:
     found.errors += _unrenderable(counted)
     found.errors += _too_long(config, prompts, counted, found.context)
     found.warnings += _cut_references(config, references)
-
-
-def _tokenizer_texts(run: Run, prompts: pl.DataFrame) -> list[str]:
-    """About what a run fits a scratch model's tokenizer to; a run fits it to the train prompts alone."""
-    train = prompts.filter(pl.col("split") == "train")
-    instructions = run.config.instructions
-    references = train["references"].explode().drop_nulls().to_list()
-    return [*train["query"].to_list(), *references, instructions.correct, instructions.wrong]
 
 
 def _unrenderable(counted: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -243,13 +243,22 @@ class Plan:
         return stored.model, stored.adapter or new
 
     def _write_texts(self, job_dir: Path) -> Path:
-        """Writes what a scratch model's tokenizer is fitted to: train prompts, their answers, the instructions."""
-        train = self.prompts.filter(pl.col("split") == "train").sort("prompt_id")
-        answers = [reference for references in train["references"].to_list() for reference in references]
-        instructions = [self.config.instructions.correct, self.config.instructions.wrong, *self.tokenizer_texts]
-        turns = [as_lines(history) for history in train["history"].to_list() if history]
-        path = (job_dir / "texts.parquet").resolve()
-        return write_table(path, pl.DataFrame({"text": [*train["query"].to_list(), *answers, *instructions, *turns]}))
+        """Writes what a scratch model's tokenizer is fitted to."""
+        texts = texts_of_tokenizer(self.config, self.prompts, self.tokenizer_texts)
+        return write_table((job_dir / "texts.parquet").resolve(), pl.DataFrame({"text": texts}))
+
+
+def texts_of_tokenizer(config: RunConfig, prompts: pl.DataFrame, further: Sequence[str]) -> list[str]:
+    """What a scratch model's tokenizer is fitted to: train prompts, their answers, the instructions and further texts.
+
+    Args:
+        further: those of the relabeler.
+    """
+    train = prompts.filter(pl.col("split") == "train").sort("prompt_id")
+    answers = [reference for references in train["references"].to_list() for reference in references]
+    instructions = [config.instructions.correct, config.instructions.wrong, *further]
+    turns = [as_lines(history) for history in train["history"].to_list() if history]
+    return [*train["query"].to_list(), *answers, *instructions, *turns]
 
 
 class StoredModel(NamedTuple):

@@ -1,7 +1,7 @@
 """The division of an optimizer step's examples into micro-batches of limited size, the same number for every rank.
 
 Every rank computes the same division from the same examples, without communication. A micro-batch is measured by the
-tokens of its forward pass, in the layout that `batches` gives it. Which examples a step has is decided in `examples`.
+tokens of its forward pass, in the layout that `batches` gives it. Which examples a step has is decided in `steps`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ import torch
 from torch import distributed as dist
 
 from hir_core.config import HubModel
-from hir_core.config.model import rendering
 from hir_core.errors import ConfigError, NumericalError
 from hir_core.launch import end_requests
 from hir_core.launch.job_spec import (
@@ -30,7 +29,7 @@ from hir_core.launch.job_spec import (
 )
 from hir_core.launch.rank import Rank
 from hir_core.modeling import adapters, models, optimizer_state, saving, weight_checks, zero
-from hir_core.modeling.rendering import Renderer
+from hir_core.modeling.rendering import renderer_of
 from hir_core.progress import Progress
 from hir_core.sampling.preset import settings_taken
 from hir_core.store.files import read_parts, writing
@@ -94,14 +93,7 @@ class Job:
                 "is damaged, or what trained it went wrong: choose another model"
             )
         is_encoder_decoder = bool(self.model.config.is_encoder_decoder)
-        template, template_kwargs, thinking = rendering(spec.model)
-        self.renderer = Renderer(
-            self.tokenizer,
-            template,
-            ends_prompt=is_encoder_decoder,
-            template_kwargs=template_kwargs,
-            thinking=thinking,
-        )
+        self.renderer = renderer_of(spec.model, self.tokenizer, ends_prompt=is_encoder_decoder)
         self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
             end_ids=tuple(models.end_ids(self.model, self.tokenizer)),

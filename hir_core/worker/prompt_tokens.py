@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hir_core.config.model import ModelConfig, rendering
+from hir_core.config.model import ModelConfig
 from hir_core.errors import ConfigError
 from hir_core.modeling.models import load_tokenizer_and_shape
-from hir_core.modeling.rendering import Renderer, SafeTokenizer
+from hir_core.modeling.rendering import SafeTokenizer, renderer_of
 
 Asked = dict[str, Any]
 """A prompt: `prompt_id`, `query`, `history`, `references`, and whether to return its text, `is_shown`."""
@@ -33,10 +33,7 @@ def make_counter(settings: dict[str, Any]) -> Callable[[list[Asked] | None], Any
     """
     spec: Any = TypeAdapter[Any](ModelConfig).validate_python(settings["model"])
     tokenizer, is_encoder_decoder, context = load_tokenizer_and_shape(spec, settings["texts"])
-    template, template_kwargs, thinking = rendering(spec)
-    renderer = Renderer(
-        tokenizer, template, ends_prompt=is_encoder_decoder, template_kwargs=template_kwargs, thinking=thinking
-    )
+    renderer = renderer_of(spec, tokenizer, ends_prompt=is_encoder_decoder)
     control_ids = SafeTokenizer(tokenizer).control_ids
 
     def tokens_of(prompt: Asked) -> dict[str, Any]:

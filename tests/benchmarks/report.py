@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 
 from hir_core.store.files import write_json
-from tests.benchmarks.measure import CHECKOUT, Figure, Measurement, Result, Surroundings, spread
+from tests.benchmarks.measure import CHECKOUT, Figure, Result, Surroundings, spread
 
 LIBRARIES = ("torch", "transformers", "deepspeed", "accelerate", "polars", "pyarrow", "numpy", "trl", "datasets")
 MIB = 1 << 20
@@ -82,35 +82,29 @@ def table(result: Result) -> str:
     starts = "start of the program included" if result.starts_inside else "start of the process excluded"
     threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
     lines = [f"{result.case}: {result.question}", f"  {threads}, {starts}; median [least, most] of each round", ""]
-    header = ("rounds", f"{result.unit}/CPU s", "CPU s", "wall s", "peak MiB")
+    columns = ("rounds", f"{result.unit}/CPU s", "CPU s", "wall s", "peak MiB")
     width = max(len(side) for side in result.settings)
-    lines.append("  " + "  ".join([" " * width, f"{header[0]:>6}", *(f"{column:>26}" for column in header[1:])]))
+    lines.append("  " + "  ".join([" " * width, f"{columns[0]:>6}", *(f"{column:>26}" for column in columns[1:])]))
     for side in result.settings:
         measured = result.of(side)
         if measured:
-            shown = [f"{column:>26}" for column in columns(measured)]
+            values = [
+                [m.amount / m.cpu_s for m in measured],
+                [m.cpu_s for m in measured],
+                [m.wall_s for m in measured],
+                [m.peak_bytes / MIB for m in measured],
+            ]
+            shown = [f"{_span(spread('', column, '')):>26}" for column in values]
             lines.append("  " + "  ".join([f"{side:<{width}}", f"{len(measured):>6}", *shown]))
         if side in result.left_out:
             lines.append(f"  {side:<{width}}  {result.left_out[side]}")
-    lines += ["", *(f"  {figure.name}: {span(figure)} {figure.unit}" for figure in result.figures), ""]
+    lines += ["", *(f"  {figure.name}: {_span(figure)} {figure.unit}" for figure in result.figures), ""]
     for side, settings in result.settings.items():
         lines.append(f"  {side}: " + ", ".join(f"{key} {value}" for key, value in settings.items()))
     return "\n".join(lines) + "\n"
 
 
-def columns(measured: Sequence[Measurement]) -> list[str]:
-    """Of a side: work per CPU second, CPU seconds, wall seconds and peak memory in MiB, each with its spread."""
-    values = (
-        [m.amount / m.cpu_s for m in measured],
-        [m.cpu_s for m in measured],
-        [m.wall_s for m in measured],
-        [m.peak_bytes / MIB for m in measured],
-    )
-    return [span(spread("", column, "")) for column in values]
-
-
-def span(figure: Figure) -> str:
-    """The value of a figure, with its spread where it has one."""
+def _span(figure: Figure) -> str:
     if figure.low == figure.high:
         return _number(figure.value)
     return f"{_number(figure.value)} [{_number(figure.low)}, {_number(figure.high)}]"
