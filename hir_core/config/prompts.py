@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag
 
 from hir_core.config.section import Section, tagged
 
@@ -31,15 +31,36 @@ class SyntheticPrompts(Section):
     text. Both are accepted as answers."""
 
 
+Column = Literal["query", "messages", "references", "options", "task", "group", "split", "metadata"]
+Duplicates = Literal["refuse", "drop"]
+
+
+def _check_columns(columns: dict[Column, str]) -> dict[Column, str]:
+    if columns and len({"query", "messages"} & columns.keys()) != 1:
+        raise ValueError("columns must say where `query` comes from, or else `messages`, for example `query: question`")
+    return columns
+
+
+Columns = Annotated[dict[Column, str], AfterValidator(_check_columns)]
+
+
 class FilePrompts(Section):
-    """Prompts from a JSONL, Parquet, CSV or TSV file. Each row needs a `query`, or `messages` that end with it."""
+    """Prompts from a JSONL, JSON, Parquet, CSV or TSV file, or a folder of such files. Each row has a `query`, or
+    `messages` that end with it, or one of the other forms that hir_core/prompts/forms.py lists."""
 
     type: Literal["file"] = "file"
     """Selects a file of your own; the default type."""
     path: Path
-    """Path of the file."""
+    """Path of the file, which can be compressed with gzip if its name ends in `.gz`. Of a folder, all files with one of
+    these endings are read, in the order of their names."""
+    columns: Columns = Field(default_factory=dict)
+    """Which column of the file holds each of hir's columns, as in `query: question`, or `options: choices.text` for
+    a field of a column. All other columns go into `metadata`. Empty: the columns have names that hir knows."""
+    duplicates: Duplicates = "refuse"
+    """What becomes of a row that is the same prompt as an earlier one: `refuse` stops the run, `drop` leaves it out and
+    counts it."""
     task: str | None = None
-    """Task name of rows that have no `task`. Unset: the file's name without its ending."""
+    """Task name of rows that have no `task`. Unset: the name of the file or folder without its ending."""
     test_share: float = Field(0.2, ge=0, le=1)
     """Share of the prompts that are test prompts: used for evaluation, never for training. Prompts of one group stay
     together."""
@@ -89,11 +110,12 @@ class DatasetsPrompts(Section):
     """Branch, tag or commit on the hub. Unset: the hub's default branch."""
     split: str = "train"
     """Split of the dataset to read. Which of its prompts become train and test prompts is decided by `test_share`."""
-    columns: dict[Literal["query", "messages", "references", "options", "task", "group", "split", "metadata"], str] = (
-        Field(default_factory=dict)
-    )
+    columns: Columns = Field(default_factory=dict)
     """Which column of the dataset holds each of hir's columns, as in `query: question`, or `options: choices.text` for
-    a field of a column. All other columns go into `metadata`. Empty: the dataset already uses hir's column names."""
+    a field of a column. All other columns go into `metadata`. Empty: the columns have names that hir knows."""
+    duplicates: Duplicates = "refuse"
+    """What becomes of a row that is the same prompt as an earlier one: `refuse` stops the run, `drop` leaves it out and
+    counts it."""
     limit: int | None = Field(None, ge=1)
     """Largest number of rows to read, from the start. Unset: all rows."""
     task: str | None = None
@@ -103,14 +125,6 @@ class DatasetsPrompts(Section):
     together."""
     seed: int = 0
     """Seed of the division into train and test prompts."""
-
-    @model_validator(mode="after")
-    def _columns_have_a_query(self) -> DatasetsPrompts:
-        if self.columns and len({"query", "messages"} & self.columns.keys()) != 1:
-            raise ValueError(
-                "columns must say where `query` comes from, or else `messages`, for example `query: question`"
-            )
-        return self
 
 
 class ReasoningGymPrompts(Section):
@@ -132,12 +146,29 @@ class ReasoningGymPrompts(Section):
     """Settings of the task, by name. Empty: the task's defaults."""
 
 
+class IFEvalPrompts(Section):
+    """Prompts with constraints in the form of IFEval, for the reward `constraints`. Rows with a constraint that has no
+    kind here are left out and counted."""
+
+    type: Literal["ifeval"]
+    """Selects a file in the form of IFEval."""
+    path: Path
+    """Path of a JSONL, JSON or Parquet file, or of a folder of such files."""
+    task: str | None = None
+    """Task name. Unset: the name of the file or folder without its ending."""
+    test_share: float = Field(0.2, ge=0, le=1)
+    """Share of the prompts that are test prompts: used for evaluation, never for training."""
+    seed: int = 0
+    """Seed of the division into train and test prompts."""
+
+
 PromptSource = Annotated[
     Annotated[SyntheticPrompts, Tag("synthetic")]
     | Annotated[FilePrompts, Tag("file")]
     | Annotated[BigBenchHardPrompts, Tag("bbh")]
     | Annotated[BigBenchPrompts, Tag("bigbench")]
     | Annotated[DatasetsPrompts, Tag("datasets")]
-    | Annotated[ReasoningGymPrompts, Tag("reasoning_gym")],
+    | Annotated[ReasoningGymPrompts, Tag("reasoning_gym")]
+    | Annotated[IFEvalPrompts, Tag("ifeval")],
     tagged("file"),
 ]

@@ -1,22 +1,22 @@
 """Prompts from Hugging Face's `datasets`: of the hub, saved to disk, or in a folder of data files (type `datasets`).
 
 The library, an optional dependency, only supplies rows. It runs no code that comes with a dataset since its release 4,
-and nothing here would allow it to. `rows` defines what the columns mean once they have hir's names.
+and nothing here would allow it to. `forms` lists which forms a row can have, and `rows` defines what its columns mean.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 from hir_core.config import DatasetsPrompts
 from hir_core.dynamic_imports import import_extra
-from hir_core.errors import ConfigError, did_you_mean
+from hir_core.errors import ConfigError
+from hir_core.prompts.forms import Row, renamed
 from hir_core.prompts.items import Item
-from hir_core.prompts.rows import Row, item_from_row
+from hir_core.prompts.rows import item_from_row
 
 SAVED = ("state.json", "dataset_dict.json")  # `save_to_disk` writes the first for one split, the second for several
 PLAIN = (str, int, float, bool, datetime.date, datetime.time, type(None))
@@ -45,7 +45,8 @@ def read_datasets(source: DatasetsPrompts, taken: AbstractSet[str]) -> list[Item
     for number, row in enumerate(dataset, start=1):
         origin = f"{source.source} ({source.split}) row {number}"
         label_names = {name: feature.int2str(row[name]) for name, feature in labels.items() if row[name] is not None}
-        items.append(item_from_row(_renamed(row | label_names, source.columns, origin), origin, task, source.seed))
+        own = renamed(row | label_names, source.columns, origin)
+        items.append(item_from_row(_without_media(own), origin, task, source.seed))
     return items
 
 
@@ -61,29 +62,12 @@ def _load(library: Any, source: DatasetsPrompts) -> Any:
     return saved[source.split]
 
 
-def _renamed(row: Row, columns: Mapping[Any, str], origin: str) -> Row:
-    """The row under hir's names, with the columns that are not mapped as metadata; unchanged without a mapping.
-
-    A mapping to `choices.text` means the field `text` of the column `choices`.
-    """
-    if not columns:
-        return {name: value for name, value in row.items() if _is_plain(value)}
-    renamed: Row = {}
-    mapped = set()
-    for name, column in columns.items():
-        outer, _, field = column.partition(".")
-        fields = row.get(outer)
-        if column in row:
-            mapped.add(column)
-            renamed[name] = row[column]
-        elif field and isinstance(fields, dict) and field in fields:
-            mapped.add(outer)
-            renamed[name] = fields[field]
-        else:
-            hint = did_you_mean(column, row) or f"; there are {', '.join(row)}"
-            raise ConfigError(f"prompts: {origin}: no column `{column}`{hint}")
-    rest = {name: value for name, value in row.items() if name not in mapped and _is_plain(value)}
-    return {"metadata": rest} | renamed
+def _without_media(row: Row) -> Row:
+    """The row without what neither a column nor metadata can hold, such as images and sounds."""
+    kept = {name: value for name, value in row.items() if name == "metadata" or _is_plain(value)}
+    if isinstance(metadata := kept.get("metadata"), dict):
+        kept["metadata"] = {name: value for name, value in metadata.items() if _is_plain(value)}
+    return kept
 
 
 def _is_plain(value: Any) -> bool:

@@ -20,6 +20,7 @@ from hir_core.errors import ConfigError
 from hir_core.prompts.bigbench import read_bbh, read_bigbench
 from hir_core.prompts.file import read_file
 from hir_core.prompts.hf_datasets import read_datasets
+from hir_core.prompts.ifeval import read_ifeval
 from hir_core.prompts.items import Item, Split
 from hir_core.prompts.reasoning_gym import draw_reasoning_gym
 from hir_core.prompts.splits import assign_splits
@@ -33,6 +34,7 @@ READERS: dict[str, Callable[[Any, AbstractSet[str]], list[Item]]] = {
     "bigbench": read_bigbench,
     "datasets": read_datasets,
     "reasoning_gym": draw_reasoning_gym,
+    "ifeval": read_ifeval,
 }
 """Each reader takes its source and the groups of earlier sources, which a generator must not draw again."""
 BENCHMARKS = ("bbh", "bigbench")
@@ -72,13 +74,16 @@ def load_prompts(
         twice: list[str] = []
         for item in items:
             prompt_id = _prompt_id(item)
-            if prompt_id in origins:
+            if prompt_id in origins and getattr(source, "duplicates", "refuse") == "drop":
+                rejected[REPEATED] += 1
+            elif prompt_id in origins:
                 twice.append(f"{item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id})")
             else:
                 origins[prompt_id], items_by_id[prompt_id] = item.origin, item
         if twice:
             more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
-            raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them")
+            drop = ", or set `duplicates: drop` for the source" if hasattr(source, "duplicates") else ""
+            raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them{drop}")
         splits: dict[str, Split] = (
             dict.fromkeys(items_by_id, "test") if is_evaluated_only else _splits(items_by_id, source)
         )
@@ -96,7 +101,8 @@ def _usable(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -
     """The items that can be used; counts the others by reason.
 
     Users cannot correct the files of a benchmark, so items that are malformed there, repeated or without an answer are
-    counted. In the user's own files, a malformed or repeated prompt is an error, and one without references is allowed.
+    counted. In the user's own files, a malformed prompt is an error, a repeated one is an error or dropped, and one
+    without references is allowed.
     """
     usable: list[Item] = []
     seen: set[str] = set()

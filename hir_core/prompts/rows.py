@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
 
 from hir_core.errors import ConfigError
 from hir_core.json_values import finite, parse_json
+from hir_core.prompts.forms import ANSWER_COLUMNS, OTHER_QUESTION_COLUMNS, Row, own_columns
 from hir_core.prompts.items import Item
 from hir_core.prompts.options import (
     MAX_OPTIONS,
@@ -27,9 +27,7 @@ from hir_core.prompts.options import (
 )
 from hir_core.prompts.turns import Turns, is_empty, read_turns, refuse_empty_turns
 
-Row = dict[str, Any]
 QUESTION_COLUMNS = ("query", "messages", "history")
-ANSWER_COLUMNS = ("references", "reference", "answer")
 KNOWN_COLUMNS = {"prompt_id", "options", "task", "group", "split", "metadata", *QUESTION_COLUMNS, *ANSWER_COLUMNS}
 
 
@@ -45,9 +43,10 @@ def item_from_row(row: Row, origin: str, task: str, seed: int) -> Item:
     Raises:
         ConfigError: the row is malformed; names where it stands.
     """
-    row = finite(row)
-    if "query" in row and row["query"] is None and row.get("messages") is None:
-        raise ConfigError(f"prompts: {origin}: `query` is null: write the question, or delete the row")
+    row = own_columns(finite(row), origin)
+    empty = [name for name in ("query", "messages", *OTHER_QUESTION_COLUMNS) if name in row and row[name] is None]
+    if empty and row.get("query") is None and row.get("messages") is None:
+        raise ConfigError(f"prompts: {origin}: `{empty[0]}` is null: write the question, or delete the row")
     row = {name: value for name, value in row.items() if value is not None}
     question, history = read_question(row, origin)
     query, options, references = _offered(question, _options(row, origin), _references(row, origin), origin, seed)
@@ -107,7 +106,10 @@ def read_question(row: Row, origin: str) -> tuple[str, Turns]:
         elif near := difflib.get_close_matches("messages", row, n=1):
             hint = f"rename `{near[0]}` to `messages`"
         else:
-            hint = "name the column that holds the question `query`, or that of a conversation `messages`"
+            hint = (
+                "name the column that holds the question `query`, or that of a conversation `messages`, or say in the "
+                "source's `columns` which one it is"
+            )
         raise ConfigError(f"prompts: {origin}: expected a `query`, found {', '.join(row) or 'nothing'}: {hint}")
     if not isinstance(row["query"], str):
         raise ConfigError(f"prompts: {origin}: `query` must be text, found {row['query']!r}")

@@ -146,7 +146,7 @@ def test_a_table_of_conversations_reads_back_as_the_same_prompts(tmp_path, rows)
     [
         ({**CHAT, "query": "x"}, "`messages` and `query` both hold the question"),
         ({**CHAT, "history": [FIRST]}, "`messages` and `history` both hold the question"),
-        ({"messages": BEFORE}, "`messages` must end with the user turn .*, found a turn of assistant: drop it"),
+        ({"messages": [*BEFORE, REPLY]}, "`messages` must end with the user turn .*, found a turn of assistant: drop"),
         ({"messages": [SYSTEM]}, "`messages` must end with the user turn .*, found a turn of system"),
         ({"messages": "How many?"}, "`messages` must be a list of turns, like .*, found 'How many\\?'"),
         ({"messages": FIRST}, "`messages` must be a list of turns"),

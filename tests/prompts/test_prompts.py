@@ -391,7 +391,7 @@ def test_a_prompt_given_twice_names_both_rows(tmp_path):
         ('{"query": "x"', r"line 2 is not JSON: .* at column"),
         ("[1]", "line 2: expected a JSON object with a `query`, found list"),
         ('{"Query": "x"}', "line 2: expected a `query`, found Query: rename `Query`"),
-        ('{"prompt": "x"}', "line 2: expected a `query`, found prompt: name the column"),
+        ('{"text": "x"}', "line 2: expected a `query`, found text: name the column"),
         ('{"query": 3}', "line 2: `query` must be text, found 3"),
         ('{"query": "x", "answer": "1", "references": ["1"]}', "line 2: references and answer mean the same"),
         ('{"query": "x", "answer": {"a": 1}}', "line 2: a reference must be text or a number"),
@@ -417,7 +417,7 @@ def test_a_malformed_line_is_named_with_what_is_wrong(tmp_path, line, message):
 def test_missing_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file .*gone\.jsonl"):
         load_prompts([FilePrompts(type="file", path=tmp_path / "gone.jsonl")])
-    with pytest.raises(ConfigError, match=r"expected a \.jsonl, \.parquet, \.csv or \.tsv file, found .*mine\.xlsx"):
+    with pytest.raises(ConfigError, match=r"expected a \.jsonl, \.json, \.parquet, \.csv or \.tsv file, found .*mine\.xlsx"):
         load_prompts([jsonl(tmp_path, {"query": "x"}, name="mine.xlsx")])
     with pytest.raises(ConfigError, match="cannot be read as Parquet"):
         load_prompts([jsonl(tmp_path, {"query": "x"}, name="mine.parquet")])
