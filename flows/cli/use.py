@@ -7,15 +7,18 @@ writes is escaped before it is printed. Nothing in the run is changed.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from flows.cli.options import INTERRUPTED, RUNS, AsJson, RunsDir, messages
-from flows.terminal.formatting import clipped, printable_lines, quantity
+from flows.terminal.formatting import clipped, printable, printable_lines, quantity
 from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -136,4 +139,53 @@ def _answer_lines(talk: Chat, as_json: bool) -> None:
             print(printable_lines(text), flush=True)
 
 
-COMMANDS = (chat,)
+def serve(
+    model: Model = None,
+    extra: Annotated[list[str] | None, typer.Argument(help="Arguments for the server itself, after --.")] = None,
+    engine: Annotated[
+        Literal["vllm", "transformers"] | None,
+        typer.Option(help="The server; vllm if left out, where it is installed, else transformers."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address at which it listens; 0.0.0.0 for other machines.")
+    ] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    plain: Annotated[bool, typer.Option("--plain", help="Ask without the instruction of the run.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the model is exported, once; served/RUN-ID if left out.")
+    ] = None,
+    is_only_printed: Annotated[bool, typer.Option("--print", help="Only print the commands.")] = False,
+    runs_dir: RunsDir = RUNS,
+) -> None:
+    """Start an OpenAI-compatible server, vLLM's or that of transformers, for a model."""
+    from hir_core.inspect.model_export import export_model
+    from hir_core.inspect.serve import check_installed, plan_server
+    from hir_core.store.references import find_model
+
+    with messages():
+        if model is not None and model.startswith("-"):  # what stands after -- where no model is named
+            model, extra = None, [model, *(extra or [])]
+        store, ref = find_model(model, runs_dir)
+        served = plan_server(store, ref, engine=engine, host=host, port=port, is_plain=plain, folder=folder)
+        if not is_only_printed:
+            check_installed(served.engine)
+        if not served.folder.exists():
+            where = [] if runs_dir == RUNS else ["--runs-dir", str(runs_dir)]
+            option = [] if plain else ["--with-instruction"]
+            name = f"{store.run_dir.name}/{ref}"
+            print(shown_command(["hir", "export", name, str(served.folder), *option, *where]))
+            if not is_only_printed:
+                served.folder.parent.mkdir(parents=True, exist_ok=True)
+                export_model(store, ref, served.folder, with_instruction=not plain)
+        command = [*served.command, *(extra or [])]
+        print(shown_command(command), flush=True)
+        if not is_only_printed:
+            os.execvp(command[0], command)
+
+
+def shown_command(command: list[str]) -> str:
+    """A command as a line that a shell can run."""
+    return printable(shlex.join(command))
+
+
+COMMANDS = (chat, serve)

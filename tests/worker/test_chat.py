@@ -93,6 +93,18 @@ def test_the_pieces_make_the_whole_answer_and_a_plain_question_has_no_instructio
     assert settings_of(store, monkeypatch, is_plain=True)["instruction"] == ""
 
 
+def test_an_exported_model_asks_with_the_instruction(store, tmp_path):
+    call = ["export", "random/models@0", str(tmp_path / "out"), "--runs-dir", str(store.run_dir.parent)]
+    done = CliRunner().invoke(app, [*call, "--with-instruction"])
+    assert done.stdout.endswith('its chat template puts "Say it well." before a question\n'), done.output
+    exported = models.load_tokenizer(str(tmp_path / "out"))
+    asked = [{"role": "user", "content": "how many?"}]
+    shown = exported.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert shown == "<user>Say it well.\n\nhow many?\n<assistant>"
+    done = CliRunner().invoke(app, ["export", "random/prompts@0", *call[2:], "--with-instruction"])
+    assert "--with-instruction is for models only" in done.stderr
+
+
 class Letters:
     """A renderer whose tokens are the bytes of a text."""
 
