@@ -164,7 +164,7 @@ def serve(
 
     with messages():
         if model is not None and model.startswith("-"):  # what stands after -- where no model is named
-            model, extra = None, [model, *(extra or [])]
+            extra, model = [model, *(extra or [])], None
         store, ref = find_model(model, runs_dir)
         served = plan_server(store, ref, engine=engine, host=host, port=port, is_plain=plain, folder=folder)
         if not is_only_printed:

@@ -13,7 +13,7 @@ from rich.console import Console
 from flows.terminal.formatting import NOTHING, accuracy, duration, number, quantity
 from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
-from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice, too_long_advice
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
@@ -113,10 +113,12 @@ class RunTable:
         trained_on = self.store.parents(outputs.model, "triples")
         if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
             self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
+        if left_out := too_long_advice(manifest):
+            self.status_line.print_above(f"      {outputs.model.stage}: {left_out}")
         for ref in (outputs.evaluation, outputs.samples):
             if ref is not None:
                 made = self.store.manifest(ref)
-                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made))
+                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made), too_long_advice(made))
                 for note in filter(None, notes):
                     self.status_line.print_above(f"      {ref.stage}: {note}")
         if rewards is not None and (advice := reward_advice(self.store.manifest(rewards))):

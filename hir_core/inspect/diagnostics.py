@@ -38,6 +38,17 @@ def cut_off_advice(version: Manifest) -> str | None:
     return f"{share:.0%} cut off at {limit} tokens: raise {'sampling.' if is_sampled else ''}max_new_tokens"
 
 
+def too_long_advice(version: Manifest) -> str | None:
+    """How many prompts or triples were left out because the model's context is too short; None where none was.
+
+    Args:
+        version: the manifest of samples, of an evaluation or of a model.
+    """
+    count = version.metrics.get("too_long", 0)
+    rows = "triple" if version.stage == "models" else "prompt"
+    return f"{count:,} {rows}{'s' * (count != 1)} left out: too long for the model's context" if count else None
+
+
 def reward_advice(rewards: Manifest) -> str | None:
     """What is odd about the scores of an iteration's samples, and what to look at; None where nothing is.
 

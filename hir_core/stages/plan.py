@@ -32,6 +32,8 @@ COMPLETIONS = ".completions"
 """Folder inside an evaluation's draft for the answers of the evaluate step, which are scored before the commit."""
 ANSWERED = ".answered.json"
 """File inside an evaluation's draft with the metrics of the evaluate step: the answers are complete, but not scored."""
+TOO_LONG = "too long for the context"
+"""Why a prompt has no outputs."""
 Metrics = dict[str, Any]
 
 
@@ -135,9 +137,10 @@ class Plan:
             delete_earlier_states(self.store, model)
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
-        else:
+        elif isinstance(planned.step, SampleStep):
             cut_off = cut_off_outputs(read_parts(planned.draft.path, ["finish_reason"]))
-            planned.draft.commit(rows_in=planned.rows_in, metrics={**metrics, "cut_off": cut_off})
+            rejected = too_long(metrics, planned.step.k)
+            planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, "cut_off": cut_off})
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
@@ -281,6 +284,17 @@ def version_model(config: RunConfig, store: Store, ref: VersionRef) -> StoredMod
 def cut_off_outputs(rows: pl.DataFrame) -> int:
     """How many of the outputs reached the limit of new tokens before they ended; the column `finish_reason` tells."""
     return int((rows["finish_reason"] == "length").sum())
+
+
+def too_long(metrics: Metrics, outputs: int) -> dict[str, int]:
+    """The outputs that a step did not write because their prompts are too long, by that reason.
+
+    Args:
+        metrics: measured by the step.
+        outputs: of each prompt.
+    """
+    prompts = metrics.get("too_long", 0)
+    return {TOO_LONG: prompts * outputs} if prompts else {}
 
 
 def set_answers_aside(draft: Draft, metrics: Metrics) -> None:

@@ -14,7 +14,7 @@ from hir_core.progress import in_slice
 from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
-from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, cut_off_outputs
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, cut_off_outputs, too_long
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import read_json, read_parts
@@ -79,7 +79,11 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     draft.write("0", rows)
     summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
     summary |= {"unscored_reasons": unscored_reasons(judged), "cut_off": cut_off_outputs(answers)}
-    draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
+    draft.commit(
+        rows_in=prompts.filter(pl.col("split") == "test").height,
+        rejected=too_long(metrics, 1),
+        metrics={**metrics, **summary},
+    )
 
 
 def score_after_launch(run: Run, plan: Plan) -> None:
