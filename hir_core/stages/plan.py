@@ -20,9 +20,10 @@ from hir_core.config.model import rendering
 from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
+from hir_core.stages.output_metrics import output_metrics
 from hir_core.store.adapters import base_of
 from hir_core.store.draft import Draft
-from hir_core.store.files import read_parts, write_json, write_table
+from hir_core.store.files import list_parts, write_json, write_table
 from hir_core.store.manifest import Identity
 from hir_core.store.optimizer_states import delete_earlier_states, optimizer_state
 from hir_core.store.store import Store
@@ -138,9 +139,9 @@ class Plan:
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
         elif isinstance(planned.step, SampleStep):
-            cut_off = cut_off_outputs(read_parts(planned.draft.path, ["finish_reason"]))
+            measured = output_metrics(list_parts(planned.draft.path))
             rejected = too_long(metrics, planned.step.k)
-            planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, "cut_off": cut_off})
+            planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, **measured})
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
@@ -279,11 +280,6 @@ def version_model(config: RunConfig, store: Store, ref: VersionRef) -> StoredMod
         adapter = Adapter(lora=lora, folder=store.folder(ref).resolve())
     model = HubModel(source=str(store.folder(base).resolve()), **rendering(config.model)._asdict())
     return StoredModel(model, adapter)
-
-
-def cut_off_outputs(rows: pl.DataFrame) -> int:
-    """How many of the outputs reached the limit of new tokens before they ended; the column `finish_reason` tells."""
-    return int((rows["finish_reason"] == "length").sum())
 
 
 def too_long(metrics: Metrics, outputs: int) -> dict[str, int]:
