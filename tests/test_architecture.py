@@ -48,7 +48,7 @@ ARROWS = {
     "sampling": "errors schemas progress config store launch modeling",
     "worker": "errors schemas progress config store launch modeling training sampling",
     "stages": "errors schemas progress dynamic_imports time_limit config store prompts rewards relabelers launch",
-    "inspect": "errors schemas dynamic_imports parquet_trial config store launch",
+    "inspect": "errors schemas dynamic_imports parquet_trial time_limit config store launch",
     "flows": "errors schemas progress supervisor dynamic_imports config store prompts rewards relabelers launch stages "
     "inspect",
 }

@@ -1,4 +1,4 @@
-"""The command line `hir`: registers every command of `run`, `inspect` and `maintenance`.
+"""The command line `hir`: registers every command of `run`, `use`, `inspect`, `export` and `maintenance`.
 
 Exit codes: 0 done; 1 a launch or the store failed, or the command found the differences, damage or faults that it looks
 for; 2 wrong input; 130 interrupted; 141 the reader of the output closed its pipe.
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import inspect, maintenance, run
+from flows.cli import export, inspect, maintenance, run, use
 
 
 def print_version(is_asked: bool) -> None:
@@ -34,5 +34,5 @@ def main(
     """Post-training by hindsight instruction relabeling."""
 
 
-for command in (*run.COMMANDS, *inspect.COMMANDS, *maintenance.COMMANDS):
+for command in (*run.COMMANDS, *use.COMMANDS, *inspect.COMMANDS, *export.COMMANDS, *maintenance.COMMANDS):
     app.command()(command)

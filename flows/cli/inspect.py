@@ -1,6 +1,6 @@
 """The commands that inspect runs, versions and rows: `hir ls`, `show`, `head`, `row`, `trace`, `diff` and others.
 
-Each reads the store and changes nothing in it; `export` and `report` write a new file. Exit code 1 where `diff` finds a
+Each reads the store and changes nothing in it; `report` writes a new file. Exit code 1 where `diff` finds a
 difference or `verify` damage. What a command needs is imported when it runs, so that `hir --help` stays fast.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import webbrowser
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,13 +27,11 @@ from flows.cli.options import (
     terminal_width,
 )
 from flows.terminal.formatting import NOTHING, clipped, columns, number, printable, size
-from hir_core.errors import ConfigError, VersionNotFound
+from hir_core.errors import VersionNotFound
 
 if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
     from hir_core.inspect.verify import RunCheck
-    from hir_core.store.store import Store
-    from hir_core.store.version import VersionRef
 
 Key = Annotated[str, typer.Argument(help="[RUN/]KEY: a prompt_id, sample_id or triple_id, or its first characters.")]
 Where = Annotated[str | None, typer.Option(help="Only rows for which this SQL condition is true, as in 'k = 0'.")]
@@ -208,63 +205,6 @@ def _result_lines(result: QueryResult, most: int, width: int) -> Iterator[str]:
         yield f"… and {number(len(result.rows) - most)} more rows"
 
 
-def export(
-    ref: Ref,
-    out: Annotated[Path, typer.Argument(help="The file to write; for hf and for a model the folder.")],
-    to: Annotated[
-        str | None,
-        typer.Option(help="The format of a table: jsonl, csv, parquet, or hf (a folder that `datasets` loads)."),
-    ] = None,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw",
-            help="With csv: write every text as it is, so that a program reads back the same table. Otherwise a text "
-            "that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line break, and is no "
-            "number) gets a ' in front, which makes it text there too; numbers stay numbers. A comma ends a cell.",
-        ),
-    ] = False,
-    runs_dir: RunsDir = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """Write a version to a new file or folder, for other programs.
-
-    Of triples, those that are only ruled out are left out. A model becomes a folder for plain `transformers`, with an
-    adapter merged into its weights.
-    """
-    from hir_core.inspect import export as exports
-    from hir_core.store.references import find_version
-
-    with messages():
-        store, version = find_version(ref, runs_dir)
-        if version.stage == "models":
-            _export_model(store, version, out, to, as_json)
-            return
-        if to is None:
-            raise ConfigError(f"--to is missing: expected one of {', '.join(exports.FORMS)}")
-        if raw and to != "csv":
-            raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
-        exported = exports.export(store, version, to, out, is_raw=raw)
-        lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
-        if exported.left_out:
-            lines.append(
-                f"left out: {number(exported.left_out)} rows of weight 0, whose outputs are only ruled out and must "
-                "not be imitated; `hir path` prints the folder of the whole table"
-            )
-        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
-
-
-def _export_model(store: Store, version: VersionRef, out: Path, to: str | None, as_json: bool) -> None:
-    from hir_core.inspect.model_export import export_model
-
-    if to is not None:
-        raise ConfigError(f"--to is for tables only: {version} is a model, which becomes a folder for `transformers`")
-    exported = export_model(store, version, out)
-    merged = "" if exported.merged_into is None else f": its adapter, merged into {exported.merged_into}"
-    line = f"{version} in {printable(str(out))} (plain transformers, {size(exported.bytes)}){merged}"
-    answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: [line])
-
-
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
@@ -337,4 +277,4 @@ def report(
             print("no browser could be opened: open this file in one", file=sys.stderr)
 
 
-COMMANDS = (ls, show, head, row, trace, stats, diff, sql, path, export, verify, report)
+COMMANDS = (ls, show, head, row, trace, stats, diff, sql, path, verify, report)

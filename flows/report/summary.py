@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from flows.report.cost_charts import job_seconds
@@ -58,6 +59,7 @@ def remarks(report: Report) -> list[str]:
             f"After iteration{'' if len(blind) == 1 else 's'} {', '.join(blind)} the model hardly told the two "
             "instructions apart: an output was about as likely under either."
         )
+    sentences += _of_samples(report)
     samples, evaluations = list(report.samples.values())[-1:], list(report.evaluations.values())[-1:]
     sentences += [f"The last samples: {one.cut_off_advice}." for one in samples if one.cut_off_advice]
     sentences += [f"The last test answers: {one.cut_off_advice}." for one in evaluations if one.cut_off_advice]
@@ -66,6 +68,29 @@ def remarks(report: Report) -> list[str]:
         begun = report.iterations[-1].iteration
         sentences.append(f"Iteration {begun} has begun but has no model yet, so the accuracies do not include it.")
     return sentences
+
+
+def _of_samples(report: Report) -> Iterator[str]:
+    """How many of the last sampled prompts have a correct sample, the mean score, and how varied the samples are."""
+    rewards = list(report.rewards.values())[-1:]
+    for last in rewards:
+        if len(last.pass_at) > 1:
+            (_, single), *_, (k, best) = last.pass_at.items()
+            yield (
+                f"Of the prompts that were sampled last, {best:.1%} have a correct one among {k} samples (pass@{k}), "
+                f"and {single:.1%} of the samples are correct (pass@1)."
+            )
+        if last.graded_mean is not None:
+            yield f"The mean score of the last samples is {last.graded_mean:.3f}."
+    for evaluation in list(report.evaluations.values())[-1:]:
+        if evaluation.graded_mean is not None:
+            yield f"The mean score of the last test answers is {evaluation.graded_mean:.3f}."
+    entropies = [-one.mean_logprob for one in report.samples.values() if one.mean_logprob is not None]
+    if len(entropies) > 1:
+        yield (
+            f"The entropy of a token, estimated from the samples, went from {entropies[0]:.3f} to {entropies[-1]:.3f} "
+            "nats: the lower it is, the more alike the samples of a prompt are."
+        )
 
 
 def key_figures(report: Report) -> list[tuple[str, str]]:

@@ -72,6 +72,11 @@ def folded(text: str, width: int, lines: int = 4) -> list[str]:
     return [*wrapped[:lines], f"… ({rest:,} more characters)"]
 
 
+def printable_lines(text: str) -> str:
+    """The text escaped but for its line breaks and tabs."""
+    return "".join(c if c in "\n\t" else printable(c) for c in text)
+
+
 def clipped(text: str, room: int) -> str:
     """A text on one line of at most so many characters, escaped."""
     escaped = printable(text)

@@ -6,6 +6,7 @@ Reads manifests. How the status line is drawn is left to `flows.terminal.progres
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
@@ -13,7 +14,14 @@ from rich.console import Console
 from flows.terminal.formatting import NOTHING, accuracy, duration, number, quantity
 from flows.terminal.progress_bar import StatusLine
 from hir_core.config import RunConfig
-from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
+from hir_core.inspect.diagnostics import (
+    cut_off_advice,
+    distinguishes_instructions,
+    graded_score,
+    reward_advice,
+    too_long_advice,
+    variety_advice,
+)
 from hir_core.inspect.report import page_path
 from hir_core.launch.devices import find_place
 from hir_core.progress import Progress
@@ -113,14 +121,16 @@ class RunTable:
         trained_on = self.store.parents(outputs.model, "triples")
         if any(distinguishes_instructions(manifest, triples) is False for triples in trained_on):
             self.status_line.print_above(f"      {HARDLY_DISTINGUISHED}")
+        if left_out := too_long_advice(manifest):
+            self.status_line.print_above(f"      {outputs.model.stage}: {left_out}")
         for ref in (outputs.evaluation, outputs.samples):
             if ref is not None:
                 made = self.store.manifest(ref)
-                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made))
+                notes = (made.metrics.get("smaller_batches"), cut_off_advice(made), too_long_advice(made))
                 for note in filter(None, notes):
                     self.status_line.print_above(f"      {ref.stage}: {note}")
-        if rewards is not None and (advice := reward_advice(self.store.manifest(rewards))):
-            self.status_line.print_above(f"      rewards: {advice}")
+        for note in score_notes(self.store, outputs, rewards):
+            self.status_line.print_above(f"      {note}")
         self.models.append(outputs)
 
     def print_results(self) -> None:
@@ -187,6 +197,19 @@ def row_cells(store: Store, outputs: Outputs, rewards: VersionRef | None) -> lis
         number(sampled.get("tokens_per_s"), ",.0f"),
         number(trained.get("tokens_per_s"), ",.0f"),
     ]
+
+
+def score_notes(store: Store, outputs: Outputs, rewards: VersionRef | None) -> Iterator[str]:
+    """Lines about the scores of a model's outputs: their mean where they are graded, and what is odd about them."""
+    scored = None if rewards is None else store.manifest(rewards)
+    tested, drawn = graded_score(store.manifest(outputs.evaluation)), scored and graded_score(scored)
+    means = [f"{name} {mean:.3f}" for name, mean in (("test answers", tested), ("samples", drawn)) if mean is not None]
+    if means:
+        yield f"mean score: {', '.join(means)}"
+    if scored is not None and (advice := reward_advice(scored)):
+        yield f"rewards: {advice}"
+    if outputs.samples is not None and (advice := variety_advice(store.manifest(outputs.samples), scored)):
+        yield f"samples: {advice}"
 
 
 def task_lines(store: Store, first: VersionRef, last: VersionRef) -> list[str]:

@@ -31,6 +31,7 @@ def stats_text(figures: TableStats, width: int) -> Iterator[str]:
     if "duplicates" in figures:
         yield ""
         yield f"duplicates  {number(figures['duplicates'])}"
+    yield from _measured(figures["measured"])
     counted = {
         "splits": figures.get("splits"),
         "finish reasons": figures.get("finish_reasons"),
@@ -49,6 +50,18 @@ def stats_text(figures: TableStats, width: int) -> Iterator[str]:
     if figures["tasks"]:
         yield ""
         yield from _tasks(figures["tasks"])
+
+
+def _measured(measured: dict[str, float]) -> Iterator[str]:
+    """What a stage measured of all rows, a line each."""
+    if "empty" in measured:
+        yield f"empty       {number(measured['empty'])}"
+    if (logprob := measured.get("mean_logprob")) is not None:
+        yield f"log-prob.   {logprob:.3f} nats per token"
+    passes = [f"{name} {share:.1%}" for name, share in measured.items() if name.startswith("pass@")]
+    if passes:
+        yield ""
+        yield f"correct     {' · '.join(passes)}"
 
 
 def _shares(label: str, counts: dict[str, int], width: int) -> Iterator[str]:

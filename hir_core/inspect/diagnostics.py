@@ -20,6 +20,10 @@ MANY_CUT_OFF = 0.1
 
 FEW_OUTPUTS = 16
 """So few may all be wrong by chance."""
+MANY_EMPTY = 0.1
+"""Share of empty outputs that is worth a word."""
+MANY_REPEATED, FEW_CORRECT = 0.75, 0.5
+"""Where so many samples repeat others, and so few are correct, a model has stopped to try."""
 MANY_UNSCORED = 0.5
 """Share of outputs without a score, from which on a run learns from the minority."""
 
@@ -36,6 +40,54 @@ def cut_off_advice(version: Manifest) -> str | None:
     is_sampled = version.stage == "samples"
     limit = (version.config["sampling"] if is_sampled else version.config)["max_new_tokens"]
     return f"{share:.0%} cut off at {limit} tokens: raise {'sampling.' if is_sampled else ''}max_new_tokens"
+
+
+def variety_advice(samples: Manifest, rewards: Manifest | None) -> str | None:
+    """Which share of an iteration's samples is empty, or only repeats others; None where it is no large one.
+
+    Samples that repeat a correct one are what a model that has learned its task writes.
+
+    Args:
+        rewards: of these samples, where they are scored.
+    """
+    rows, metrics = samples.rows or 0, samples.metrics
+    if rows < FEW_OUTPUTS:
+        return None
+    if (empty := metrics.get("empty", 0) / rows) >= MANY_EMPTY:
+        return f"{empty:.0%} of the outputs are empty"
+    correct = 1.0 if rewards is None else rewards.metrics.get("correct_share", 1.0)
+    repeated = metrics.get("repeated", 0) / rows
+    if repeated < MANY_REPEATED or correct >= FEW_CORRECT:
+        return None
+    return (
+        f"{repeated:.0%} only repeat another output of their prompt, and {correct:.0%} are correct: raise "
+        "sampling.temperature, or lower training.learning_rate"
+    )
+
+
+def graded_score(version: Manifest) -> float | None:
+    """The mean score of an evaluation or of rewards, where scores are more than right and wrong; else None."""
+    of_all = version.metrics.get("overall", version.metrics)
+    mean, judged = of_all.get("mean_score"), of_all.get("judged")
+    share = of_all.get("accuracy", of_all.get("correct_share"))
+    if mean is None or share is None:
+        return None
+    rows = version.rows or 0
+    if judged is None:
+        judged = rows - of_all.get("no_answer", 0) - of_all.get("not_judged", 0)
+    right = share * of_all.get("items", rows)
+    return float(mean) if abs(mean * judged - right) > 1e-6 * max(1.0, right) else None
+
+
+def too_long_advice(version: Manifest) -> str | None:
+    """How many prompts or triples were left out because the model's context is too short; None where none was.
+
+    Args:
+        version: the manifest of samples, of an evaluation or of a model.
+    """
+    count = version.metrics.get("too_long", 0)
+    rows = "triple" if version.stage == "models" else "prompt"
+    return f"{count:,} {rows}{'s' * (count != 1)} left out: too long for the model's context" if count else None
 
 
 def reward_advice(rewards: Manifest) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import polars as pl
 
-from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
+from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, graded_score, reward_advice
 from hir_core.inspect.examples import clip
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.stats import Bin, Lengths, histogram, lengths, scores
@@ -78,6 +78,8 @@ class SamplesReport(Measurements):
     distinct: int
     """Different completions, counted prompt by prompt."""
     finish_reasons: dict[str, int]
+    mean_logprob: float | None
+    """Of a token, in nats; its negative estimates the entropy."""
     cut_off_advice: str | None
     """What to set where many outputs were cut off."""
     tokens_each: Lengths | None
@@ -98,6 +100,7 @@ class SamplesReport(Measurements):
             mixed_prompts=mixed_prompts,
             distinct=table.select("prompt_id", pl.col("completion").hash()).unique().height,
             finish_reasons=value_counts(table["finish_reason"]),
+            mean_logprob=graph.manifests[str(ref)].metrics.get("mean_logprob"),
             cut_off_advice=cut_off_advice(graph.manifests[str(ref)]),
             tokens_each=lengths(table["completion_ids"]),
             **_measured(graph.manifests[str(ref)].metrics),
@@ -126,6 +129,10 @@ class RewardsReport:
     """Rows without a score, by the beginning of their reason."""
     advice: str | None
     """What is odd about the scores."""
+    graded_mean: float | None
+    """The mean score, where scores are more than right and wrong."""
+    pass_at: dict[str, float]
+    """Share of prompts with a correct one among k samples, by k."""
     attributes: dict[str, AttributeMean]
 
     @classmethod
@@ -148,6 +155,8 @@ class RewardsReport:
             histogram=tuple(bar["rows"] for bar in histogram(scored["score"].drop_nulls(), score_bins)),
             unscored_reasons=manifest.metrics.get("unscored_reasons", {}),
             advice=reward_advice(manifest),
+            graded_mean=graded_score(manifest),
+            pass_at=manifest.metrics.get("pass_at", {}),
             attributes=manifest.metrics.get("attributes", {}),
         )
 
@@ -287,6 +296,8 @@ class EvaluationReport(Measurements):
     overall: Accuracy
     tasks: dict[str, Accuracy]
     finish_reasons: dict[str, int]
+    graded_mean: float | None
+    """The mean score, where scores are more than right and wrong."""
     cut_off_advice: str | None
     """What to set where many answers were cut off."""
 
@@ -300,6 +311,7 @@ class EvaluationReport(Measurements):
             overall=metrics.get("overall", {}),
             tasks=metrics.get("tasks", {}),
             finish_reasons=value_counts(table["finish_reason"]),
+            graded_mean=graded_score(graph.manifests[str(ref)]),
             cut_off_advice=cut_off_advice(graph.manifests[str(ref)]),
             **_measured(metrics),
         )

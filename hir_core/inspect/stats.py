@@ -18,7 +18,7 @@ import polars as pl
 
 from hir_core.inspect.rows import checked_table
 from hir_core.schemas import SCHEMAS
-from hir_core.store.manifest import value_counts
+from hir_core.store.manifest import Manifest, value_counts
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -99,6 +99,8 @@ class TableStats(RowStats):
     version: str
     rows: int
     columns: dict[str, ColumnStats]
+    measured: dict[str, float]
+    """Of samples `empty` outputs and the `mean_logprob` of a token in nats; of rewards `pass@1` and others."""
     tasks: dict[str, TaskStats]
     """By task; empty where all rows are of one task."""
 
@@ -111,13 +113,15 @@ def table_stats(store: Store, ref: VersionRef) -> TableStats:
         VersionCorrupt: the version is damaged, or a parent that holds the tasks of its rows.
     """
     table = with_task(store, ref)
-    threshold = store.manifest(ref).config.get("threshold")
+    manifest = store.manifest(ref)
+    threshold = manifest.config.get("threshold")
     by_task = table.sort("task").partition_by("task", as_dict=True, maintain_order=True)
     return {
         "version": str(ref),
         "rows": table.height,
         "columns": {name: _column(table[name]) for name in SCHEMAS[ref.stage].column_names()},
         **_row_stats(table, ref.stage, threshold),
+        "measured": _measured(manifest),
         "tasks": {
             task: {"rows": rows.height, **_row_stats(rows, ref.stage, threshold)} for (task,), rows in by_task.items()
         }
@@ -213,6 +217,13 @@ def _row_stats(rows: pl.DataFrame, stage: str, threshold: float | None) -> RowSt
     if "score" in rows.columns:
         stats["score"] = scores(rows, threshold)
     return stats
+
+
+def _measured(manifest: Manifest) -> dict[str, float]:
+    """What the stage measured of all rows, as its manifest has it."""
+    found = {name: manifest.metrics.get(name) for name in ("empty", "mean_logprob")}
+    found |= {f"pass@{k}": share for k, share in manifest.metrics.get("pass_at", {}).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _column(column: pl.Series) -> ColumnStats:

@@ -49,7 +49,7 @@ class SaveStep(Section):
 
 
 class SampleStep(Section):
-    """Completes prompts and writes Samples."""
+    """Completes prompts and writes Samples; a prompt that leaves no room for an output gets none."""
 
     type: Literal["sample"] = "sample"
     name: Literal["sample", "evaluate", "write"]
@@ -81,8 +81,6 @@ class SampleStep(Section):
     iteration: int
     keeps_thinking: bool = True
     """Whether the text of an output holds the model's thinking."""
-    too_long: Literal["refuse", "leave out"] = "refuse"
-    """A prompt that leaves no room for an output either ends the job, or gets no samples."""
 
 
 class LogprobStep(Section):
@@ -168,6 +166,8 @@ class TrainResult(TypedDict):
     tokens: int
     seconds: float
     tokens_per_s: float
+    too_long: NotRequired[int]
+    """Triples that were left out, because they are longer than the model's context."""
     logprob_gap: NotRequired[float]
     """Gap between the model's and the sampler's log-probabilities, in nats per token; none for demonstrations."""
 
@@ -197,6 +197,8 @@ class RowsResult(TypedDict):
 class SampleResult(RowsResult):
     """Result of a SampleStep."""
 
+    too_long: int
+    """Prompts that were left out, because they leave no room for an output in the model's context."""
     weights: str
     """How the weights were held while sampling, and why."""
     preset: dict[str, float] | None

@@ -131,7 +131,7 @@ def _try_rendering(run: Run, prompts: pl.DataFrame, found: Check) -> None:
     references = [of_prompt["reference_tokens"] for of_prompt in counted if of_prompt["reference_tokens"] is not None]
     found.prompt_tokens, found.reference_tokens = Lengths.of(lengths), Lengths.of(references)
     found.errors += _unrenderable(counted)
-    found.errors += _too_long(config, prompts, counted, found.context)
+    _note_too_long(found, config, prompts, counted)
     found.warnings += _cut_references(config, references)
 
 
@@ -141,24 +141,28 @@ def _unrenderable(counted: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"{len(problems)} of {len(counted)} prompts cannot be rendered; the first: {problems[0]}"
 
 
-def _too_long(
-    config: RunConfig, prompts: pl.DataFrame, counted: Sequence[dict[str, Any]], context: int | None
-) -> Iterator[str]:
-    """That prompts leave no room for an output."""
-    if context is None:
+def _note_too_long(found: Check, config: RunConfig, prompts: pl.DataFrame, counted: Sequence[dict[str, Any]]) -> None:
+    """Adds to errors and warnings that prompts leave no room for an output; a run sets those aside."""
+    if found.context is None:
         return
-    ids = prompts["prompt_id"].to_list()
-    room = context - config.sampling.max_new_tokens
-    too_long = [
-        (c["prompt_tokens"], prompt) for c, prompt in zip(counted, ids, strict=True) if (c["prompt_tokens"] or 0) > room
-    ]
-    if too_long:
-        tokens, prompt = max(too_long)
-        yield (
-            f"{len(too_long)} of {len(ids)} prompts are too long for the model's context of {context} tokens: the "
-            f"longest, {prompt}, has {tokens}, and {config.sampling.max_new_tokens} are for the output: shorten or "
-            "remove them, or lower sampling.max_new_tokens"
+    new_tokens = {"train": config.sampling.max_new_tokens, "test": config.evaluation_tokens}
+    tokens = pl.Series([of_prompt["prompt_tokens"] or 0 for of_prompt in counted], dtype=pl.Int64)
+    rows = prompts.select("prompt_id", "split", tokens=tokens)
+    for (split,), of_split in rows.group_by("split", maintain_order=True):
+        limit = new_tokens[split]
+        too_long = of_split.filter(pl.col("tokens") + limit > found.context).sort("tokens", "prompt_id")
+        if too_long.is_empty():
+            continue
+        longest, length = too_long["prompt_id"][-1], too_long["tokens"][-1]
+        text = (
+            f"{too_long.height} of {of_split.height} {split} prompts are too long for the model's context of "
+            f"{found.context} tokens: the longest, {longest}, has {length}, and {limit} are for the output"
         )
+        remedy = "shorten them, or lower sampling.max_new_tokens"
+        if too_long.height == of_split.height:
+            found.errors.append(f"{text}: {remedy}")
+        else:
+            found.warnings.append(f"{text}: a run leaves them out; {remedy}")
 
 
 def _cut_references(config: RunConfig, reference_tokens: Sequence[int]) -> Iterator[str]:

@@ -129,7 +129,6 @@ class InstructionWriting:
             write_every_s=sampling.write_every_s,
             iteration=self.draft.ref.iteration,
             keeps_thinking=False,
-            too_long="leave out",
         )
 
     def _logprob_step(self, job_dir: Path) -> LogprobStep:

@@ -20,9 +20,10 @@ from hir_core.config.model import rendering
 from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, SaveStep, TrainStep
 from hir_core.prompts.mixture import choose_prompts
 from hir_core.schemas import as_lines
+from hir_core.stages.output_metrics import output_metrics
 from hir_core.store.adapters import base_of
 from hir_core.store.draft import Draft
-from hir_core.store.files import read_parts, write_json, write_table
+from hir_core.store.files import list_parts, write_json, write_table
 from hir_core.store.manifest import Identity
 from hir_core.store.optimizer_states import delete_earlier_states, optimizer_state
 from hir_core.store.store import Store
@@ -32,6 +33,8 @@ COMPLETIONS = ".completions"
 """Folder inside an evaluation's draft for the answers of the evaluate step, which are scored before the commit."""
 ANSWERED = ".answered.json"
 """File inside an evaluation's draft with the metrics of the evaluate step: the answers are complete, but not scored."""
+TOO_LONG = "too long for the context"
+"""Why a prompt has no outputs."""
 Metrics = dict[str, Any]
 
 
@@ -135,9 +138,10 @@ class Plan:
             delete_earlier_states(self.store, model)
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
-        else:
-            cut_off = cut_off_outputs(read_parts(planned.draft.path, ["finish_reason"]))
-            planned.draft.commit(rows_in=planned.rows_in, metrics={**metrics, "cut_off": cut_off})
+        elif isinstance(planned.step, SampleStep):
+            measured = output_metrics(list_parts(planned.draft.path))
+            rejected = too_long(metrics, planned.step.k)
+            planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, **measured})
 
     def discard_empty_drafts(self) -> None:
         """Removes the drafts that no rank has written to."""
@@ -278,9 +282,15 @@ def version_model(config: RunConfig, store: Store, ref: VersionRef) -> StoredMod
     return StoredModel(model, adapter)
 
 
-def cut_off_outputs(rows: pl.DataFrame) -> int:
-    """How many of the outputs reached the limit of new tokens before they ended; the column `finish_reason` tells."""
-    return int((rows["finish_reason"] == "length").sum())
+def too_long(metrics: Metrics, outputs: int) -> dict[str, int]:
+    """The outputs that a step did not write because their prompts are too long, by that reason.
+
+    Args:
+        metrics: measured by the step.
+        outputs: of each prompt.
+    """
+    prompts = metrics.get("too_long", 0)
+    return {TOO_LONG: prompts * outputs} if prompts else {}
 
 
 def set_answers_aside(draft: Draft, metrics: Metrics) -> None:

@@ -14,10 +14,11 @@ from hir_core.progress import in_slice
 from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
-from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, cut_off_outputs
+from hir_core.stages.output_metrics import output_metrics, pass_at
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, too_long
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
-from hir_core.store.files import read_json, read_parts
+from hir_core.store.files import list_parts, read_json, read_parts
 from hir_core.store.slices import SLICE_BYTES, SampleSlices
 from hir_core.store.version import VersionRef
 
@@ -39,7 +40,8 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
             on_rows = counter if slices.count == 1 else in_slice(counter, done, slices.rows)
             rewards = run.reward.score(answers_of(run, sampled), prompt_rows, on_rows=on_rows)
             draft.write(slices.part_name(number), rewards)
-            judged.append(rewards.select("outcome", "score", _REASON_IF_UNSCORED, "parts"))
+            of_prompts = rewards.join(sampled.select("sample_id", "prompt_id"), on="sample_id", maintain_order="left")
+            judged.append(of_prompts.select("prompt_id", "outcome", "score", _REASON_IF_UNSCORED, "parts"))
             done += sampled.height
     metrics = score_metrics(pl.concat(judged), run.config.relabel.threshold)
     return draft.commit(rows_in=slices.rows, metrics=metrics)
@@ -55,6 +57,7 @@ def score_metrics(rewards: pl.DataFrame, threshold: float) -> dict[str, Any]:
     return {
         "correct_share": int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height),
         "mean_score": rewards["score"].mean(),
+        "pass_at": pass_at(rewards, threshold),
         "no_answer": int((rewards["outcome"] == "no_answer").sum()),
         "not_judged": int((rewards["outcome"] == "not_judged").sum()),
         "unscored_reasons": unscored_reasons(rewards),
@@ -78,8 +81,13 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     rows = judged.with_columns(model=pl.lit(model)).select(Evaluations.column_names()).sort("prompt_id")
     draft.write("0", rows)
     summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
-    summary |= {"unscored_reasons": unscored_reasons(judged), "cut_off": cut_off_outputs(answers)}
-    draft.commit(rows_in=prompts.filter(pl.col("split") == "test").height, metrics={**metrics, **summary})
+    outputs = output_metrics(list_parts(draft.path / COMPLETIONS))
+    summary |= {"unscored_reasons": unscored_reasons(judged), "cut_off": outputs["cut_off"], "empty": outputs["empty"]}
+    draft.commit(
+        rows_in=prompts.filter(pl.col("split") == "test").height,
+        rejected=too_long(metrics, 1),
+        metrics={**metrics, **summary},
+    )
 
 
 def score_after_launch(run: Run, plan: Plan) -> None:

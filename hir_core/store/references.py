@@ -56,6 +56,21 @@ def find_version(text: str, runs_dir: Path) -> tuple[Store, VersionRef]:
     return store, store.resolve(match["version"])
 
 
+def find_model(text: str | None, runs_dir: Path) -> tuple[Store, VersionRef]:
+    """A model and the store of its run, as `find_version`; of a run's name, or of nothing, the run's newest model.
+
+    Raises:
+        VersionNotFound: there is no such run or model, or several; the message lists those that exist.
+    """
+    if text is None or _VERSION.fullmatch(text) is None:
+        store = select_run(text, runs_dir)
+        return store, store.resolve("models@latest")
+    store, ref = find_version(text, runs_dir)
+    if ref.stage != "models":
+        raise VersionNotFound(f"{ref} is no model: expected models@iteration, models@latest or models/id")
+    return store, ref
+
+
 def find_key(text: str, runs_dir: Path) -> tuple[list[Store], str]:
     """The runs that may hold a row, and its key, from `[RUN/]KEY`; whether there is such a row is not checked.
 

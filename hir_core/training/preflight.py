@@ -109,13 +109,21 @@ def _check_targets(examples: Sequence[Example], layout: BatchLayout) -> None:
         raise TrainingError(f"a target token of {names} is predicted from the wrong position")
 
 
-def check_lengths(examples: ExampleTable, model: Any) -> None:
-    """Raises TrainingError where a triple is longer than the model's context."""
-    limit = context_length(model)
-    longest = int(examples.lengths.argmax())
-    if limit is not None and examples.lengths[longest] > limit:
-        key, length = examples.keys[longest], examples.lengths[longest]
-        raise TrainingError(f"triple {key} has {length} tokens, the model's context {limit}")
+def too_long_triples(examples: ExampleTable, model: Any) -> list[str]:
+    """The ids of the triples that are longer than the model's context.
+
+    Raises:
+        TrainingError: all of them are.
+    """
+    limit, lengths = context_length(model), examples.lengths
+    if limit is None:
+        return []
+    if lengths.min() > limit:
+        raise TrainingError(
+            f"every triple is longer than the model's context of {limit} tokens, the shortest has {lengths.min()}: "
+            "shorten the prompts, or choose a model with a larger context"
+        )
+    return list(examples.keys.filter(pl.Series(lengths > limit)))
 
 
 def check_logprobs(module: TripleLoss, samples: pl.DataFrame, layout: BatchLayout, training: TrainingConfig) -> float:

@@ -159,7 +159,9 @@ class Job:
                 queries, on="prompt_id", how="left", validate="m:1", maintain_order="left"
             )
         examples = trainer.read_examples(triples, self.renderer, training)
-        preflight.check_lengths(examples, self.model)
+        if too_long := preflight.too_long_triples(examples, self.model):
+            triples = triples.filter(~pl.col("triple_id").is_in(too_long))
+            examples = trainer.read_examples(triples, self.renderer, training)
         preflight.check_triples(examples, triples, samples, self.renderer, self.layout)
         del triples  # their texts would stay in memory while the model is trained
         if training.activation_checkpointing:
@@ -187,6 +189,7 @@ class Job:
             zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:
             raise NumericalError(f"after training: {weight} {weight_checks.UNUSABLE}; {trainer.advice(training)}")
+        result["too_long"] = len(too_long)
         if gap is not None:
             result["logprob_gap"] = gap
         return result

@@ -6,6 +6,7 @@ engine in `sampling`, the memory that its batches take to `sampling.memory`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -32,28 +33,30 @@ from hir_core.training.batches import BatchLayout
 
 
 def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: int) -> list[Request]:
-    """The step's prompts, rendered, with the seeds of their samples.
+    """The step's prompts, rendered, with the seeds of their samples; without those that are too long for the context.
 
     Args:
         room: tokens of the model's context; None: no limit.
         seed: of the run.
 
     Raises:
-        ConfigError: a prompt is too long for the context, or the template cannot render its turns; names the prompt.
+        ConfigError: every prompt is too long, or the template cannot render the turns of one; names the prompt.
     """
-    requests = []
+    requests, shortest = [], math.inf
     for prompt_id, query, history in pl.read_parquet(step.requests).select("prompt_id", "query", "history").iter_rows():
         of = f"prompt {prompt_id}"
         ids = tuple(renderer.prompt_ids(step.instruction, query, history, of=of))
         if room is not None and len(ids) + step.max_new_tokens > room:
-            if step.too_long == "leave out":
-                continue
-            raise ConfigError(
-                f"{of} has {len(ids)} tokens, which with {step.max_new_tokens} new tokens is more than the model's "
-                f"context of {room}: shorten it, or lower sampling.max_new_tokens"
-            )
+            shortest = min(shortest, len(ids))
+            continue
         seeds = tuple(transformers_engine.row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
         requests.append(Request(prompt_id, ids, seeds))
+    if not requests and shortest < math.inf and step.name != "write":  # an instruction can do without a writer
+        raise ConfigError(
+            f"every prompt is too long for the model: the shortest has {shortest:.0f} tokens, which with "
+            f"{step.max_new_tokens} new tokens is more than the context of {room}: shorten the prompts, or lower "
+            "sampling.max_new_tokens"
+        )
     return requests
 
 
@@ -69,11 +72,12 @@ def complete_prompts(
     """Completes every prompt whose samples are in no finished part yet.
 
     Args:
-        requests: of all ranks.
+        requests: of all ranks; those of the step that are not among them were too long.
         deepspeed: content of the DeepSpeed file.
     """
     device, taken = layout.device, settings_taken(step, model.generation_config)
     step = step.model_copy(update=taken)
+    too_long = pl.scan_parquet(step.requests).select(pl.len()).collect().item() - len(requests)
     finished = finished_keys(rank, step.output, "prompt_id")
     requests = [request for request in requests if request.key not in finished]
     own = share_of(rank, requests, lambda request: (len(request.prompt_ids), request.key))
@@ -99,6 +103,7 @@ def complete_prompts(
     smaller = memory.smaller_batches(batch_limit, requests, device)
     return {
         **meter.result(device),
+        "too_long": too_long,
         "weights": weights.reason,
         "preset": taken if step.preset else None,
         "smaller_batches": smaller,

@@ -54,7 +54,7 @@ def test_arms_side_by_side_end_with_the_comparison_and_make_what_they_make_one_b
     )
     assert [int(number) for number, *_ in lines] == [1, 2, 3, 4, 5, 6]
     assert sorted(told for _, *told in lines) == [
-        [method, seed, "error: prompt" if method == "broken" else "accuracy 0"]
+        [method, seed, "error: every prompt" if method == "broken" else "accuracy 0"]
         for method in sorted(SETTINGS["methods"]) for seed in "01"
     ]  # fmt: skip
     arms = read_results(folder / "results.json").arms

@@ -15,8 +15,10 @@ from cli_run import TINY, TWO_RANKS, digests, hir, left_alive, manifest, write_c
 from transformers import LlamaConfig, LlamaForSequenceClassification
 from zero_tables import saved_state, weights
 
+from hir_core.inspect.model_usage import model_usage
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.store.store import Store
+from hir_core.worker.chat import make_chat
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +118,25 @@ def test_an_encoder_decoder_learns_to_name_options(runs):
     run_dir, _ = runs("two ranks, an encoder-decoder in bf16")
     assert {0, 1} == {ref.iteration for ref in Store(run_dir).versions("evaluations")}
     assert manifest(run_dir, "rewards@1")["rows"] == 84
+
+
+@pytest.mark.parametrize(("case", "equal"), [(list(CASES)[1], 0.9), (list(CASES)[2], 1.0)])
+def test_a_chat_answers_test_prompts_as_the_evaluation_did(case, equal, runs):
+    """An encoder-decoder, but for the rounding of bf16 in a batch; and an adapter."""
+    store = Store(runs(case)[0])
+    usage = model_usage(store, store.resolve("models@1"))
+    settings = {**usage._asdict(), "stop": [], "temperature": 0.0, "seed": 0}
+    reply = make_chat(json.loads(json.dumps(settings, default=lambda section: section.model_dump(mode="json"))))
+    reply({"type": "load"})
+    prompts = store.table(store.resolve("prompts@0")).select("prompt_id", "query").collect()
+    answers = store.table(store.resolve("evaluations@1")).collect().join(prompts, on="prompt_id")
+    same = []
+    for query, completion in answers.select("query", "completion").iter_rows():
+        pieces = [reply({"type": "ask", "query": query, "history": []})]
+        while pieces[-1]["end"] is None:
+            pieces.append(reply({"type": "more"}))
+        same.append("".join(piece["text"] for piece in pieces) == completion)
+    assert sum(same) >= equal * len(same) > 0
 
 
 def make_classifier(folder: Path) -> None:

@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from finished_run import commit, drawn, prompt, trained
+from finished_run import commit, drawn, hir, prompt, trained
 from report_runs import triple
 
 from flows.report.summary import remarks
-from hir_core.inspect.diagnostics import cut_off_advice, distinguishes_instructions, reward_advice
+from hir_core.inspect.diagnostics import (
+    cut_off_advice,
+    distinguishes_instructions,
+    graded_score,
+    reward_advice,
+    variety_advice,
+)
 from hir_core.inspect.report import build_report
-from hir_core.store.manifest import identity
+from hir_core.store.manifest import Manifest, identity
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 from hir_core.training.batches import collate
@@ -146,3 +152,56 @@ def test_scores_that_teach_nothing_are_told_with_the_reason(small_run, metrics, 
     manifest = small_run.manifest(small_run.resolve("rewards@1"))
     made = manifest.model_copy(update={"metrics": metrics, "rows": 100, "config": {"threshold": 1.0}})
     assert reward_advice(made) == advice
+
+
+@pytest.mark.parametrize(
+    ("of_samples", "correct", "advice"),
+    [
+        ({"empty": 9, "repeated": 74}, 0.1, None),
+        ({"empty": 10, "repeated": 99}, 0.1, "10% of the outputs are empty"),
+        ({"empty": 0, "repeated": 75}, 0.5, None),  # most repeat the right answer
+        ({"empty": 0, "repeated": 75}, 0.49, "75% only repeat another output of their prompt, and 49% are correct: "
+         "raise sampling.temperature, or lower training.learning_rate"),
+        ({}, 0.0, None),  # made before this was measured
+    ],
+)  # fmt: skip
+def test_samples_that_are_empty_or_repeat_wrong_ones_are_told(small_run, of_samples, correct, advice):
+    samples, rewards = (small_run.manifest(small_run.resolve(name)) for name in ("samples@1", "rewards@1"))
+    samples = samples.model_copy(update={"metrics": of_samples, "rows": 100})
+    rewards = rewards.model_copy(update={"metrics": {"correct_share": correct}})
+    assert variety_advice(samples, rewards) == advice
+    assert variety_advice(samples.model_copy(update={"rows": 15}), rewards) is None
+
+
+def test_a_mean_score_is_told_where_scores_are_more_than_right_and_wrong(small_run):
+    manifest = small_run.manifest(small_run.resolve("rewards@1"))
+
+    def of(rows: int = 4, **metrics: Any) -> float | None:
+        return graded_score(manifest.model_copy(update={"metrics": metrics, "rows": rows}))
+
+    assert of(correct_share=0.25, mean_score=1 / 3, not_judged=1) is None  # 1, 0, 0 and one without a score
+    assert of(correct_share=0.25, mean_score=0.5, not_judged=1) == 0.5  # 1, 0.5, 0
+    assert of(overall={"accuracy": 0.5, "mean_score": 0.5, "judged": 4, "items": 4}) is None
+    assert of(overall={"accuracy": 0.0, "mean_score": 0.3, "judged": 3, "items": 4}) == 0.3
+    assert of(overall={"accuracy": 0.0, "mean_score": None, "judged": 0, "items": 4}) is None
+
+
+def test_pass_at_k_entropy_and_mean_scores_are_in_stats_and_in_the_report(small_run, monkeypatch):
+    measured = {
+        "samples": {"empty": 3, "mean_logprob": -0.25},
+        "rewards": {"correct_share": 0.5, "mean_score": 0.6, "pass_at": {"1": 0.5, "2": 0.75}},
+    }
+    read = Store.manifest
+
+    def manifest(self: Store, ref: VersionRef) -> Manifest:
+        found = read(self, ref)
+        metrics = {**found.metrics, **measured.get(ref.stage, {})}
+        return found.model_copy(update={"metrics": metrics})
+
+    monkeypatch.setattr(Store, "manifest", manifest)
+    assert "empty       3\nlog-prob.   -0.250 nats per token" in hir("stats", "samples@1")
+    assert "correct     pass@1 50.0% · pass@2 75.0%" in hir("stats", "rewards@1")
+    text = " ".join(remarks(build_report(small_run)))
+    assert "75.0% have a correct one among 2 samples (pass@2), and 50.0% of the samples are correct (pass@1)" in text
+    assert "The mean score of the last samples is 0.600." in text
+    assert "The entropy of a token, estimated from the samples, went from 0.250 to 0.250 nats" in text

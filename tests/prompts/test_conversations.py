@@ -452,11 +452,16 @@ def test_turns_that_were_lost_on_the_way_are_found_before_training(tokenizer):
         preflight.check_triples(examples, triples, lost, renderer, layout)
 
 
-def test_a_conversation_that_leaves_no_room_names_its_prompt(tmp_path, tokenizer):
-    prompts = table(jsonl(tmp_path, CHAT))
+def test_a_conversation_that_leaves_no_room_is_left_out_and_an_error_where_all_are(tmp_path, tokenizer):
+    prompts = table(jsonl(tmp_path, CHAT, PLAIN))
     step = sample_step(tmp_path / "drawn", plan.write_requests(tmp_path, "sample", prompts), "Be right.")
-    with pytest.raises(ConfigError, match=rf"prompt {prompts['prompt_id'][0]} has \d+ tokens, .* context of 30"):
-        read_requests(step, Renderer(tokenizer, None), room=30, seed=3)
+    short, long = read_requests(step, Renderer(tokenizer, None), room=None, seed=3)
+    if len(short.prompt_ids) > len(long.prompt_ids):
+        short, long = long, short
+    room = len(long.prompt_ids) + 3
+    assert read_requests(step, Renderer(tokenizer, None), room=room, seed=3) == [short]
+    with pytest.raises(ConfigError, match=rf"the shortest has {len(short.prompt_ids)} tokens, .* context of 9"):
+        read_requests(step, Renderer(tokenizer, None), room=9, seed=3)
 
 
 def test_a_template_that_refuses_a_turn_names_the_prompt(tmp_path, tokenizer):

@@ -270,7 +270,7 @@ def test_what_is_scored_already_is_left_alone(build_model, tokenizer, alone, tmp
     assert {path: path.stat().st_mtime_ns for path in list_parts(tmp_path / "out")}.items() > kept.items()
 
 
-def test_a_sample_that_leaves_no_room_to_write_is_left_out_or_refused(alone, tmp_path):
+def test_a_prompt_that_leaves_no_room_for_an_output_is_left_out_and_counted(alone, tmp_path):
     spec = ScratchModel(type="scratch", hidden_size=16, layers=1, heads=2, context=32)
     for name in ("model", "out"):
         (tmp_path / name).mkdir()
@@ -281,15 +281,17 @@ def test_a_sample_that_leaves_no_room_to_write_is_left_out_or_refused(alone, tmp
               "k": 1, "temperature": 0.0, "max_new_tokens": 4, "batch_tokens": 100, "zero3_weights": "auto",
               "write_every_s": 0, "iteration": 1}  # fmt: skip
     step = SampleStep(requests=tmp_path / "requests.parquet", output=tmp_path / "out", **values)
-    for too_long in ("leave out", "refuse"):
-        asked_for = step.model_copy(update={"too_long": too_long})
-        job = JobSpec(model=HubModel(source=str(tmp_path / "model")), seed=0, deepspeed={}, steps=(asked_for,))
-        if too_long == "refuse":
-            with pytest.raises(ConfigError, match="prompt long has"):
+    job = JobSpec(model=HubModel(source=str(tmp_path / "model")), seed=0, deepspeed={}, steps=(step,))
+    assert Job(Rank(tmp_path, 0, 1, 0), job, CPU).do(step)["too_long"] == 1
+    assert read_parts(tmp_path / "out")["prompt_id"].to_list() == ["short"]
+    for name, lowest in (("write", 31), ("sample", 31)):  # so many new tokens leave no room at all
+        step = step.model_copy(update={"name": name, "max_new_tokens": lowest})
+        job = job.model_copy(update={"steps": (step,)})
+        if name == "sample":
+            with pytest.raises(ConfigError, match="every prompt is too long for the model: the shortest has"):
                 Job(Rank(tmp_path, 0, 1, 0), job, CPU)
         else:
-            Job(Rank(tmp_path, 0, 1, 0), job, CPU).do(asked_for)
-            assert read_parts(tmp_path / "out")["prompt_id"].to_list() == ["short"]
+            assert Job(Rank(tmp_path, 0, 1, 0), job, CPU).requests == {step.output: []}
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,10 @@ from hir_core.stages.prompts import check
 from hir_core.stages.run import Run
 
 QUESTIONS = [
-    {"query": f"What is {n} and {n}?", "references": [f"{2 * n}" if n else "nothing at all, or in other words zero"]}
+    {
+        "query": f"What is {n} and {n}{', please' * 40 * (n == 7)}?",
+        "references": [f"{2 * n}" if n else "nothing at all, or in other words zero"],
+    }
     for n in range(40)
 ]
 SETTINGS = {
@@ -47,14 +50,17 @@ def test_prompts_lengths_verdicts_and_triples_are_shown_and_nothing_is_written(f
     assert (found.train, found.test, found.errors) == (30, 10, [])
     assert found.context == 64
     assert found.prompt_tokens is not None
-    assert found.prompt_tokens.most < 40
+    assert found.prompt_tokens.median < 40
     assert found.reference_tokens is not None
     assert found.reference_tokens.median == 2  # a number, and the token that ends it
-    words, cut = found.warnings
+    words, too_long, cut = found.warnings
     assert words.startswith("of 1 of 40 prompts every reference has more words than an output may have tokens, 6")
     assert cut.startswith(
         "the longest reference of 1 of 40 prompts takes more than sampling.max_new_tokens=6: raise it"
     )
+    longest = found.prompt_tokens.most
+    assert re.match(rf"1 of \d0 \w+ prompts are too long .* of 64 tokens: .* has {longest}, and 6 are for", too_long)
+    assert too_long.endswith("a run leaves them out; shorten them, or lower sampling.max_new_tokens")
     (text, is_control), *_ = found.rendered[0]
     assert text.endswith("Generate a correct answer to this problem.\n")
     assert not is_control
@@ -64,7 +70,7 @@ def test_prompts_lengths_verdicts_and_triples_are_shown_and_nothing_is_written(f
     assert sorted(folder.rglob("*")) == before
     lines = list(check_text("mine", found, None, ["hir", "run", "mine.yaml"]))
     assert lines[-1] == "next    hir run mine.yaml"
-    assert max(map(len, lines)) <= 160
+    assert max(len(line) for line in lines if "too long" not in line) <= 160
 
 
 PLANTED = """
@@ -88,8 +94,11 @@ def rewards(folder, monkeypatch):
 def test_a_short_context_and_a_reward_that_raises_are_found_together(rewards):
     reward = {"type": "python", "function": "planted_rewards:score"}
     found = tried({"model": {"type": "scratch", "context": 20}, "reward": reward})
-    too_long, raising = found.errors
-    assert "of 40 prompts are too long for the model's context of 20 tokens" in too_long
+    *too_long, raising = found.errors
+    assert [text.partition(" prompts are too long")[0] for text in sorted(too_long)] == [
+        "10 of 10 test",
+        "30 of 30 train",
+    ]
     assert "KeyError" in raising
 
 

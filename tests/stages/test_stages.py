@@ -21,6 +21,7 @@ import pytest
 from fake_launch import files, folder_model, loop, ranks, row, steps, versions, with_changes, write_sums
 
 from hir_core.errors import ConfigError, JobFailed
+from hir_core.inspect.diagnostics import too_long_advice
 from hir_core.inspect.diff import Side, difference
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.verify import check_run
@@ -271,6 +272,24 @@ def test_runs_with_and_without_stop_texts_stand_side_by_side(settings):
         assert difference(Side(run.store, usual), Side(run.store, other))["columns"] == {}
         reasons = [columns_of(run.store, ref, ["finish_reason"])["finish_reason"].to_list() for ref in (usual, other)]
         assert sorted(reasons[0]) == sorted(reasons[1])
+    assert check_run(run.store)["problems"] == []
+
+
+def test_a_prompt_that_is_too_long_for_the_model_is_counted_in_samples_and_evaluations(settings, monkeypatch):
+    def ranks_of_a_short_context(job_dir: Path, *arguments: object, **named: object) -> None:
+        for path in job_dir.glob("requests-*.parquet"):
+            pl.read_parquet(path)[1:].write_parquet(path)
+        monkeypatch.setattr(fake_launch, "MEASURED", {"tokens": 1, "too_long": 1})
+        ranks(job_dir, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module, "launch", ranks_of_a_short_context)
+    run = loop(with_changes(settings, {}))
+    for version, rows, left_out in (("samples@1", 21, 3), ("evaluations@0", 3, 1)):
+        manifest = run.store.manifest(run.store.resolve(version))
+        assert (manifest.rows, manifest.rejected) == (rows, {"too long for the context": left_out})
+        assert too_long_advice(manifest) == "1 prompt left out: too long for the model's context"
+    model = run.store.manifest(run.store.resolve("models@1"))
+    assert too_long_advice(model) == "1 triple left out: too long for the model's context"
     assert check_run(run.store)["problems"] == []
 
 

@@ -27,6 +27,8 @@ from hir_core.store.store import Store
 
 ANSWERS = ("2", "", "7")
 """What the model of these tests writes as its first, second and third sample, whatever it is asked."""
+MEASURED = {"tokens": 1}
+"""The result of each step."""
 
 
 def answer(step: SampleStep, prompt_id: str, k: int) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__
             rows = [answer(step, prompt_id, k) for prompt_id in asked for k in range(step.k)]
             schema = (SamplesWithStop if step.stop else Samples).create_empty().schema
             write_part(step.output, f"{len(asked)}", pl.DataFrame(rows, schema=schema))
-        write_json(done_file(job_dir, number), {"tokens": 1})
+        write_json(done_file(job_dir, number), MEASURED)
         if on_step is not None:
             on_step(number)
 

@@ -177,12 +177,13 @@ def test_a_prompt_that_renders_differently_than_it_was_sampled_is_found(renderer
         run_self_test(rows, Renderer(tokenizer, "{query}\n{instruction}\n"), layout())
 
 
-def test_a_triple_longer_than_the_models_context_is_named(build_model):
+def test_triples_longer_than_the_models_context_are_left_out(build_model):
     model = build_model("llama", context=16)
     examples = [Example(str(n), (tuple(range(2, 10)),), (), tuple(range(2, 3 + n)), 1.0) for n in range(9)]
-    preflight.check_lengths(ExampleTable.of(examples[:8]), model)
-    with pytest.raises(TrainingError, match="triple 8 has 17 tokens, the model's context 16"):
-        preflight.check_lengths(ExampleTable.of(examples), model)
+    assert preflight.too_long_triples(ExampleTable.of(examples[:8]), model) == []
+    assert preflight.too_long_triples(ExampleTable.of(examples), model) == ["8"]
+    with pytest.raises(TrainingError, match="context of 16 tokens, the shortest has 17"):
+        preflight.too_long_triples(ExampleTable.of(examples[8:]), model)
 
 
 # --- log-probabilities -----------------------------------------------------------------------------------------------

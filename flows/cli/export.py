@@ -1,0 +1,93 @@
+"""The command that writes a version for other programs, `hir export`: a table as a file, a model as a folder.
+
+Reads the store, changes nothing in it, and writes one new file or folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.cli.options import RUNS, AsJson, Ref, RunsDir, answer, messages
+from flows.terminal.formatting import number, printable, size
+from hir_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hir_core.store.store import Store
+    from hir_core.store.version import VersionRef
+
+
+def export(
+    ref: Ref,
+    out: Annotated[Path, typer.Argument(help="The file to write; for hf and for a model the folder.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="The format of a table: jsonl, csv, parquet, or hf (a folder that `datasets` loads)."),
+    ] = None,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="With csv: write every text as it is, so that a program reads back the same table. Otherwise a text "
+            "that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line break, and is no "
+            "number) gets a ' in front, which makes it text there too; numbers stay numbers. A comma ends a cell.",
+        ),
+    ] = False,
+    with_instruction: Annotated[
+        bool,
+        typer.Option(
+            "--with-instruction",
+            help="With a model: its chat template puts the instruction of the run before a question, so that any "
+            "server asks it as it was trained.",
+        ),
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version to a new file or folder, for other programs.
+
+    Of triples, those that are only ruled out are left out. A model becomes a folder for plain `transformers`, with an
+    adapter merged into its weights.
+    """
+    from hir_core.inspect import export as exports
+    from hir_core.store.references import find_version
+
+    with messages():
+        store, version = find_version(ref, runs_dir)
+        if version.stage == "models":
+            if to is not None:
+                raise ConfigError(
+                    f"--to is for tables only: {version} is a model, which becomes a folder for `transformers`"
+                )
+            _export_model(store, version, out, with_instruction, as_json)
+            return
+        if with_instruction:
+            raise ConfigError(f"--with-instruction is for models only: {version} is a table")
+        if to is None:
+            raise ConfigError(f"--to is missing: expected one of {', '.join(exports.FORMS)}")
+        if raw and to != "csv":
+            raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
+        exported = exports.export(store, version, to, out, is_raw=raw)
+        lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
+        if exported.left_out:
+            lines.append(
+                f"left out: {number(exported.left_out)} rows of weight 0, whose outputs are only ruled out and must "
+                "not be imitated; `hir path` prints the folder of the whole table"
+            )
+        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
+
+
+def _export_model(store: Store, version: VersionRef, out: Path, with_instruction: bool, as_json: bool) -> None:
+    from hir_core.inspect.model_export import export_model
+
+    exported = export_model(store, version, out, with_instruction=with_instruction)
+    merged = "" if exported.merged_into is None else f": its adapter, merged into {exported.merged_into}"
+    lines = [f"{version} in {printable(str(out))} (plain transformers, {size(exported.bytes)}){merged}"]
+    if exported.instruction:
+        lines.append(f'its chat template puts "{printable(exported.instruction)}" before a question')
+    answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
+
+
+COMMANDS = (export,)
