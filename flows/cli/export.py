@@ -15,6 +15,7 @@ from flows.terminal.formatting import number, printable, size
 from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hir_core.inspect.export import Exported
     from hir_core.store.store import Store
     from hir_core.store.version import VersionRef
 
@@ -24,7 +25,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="The file to write; for hf and for a model the folder.")],
     to: Annotated[
         str | None,
-        typer.Option(help="The format of a table: jsonl, csv, parquet, or hf (a folder that `datasets` loads)."),
+        typer.Option(
+            help="The format of a table: jsonl, csv, parquet, or hf (a folder that `datasets` loads); of triples also "
+            "sharegpt (conversations), of rewards also dpo (right completions preferred to wrong ones)."
+        ),
     ] = None,
     raw: Annotated[
         bool,
@@ -70,13 +74,15 @@ def export(
         if raw and to != "csv":
             raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
         exported = exports.export(store, version, to, out, is_raw=raw)
-        lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
-        if exported.left_out:
-            lines.append(
-                f"left out: {number(exported.left_out)} rows of weight 0, whose outputs are only ruled out and must "
-                "not be imitated; `hir path` prints the folder of the whole table"
-            )
-        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
+        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: _lines(exported, out))
+
+
+def _lines(exported: Exported, out: Path) -> list[str]:
+    lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
+    if exported.left_out:
+        left_out = f"left out: {number(exported.left_out)} rows {exported.reason}"
+        lines.append(f"{left_out}; `hir path` prints the folder of the whole table")
+    return lines
 
 
 def _export_model(store: Store, version: VersionRef, out: Path, with_instruction: bool, as_json: bool) -> None:

@@ -1,5 +1,7 @@
 """The table of a version for other programs, for `hir export`: JSON lines, CSV, Parquet, or a folder for `datasets`.
 
+Triples also as conversations, and rewards as pairs of a right and a wrong completion, which `chat_data` makes.
+
 Reads a version, its digests checked. Writes one new file or folder, which appears complete or not at all, and never
 replaces an existing one. A spreadsheet runs a cell that begins as a formula does, whoever wrote its text: a model, or
 whoever wrote a prompt. In CSV, such a text is therefore marked as text, unless the table is asked for as it is. Other
@@ -20,11 +22,13 @@ import polars as pl
 import polars.selectors as cs
 
 from hir_core.errors import ConfigError
+from hir_core.inspect.chat_data import conversations, preference_pairs
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
 """How a text begins that a spreadsheet takes for a formula, as OWASP lists it under "CSV injection"."""
+RULED_OUT = "of weight 0, whose outputs are only ruled out and must not be imitated"
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -34,7 +38,9 @@ class Exported(NamedTuple):
     rows: int
     """Rows that were written."""
     left_out: int
-    """Triples whose weight is 0: their outputs are only ruled out, and must not be imitated."""
+    """Rows of the version that are not in them."""
+    reason: str
+    """Why rows are left out; empty where none are."""
 
 
 def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool = False) -> Exported:
@@ -56,13 +62,29 @@ def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool 
         raise ConfigError(f"--to: no form `{form}`: expected one of {', '.join(FORMS)}")
     try:
         check_place(store, out)
-        table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
-        kept = table.filter(pl.col("weight") > 0) if ref.stage == "triples" else table
-        text_safe = _without_formulas(kept) if form == "csv" and not is_raw else kept
+        table, exported = _chats(store, ref, form) if form in CHATS else _rows(store, ref)
+        text_safe = _without_formulas(table) if form == "csv" and not is_raw else table
         _write_atomically(text_safe, FORMS[form], out)
     except (OSError, pl.exceptions.PolarsError) as error:  # a full disk is polars' ComputeError
         raise ConfigError(f"cannot write {out}: {error}; give another place") from None
-    return Exported(kept.height, table.height - kept.height)
+    return exported
+
+
+def _rows(store: Store, ref: VersionRef) -> tuple[pl.DataFrame, Exported]:
+    """The rows of a version but for triples that demonstrate nothing."""
+    table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
+    kept = table.filter(pl.col("weight") > 0) if ref.stage == "triples" else table
+    left_out = table.height - kept.height
+    return kept, Exported(kept.height, left_out, RULED_OUT if left_out else "")
+
+
+def _chats(store: Store, ref: VersionRef, form: str) -> tuple[pl.DataFrame, Exported]:
+    stage, make, used, reason = CHATS[form]
+    if ref.stage != stage:
+        raise ConfigError(f"--to {form} is for {stage}, and {ref} is none: give a version such as {stage}@latest")
+    chats = make(store, ref)
+    left_out = sum(part.rows or 0 for part in store.manifest(ref).parts) - used * chats.height
+    return chats, Exported(chats.height, left_out, reason if left_out else "")
 
 
 def check_place(store: Store, out: Path) -> None:
@@ -125,5 +147,13 @@ FORMS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
     "csv": _write_csv,
     "parquet": lambda table, out: table.write_parquet(out),
     "hf": _write_folder,
+    "sharegpt": lambda table, out: table.write_ndjson(out),
+    "dpo": lambda table, out: table.write_ndjson(out),
 }
 """What writes a table, by the value of `--to`."""
+CHATS: dict[str, tuple[str, Callable[[Store, VersionRef], pl.DataFrame], int, str]] = {
+    "sharegpt": ("triples", conversations, 1, RULED_OUT),
+    "dpo": ("rewards", preference_pairs, 2, "without a score, equal to another, or without one to be paired with"),
+}
+"""Forms that are made of the rows of one stage: the stage, what makes them, of how many rows each, and why some of the
+rows are in none."""

@@ -62,14 +62,9 @@ def read_ifeval(source: IFEvalPrompts, taken: AbstractSet[str]) -> list[Item]:  
 
 
 def _item(row: Row, origin: str, task: str) -> Item:
-    prompt, names, values = (row.get(name) for name in ("prompt", "instruction_id_list", "kwargs"))
-    is_valid = (
-        isinstance(prompt, str)
-        and _is_list_of(names, str)
-        and _is_list_of(values, dict)
-        and len(names) == len(values) > 0
-    )
-    if not is_valid:
+    prompt: Any = row.get("prompt")
+    names, values = _list_of(str, row.get("instruction_id_list")), _list_of(dict, row.get("kwargs"))
+    if not isinstance(prompt, str) or not names or len(names) != len(values):
         raise ConfigError(
             f"prompts: {origin}: expected a text as `prompt`, and lists of equal length as `instruction_id_list` and "
             f"`kwargs`, found {row!r}"
@@ -84,8 +79,9 @@ def _item(row: Row, origin: str, task: str) -> Item:
     return Item(task, prompt, (), origin, metadata=metadata)
 
 
-def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, kind) for entry in value)
+def _list_of(kind: type, value: Any) -> list[Any]:
+    """The value where it is a list of this kind, else an empty list."""
+    return value if isinstance(value, list) and all(isinstance(entry, kind) for entry in value) else []
 
 
 def _constraints(name: str, values: Values) -> list[Constraint]:

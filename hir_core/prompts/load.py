@@ -70,20 +70,7 @@ def load_prompts(
         items = _usable(items, source.type in BENCHMARKS, rejected)
         if is_evaluated_only:
             items = _with_distinct_tasks(items, {row["task"] for row in rows.values()}, source.type)
-        items_by_id: dict[str, Item] = {}
-        twice: list[str] = []
-        for item in items:
-            prompt_id = _prompt_id(item)
-            if prompt_id in origins and getattr(source, "duplicates", "refuse") == "drop":
-                rejected[REPEATED] += 1
-            elif prompt_id in origins:
-                twice.append(f"{item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id})")
-            else:
-                origins[prompt_id], items_by_id[prompt_id] = item.origin, item
-        if twice:
-            more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
-            drop = ", or set `duplicates: drop` for the source" if hasattr(source, "duplicates") else ""
-            raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them{drop}")
+        items_by_id = _by_id(items, source, origins, rejected)
         splits: dict[str, Split] = (
             dict.fromkeys(items_by_id, "test") if is_evaluated_only else _splits(items_by_id, source)
         )
@@ -120,6 +107,27 @@ def _usable(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -
             usable.append(item)
             seen.add(prompt_id)
     return usable
+
+
+def _by_id(
+    items: Iterable[Item], source: PromptSource, origins: dict[str, str], rejected: Counter[str]
+) -> dict[str, Item]:
+    """The items by prompt_id; adds where each comes from to `origins`, and refuses or counts repeated ones."""
+    by_id: dict[str, Item] = {}
+    twice: list[str] = []
+    for item in items:
+        prompt_id = _prompt_id(item)
+        if prompt_id in origins and getattr(source, "duplicates", "refuse") == "drop":
+            rejected[REPEATED] += 1
+        elif prompt_id in origins:
+            twice.append(f"{item.origin} is the same prompt as {origins[prompt_id]} (prompt_id {prompt_id})")
+        else:
+            origins[prompt_id], by_id[prompt_id] = item.origin, item
+    if twice:
+        more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
+        drop = ", or set `duplicates: drop` for the source" if hasattr(source, "duplicates") else ""
+        raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them{drop}")
+    return by_id
 
 
 def _prompt_id(item: Item) -> str:

@@ -54,7 +54,8 @@ def test_earlier_turns_and_inputs_are_kept(tmp_path):
     )
     loaded, _ = read(FilePrompts(path=write(tmp_path / "a.jsonl", *rows), duplicates="drop"))
     by_query = {row["query"]: row for row in loaded}
-    assert by_query["2 + 2?"]["history"] == [SYSTEM] and by_query["2 + 2?"]["references"] == []
+    assert by_query["2 + 2?"]["history"] == [SYSTEM]
+    assert by_query["2 + 2?"]["references"] == []
     added = by_query["Add up.\n\n2 + 3"]
     assert (added["references"], json.loads(added["metadata"])) == (["5"], {"source": "mine"})
 
@@ -128,8 +129,8 @@ def test_hostile_files_are_refused(tmp_path, monkeypatch):
     (tmp_path / "bomb.jsonl.gz").write_bytes(gzip.compress(b" " * 10**7))
     with pytest.raises(ConfigError, match="becomes more than 100 times its size"):
         read(FilePrompts(path=tmp_path / "bomb.jsonl.gz"))
-    with pytest.raises(ConfigError, match="is not JSON: .* at line 2 column"):
-        (tmp_path / "odd.json").write_text('[{"query": "x"},\n}]')
+    (tmp_path / "odd.json").write_text('[{"query": "x"},\n}]')
+    with pytest.raises(ConfigError, match=r"is not JSON: .* at line 2 column"):
         read(FilePrompts(path=tmp_path / "odd.json"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"the folder .*empty has no \.jsonl, .* file"):

@@ -417,7 +417,9 @@ def test_a_malformed_line_is_named_with_what_is_wrong(tmp_path, line, message):
 def test_missing_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file .*gone\.jsonl"):
         load_prompts([FilePrompts(type="file", path=tmp_path / "gone.jsonl")])
-    with pytest.raises(ConfigError, match=r"expected a \.jsonl, \.json, \.parquet, \.csv or \.tsv file, found .*mine\.xlsx"):
+    with pytest.raises(
+        ConfigError, match=r"expected a \.jsonl, \.json, \.parquet, \.csv or \.tsv file, found .*mine\.xlsx"
+    ):
         load_prompts([jsonl(tmp_path, {"query": "x"}, name="mine.xlsx")])
     with pytest.raises(ConfigError, match="cannot be read as Parquet"):
         load_prompts([jsonl(tmp_path, {"query": "x"}, name="mine.parquet")])
