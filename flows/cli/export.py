@@ -15,7 +15,6 @@ from flows.terminal.formatting import number, printable, size
 from hir_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hir_core.inspect.export import Exported
     from hir_core.store.store import Store
     from hir_core.store.version import VersionRef
 
@@ -55,7 +54,6 @@ def export(
     Of triples, those that are only ruled out are left out. A model becomes a folder for plain `transformers`, with an
     adapter merged into its weights.
     """
-    from hir_core.inspect import export as exports
     from hir_core.store.references import find_version
 
     with messages():
@@ -69,20 +67,22 @@ def export(
             return
         if with_instruction:
             raise ConfigError(f"--with-instruction is for models only: {version} is a table")
-        if to is None:
-            raise ConfigError(f"--to is missing: expected one of {', '.join(exports.FORMS)}")
-        if raw and to != "csv":
-            raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
-        exported = exports.export(store, version, to, out, is_raw=raw)
-        answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: _lines(exported, out))
+        _export_table(store, version, out, to, raw, as_json)
 
 
-def _lines(exported: Exported, out: Path) -> list[str]:
+def _export_table(store: Store, version: VersionRef, out: Path, to: str | None, raw: bool, as_json: bool) -> None:
+    from hir_core.inspect.export import FORMS, export
+
+    if to is None:
+        raise ConfigError(f"--to is missing: expected one of {', '.join(FORMS)}")
+    if raw and to != "csv":
+        raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
+    exported = export(store, version, to, out, is_raw=raw)
     lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
     if exported.left_out:
         left_out = f"left out: {number(exported.left_out)} rows {exported.reason}"
         lines.append(f"{left_out}; `hir path` prints the folder of the whole table")
-    return lines
+    answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
 
 
 def _export_model(store: Store, version: VersionRef, out: Path, with_instruction: bool, as_json: bool) -> None:
