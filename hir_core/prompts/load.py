@@ -39,6 +39,8 @@ BENCHMARKS = ("bbh", "bigbench")
 BLANK_QUERY = "blank query"
 NO_ANSWER = "no accepted answer"
 REPEATED = "repeated item"
+REPEATED_SHOWN = 3
+"""Rows that an error names as the same prompt as others."""
 
 
 def load_prompts(
@@ -77,8 +79,9 @@ def load_prompts(
             else:
                 origins[prompt_id], items_by_id[prompt_id] = item.origin, item
         if twice:
-            more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
-            raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them")
+            rest = len(twice) - REPEATED_SHOWN
+            more = f"; and {rest} more rows are repeated" if rest > 0 else ""
+            raise ConfigError(f"prompts: {'; '.join(twice[:REPEATED_SHOWN])}{more}: keep one of each")
         splits: dict[str, Split] = (
             dict.fromkeys(items_by_id, "test") if is_evaluated_only else _splits(items_by_id, source)
         )
