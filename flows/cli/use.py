@@ -126,17 +126,26 @@ def _show_answer(talk: Chat, question: str) -> None:
 
 def _answer_lines(talk: Chat, as_json: bool) -> None:
     """Answers every line of standard input, each on its own."""
+    is_answered = True
     sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     for line in sys.stdin:
         if not (question := line.strip()):
             continue
-        pieces = list(talk.ask(question))
+        try:
+            pieces = list(talk.ask(question))
+        except ConfigError as error:  # of this question: its line of the output is empty
+            is_answered = False
+            print(f"error: {error}", file=sys.stderr)
+            print(json.dumps({"query": question, "error": str(error)}) if as_json else "", flush=True)
+            continue
         text = "".join(piece.text for piece in pieces)
         if as_json:
             row = {"query": question, "completion": text, "finish_reason": pieces[-1].end}
             print(json.dumps(row), flush=True)
         else:
             print(printable_lines(text), flush=True)
+    if not is_answered:
+        raise typer.Exit(ConfigError.exit_code)
 
 
 def serve(

@@ -85,6 +85,12 @@ def _of_samples(report: Report) -> Iterator[str]:
     for evaluation in list(report.evaluations.values())[-1:]:
         if evaluation.graded_mean is not None:
             yield f"The mean score of the last test answers is {evaluation.graded_mean:.3f}."
+        if evaluation.sampled is not None:
+            *_, (k, best) = evaluation.sampled["pass_at"].items()
+            yield (
+                f"Of the sampled answers to test prompts {evaluation.sampled['correct_share']:.1%} are correct, and "
+                f"{best:.1%} of these prompts have a correct one among {k} (pass@{k})."
+            )
     entropies = [-one.mean_logprob for one in report.samples.values() if one.mean_logprob is not None]
     if len(entropies) > 1:
         yield (

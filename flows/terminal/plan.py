@@ -9,12 +9,12 @@ from flows.terminal.formatting import columns, duration, number, printable, quan
 from hir_core.inspect.plan import FilePlan, LaunchPlan
 
 GROUPS = ("", "a device, training", "", "", "", "", "sampling", "", "machine", "")
-HEADER = ("file", "weights", "grads", "optimizer", "batch", "total", "weights", "rows", "memory", "fits")
+HEADER = ("file", "weights", "grads", "AdamW", "batch", "total", "weights", "rows", "memory", "fits")
 """Of each column two lines of header."""
 
 
 def plan_text(plan: LaunchPlan, command: Sequence[str], tokens_per_second: float | None = None) -> Iterator[str]:
-    """The lines of a plan, of at most 90 characters where names are short.
+    """The lines of a plan; its table fits into 80 characters where names are short.
 
     Args:
         command: the `hir run` that is planned.
@@ -30,7 +30,7 @@ def plan_text(plan: LaunchPlan, command: Sequence[str], tokens_per_second: float
     yield ""
     for file in plan.files:
         if file.problem:
-            yield f"{printable(_short(file))}: {file.problem}"
+            yield f"{printable(_name(file))}: {file.problem}"
     chosen = next(file for file in plan.files if (file.file == plan.advised if plan.advised else file.is_current))
     state = f", {size(chosen.state_disk)} beside the first and the newest" if chosen.state_disk else ""
     saved = "adapter" if plan.adapter_parameters else "model"
@@ -71,7 +71,7 @@ def _cells(file: FilePlan) -> list[str]:
     training, sampling = file.training, file.sampling
     sizes = [training.weights, training.gradients, training.optimizer, training.activations + training.logits]
     return [
-        printable(_short(file)) + ("*" if file.is_current else ""),
+        printable(_name(file).removesuffix(".json")) + ("*" if file.is_current else ""),
         *(f"{part / 1e9:,.1f}" for part in (*sizes, training.total, sampling.weights)),
         number(sampling.rows) + ("s" if sampling.is_streamed else ""),
         f"{file.host / 1e9:,.0f}" if file.host else "–",
@@ -79,7 +79,7 @@ def _cells(file: FilePlan) -> list[str]:
     ]
 
 
-def _short(file: FilePlan) -> str:
+def _name(file: FilePlan) -> str:
     return file.file.rpartition("/")[2]
 
 

@@ -206,6 +206,9 @@ def score_notes(store: Store, outputs: Outputs, rewards: VersionRef | None) -> I
     means = [f"{name} {mean:.3f}" for name, mean in (("test answers", tested), ("samples", drawn)) if mean is not None]
     if means:
         yield f"mean score: {', '.join(means)}"
+    if answers := store.manifest(outputs.evaluation).metrics.get("sampled"):
+        *_, (k, share) = answers["pass_at"].items()
+        yield f"sampled test answers: {answers['correct_share']:.3f} correct, pass@{k} {share:.3f}"
     if scored is not None and (advice := reward_advice(scored)):
         yield f"rewards: {advice}"
     if outputs.samples is not None and (advice := variety_advice(store.manifest(outputs.samples), scored)):

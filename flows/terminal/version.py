@@ -18,7 +18,7 @@ from hir_core.store.version import VersionRef
 LABEL = 12
 FILES_SHOWN = 8
 ITEMS_SHOWN = 12
-DIGEST_DIGITS = 12
+DIGEST_DIGITS = 10
 
 
 def describe(store: Store, ref: VersionRef) -> dict[str, Any]:

@@ -117,6 +117,8 @@ def _read_json_object(path: Path) -> dict[str, Any]:
         shipped = sorted(f"ds_configs/{file.name}" for file in SHIPPED_DS_CONFIGS.glob("*.json"))
         hint = did_you_mean(str(path), shipped)
         raise ConfigError(f"deepspeed: no such file {path}{hint}; shipped: {', '.join(shipped)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"deepspeed: {path} is a folder: name a file in it") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"deepspeed: {path} is not JSON: line {error.lineno}: {error.msg}") from None
     except (OSError, ValueError) as error:

@@ -47,16 +47,19 @@ def find_config(name: str, recipes: Path, here: Path = Path(), where: str = "") 
     Raises:
         ConfigError: there is no such file; suggests the nearest name and lists the recipes.
     """
+    is_folder = False
     for path in (here / name, recipes / f"{name.removesuffix('.yaml')}.yaml"):
         with suppress(OSError):  # a name that is too long for the file system
             if path.is_file():
                 return path
+            is_folder = is_folder or path.is_dir()
     shipped = sorted(str(file.relative_to(recipes).with_suffix("")) for file in recipes.rglob("*.yaml"))
     folder = Path(name).parent
     nearby = sorted(str(folder / file.name) for file in (here / folder).glob("*.yaml"))
     hint = did_you_mean(name, [*nearby, *shipped])
     expected = f"{' E' if hint else ': e'}xpected a YAML file or a shipped recipe ({', '.join(shipped)})"
-    raise ConfigError(f"{where}no such config: {name}{hint}{expected}")
+    problem = f"{name} is a folder, and no config" if is_folder else f"no such config: {name}"
+    raise ConfigError(f"{where}{problem}{hint}{expected}")
 
 
 def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class SamplingConfig(Section):
             settings |= {} if self.preset else {"temperature": DEFAULT_TEMPERATURE}
         return settings
 
+    def fingerprint_of_draws(self) -> dict[str, Any]:
+        """Of the settings that enter version ids, those that say how a token is drawn."""
+        names = ("preset", "temperature", "top_p", "top_k", "min_p")
+        return {name: value for name, value in self.fingerprint().items() if name in names}
+
     @property
     def scored_tokens(self) -> int:
         """Number of tokens that one rank processes at a time where outputs are read and none are drawn."""

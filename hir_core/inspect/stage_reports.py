@@ -296,6 +296,8 @@ class EvaluationReport(Measurements):
     overall: Accuracy
     tasks: dict[str, Accuracy]
     finish_reasons: dict[str, int]
+    sampled: dict[str, Any] | None
+    """Of sampled answers beside the greedy ones `correct_share`, `mean_score` and `pass_at`; None without any."""
     graded_mean: float | None
     """The mean score, where scores are more than right and wrong."""
     cut_off_advice: str | None
@@ -311,6 +313,7 @@ class EvaluationReport(Measurements):
             overall=metrics.get("overall", {}),
             tasks=metrics.get("tasks", {}),
             finish_reasons=value_counts(table["finish_reason"]),
+            sampled=metrics.get("sampled"),
             graded_mean=graded_score(graph.manifests[str(ref)]),
             cut_off_advice=cut_off_advice(graph.manifests[str(ref)]),
             **_measured(metrics),

@@ -189,7 +189,8 @@ def _delimited(path: Path, delimiter: str) -> Iterator[tuple[str, Row]]:
         number = columns.index("") + 1
         raise ConfigError(f"prompts: {origin}: column {number} has no name: name it, or drop it (pandas: index=False)")
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise ConfigError(f"prompts: {origin}: expected different columns, found `{repeated[0]}` twice: rename one")
+        names = ", ".join(f"`{name}`" for name in repeated)
+        raise ConfigError(f"prompts: {origin}: expected different columns, found {names} more than once: rename them")
     for origin, cells in records:
         if len(cells) != len(columns):
             raise ConfigError(

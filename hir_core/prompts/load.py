@@ -41,6 +41,8 @@ BENCHMARKS = ("bbh", "bigbench")
 BLANK_QUERY = "blank query"
 NO_ANSWER = "no accepted answer"
 REPEATED = "repeated item"
+REPEATED_SHOWN = 3
+"""Rows that an error names as the same prompt as others."""
 
 
 def load_prompts(
@@ -124,9 +126,10 @@ def _by_id(
         else:
             origins[prompt_id], by_id[prompt_id] = item.origin, item
     if twice:
-        more = f", and {len(twice) - 1} more rows are repeated" if twice[1:] else ""
+        rest = len(twice) - REPEATED_SHOWN
+        more = f"; and {rest} more rows are repeated" if rest > 0 else ""
         drop = ", or set `duplicates: drop` for the source" if hasattr(source, "duplicates") else ""
-        raise ConfigError(f"prompts: {twice[0]}{more}: remove one of them{drop}")
+        raise ConfigError(f"prompts: {'; '.join(twice[:REPEATED_SHOWN])}{more}: keep one of each{drop}")
     return by_id
 
 

@@ -136,6 +136,9 @@ class Identities:
         }
         stop = list(self.config.sampling.stop)
         settings |= {"stop": stop} if stop else {}
+        if self.config.evaluation.samples is not None:
+            sampled = {"samples": self.config.evaluation.samples, "seed": self.config.seed}
+            settings |= {**sampled, "sampling": self.config.sampling.fingerprint_of_draws()}
         return identity("evaluations", iteration, settings, [str(prompts), model], has_stop=bool(stop))
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:

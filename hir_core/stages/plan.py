@@ -31,6 +31,8 @@ from hir_core.store.version import VersionRef
 
 COMPLETIONS = ".completions"
 """Folder inside an evaluation's draft for the answers of the evaluate step, which are scored before the commit."""
+SAMPLED = ".sampled"
+"""Folder inside an evaluation's draft for its sampled answers, of which its manifest has the measurements."""
 ANSWERED = ".answered.json"
 """File inside an evaluation's draft with the metrics of the evaluate step: the answers are complete, but not scored."""
 TOO_LONG = "too long for the context"
@@ -70,7 +72,7 @@ class PlannedStep:
 
     step: TrainStep | SaveStep | SampleStep
     draft: Draft | None = None
-    """None for training, whose result stays in memory until it is saved."""
+    """None for training, whose result stays in memory until it is saved, and for sampled answers of an evaluation."""
     rows_in: int | None = None
     """Rows that a sample step is to write."""
 
@@ -131,14 +133,16 @@ class Plan:
             metrics: measured by the step.
         """
         planned = self.steps[number]
-        if planned.draft is None:
+        if isinstance(planned.step, TrainStep):
             self.training_metrics = metrics
+        elif planned.draft is None:
+            pass  # sampled answers, which are committed with the greedy ones
         elif isinstance(planned.step, SaveStep):
             model = planned.draft.commit(metrics={**self.training_metrics, "save": metrics})
             delete_earlier_states(self.store, model)
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
-        elif isinstance(planned.step, SampleStep):
+        else:
             measured = output_metrics(list_parts(planned.draft.path))
             rejected = too_long(metrics, planned.step.k)
             planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, **measured})
@@ -173,19 +177,20 @@ class Plan:
         self.steps.append(PlannedStep(SaveStep(output=draft.path.resolve(), base=base, optimizer_state=saved), draft))
 
     def _add_evaluation(self, job_dir: Path) -> None:
-        draft = self.store.draft(self.targets.evaluation)
-        answers = draft.path / COMPLETIONS
-        answers.mkdir(exist_ok=True)
-        step = self._sample_step(
-            draft,
-            name="evaluate",
-            output=answers.resolve(),
-            requests=write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
-            k=1,
-            temperature=0.0,
-            stop=self.config.sampling.stop,
-            max_new_tokens=self.config.evaluation_tokens,
-        )
+        draft, samples = self.store.draft(self.targets.evaluation), self.config.evaluation.samples
+        shared = {
+            "name": "evaluate",
+            "requests": write_requests(job_dir, "evaluate", self.prompts.filter(pl.col("split") == "test")),
+            "max_new_tokens": self.config.evaluation_tokens,
+        }
+        for folder in (COMPLETIONS, *([SAMPLED] if samples else [])):
+            (draft.path / folder).mkdir(exist_ok=True)
+        if samples is not None:  # first: the evaluation is committed when the greedy answers are there
+            output = (draft.path / SAMPLED).resolve()
+            step = self._sample_step(draft, output=output, k=samples, **self._drawing(), **shared)
+            self.steps.append(PlannedStep(step))
+        output, stop = (draft.path / COMPLETIONS).resolve(), self.config.sampling.stop
+        step = self._sample_step(draft, output=output, k=1, temperature=0.0, stop=stop, **shared)
         self.steps.append(PlannedStep(step, draft))
 
     def _add_sampling(self, identity: Identity, job_dir: Path) -> None:
@@ -198,15 +203,15 @@ class Plan:
             output=draft.path.resolve(),
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
-            preset=sampling.preset,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            stop=sampling.stop,
             max_new_tokens=sampling.max_new_tokens,
+            **self._drawing(),
         )
         self.steps.append(PlannedStep(step, draft, rows_in=chosen.height * sampling.k))
+
+    def _drawing(self) -> dict[str, Any]:
+        """How samples are drawn, and what ends them."""
+        sampling, names = self.config.sampling, ("preset", "temperature", "top_p", "top_k", "min_p", "stop")
+        return {name: getattr(sampling, name) for name in names}
 
     def _sample_step(self, draft: Draft, **settings: Any) -> SampleStep:
         sampling, model = self.config.sampling, self.targets.model

@@ -15,7 +15,7 @@ from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
 from hir_core.stages.output_metrics import output_metrics, pass_at
-from hir_core.stages.plan import ANSWERED, COMPLETIONS, Plan, too_long
+from hir_core.stages.plan import ANSWERED, COMPLETIONS, SAMPLED, Plan, too_long
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
 from hir_core.store.files import list_parts, read_json, read_parts
@@ -83,6 +83,10 @@ def score_evaluation(run: Run, draft: Draft, metrics: dict[str, Any]) -> None:
     summary = summarise(judged, prompts, run.config.relabel.threshold, uses_references=run.reward.uses_references)
     outputs = output_metrics(list_parts(draft.path / COMPLETIONS))
     summary |= {"unscored_reasons": unscored_reasons(judged), "cut_off": outputs["cut_off"], "empty": outputs["empty"]}
+    if list_parts(draft.path / SAMPLED):
+        drawn = run.reward.judge(answers_of(run, read_parts(draft.path / SAMPLED)), prompts)
+        measured = score_metrics(drawn, run.config.relabel.threshold)
+        summary["sampled"] = {name: measured[name] for name in ("correct_share", "mean_score", "pass_at")}
     draft.commit(
         rows_in=prompts.filter(pl.col("split") == "test").height,
         rejected=too_long(metrics, 1),
@@ -96,10 +100,12 @@ def score_after_launch(run: Run, plan: Plan) -> None:
     The new samples are scored in the same launch as the answers, so that `score_samples` finds their scores.
     """
     draft = run.store.draft(plan.targets.evaluation)
-    texts = read_parts(draft.path / COMPLETIONS).select("prompt_id", "completion")
+    columns = ["prompt_id", "completion"]
+    folders = [draft.path / name for name in (COMPLETIONS, SAMPLED) if list_parts(draft.path / name)]
+    texts = pl.concat([read_parts(folder, columns) for folder in folders])
     samples = None if plan.targets.samples is None else run.store.find(plan.targets.samples)
     if samples is not None:
-        texts = pl.concat([texts, run.table(samples).select("prompt_id", "completion")])
+        texts = pl.concat([texts, run.table(samples).select(columns)])
     run.row_counter("score", texts.height)  # shows the step; its launch reports how far it is
     run.reward.judge_ahead(answers_of(run, texts), plan.prompts)
     score_evaluation(run, draft, read_json(draft.path / ANSWERED))

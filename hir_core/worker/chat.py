@@ -52,12 +52,12 @@ def make_chat(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    loaded: list[Chat] = []
+    loaded: list[LoadedModel] = []
     pieces: list[Iterator[dict[str, Any]]] = []
 
     def reply(message: dict[str, Any]) -> Any:
         if message["type"] == "load":
-            loaded[:] = [Chat(settings)]
+            loaded[:] = [LoadedModel(settings)]
             return loaded[0].description()
         if message["type"] == "ask":
             pieces[:] = [loaded[0].answer(message["query"], message["history"])]
@@ -66,7 +66,7 @@ def make_chat(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
     return reply
 
 
-class Chat:
+class LoadedModel:
     """A loaded model, and how it is asked."""
 
     def __init__(self, settings: dict[str, Any]) -> None:

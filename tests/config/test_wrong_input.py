@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -183,8 +184,16 @@ def test_the_same_prompt_twice(error_of: ErrorOf) -> None:
     assert "line 21 is the same prompt as" in message
     assert "line 5" in message
     assert "more" not in message
-    write_rows([*ROWS, *ROWS[4:7]])
-    assert ", and 2 more rows are repeated: remove one of them" in error_of()
+    write_rows([*ROWS, *ROWS[4:9]])
+    message = error_of()
+    assert re.findall(r"line (\d+) is the same", message) == ["21", "22", "23"]
+    assert "; and 2 more rows are repeated: keep one of each" in message
+
+
+def test_a_folder_in_the_place_of_a_file_is_called_one(error_of: ErrorOf) -> None:
+    Path("folder").mkdir()
+    assert "folder is a folder, and no config" in error_of("folder")
+    assert "deepspeed: folder is a folder: name a file in it" in error_of("tiny.yaml", "deepspeed=folder")
 
 
 # --- the run ---

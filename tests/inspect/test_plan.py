@@ -162,9 +162,9 @@ def test_the_text_names_each_file_and_the_command(run):
     lines = done.output.splitlines()
     assert lines[0] == "6.74 billion parameters · 2 machines, each with 8 GPUs of 80.0 GB (72.0 usable)"
     assert lines[1].startswith("micro-batches of 8 sequences, each of 512 prompt and 512 new tokens")
-    assert max(map(len, lines)) <= 90
+    assert max(map(len, lines[2:11])) <= 80
     assert [line.split()[0] for line in lines[5:11]] == [
-        "zero0.json", "laptop.json", "zero1.json", "zero2.json", "zero3.json*", "zero3_offload.json",
+        "zero0", "laptop", "zero1", "zero2", "zero3*", "zero3_offload",
     ]  # fmt: skip
     assert any(line.startswith("zero0.json: training needs ") for line in lines)
     assert "disk    13.5 GB for the model of each iteration, 27.0 GB beside the first and the newest" in lines

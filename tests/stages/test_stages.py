@@ -293,6 +293,24 @@ def test_a_prompt_that_is_too_long_for_the_model_is_counted_in_samples_and_evalu
     assert check_run(run.store)["problems"] == []
 
 
+def test_sampled_answers_to_test_prompts_are_measured_beside_the_greedy_ones(settings):
+    """Three answers to each of four sums, 2, nothing and 7, of which 7 is right once."""
+    usual = versions(loop(with_changes(settings, {})).store)
+    run = loop(with_changes(settings, {"evaluation.samples": 3}))
+    assert versions(run.store) == usual + Counter({"evaluations@0": 1, "evaluations@1": 1})
+    assert [step for step in steps(run.store, 1) if step != "train"] == ["evaluate", "evaluate"]
+    manifests = [run.store.manifest(ref) for ref in run.store.versions("evaluations")]
+    greedy, sampled = sorted(manifests[:2], key=lambda manifest: "sampled" in manifest.metrics)
+    assert (greedy.rows, sampled.rows) == (4, 4)
+    assert greedy.metrics["overall"] == sampled.metrics["overall"]
+    measured = sampled.metrics["sampled"]
+    assert measured["correct_share"] == pytest.approx(1 / 12)
+    assert measured["pass_at"] == pytest.approx({"1": 1 / 12, "2": 1 / 6, "3": 1 / 4})
+    assert check_run(run.store)["problems"] == []
+    other = loop(with_changes(settings, {"evaluation.samples": 3, "sampling.temperature": 0.5}))
+    assert len(other.store.versions("evaluations")) == len(manifests) + 2
+
+
 def test_what_is_cut_off_is_counted_and_references_that_must_be_are_told(settings):
     run = loop(with_changes(settings, {}))
     assert run.metrics(run.store.resolve("samples@1"))["cut_off"] == 8  # the empty one of each prompt

@@ -152,6 +152,9 @@ def test_in_a_pipe_every_line_is_answered_and_nothing_acts_on_the_terminal(scrip
     call = ["chat", "--runs-dir", str(scripted)]
     done = CliRunner().invoke(app, call, input="a\n\n b\n")
     assert (done.exit_code, done.stdout) == (0, "red \\x1b[31m\na\\u202e\nred \\x1b[31m\nb\\u202e\n")
+    done = CliRunner().invoke(app, call, input="too long\na\n")
+    assert (done.exit_code, done.stdout) == (2, "\nred \\x1b[31m\na\\u202e\n")
+    assert done.stderr == "error: the question has 99 tokens\n"
     done = CliRunner().invoke(app, [*call, "--json"], input="a\n")
     assert json.loads(done.stdout) == {
         "query": "a", "completion": "red \x1b[31m\na\u202e", "finish_reason": "length"
