@@ -173,9 +173,9 @@ def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: to
 def end_training(engine: Any, model: nn.Module) -> None:
     """Prepares a model for forward passes of its own, without the module around it that the engine has trained.
 
-    ZeRO-3 may have begun to gather weights ahead for a part of the backward pass that there was none of, which are given
-    back: saving could not gather them. It learns from one forward pass the order in which the next one needs weights,
-    and it finds the beginning of a pass by a hook of the trained module only; the model gets one of its own.
+    Under ZeRO-3, weights that were gathered ahead and not needed are given back, because those that are still on their
+    way cannot be saved. Weights are gathered ahead in the order of the forward pass before, and the beginning of a pass
+    is recognised by a hook of the trained module: the model gets one of its own.
     """
     engine.empty_partition_cache()
     if is_partitioned(model):

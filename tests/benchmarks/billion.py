@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,8 @@ RANKS, MICRO_BATCH, NEW_TOKENS = 2, 1, 8
 SHAPE = {"hidden_size": 2048, "intermediate_size": 5760, "num_attention_heads": 16}
 """52 million parameters a layer, and 66 million of embeddings."""
 LEARNING_RATE = 1e-3
+SAMPLED = ("gather", "stream")
+"""How the weights are held while the model is sampled from, one after the other."""
 SMALLER = {
     "reduce_bucket_size": 2 * 10**7,
     "stage3_prefetch_bucket_size": 2 * 10**7,
@@ -103,8 +106,7 @@ def run_launch(folder: Path, model: Path, settings: dict[str, Any], lora: dict[s
     steps = (
         train_step(folder, TrainingConfig(**training_settings(), steps=1)),
         SaveStep(output=folder / "saved", base=lora and os.path.relpath(model, folder / "saved")),
-        sample_step(folder, "gather", zero3_weights="gather", **few),
-        sample_step(folder, "stream", zero3_weights="stream", **few),
+        *(sample_step(folder, how, zero3_weights=how, **few) for how in SAMPLED),
     )
     adapter = lora and Adapter(lora=LoraConfig(**lora))
     JobSpec(model=HubModel(source=str(model)), adapter=adapter, seed=1, deepspeed=settings, steps=steps).write(folder)
@@ -143,35 +145,28 @@ def compare(model: Path, saved: Path, samples: pl.DataFrame, lora: dict[str, int
     return gaps | {"tokens": float(len(found))}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=18, help="layers of 52 million parameters")
-    parser.add_argument("--lora", type=int, help="rank of an adapter that is trained in place of all weights")
-    parser.add_argument("--out", type=Path, default=Path("runs/billion.json"))
-    options = parser.parse_args()
-    os.environ |= ENVIRONMENT | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(CHECKOUT)}
-    lora, clock = options.lora and {"rank": options.lora}, Clock()
-    with tempfile.TemporaryDirectory() as work:
-        model, folder, deepspeed = Path(work) / "model", Path(work) / "launch", Path(work) / "zero3.json"
-        with clock.part("making the model"):
-            in_own_process(make_model, model, SHAPE | {"num_hidden_layers": options.layers}, "bfloat16")
-        settings = write_settings(deepspeed)
-        plan = expected(model, deepspeed, RANKS, training_settings(), lora)
-        with clock.part("launch"):
-            steps = run_launch(folder, model, settings, lora)
-        for name, step in zip(("train", "save", "sample, gathered", "sample, streamed"), steps, strict=True):
-            clock.seconds[name] = round(step["step_seconds"], 1)
-        clock.seconds["start and load"] = round(clock.seconds["launch"] - sum(s["step_seconds"] for s in steps), 1)
-        files = sorted(path.name for path in (folder / "saved").glob("*.safetensors"))
-        samples = pl.concat(
-            pl.read_parquet(path).select("prompt_ids", "completion_ids", "logprobs")
-            for kind in ("gather", "stream") for path in sorted((folder / kind).glob("*.parquet"))
-        )  # fmt: skip
-        with clock.part("compare"):
-            gaps = compare(model, folder / "saved", samples, lora)
-    result = {
-        **report.surroundings().model_dump(mode="json"),
-        "command": f"python -m tests.benchmarks.billion --layers {options.layers}" + f" --lora {options.lora}" * bool(lora),
+def measure(work: Path, layers: int, lora: dict[str, int] | None) -> dict[str, Any]:
+    """All figures of one model.
+
+    Args:
+        work: folder for the model and the launch.
+    """
+    clock = Clock()
+    model, folder, deepspeed = work / "model", work / "launch", work / "zero3.json"
+    with clock.part("making the model"):
+        in_own_process(make_model, model, SHAPE | {"num_hidden_layers": layers}, "bfloat16")
+    settings = write_settings(deepspeed)
+    plan = expected(model, deepspeed, RANKS, training_settings(), lora)
+    with clock.part("launch"):
+        steps = run_launch(folder, model, settings, lora)
+    for name, step in zip(("train", "save", "sample, gathered", "sample, streamed"), steps, strict=True):
+        clock.seconds[name] = round(step["step_seconds"], 1)
+    clock.seconds["start and load"] = round(clock.seconds["launch"] - sum(s["step_seconds"] for s in steps), 1)
+    parts = [path for name in SAMPLED for path in sorted((folder / name).glob("*.parquet"))]
+    samples = pl.concat(pl.read_parquet(path).select("prompt_ids", "completion_ids", "logprobs") for path in parts)
+    with clock.part("compare"):
+        gaps = compare(model, folder / "saved", samples, lora)
+    return {
         "parameters": steps[1]["parameters"],
         "lora": lora,
         "ranks": RANKS,
@@ -180,10 +175,23 @@ def main() -> None:
         "training": training_settings(),
         "planned_bytes": plan,
         "peak_bytes": {"training": steps[0]["peak_bytes"], "all": steps[-1]["peak_bytes"]},
-        "files": files,
+        "files": sorted(path.name for path in (folder / "saved").glob("*.safetensors")),
         "seconds": clock.seconds,
         "nats": gaps,
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=18, help="layers of 52 million parameters")
+    parser.add_argument("--lora", type=int, help="rank of an adapter that is trained in place of all weights")
+    parser.add_argument("--out", type=Path, default=Path("runs/billion.json"))
+    options = parser.parse_args()
+    os.environ |= ENVIRONMENT | {"DS_ACCELERATOR": "cpu", "PYTHONPATH": str(CHECKOUT)}
+    with tempfile.TemporaryDirectory() as work:
+        figures = measure(Path(work), options.layers, options.lora and {"rank": options.lora})
+    command = f"python -m tests.benchmarks.billion {' '.join(sys.argv[1:])}".rstrip()
+    result = {**report.surroundings().model_dump(mode="json"), "command": command, **figures}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

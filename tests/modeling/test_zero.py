@@ -466,12 +466,12 @@ def test_trained_weights_answer_alike_under_any_stage(architecture, kind, pair, 
 
 @pytest.mark.parametrize("architecture", ["llama", "t5"])
 def test_streamed_weights_are_fetched_ahead_after_training_too(architecture, pair):
-    """ZeRO-3 fetches ahead once it has seen a forward pass: each batch of an encoder-decoder begins with another one."""
-    for case, least in ((f"{architecture}-stream", 0.4), (f"{architecture}-zero3-ckpt", 0.4)):
+    """ZeRO-3 fetches ahead once it has seen a forward pass; of a batch of an encoder-decoder the first two are new."""
+    for case in (f"{architecture}-stream", f"{architecture}-zero3-ckpt"):
         facts = pair.facts(case)
         print(f"{case}: {facts['fetches_ahead']} of {facts['fetches']} fetches with the next ones known")
         assert "streamed" in facts["weights"]
-        assert facts["fetches_ahead"] > least * facts["fetches"] > 0
+        assert facts["fetches_ahead"] > 0.4 * facts["fetches"] > 0
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

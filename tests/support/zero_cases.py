@@ -2,8 +2,8 @@
 
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
 leaves beside each: `facts.json` of the steps, in that of a sample step also what `counted_fetches` counts,
-`losses.json` with every optimizer step's loss, `alive.json` with the bytes of the tensors that the case still holds, and
-`logits.pt` of the weights as they are in memory. Of a model with an adapter there is also `frozen.pt`, the weights
+`losses.json` with every optimizer step's loss, `alive.json` with the bytes of the tensors that the case still holds,
+and `logits.pt` of the weights as they are in memory. Of a model with an adapter there is also `frozen.pt`, the weights
 beside it. A job of a reward model leaves only what its steps write.
 
 Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
