@@ -7,6 +7,7 @@ The only module that imports deepspeed. Reads DeepSpeed settings and a model. Wh
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -154,6 +155,7 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
         for weights, masters in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
             for weight, master in zip(weights, masters, strict=True):
                 master.data.copy_(weight)
+    release_heap()
     return engine
 
 
@@ -166,6 +168,19 @@ def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: to
         return module.to(device)
     engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None))
     return engine
+
+
+def end_training(engine: Any, model: nn.Module) -> None:
+    """Prepares a model for forward passes of its own, without the module around it that the engine has trained.
+
+    Under ZeRO-3, weights that were gathered ahead and not needed are given back, because those that are still on their
+    way cannot be saved. Weights are gathered ahead in the order of the forward pass before, and the beginning of a pass
+    is recognised by a hook of the trained module: the model gets one of its own.
+    """
+    engine.empty_partition_cache()
+    if is_partitioned(model):
+        coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
+        model.register_forward_pre_hook(lambda *_: coordinator.reset_step(), prepend=True)
 
 
 def release_optimizer(engine: Any) -> None:
@@ -210,6 +225,15 @@ def whole_bytes(tensor: Any) -> int:
 def release_reserve() -> None:
     """Gives memory that torch holds in reserve on a GPU back to the device, so that `free_bytes` counts it as free."""
     get_accelerator().empty_cache()
+
+
+def release_heap() -> None:
+    """Gives memory that was freed, and that the C library keeps for later, back to the machine.
+
+    It keeps pieces of up to 32 MB: of a model that has been read and partitioned, as much as the partitions take.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> int:

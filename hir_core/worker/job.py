@@ -182,9 +182,7 @@ class Job:
                 self.engine, self.model, step.checkpoints, training.checkpoint_every_s, request, self.rank.progress
             )
             result = trainer.train(self.engine, examples, training, layout, seed, checkpoints.report, checkpoints)
-        if self.spec.adapter is not None:
-            # ZeRO-3 may have begun to gather weights for a backward pass that frozen layers have none of.
-            self.engine.empty_partition_cache()
+        zero.end_training(self.engine, self.model)
         if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
             zero.release_optimizer(self.engine)  # otherwise once its state is saved
         if (weight := weight_checks.unusable_weight(self.model, self.device)) is not None:

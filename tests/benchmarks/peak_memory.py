@@ -15,9 +15,13 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from hir_core.config import TrainingConfig
+    from hir_core.launch.job_spec import SampleStep, TrainStep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHAPES = {
@@ -74,28 +78,42 @@ def tokens_of(micro_batch: int) -> int:
     return micro_batch * len(INSTRUCTIONS) * (PROMPT_TOKENS + NEW_TOKENS)
 
 
+def train_step(folder: Path, training: TrainingConfig) -> TrainStep:
+    """Trains on the triples of `make_tables`."""
+    from hir_core.launch.job_spec import TrainStep
+
+    return TrainStep(
+        triples=folder / "triples", samples=None, prompts=folder / "prompts", training=training, iteration=1
+    )
+
+
+def sample_step(folder: Path, name: str = "sample", **changes: Any) -> SampleStep:
+    """Samples from the prompts of `make_tables` into a new folder of that name."""
+    from hir_core.launch.job_spec import SampleStep
+
+    (folder / name).mkdir()
+    settings = {
+        "name": "sample", "requests": folder / "requests.parquet", "output": folder / name, "version": "samples/1",
+        "model": "m", "instruction": INSTRUCTIONS[0], "k": K, "temperature": 1.0, "iteration": 1,
+        "max_new_tokens": NEW_TOKENS, "batch_tokens": "auto", "zero3_weights": "auto", "write_every_s": 60.0,
+    }  # fmt: skip
+    return SampleStep.model_validate(settings | changes)
+
+
 def measure(
     folder: Path, model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None
 ) -> dict[str, float]:
     """The peaks of one launch in bytes: after training, and after sampling as well."""
     from hir_core.config import HubModel, LaunchConfig, LoraConfig, TrainingConfig
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
-    from hir_core.launch.job_spec import Adapter, JobSpec, SampleStep, TrainStep
+    from hir_core.launch.job_spec import Adapter, JobSpec
     from hir_core.launch.launcher import launch
     from hir_core.launch.rank import done_file
 
     folder.mkdir()
     make_tables(folder, micro_batch, ranks)
     training = TrainingConfig(batch_size=micro_batch * ranks, micro_batch_tokens=tokens_of(micro_batch), steps=1)
-    (folder / "out").mkdir()
-    steps = (
-        TrainStep(triples=folder / "triples", samples=None, prompts=folder / "prompts", training=training, iteration=1),
-        SampleStep(
-            name="sample", requests=folder / "requests.parquet", output=folder / "out", version="samples/1", model="m",
-            instruction=INSTRUCTIONS[0], k=K, temperature=1.0, iteration=1,
-            max_new_tokens=NEW_TOKENS, batch_tokens="auto", zero3_weights="auto", write_every_s=60.0,
-        ),
-    )  # fmt: skip
+    steps = train_step(folder, training), sample_step(folder)
     settings = read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json")
     adapter = lora and Adapter(lora=LoraConfig(**lora))
     JobSpec(model=HubModel(source=str(model)), adapter=adapter, seed=1, deepspeed=settings, steps=steps).write(folder)
@@ -104,16 +122,23 @@ def measure(
     return {"training": done[0]["peak_bytes"], "sampling": done[1]["peak_bytes"]}
 
 
-def expected(model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None) -> dict[str, Any]:
-    """What the plan says of the same launch."""
+def expected(
+    model: Path, deepspeed: Path, ranks: int, training: dict[str, Any], lora: dict[str, int] | None
+) -> dict[str, Any]:
+    """What the plan says of a launch: the parts of `TrainingBytes`, and the peak with sampling after it.
+
+    Args:
+        deepspeed: DeepSpeed file.
+        training: settings of the section.
+    """
     from hir_core.config.load import parse_config
     from hir_core.inspect.machines import Machines
     from hir_core.inspect.plan import make_plan
 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,
-         "reward": {"type": "exact_match"}, "training": {"micro_batch_tokens": tokens_of(micro_batch)},
-         "sampling": {"k": K, "max_new_tokens": NEW_TOKENS}, "deepspeed": f"ds_configs/{file}.json", "lora": lora}
+         "reward": {"type": "exact_match"}, "training": training,
+         "sampling": {"k": K, "max_new_tokens": NEW_TOKENS}, "deepspeed": str(deepspeed), "lora": lora}
     )  # fmt: skip
     plan = make_plan(config, Machines(1, ranks, 20 * 10**9, None, has_gpus=False), PROMPT_TOKENS)
     found = next(one for one in plan.files if one.is_current)
@@ -143,7 +168,8 @@ def main() -> None:
             for file in options.only.split(","):
                 model = Path(work) / f"{name}-{'float32' if file == 'laptop' else 'bfloat16'}"
                 for ranks in map(int, options.ranks.split(",")):
-                    plan = expected(model, file, ranks, MICRO_BATCH[name], lora)
+                    settings = {"micro_batch_tokens": tokens_of(MICRO_BATCH[name])}
+                    plan = expected(model, Path(f"ds_configs/{file}.json"), ranks, settings, lora)
                     folder = Path(work) / f"{name}-{file}-{ranks}"
                     peak = measure(folder, model, file, ranks, MICRO_BATCH[name], lora)
                     ratio = plan["total"] / peak["training"]

@@ -150,7 +150,10 @@ KINDS = [
     *(("flan", kind) for kind in ("zero2", "zero3")),
 ]
 """The cases of two ranks, as architecture and kind."""
-CHANGES = {"1x4": {"micro_batch_tokens": 1}, "ckpt": {"activation_checkpointing": True}}
+CHANGES: dict[str, dict[str, Any]] = {
+    "1x4": {"micro_batch_tokens": 1},
+    "ckpt": {"activation_checkpointing": True, "zero3_weights": "stream"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -459,6 +462,16 @@ def test_trained_weights_answer_alike_under_any_stage(architecture, kind, pair, 
     """Greedily, with the weights in memory, after the optimizer's memory was freed."""
     found, expected = pair.samples(f"{architecture}-{kind}"), alone.samples(architecture)
     assert found["completion_ids"].to_list() == expected["completion_ids"].to_list()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "t5"])
+def test_streamed_weights_are_fetched_ahead_after_training_too(architecture, pair):
+    """ZeRO-3 fetches ahead once it has seen a forward pass; of a batch of an encoder-decoder the first two are new."""
+    for case in (f"{architecture}-stream", f"{architecture}-zero3-ckpt"):
+        facts = pair.facts(case)
+        print(f"{case}: {facts['fetches_ahead']} of {facts['fetches']} fetches with the next ones known")
+        assert "streamed" in facts["weights"]
+        assert facts["fetches_ahead"] > 0.4 * facts["fetches"] > 0
 
 
 # --- saving ----------------------------------------------------------------------------------------------------------

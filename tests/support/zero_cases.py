@@ -1,9 +1,10 @@
 """The module that ranks of several tests run: many jobs in one launch, because starting a launch takes longer.
 
 `python -m zero_cases JOB_DIR` does the steps of every `JOB_DIR/cases/*/job.json` with the library's own `Job`, and
-leaves beside each: `facts.json` of the steps, `losses.json` with every optimizer step's loss, `alive.json` with the
-bytes of the tensors that the case still holds, and `logits.pt` of the weights as they are in memory. Of a model with an
-adapter there is also `frozen.pt`, the weights beside it. A job of a reward model leaves only what its steps write.
+leaves beside each: `facts.json` of the steps, in that of a sample step also what `counted_fetches` counts,
+`losses.json` with every optimizer step's loss, `alive.json` with the bytes of the tensors that the case still holds,
+and `logits.pt` of the weights as they are in memory. Of a model with an adapter there is also `frozen.pt`, the weights
+beside it. A job of a reward model leaves only what its steps write.
 
 Files beside a `job.json` change a case. `shard_bytes`: the size of a shard. `reset_every`: the number of optimizer
 steps after which AdamW forgets its moments. `no_steps`: the train step makes no optimizer step. `stop_after`: the
@@ -15,7 +16,7 @@ import dataclasses
 import functools
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def new_bytes(held: list[Any]) -> int:
     return sum(size for place, size in sizes.items() if place not in known)
 
 
+@contextlib.contextmanager
+def counted_fetches() -> Iterator[dict[str, int]]:
+    """A context that counts how often ZeRO-3 fetches a module's weights, and how often it knows what comes next."""
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator as Coordinator
+
+    counts, fetch = {"fetches": 0, "fetches_ahead": 0}, Coordinator.fetch_sub_module
+
+    def counted(coordinator: Any, *arguments: Any, **options: Any) -> None:
+        fetch(coordinator, *arguments, **options)
+        counts["fetches"] += 1
+        counts["fetches_ahead"] += coordinator.is_complete_trace()
+
+    Coordinator.fetch_sub_module = counted
+    try:
+        yield counts
+    finally:
+        Coordinator.fetch_sub_module = fetch
+
+
 def changed(rank: Rank, name: str) -> int | None:
     """The number in the file of this name beside the case's `job.json`."""
     path = rank.job_dir / name
@@ -77,7 +97,7 @@ def changed(rank: Rank, name: str) -> int | None:
 def run_case(rank: RecordingRank, device: Any) -> None:
     import torch
 
-    from hir_core.launch.job_spec import JobSpec, ScoreStep
+    from hir_core.launch.job_spec import JobSpec, SampleStep, ScoreStep
     from hir_core.modeling import adapters, optimizer_state, saving, zero
     from hir_core.training import trainer
     from hir_core.worker.job import Job
@@ -99,7 +119,10 @@ def run_case(rank: RecordingRank, device: Any) -> None:
         rank.after_step.append(functools.partial(stop_after, last))
     facts = []
     with contextlib.suppress(Stopped):
-        facts = [job.do(step) for step in spec.steps]
+        for step in spec.steps:
+            with counted_fetches() as counts:
+                result = job.do(step)
+            facts.append(result | (counts if isinstance(step, SampleStep) else {}))
     saving.save_weights, optimizer_state.save, trainer.train = whole_functions
     alive, case_logits = new_bytes(held), logits(job.model)
     if spec.adapter is not None:

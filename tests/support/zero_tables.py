@@ -168,6 +168,7 @@ class LaunchCases:
         triples: str = "",
         checkpoints: Path | None = None,
         adapter: Adapter | None = None,
+        zero3_weights: str = "auto",
         **changes: Any,
     ) -> None:
         """Trains, saves, and samples greedily with the weights in memory.
@@ -176,6 +177,7 @@ class LaunchCases:
             triples: the folder's name; that of the architecture where it is empty.
             checkpoints: where those of this training lie.
             adapter: what is trained and saved in place of the whole model.
+            zero3_weights: how it samples, as in a SampleStep.
         """
         samples = None if self.ranks == 1 or "bf16" in settings else self.data / f"samples-{architecture}"
         training = TRAINING.model_copy(update=changes)
@@ -192,7 +194,7 @@ class LaunchCases:
         steps: list[Any] = [train]
         base = None if adapter is None else f"../{architecture}"
         steps += [SaveStep(output=self.out(name, "model"), base=base)]
-        steps += [self.sampling(name, "few", temperature=0.0, k=1)]
+        steps += [self.sampling(name, "few", temperature=0.0, k=1, zero3_weights=zero3_weights)]
         self.add(name, architecture, settings, *steps, adapter=adapter)
 
     def continue_training(
