@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.report.svg import Form, Layer, Line, Point, bar_plot, line_plot, swatch
+from flows.report.svg import Curve, Form, Layer, Line, Point, bar_plot, line_plot, swatch
 from flows.terminal.formatting import NO_INSTRUCTION, NOTHING, accuracy, clipped, number
 from hir_core.inspect.report import Report
 from hir_core.inspect.stage_reports import (
@@ -126,7 +126,7 @@ def _accuracy_figure(title: str, evaluations: Sequence[tuple[int, EvaluationRepo
         "iteration", "accuracy [95 %]", "majority baseline", "items", "no answer", "not judged", "mean score", "version"
     )  # fmt: skip
     plots = [line_plot(lines, title, "accuracy", _decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
-    return Figure(title, note, _legend(lines), header, rows, *plots)
+    return Figure(title, note, legend(lines), header, rows, *plots)
 
 
 def _accuracy_point(iteration: int, summary: Accuracy) -> Point:
@@ -294,7 +294,7 @@ def lines_figure(
 ) -> Figure:  # fmt: skip
     """A figure of lines in the narrow size."""
     plot = line_plot(lines, title, unit, form, top=top, size=NARROW)
-    return Figure(title, note, _legend(lines), header, rows, plot)
+    return Figure(title, note, legend(lines), header, rows, plot)
 
 
 def bars_figure(
@@ -303,7 +303,7 @@ def bars_figure(
 ) -> Figure:  # fmt: skip
     """A figure of stacked bars in the narrow size; the legend begins with the layer on top."""
     plot = bar_plot(layers, title, unit, form, top=top, size=NARROW)
-    return Figure(title, note, _legend(reversed(layers)), header, rows, plot)
+    return Figure(title, note, legend(reversed(layers)), header, rows, plot)
 
 
 def share(value: float | None) -> str:
@@ -316,7 +316,18 @@ def percent(value: float) -> str:
     return f"{value:.0%}"
 
 
-def _legend(series: Iterable[Line | Layer]) -> list[tuple[str, str]]:
+def thousands(value: float) -> str:
+    """A large number, for an axis."""
+    return f"{value:,.10g}" if value < 10_000 else f"{value / 1000:,.3g} k"
+
+
+def short(value: float) -> str:
+    """A number of three digits, for an axis."""
+    return f"{value:,.3g}"
+
+
+def legend(series: Iterable[Line | Curve | Layer]) -> list[tuple[str, str]]:
+    """The legend of a figure's series, in their order."""
     return [(swatch(drawn), drawn.label) for drawn in series]
 
 

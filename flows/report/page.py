@@ -17,9 +17,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.report import charts, cost_charts, summary
+from flows.report import charts, cost_charts, step_charts, summary
 from flows.report.charts import Figure
-from flows.report.svg import Node, graph
+from flows.report.version_graph import version_graph
 from flows.terminal.formatting import NOTHING, number, printable, ruled_out, size
 from flows.terminal.version import flat
 from hir_core.inspect.examples import Answer
@@ -41,6 +41,17 @@ SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]
             charts.learned_outputs,
             cost_charts.output_lengths,
             cost_charts.cut_off,
+        ),
+    ),
+    (
+        "steps",
+        "Training, step by step",
+        (
+            step_charts.losses,
+            step_charts.entropy,
+            step_charts.gradient_norm,
+            step_charts.learning_rate,
+            step_charts.speed,
         ),
     ),
     (
@@ -88,7 +99,7 @@ def page(report: Report) -> str:
         remarks=summary.remarks(report),
         key_figures=summary.key_figures(report),
         sections=[section for section in sections if section[2]],
-        graph=Markup(_version_graph(report)),
+        graph=Markup(version_graph(report)),
         graph_is_open=len(report.iterations) <= OPEN_ITERATIONS,
         versions=versions,
         settings=list(_settings(report)),
@@ -114,33 +125,6 @@ def _merge_equal(answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
         equal = list(group)
         first, last = equal[0].iteration, equal[-1].iteration
         yield (str(first) if first == last else f"{first} to {last}"), equal[0]
-
-
-def _version_graph(report: Report) -> str:
-    """The picture of all versions but further evaluations: a column for each stage, a row for each iteration."""
-    row_of = {iteration.iteration: row for row, iteration in enumerate(report.iterations)}
-    main_evaluations = {evaluation.version for evaluation in report.evaluations.values()}
-    shown = [
-        version for version in report.versions if version.stage != "evaluations" or version.version in main_evaluations
-    ]
-    stages = [stage for stage in STAGES if any(version.stage == stage for version in shown)]
-    nodes, edges = [], []
-    for version in shown:
-        row = row_of.get(version.iteration, 0)
-        rows = "no table" if version.rows is None else f"{number(version.rows)} rows"
-        nodes.append(
-            Node(
-                version.version,
-                column=stages.index(version.stage),
-                row=row,
-                text=version.version.split("/")[1],
-                title=f"{version.version} · {rows} · {size(version.bytes)}",
-            )
-        )
-        # Everything is made from the prompts, so these arrows are drawn in the first row only.
-        parents = [parent for parent in version.parents if row == 0 or not parent.startswith("prompts/")]
-        edges += [(parent, version.version) for parent in parents]
-    return graph(nodes, edges, stages, f"Versions of {report.run} and what each is made from")
 
 
 def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
