@@ -81,12 +81,12 @@ def prompt(prompt_id: str, item: tuple[str, str]) -> Row:
 
 
 def trained(
-    store: Store, iteration: int, parents: list[VersionRef], steps: Sequence[TrainingStep] = (), **metrics: float
+    store: Store, iteration: int, parents: list[VersionRef], log: Sequence[TrainingStep] = (), **metrics: float
 ) -> VersionRef:
     draft = store.draft(identity("models", iteration, {}, parents))
     (draft.path / "config.json").write_text("{}")
-    if steps:
-        write_training_log(draft.path, steps)
+    if log:
+        write_training_log(draft.path, log)
     return draft.commit(metrics=metrics)
 
 

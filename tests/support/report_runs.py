@@ -54,7 +54,7 @@ def make_run(folder: Path) -> Store:
         triples = commit(store, "triples", iteration, parents, [*kept, *old], config, metrics=metrics, **counts)
         before = [samples, rewards]
         steps = [optimizer_step(n, loss=LOSSES[iteration] / n) for n in range(1, STEPS[iteration] + 1)]
-        made = {"loss": 2.0 - iteration, "step_seconds": 1.5, "peak_bytes": 2e9}
+        made = {"loss": 2.0 - iteration, "steps": STEPS[iteration], "step_seconds": 1.5, "peak_bytes": 2e9}
         model = trained(store, iteration, [model, triples], steps, **made)
         evaluated(store, iteration, prompts, model)
     return store
