@@ -65,16 +65,6 @@ SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]
 
 def page(report: Report) -> str:
     """The HTML of a report."""
-    templates = Environment(
-        loader=PackageLoader("flows.report"),
-        autoescape=True,
-        finalize=_made_visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = templates.get_template("report.css").render()
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     sections = [
         (name, title, [figure for figures in sources for figure in figures(report)])
         for name, title, sources in SECTIONS
@@ -91,10 +81,9 @@ def page(report: Report) -> str:
         )
         for version in report.versions
     ]
-    return templates.get_template("report.html").render(
+    return rendered(
+        "report.html",
         report=report,
-        css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         lead=summary.lead(report),
         remarks=summary.remarks(report),
         key_figures=summary.key_figures(report),
@@ -108,8 +97,23 @@ def page(report: Report) -> str:
         probability=lambda logprob: NOTHING if logprob is None else f"{math.exp(logprob):.3f}",
         ruled_out=ruled_out,
         merged=_merge_equal,
-        picture=Markup,
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The HTML of a template with these values, all texts escaped; a security policy lets it fetch and run nothing."""
+    templates = Environment(
+        loader=PackageLoader("flows.report"),
+        autoescape=True,
+        finalize=_made_visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = templates.get_template("report.css").render()
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return templates.get_template(template).render(css=Markup(css), policy=policy, picture=Markup, **values)
 
 
 def _made_visible(value: Any) -> Any:
@@ -135,16 +139,16 @@ def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]
             versions[-1:] if stage not in ("models", "triples") or len(versions) < 2 else [versions[0], versions[-1]]
         )
         for version in shown:
-            yield stage, version.version, _pairs(version.config)
+            yield stage, version.version, pairs(version.config)
 
 
 def _software(report: Report) -> list[tuple[str, str]]:
     releases = sorted({version.code_version for version in report.versions})
     made_with = [model.made_with for model in report.models.values() if model.made_with]
-    return [("hir", ", ".join(releases) or NOTHING), *(_pairs(made_with[-1]) if made_with else [])]
+    return [("hir", ", ".join(releases) or NOTHING), *(pairs(made_with[-1]) if made_with else [])]
 
 
-def _pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
+def pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
     """Settings as `a.b` and value; long values are clipped."""
     return [
         (name, text if len(text) <= SETTING_CHARACTERS else f"{text[:SETTING_CHARACTERS]}… ({len(text):,} characters)")

@@ -64,10 +64,10 @@ class Steps:
     def _iterations(self, column: range) -> str:
         inside = [name for first, name in self.marks if first in column[1:]]
         begun = next(name for first, name in reversed(self.marks) if first <= column.start)
-        return _from_to(begun, inside[-1] if inside else begun)
+        return from_to(begun, inside[-1] if inside else begun)
 
     def _numbers(self, column: range) -> str:
-        return _from_to(str(self.steps[column.start - 1].step), str(self.steps[column.stop - 2].step))
+        return from_to(str(self.steps[column.start - 1].step), str(self.steps[column.stop - 2].step))
 
 
 def columns_of(steps: int) -> list[range]:
@@ -145,5 +145,6 @@ def _figure(
     yield Figure(title, note, legend(curves), header, steps.rows(curves, cell), *plots)
 
 
-def _from_to(first: str, last: str) -> str:
+def from_to(first: str, last: str) -> str:
+    """The name of a range, by its ends."""
     return first if first == last else f"{first} to {last}"
