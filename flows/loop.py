@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from flows.report.write import is_drawn, update_report
 from flows.terminal.run_table import RunTable
+from flows.trackers import Trackers
 from hir_core.errors import JobFailed
 from hir_core.stages.identity import Scored
 from hir_core.stages.instruct import write_instructions
@@ -68,13 +69,14 @@ class Loop:
             HirError: a stage failed; what was committed is kept.
         """
         run, table, observer = self.run, self.table, self.observer
-        with table, closing(run.waiting_ranks):
+        with Trackers(run, self.say) as trackers, table, closing(run.waiting_ranks):
             for warning in warnings(run.config, self.loaded.rows):
                 self.say(f"warning: {warning}")
             prompts = self.read_prompts()
             demonstrations = self.demonstrate(prompts)
             models = [self.train(prompts, demonstrations)]
             observer.iteration(models[-1], prompts, demonstrations)
+            trackers.add(models[-1])
             scored: list[Scored] = []
             for _ in range(run.config.iterations):
                 previous, samples = models[-1], models[-1].samples
@@ -87,6 +89,7 @@ class Loop:
                 triples = self.relabel(prompts, scored)
                 models.append(self.train(prompts, triples, samples, previous.model))
                 observer.iteration(models[-1], *scored[-1], triples)
+                trackers.add(models[-1], scored[-1])
             table.add_row(models[-1])
             run.branch.complete()
             if table.has_new_versions or not is_drawn(run.store, models[-1].model):

@@ -37,6 +37,7 @@ ARROWS = {
     "parquet_trial": "",
     "time_limit": "errors progress",
     "time_limit_worker": "supervisor",
+    "tracker_process": "",
     "config": "errors json_values thinking",
     "store": "errors json_values schemas config",
     "prompts": "errors json_values schemas config dynamic_imports parquet_trial",
@@ -50,9 +51,9 @@ ARROWS = {
     "stages": "errors schemas progress dynamic_imports time_limit config store prompts rewards relabelers launch",
     "inspect": "errors schemas dynamic_imports parquet_trial time_limit config store launch",
     "flows": "errors schemas progress supervisor dynamic_imports config store prompts rewards relabelers launch stages "
-    "inspect",
+    "inspect tracker_process",
 }
-WITH_TORCH = {"modeling", "training", "sampling", "worker"}
+WITH_TORCH = {"modeling", "training", "sampling", "worker", "tracker_process"}
 TORCH_SIDE = ("torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers", "peft")
 
 
@@ -153,6 +154,7 @@ def sections_of(annotation: object) -> Iterator[type[Section]]:
         ("flows.cli.app", "torch transformers deepspeed prefect polars hir_core.config"),
         ("flows.terminal.version_list", "torch transformers deepspeed prefect dataframely hir_core.config"),
         ("hir_core.worker.__main__", "torch polars prefect"),
+        ("flows.trackers", "torch accelerate"),
         ("hir_core.supervisor", "hir_core.launch.launcher pydantic polars"),
         ("hir_core.time_limit_worker", "hir_core.rewards.registry polars pydantic"),
         ("hir_core.rewards.patterns", "hir_core.rewards.registry polars"),

@@ -245,7 +245,9 @@ def trace(key: Key, runs_dir: RunsDir = RUNS, as_json: AsJson = False) -> None:
 
 
 def report(
-    run: OneRun = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="A run, by name or folder, or several to compare on one page.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="The model to report on, models@3 or models/<id>; the newest if left out.")
     ] = None,
@@ -253,12 +255,16 @@ def report(
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Write an HTML page about a run and print its path; with --json print the numbers behind it."""
-    from flows.report.write import write_report
+    """Write an HTML page about a run, or about several, and print its path; with --json print the numbers behind it."""
+    from flows.report.write import write_report, write_runs_report
     from hir_core.store.references import select_run
 
     with messages():
-        store, last = select_run(run, runs_dir), None
+        names: list[str | None] = [*dict.fromkeys(runs or ())] or [None]
+        stores = [select_run(name, runs_dir) for name in names]
+        if len(stores) > 1 and (model is not None or as_json):
+            raise ConfigError("--model and --json are for one run: name one")
+        store, last = stores[0], None
         if model is not None:
             if not model.startswith(("models@", "models/")):
                 raise VersionNotFound(f"--model: expected models@3, models@latest or models/<id>, found `{model}`")
@@ -271,7 +277,7 @@ def report(
 
             print_json(asdict(build_report(store, last)))
             return
-        page = write_report(store, last)
+        page = write_report(store, last) if len(stores) == 1 else write_runs_report(stores, runs_dir / "report.html")
         print(printable(str(page)))
         if is_opened and not webbrowser.open(page.resolve().as_uri()):
             print("no browser could be opened: open this file in one", file=sys.stderr)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from flows.report.svg import Form, Layer, Line, Point, bar_plot, line_plot, swatch
+from flows.report.svg import Curve, Form, Layer, Line, Point, bar_plot, line_plot, swatch
 from flows.terminal.formatting import NO_INSTRUCTION, NOTHING, accuracy, clipped, number
 from hir_core.inspect.report import Report
 from hir_core.inspect.stage_reports import (
@@ -68,7 +68,7 @@ def task_accuracy(report: Report) -> Iterator[Figure]:
     lines = [
         Line(
             clipped(task, NAME_CHARACTERS),
-            [_accuracy_point(n, evaluation.tasks.get(task, {})) for n, evaluation in evaluations.items()],
+            [accuracy_point(n, evaluation.tasks.get(task, {})) for n, evaluation in evaluations.items()],
             f"k{place}",
         )
         for place, task in enumerate(tasks[:SERIES])
@@ -93,7 +93,7 @@ def task_accuracy(report: Report) -> Iterator[Figure]:
         "iteration", "task", "trained on", "accuracy [95 %]", "majority baseline", "items", "no answer", "not judged"
     )  # fmt: skip
     note = f"The first {SERIES} of {len(tasks)} tasks." if len(tasks) > SERIES else "Each with its 95 % interval."
-    yield lines_figure("Accuracy by task", note, "accuracy", lines, _decimal, header, rows, top=1.0)
+    yield lines_figure("Accuracy by task", note, "accuracy", lines, decimal, header, rows, top=1.0)
 
 
 def further_accuracy(report: Report) -> Iterator[Figure]:
@@ -105,7 +105,7 @@ def further_accuracy(report: Report) -> Iterator[Figure]:
 
 
 def _accuracy_figure(title: str, evaluations: Sequence[tuple[int, EvaluationReport]], note: str) -> Figure:
-    lines = [Line("accuracy", [_accuracy_point(n, evaluation.overall) for n, evaluation in evaluations], "k0")]
+    lines = [Line("accuracy", [accuracy_point(n, evaluation.overall) for n, evaluation in evaluations], "k0")]
     baseline = [Point(n, evaluation.overall.get("majority_baseline")) for n, evaluation in evaluations]
     if any(point.y is not None for point in baseline):
         lines.append(Line("always the most frequent answer", baseline, "reference"))
@@ -125,11 +125,12 @@ def _accuracy_figure(title: str, evaluations: Sequence[tuple[int, EvaluationRepo
     header = (
         "iteration", "accuracy [95 %]", "majority baseline", "items", "no answer", "not judged", "mean score", "version"
     )  # fmt: skip
-    plots = [line_plot(lines, title, "accuracy", _decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
-    return Figure(title, note, _legend(lines), header, rows, *plots)
+    plots = [line_plot(lines, title, "accuracy", decimal, top=1.0, size=size) for size in (NARROW, WIDE)]
+    return Figure(title, note, legend(lines), header, rows, *plots)
 
 
-def _accuracy_point(iteration: int, summary: Accuracy) -> Point:
+def accuracy_point(iteration: int, summary: Accuracy) -> Point:
+    """An accuracy with its interval, as a point of a plot."""
     return Point(iteration, summary.get("accuracy"), summary.get("low"), summary.get("high"))
 
 
@@ -185,7 +186,7 @@ def attribute_scores(report: Report) -> Iterator[Figure]:
     ]
     note = f"The first {SERIES} of {len(names)}; the table has all." if len(names) > SERIES else ""
     header = ("iteration", "attribute", "mean score", "judged samples")
-    yield lines_figure("Scores by attribute", note, "mean score", lines, _decimal, header, rows)
+    yield lines_figure("Scores by attribute", note, "mean score", lines, decimal, header, rows)
 
 
 # --- training data ---------------------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ def lines_figure(
 ) -> Figure:  # fmt: skip
     """A figure of lines in the narrow size."""
     plot = line_plot(lines, title, unit, form, top=top, size=NARROW)
-    return Figure(title, note, _legend(lines), header, rows, plot)
+    return Figure(title, note, legend(lines), header, rows, plot)
 
 
 def bars_figure(
@@ -303,7 +304,7 @@ def bars_figure(
 ) -> Figure:  # fmt: skip
     """A figure of stacked bars in the narrow size; the legend begins with the layer on top."""
     plot = bar_plot(layers, title, unit, form, top=top, size=NARROW)
-    return Figure(title, note, _legend(reversed(layers)), header, rows, plot)
+    return Figure(title, note, legend(reversed(layers)), header, rows, plot)
 
 
 def share(value: float | None) -> str:
@@ -316,9 +317,21 @@ def percent(value: float) -> str:
     return f"{value:.0%}"
 
 
-def _legend(series: Iterable[Line | Layer]) -> list[tuple[str, str]]:
+def thousands(value: float) -> str:
+    """A large number, for an axis."""
+    return f"{value:,.10g}" if value < 10_000 else f"{value / 1000:,.3g} k"
+
+
+def short(value: float) -> str:
+    """A number of three digits, for an axis."""
+    return f"{value:,.3g}"
+
+
+def legend(series: Iterable[Line | Curve | Layer]) -> list[tuple[str, str]]:
+    """The legend of a figure's series, in their order."""
     return [(swatch(drawn), drawn.label) for drawn in series]
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A share between 0 and 1, for an axis."""
     return f"{value:.3g}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from flows.report.charts import Figure, bars_figure, lines_figure, percent, share
+from flows.report.charts import Figure, bars_figure, lines_figure, percent, share, short, thousands
 from flows.report.svg import Layer, Line, Point
 from flows.terminal.formatting import NOTHING, number, size
 from hir_core.inspect.report import Report
@@ -34,7 +34,7 @@ def output_lengths(report: Report) -> Iterator[Figure]:
     ]
     header = ("iteration", "shortest", "median", "95th percentile", "longest")
     note = "Tokens of each sample, including the one that ends it."
-    yield lines_figure("Length of the samples", note, "tokens", lines, _thousands, header, rows)
+    yield lines_figure("Length of the samples", note, "tokens", lines, thousands, header, rows)
 
 
 def cut_off(report: Report) -> Iterator[Figure]:
@@ -98,7 +98,7 @@ def losses(report: Report) -> Iterator[Figure]:
     header = ("iteration", "loss", "supervised", "contrastive", "entropy term", "gradient norm",
               "log-probability gap, nats", "optimizer steps", "target tokens", "version")  # fmt: skip
     note = "Means over the last pass over the triples; each iteration trains on other triples."
-    yield lines_figure("Loss", note, "nats per token", lines, _short, header, rows)
+    yield lines_figure("Loss", note, "nats per token", lines, short, header, rows)
 
 
 def times(report: Report) -> Iterator[Figure]:
@@ -120,7 +120,7 @@ def times(report: Report) -> Iterator[Figure]:
     ]
     note = "Seconds of each step of the jobs; sampling counts for the iteration that trains on the samples."
     header = ("iteration", *(f"{name}, s" for name in steps), "s per optimizer step")
-    yield bars_figure("Time", note, "seconds", layers, _short, header, rows)
+    yield bars_figure("Time", note, "seconds", layers, short, header, rows)
 
 
 def speeds(report: Report) -> Iterator[Figure]:
@@ -131,7 +131,7 @@ def speeds(report: Report) -> Iterator[Figure]:
         rows = _rows(report, steps, lambda value: number(value, ",.0f"))
         note = "Tokens per second of all ranks together: sampled, or read in training, contrasts included."
         header = ("iteration", *(f"{line.label}, tokens/s" for line in lines))
-        yield lines_figure("Speed", note, "tokens per second", lines, _thousands, header, rows)
+        yield lines_figure("Speed", note, "tokens per second", lines, thousands, header, rows)
 
 
 def memory(report: Report) -> Iterator[Figure]:
@@ -142,7 +142,7 @@ def memory(report: Report) -> Iterator[Figure]:
         rows = _rows(report, steps, lambda value: NOTHING if value is None else size(int(value)))
         note = "The most memory that any rank held up to the end of the step: of its GPU, or main memory without one."
         header = ("iteration", *(line.label for line in lines))
-        yield lines_figure("Memory", note, "GB on a rank", lines, _short, header, rows)
+        yield lines_figure("Memory", note, "GB on a rank", lines, short, header, rows)
 
 
 def job_seconds(report: Report) -> float:
@@ -181,11 +181,3 @@ def _rows(report: Report, steps: dict[str, dict[int, float]], form: Callable[[fl
     measured = [values for values in steps.values() if values]
     iterations = (iteration.iteration for iteration in report.iterations)
     return [[str(n), *(form(values.get(n)) for values in measured)] for n in iterations]
-
-
-def _thousands(value: float) -> str:
-    return f"{value:,.10g}" if value < 10_000 else f"{value / 1000:,.3g} k"
-
-
-def _short(value: float) -> str:
-    return f"{value:,.3g}"

@@ -17,9 +17,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.report import charts, cost_charts, summary
+from flows.report import charts, cost_charts, step_charts, summary
 from flows.report.charts import Figure
-from flows.report.svg import Node, graph
+from flows.report.version_graph import version_graph
 from flows.terminal.formatting import NOTHING, number, printable, ruled_out, size
 from flows.terminal.version import flat
 from hir_core.inspect.examples import Answer
@@ -44,6 +44,17 @@ SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]
         ),
     ),
     (
+        "steps",
+        "Training, step by step",
+        (
+            step_charts.losses,
+            step_charts.entropy,
+            step_charts.gradient_norm,
+            step_charts.learning_rate,
+            step_charts.speed,
+        ),
+    ),
+    (
         "costs",
         "Training, time and memory",
         (cost_charts.losses, cost_charts.times, cost_charts.speeds, cost_charts.memory),
@@ -54,16 +65,6 @@ SECTIONS: tuple[tuple[str, str, tuple[Callable[[Report], Iterator[Figure]], ...]
 
 def page(report: Report) -> str:
     """The HTML of a report."""
-    templates = Environment(
-        loader=PackageLoader("flows.report"),
-        autoescape=True,
-        finalize=_made_visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = templates.get_template("report.css").render()
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     sections = [
         (name, title, [figure for figures in sources for figure in figures(report)])
         for name, title, sources in SECTIONS
@@ -80,15 +81,14 @@ def page(report: Report) -> str:
         )
         for version in report.versions
     ]
-    return templates.get_template("report.html").render(
+    return rendered(
+        "report.html",
         report=report,
-        css=Markup(css),
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         lead=summary.lead(report),
         remarks=summary.remarks(report),
         key_figures=summary.key_figures(report),
         sections=[section for section in sections if section[2]],
-        graph=Markup(_version_graph(report)),
+        graph=Markup(version_graph(report)),
         graph_is_open=len(report.iterations) <= OPEN_ITERATIONS,
         versions=versions,
         settings=list(_settings(report)),
@@ -97,8 +97,23 @@ def page(report: Report) -> str:
         probability=lambda logprob: NOTHING if logprob is None else f"{math.exp(logprob):.3f}",
         ruled_out=ruled_out,
         merged=_merge_equal,
-        picture=Markup,
     )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """The HTML of a template with these values, all texts escaped; a security policy lets it fetch and run nothing."""
+    templates = Environment(
+        loader=PackageLoader("flows.report"),
+        autoescape=True,
+        finalize=_made_visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css = templates.get_template("report.css").render()
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return templates.get_template(template).render(css=Markup(css), policy=policy, picture=Markup, **values)
 
 
 def _made_visible(value: Any) -> Any:
@@ -116,33 +131,6 @@ def _merge_equal(answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
         yield (str(first) if first == last else f"{first} to {last}"), equal[0]
 
 
-def _version_graph(report: Report) -> str:
-    """The picture of all versions but further evaluations: a column for each stage, a row for each iteration."""
-    row_of = {iteration.iteration: row for row, iteration in enumerate(report.iterations)}
-    main_evaluations = {evaluation.version for evaluation in report.evaluations.values()}
-    shown = [
-        version for version in report.versions if version.stage != "evaluations" or version.version in main_evaluations
-    ]
-    stages = [stage for stage in STAGES if any(version.stage == stage for version in shown)]
-    nodes, edges = [], []
-    for version in shown:
-        row = row_of.get(version.iteration, 0)
-        rows = "no table" if version.rows is None else f"{number(version.rows)} rows"
-        nodes.append(
-            Node(
-                version.version,
-                column=stages.index(version.stage),
-                row=row,
-                text=version.version.split("/")[1],
-                title=f"{version.version} · {rows} · {size(version.bytes)}",
-            )
-        )
-        # Everything is made from the prompts, so these arrows are drawn in the first row only.
-        parents = [parent for parent in version.parents if row == 0 or not parent.startswith("prompts/")]
-        edges += [(parent, version.version) for parent in parents]
-    return graph(nodes, edges, stages, f"Versions of {report.run} and what each is made from")
-
-
 def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
     """The last version of each stage with its settings; of models and triples also the first version."""
     for stage in STAGES:
@@ -151,16 +139,16 @@ def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]
             versions[-1:] if stage not in ("models", "triples") or len(versions) < 2 else [versions[0], versions[-1]]
         )
         for version in shown:
-            yield stage, version.version, _pairs(version.config)
+            yield stage, version.version, pairs(version.config)
 
 
 def _software(report: Report) -> list[tuple[str, str]]:
     releases = sorted({version.code_version for version in report.versions})
     made_with = [model.made_with for model in report.models.values() if model.made_with]
-    return [("hir", ", ".join(releases) or NOTHING), *(_pairs(made_with[-1]) if made_with else [])]
+    return [("hir", ", ".join(releases) or NOTHING), *(pairs(made_with[-1]) if made_with else [])]
 
 
-def _pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
+def pairs(settings: dict[str, Any]) -> list[tuple[str, str]]:
     """Settings as `a.b` and value; long values are clipped."""
     return [
         (name, text if len(text) <= SETTING_CHARACTERS else f"{text[:SETTING_CHARACTERS]}… ({len(text):,} characters)")

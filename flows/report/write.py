@@ -1,4 +1,4 @@
-"""Writing the report of a run into its folder, for `hir report` and for the flow after every iteration.
+"""Writing the report of a run into its folder, for `hir report` and for the flow after every iteration; or of several.
 
 `hir_core.inspect.report` reads what the report says, `flows.report.page` draws it; both are imported only when a report
 is written, as commands must start fast. The file is written as a whole or not at all.
@@ -6,7 +6,7 @@ is written, as commands must start fast. The file is written as a whole or not a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,21 @@ def write_report(store: Store, last: VersionRef | None = None) -> Path:
     from hir_core.store.files import write_text
 
     return write_text(page_path(store), page(build_report(store, last)))
+
+
+def write_runs_report(stores: Sequence[Store], path: Path) -> Path:
+    """Writes a page that compares several runs, each up to its newest model, and returns its path.
+
+    Raises:
+        ConfigError: there are more runs than can be told apart.
+        VersionCorrupt: a version is damaged.
+        StoreError: the file cannot be written.
+    """
+    from flows.report.runs_page import runs_page
+    from hir_core.inspect.report import build_report
+    from hir_core.store.files import write_text
+
+    return write_text(path, runs_page([build_report(store) for store in stores]))
 
 
 def is_drawn(store: Store, last: VersionRef) -> bool:

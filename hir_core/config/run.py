@@ -7,7 +7,7 @@ by `config.load`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -26,6 +26,8 @@ from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.select import SelectConfig
 from hir_core.config.training import TrainingConfig
 from hir_core.config.warm_start import WarmStartConfig
+
+Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
 class RunConfig(Section):
@@ -71,6 +73,9 @@ class RunConfig(Section):
     branch: Annotated[str, ExcludedFromId] = "main"
     """Name of the branch: the versions that this config uses. When a run with another config ends on the same branch,
     the branch then holds that run's versions, and `hir gc` may remove the earlier ones."""
+    trackers: Annotated[tuple[Tracker, ...], ExcludedFromId] = ()
+    """What else shows the curves of the run while it goes on: `tensorboard`, `wandb` or `trackio`, each of which has to
+    be installed. A tracker that is missing or fails is one line, and the run goes on."""
     retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
     """Which model weights `hir gc` keeps. Unset: everything is kept."""
 

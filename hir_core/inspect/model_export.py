@@ -22,6 +22,7 @@ from hir_core.launch.job_spec import Adapter, JobSpec, SaveStep
 from hir_core.launch.launcher import launch
 from hir_core.store.adapters import base_of
 from hir_core.store.store import Store
+from hir_core.store.training_log import STEPS, TIMES
 from hir_core.store.version import VersionRef, is_optimizer_state
 from hir_core.time_limit import Work, process_rows
 
@@ -42,7 +43,7 @@ class ExportedModel(NamedTuple):
 
 
 def export_model(store: Store, ref: VersionRef, out: Path, *, with_instruction: bool = False) -> ExportedModel:
-    """Writes a model version whole, without the state of its optimizer.
+    """Writes a model version whole, without the state of its optimizer and the log of its training.
 
     Args:
         out: the folder to make.
@@ -80,7 +81,7 @@ def export_model(store: Store, ref: VersionRef, out: Path, *, with_instruction: 
 def _copy(store: Store, ref: VersionRef, out: Path) -> None:
     folder = store.folder(ref)
     for part in store.manifest(ref).parts:
-        if not is_optimizer_state(part.name):
+        if not is_optimizer_state(part.name) and part.name not in (STEPS, TIMES):
             shutil.copyfile(folder / part.name, out / part.name)
 
 

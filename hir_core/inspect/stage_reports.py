@@ -19,6 +19,7 @@ from hir_core.inspect.stats import Bin, Lengths, histogram, lengths, scores
 from hir_core.store.graph import VersionGraph
 from hir_core.store.manifest import OTHER, value_counts
 from hir_core.store.store import Store
+from hir_core.store.training_log import TrainingStep, read_training_log
 from hir_core.store.version import VersionRef
 
 INSTRUCTIONS_KEPT = 5
@@ -259,6 +260,8 @@ class ModelReport(Measurements):
     """Versions of the software, and the machine."""
     tells_apart: bool | None
     """See `distinguishes_instructions`."""
+    training_steps: tuple[TrainingStep, ...]
+    """Every optimizer step; none where they were not kept."""
 
     @property
     def saving(self) -> Measurements:
@@ -283,6 +286,9 @@ class ModelReport(Measurements):
             save=save,
             made_with=save.get("made_with", {}),
             tells_apart=distinguishes_instructions(manifest, graph.manifests[str(triples[0])]) if triples else None,
+            training_steps=tuple(
+                TrainingStep(**row) for row in read_training_log(graph.store, ref).iter_rows(named=True)
+            ),
             **_measured(metrics),
         )
 

@@ -245,13 +245,18 @@ def free_bytes(device: torch.device) -> int:
 
 def peak_bytes(device: torch.device) -> int:
     """The most memory that any rank has held so far: on its GPU, or in main memory where there is none."""
+    return -min_over_ranks(-peak_bytes_of_this_rank(device), device)
+
+
+def peak_bytes_of_this_rank(device: torch.device) -> int:
+    """The most memory that this rank has held so far; asks no other rank."""
     peak = 0
     if device.type != "cpu":
         peak = int(get_accelerator().max_memory_allocated())
     else:
         for line in Path("/proc/self/status").read_text().splitlines():
             peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
-    return -min_over_ranks(-peak, device)
+    return peak
 
 
 def software_and_devices(model: nn.Module, device: torch.device) -> dict[str, Any]:

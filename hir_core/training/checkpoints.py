@@ -33,6 +33,7 @@ from hir_core.launch.end_requests import EndRequest
 from hir_core.modeling import optimizer_state, zero
 from hir_core.progress import Progress
 from hir_core.store.files import read_json, sync, write_json, writing
+from hir_core.store.training_log import TrainingStep
 from hir_core.store.version import digests
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,19 @@ _GO_ON, _SAVE, _SAVE_AND_END = range(3)
 class Record:
     """What a training has made so far: what its result is computed from."""
 
-    history: list[dict[str, float]] = field(default_factory=list)
-    """The loss terms of each optimizer step."""
+    history: list[TrainingStep] = field(default_factory=list)
+    """Every optimizer step."""
     tokens: int = 0
     target_tokens: int = 0
     seconds: float = 0.0
+    """Of the whole training so far, its checkpoints included."""
+
+    def add(self, step: TrainingStep, seconds: float) -> None:
+        """Adds an optimizer step, and sets the seconds so far."""
+        self.history.append(step)
+        self.tokens += step.tokens
+        self.target_tokens += step.target_tokens
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import torch
@@ -18,8 +18,10 @@ from torch import distributed as dist
 from hir_core.config import TrainingConfig, WarmStartConfig
 from hir_core.errors import NumericalError
 from hir_core.launch.job_spec import TrainResult
+from hir_core.modeling import zero
 from hir_core.modeling.rendering import Renderer
 from hir_core.progress import Progress
+from hir_core.store.training_log import TrainingStep
 from hir_core.training.batches import BatchLayout
 from hir_core.training.checkpoints import Checkpoints, Record
 from hir_core.training.example_table import ExampleTable
@@ -67,6 +69,15 @@ def coefficients(training: TrainingConfig) -> Coefficients:
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
+class Trained(NamedTuple):
+    """What came of a training."""
+
+    result: TrainResult
+    """Means over the last epoch, and totals."""
+    steps: list[TrainingStep]
+    """Every optimizer step, those before a checkpoint included."""
+
+
 def train(
     engine: Any,
     examples: ExampleTable,
@@ -75,8 +86,8 @@ def train(
     seed: Sequence[int],
     on_progress: Callable[[Progress], None],
     checkpoints: Checkpoints | None = None,
-) -> TrainResult:
-    """Makes every optimizer step that is not in a checkpoint; returns the mean loss terms of the last epoch and totals.
+) -> Trained:
+    """Makes every optimizer step that is not in a checkpoint; returns the result, and every step since the beginning.
 
     Args:
         engine: a DeepSpeed engine around `TripleLoss`.
@@ -94,33 +105,33 @@ def train(
     engine.train()
     started = time.monotonic() - record.seconds
     for number in range(len(record.history), len(steps)):
-        set_learning_rate(engine, training, number, len(steps))
-        step_examples = examples_of_step(examples, steps[number], training)
-        record.tokens += sum(len(example.prompts) * example.length for example in step_examples)
-        record.target_tokens += sum(len(example.target_ids) for example in step_examples)
-        step = f"optimizer step {number + 1} of {len(steps)}"
-        terms = _optimizer_step(engine, step_examples, training, layout, step)
-        record.history.append(terms)
-        record.seconds = time.monotonic() - started
-        done = Progress("train", number + 1, len(steps), "steps", record.tokens, record.seconds, terms["loss"])
+        step = _measured_step(
+            engine, examples_of_step(examples, steps[number], training), training, layout, number, len(steps)
+        )
+        record.add(step, seconds=time.monotonic() - started)
+        done = Progress("train", step.step, len(steps), "steps", record.tokens, record.seconds, step.loss)
         on_progress(done)
         if checkpoints is not None:
             checkpoints.after_step(record)
     _check_trained_model(engine, examples_of_step(examples, steps[-1], training), training, layout)
-    return _result(record, steps_of_epoch=math.ceil(len(examples) / training.batch_size), started=started)
+    result = _result(record, steps_of_epoch=math.ceil(len(examples) / training.batch_size), started=started)
+    return Trained(result, record.history)
 
 
 def _result(record: Record, steps_of_epoch: int, started: float) -> TrainResult:
     """Means over the last epoch, totals, and the time since `started`, in seconds of the monotonic clock."""
     last_epoch, seconds = record.history[-steps_of_epoch:], time.monotonic() - started
-    means = {name: sum(terms[name] for terms in last_epoch) / len(last_epoch) for name in last_epoch[0]}
+
+    def mean(name: str) -> float:
+        return sum(float(getattr(step, name)) for step in last_epoch) / len(last_epoch)
+
     return {
-        "loss": means["loss"],
-        "supervised": means["supervised"],
-        "contrastive": means["contrastive"],
-        "entropy": means["entropy"],
-        "exclusion": means["exclusion"],
-        "grad_norm": means["grad_norm"],
+        "loss": mean("loss"),
+        "supervised": mean("supervised"),
+        "contrastive": mean("contrastive"),
+        "entropy": mean("entropy"),
+        "exclusion": mean("exclusion"),
+        "grad_norm": mean("grad_norm"),
         "steps": len(record.history),
         "target_tokens": record.target_tokens,
         "tokens": record.tokens,
@@ -129,10 +140,12 @@ def _result(record: Record, steps_of_epoch: int, started: float) -> TrainResult:
     }
 
 
-def set_learning_rate(engine: Any, training: TrainingConfig, step: int, steps: int) -> None:
-    """Gives the engine's optimizer the learning rate of this step."""
+def set_learning_rate(engine: Any, training: TrainingConfig, step: int, steps: int) -> float:
+    """Gives the engine's optimizer the learning rate of this step, and returns it."""
+    rate = learning_rate(training, step, steps)
     for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate(training, step, steps)
+        group["lr"] = rate
+    return rate
 
 
 def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
@@ -148,10 +161,35 @@ def learning_rate(training: TrainingConfig, step: int, steps: int) -> float:
     return training.learning_rate * factors[training.schedule]
 
 
+def _measured_step(
+    engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout, number: int, steps: int
+) -> TrainingStep:
+    """One step on the examples at its learning rate, all ranks together, with what it computed and what it took.
+
+    Args:
+        number: that of the step, from 0.
+        steps: of the whole training.
+    """
+    started, step = time.monotonic(), number + 1
+    rate = set_learning_rate(engine, training, number, steps)
+    tokens = sum(len(example.prompts) * example.length for example in examples)
+    made = _optimizer_step(engine, examples, training, layout, f"optimizer step {step} of {steps}")
+    seconds = time.monotonic() - started
+    return TrainingStep(
+        step=step,
+        learning_rate=rate,
+        **made,
+        tokens=tokens,
+        target_tokens=sum(len(example.target_ids) for example in examples),
+        seconds=seconds,
+        tokens_per_s=tokens / seconds,
+    )
+
+
 def _optimizer_step(
     engine: Any, examples: Sequence[Example], training: TrainingConfig, layout: BatchLayout, step: str
-) -> dict[str, float]:
-    """One step on the examples, all ranks together; returns the loss terms and the norm of the gradient.
+) -> dict[str, Any]:
+    """One step on the examples, all ranks together; returns loss terms, norm of the gradient, and peak of memory.
 
     Args:
         step: its name, for messages.
@@ -170,16 +208,20 @@ def _optimizer_step(
         engine.backward(loss)
         engine.step()
         rows.append(torch.stack([terms[name] for name in TERMS]).double().cpu())
-    sums = torch.stack(rows).sum(0).to(layout.device, dtype=torch.float32)
-    dist.all_reduce(sums)
-    made = {**dict(zip(TERMS, sums.tolist(), strict=True)), "grad_norm": float(engine.get_global_grad_norm() or 0.0)}
+    # The terms, whose sum is wanted, and each rank's peak of memory in a place of its own: one collective for both.
+    shared = torch.zeros(len(TERMS) + world_size, dtype=torch.float32, device=layout.device)
+    shared[: len(TERMS)] = torch.stack(rows).sum(0)
+    shared[len(TERMS) + rank] = zero.peak_bytes_of_this_rank(layout.device)
+    dist.all_reduce(shared)
+    sums, peaks = shared[: len(TERMS)].tolist(), shared[len(TERMS) :].tolist()
+    made = {**dict(zip(TERMS, sums, strict=True)), "grad_norm": float(engine.get_global_grad_norm() or 0.0)}
     # Numbers that are the same on all ranks, so all of them stop. DeepSpeed has -1 for a norm that is not finite.
     problems = [f"the {_NAMES.get(name, name)} is {value}" for name, value in made.items() if not math.isfinite(value)]
     if problems or made["grad_norm"] < 0:
         is_sound = [bool(terms.isfinite().all()) for terms in rows]
         of = _keys(examples, groups, is_sound, layout.device)
         raise NumericalError(f"{step}: {(problems or ['the gradient is not finite'])[0]}, in {of}: {advice(training)}")
-    return made
+    return {**made, "peak_bytes": int(max(peaks))}
 
 
 def _check_trained_model(

@@ -33,6 +33,7 @@ from hir_core.modeling.rendering import renderer_of
 from hir_core.progress import Progress
 from hir_core.sampling.preset import settings_taken
 from hir_core.store.files import read_parts, writing
+from hir_core.store.training_log import TrainingStep, write_training_log
 from hir_core.training import packing_check, preflight, teacher, trainer
 from hir_core.training.batches import BatchLayout
 from hir_core.training.checkpoints import Checkpoints
@@ -111,6 +112,8 @@ class Job:
             if isinstance(step, SampleStep)
         }
         self.engine: Any = None
+        self.training_steps: list[TrainingStep] = []
+        """Those of the training whose model is saved next."""
         if not any(isinstance(step, TrainStep) for step in spec.steps):
             self.engine = zero.engine_for_inference(self.model, spec.deepspeed, device)
 
@@ -181,7 +184,8 @@ class Job:
             checkpoints = Checkpoints(
                 self.engine, self.model, step.checkpoints, training.checkpoint_every_s, request, self.rank.progress
             )
-            result = trainer.train(self.engine, examples, training, layout, seed, checkpoints.report, checkpoints)
+            trained = trainer.train(self.engine, examples, training, layout, seed, checkpoints.report, checkpoints)
+        result, self.training_steps = trained
         zero.end_training(self.engine, self.model)
         if not any(isinstance(later, SaveStep) and later.optimizer_state != "none" for later in self.spec.steps):
             zero.release_optimizer(self.engine)  # otherwise once its state is saved
@@ -193,7 +197,7 @@ class Job:
         return result
 
     def save(self, step: SaveStep) -> SaveResult:
-        """Writes the weights shard by shard, with config and tokenizer, and the state of the optimizer if it is kept.
+        """Writes weights shard by shard, config, tokenizer, optimizer steps, and the optimizer's state if it is kept.
 
         With an adapter, either the adapter in place of the weights, or the weights with the adapter merged into them:
         the model in memory is then that too. Files of a killed launch are deleted first; checkpoints stay
@@ -210,6 +214,8 @@ class Job:
                     self.model.config.save_pretrained(folder)
                     self.model.generation_config.save_pretrained(folder)
                 self.tokenizer.save_pretrained(folder)
+            if self.training_steps:
+                write_training_log(folder, self.training_steps)
         dist.barrier()
         if step.base is None:
             zero.merge_adapter(self.model)

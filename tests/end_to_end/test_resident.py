@@ -18,6 +18,7 @@ from zero_tables import saved_state, weights
 from hir_core.inspect.model_usage import model_usage
 from hir_core.modeling.models import fit_tokenizer
 from hir_core.store.store import Store
+from hir_core.store.training_log import TIMES
 from hir_core.worker.chat import make_chat
 
 pytestmark = pytest.mark.slow
@@ -150,8 +151,8 @@ def make_classifier(folder: Path) -> None:
 
 
 def contents(run_dir: Path) -> dict[str, str]:
-    """A digest of every file of every version but the manifests, which hold times."""
-    return {name: digest for name, digest in digests(run_dir).items() if not name.endswith("manifest.json")}
+    """A digest of every file of every version but those that hold times."""
+    return {name: digest for name, digest in digests(run_dir).items() if not name.endswith(("manifest.json", TIMES))}
 
 
 def pids(run_dir: Path) -> set[int]:

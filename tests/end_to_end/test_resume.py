@@ -38,6 +38,7 @@ from cli_run import (
 
 from hir_core.inspect.verify import check_run
 from hir_core.store.store import Store
+from hir_core.store.training_log import read_training_log
 
 pytestmark = pytest.mark.slow
 
@@ -293,6 +294,12 @@ def test_the_end_is_that_of_a_run_that_nobody_stopped(story, tmp_path, prefect_h
         )
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
         assert [ours[name] for name in ("steps", "tokens")] == [theirs[name] for name in ("steps", "tokens")]
+        ours, theirs = (
+            read_training_log(store, store.resolve(f"models@{iteration}"))
+            for store in (Store(story.run_dir), Store(tmp_path / "runs/tiny"))
+        )
+        assert ours["step"].to_list() == theirs["step"].to_list() == [*range(1, theirs.height + 1)]
+        assert ours["loss"].to_list() == pytest.approx(theirs["loss"].to_list(), abs=1e-3)
 
 
 def test_nothing_half_done_is_left_at_the_end(story):

@@ -15,6 +15,7 @@ from finished_run import NASTY, RIGHT, WRONG, commit, damage, drawn, hir, prompt
 from report_page import Page
 from report_runs import (
     ITEMS,
+    STEPS,
     TESTED,
     Row,
     attacked_run,
@@ -25,13 +26,15 @@ from report_runs import (
 )
 
 from flows.report.page import page
-from flows.report.svg import Layer, Line, Point, bar_plot, line_plot
+from flows.report.step_charts import COLUMNS, columns_of, spans_of
+from flows.report.svg import Curve, Layer, Line, Point, bar_plot, curve_plot, line_plot
 from flows.report.write import update_report
 from hir_core.inspect.report import build_report
 from hir_core.stages.evaluation import wilson_interval
 from hir_core.store.manifest import identity
 from hir_core.store.references import find_version
 from hir_core.store.store import Store
+from hir_core.store.training_log import read_training_log
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,25 @@ def test_gradients_lengths_and_costs_are_those_of_the_tables(finished, parsed):
     assert [row["training"] for row in parsed.tables["Memory"]] == ["–", "2.0 GB", "2.0 GB"]
 
 
+def test_every_optimizer_step_is_in_the_curves(finished, parsed):
+    """150 steps of two trainings in 80 columns, of one or two steps each."""
+    logs = [read_training_log(finished, finished.resolve(f"models@{n}")) for n in (1, 2)]
+    losses = [loss for log in logs for loss in log["loss"].to_list()]
+    rows = parsed.tables["Loss by optimizer step"]
+    assert [len(log) for log in logs] == [STEPS[1], STEPS[2]]
+    assert len(rows) == 80
+    columns = columns_of(150)
+    means = [sum(losses[step - 1] for step in column) / len(column) for column in columns]
+    assert [float(row["loss"]) for row in rows] == pytest.approx(means, rel=1e-3)
+    assert [row["iteration"] for row in rows[:3]] == ["1", "1", "2"]
+    assert rows[0]["optimizer step"] == "1"
+    assert rows[-1]["optimizer step"] == "146 to 147"
+    assert "exclusion" not in rows[0], "it is 0 throughout"
+    assert {row["learning rate"] for row in parsed.tables["Learning rate by optimizer step"]} == {"0.1"}
+    hovered = "\n".join(parsed.texts["title"])
+    assert f"iteration 2, optimizer step 146 to 147\nloss: {means[-1]:,.3g}\nsupervised" in hovered
+
+
 def test_every_version_is_listed_by_a_name_that_show_takes(store, parsed):
     rows = parsed.tables["All versions"]
     assert {row["version"] for row in rows} == {str(ref) for ref in store.versions()}
@@ -154,6 +176,36 @@ def test_points_lie_where_their_values_are():
     assert y0 - float(whisker.get("y1")) == pytest.approx((y0 - y3) / 8, abs=0.2)
     titles = [title.text for title in svg.iter("title")]
     assert titles == ["a, iteration 0: 0.0", "a, iteration 1: 0.25 [0.125, 0.5]", "a, iteration 3: 1.0"]
+
+
+def test_curves_pass_through_means_within_the_range_of_their_values():
+    """Two columns of steps 1 to 3 and 4 to 7; the axis goes from -1 to 4."""
+    columns, values = [range(1, 4), range(4, 8)], [1.0, 2.0, 3.0, -1.0, 0.0, 4.0, 1.0]
+    curve = Curve("a", spans_of(values, columns), "k0")
+    assert curve.spans == [(2.0, 1.0, 3.0), (1.0, -1.0, 4.0)]
+    drawn = curve_plot([curve], columns, ["first", "second"], "l", "u", str, marks=[(4, "2")], size=(400, 200))
+    svg = Tree.fromstring(drawn)
+    ((x1, y1), (x2, y2)), band = (
+        [tuple(map(float, point.split(","))) for point in shape.get("points").split()]
+        for kind in ("polyline", "polygon")
+        for shape in svg.iter(kind)
+    )
+    unit = y2 - y1  # from 2 down to 1
+    assert [y for _, y in band] == pytest.approx([y1 - unit, y2 - 3 * unit, y2 + 2 * unit, y1 + unit], abs=0.3)
+    assert [title.text for title in svg.iter("title")] == ["first\na: 2.0", "second\na: 1.0"]
+    first, second = ((float(r.get("x")), float(r.get("width"))) for r in svg.iter("rect"))
+    assert (first[0] + first[1], second[1]) == pytest.approx((second[0], first[1] * 4 / 3), abs=0.2)
+    assert (x1, x2) == pytest.approx((first[0] + first[1] / 2, second[0] + second[1] / 2), abs=0.2)
+    (mark,) = (float(line.get("x1")) for line in svg.iter("line") if line.get("class") == "mark")
+    assert mark == pytest.approx(second[0], abs=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 79, 80, 81, 4350])
+def test_columns_hold_every_step_once_and_about_equally_many(steps):
+    columns = columns_of(steps)
+    assert [step for column in columns for step in column] == [*range(1, steps + 1)]
+    assert len(columns) == min(steps, COLUMNS)
+    assert max(map(len, columns)) - min(map(len, columns)) <= 1
 
 
 def test_bars_are_as_high_as_their_values_and_stand_on_each_other():

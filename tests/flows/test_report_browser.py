@@ -11,6 +11,7 @@ import pytest
 from report_runs import attacked_run, make_run, with_more_iterations
 
 from flows.report.page import page
+from flows.report.runs_page import runs_page
 from hir_core.inspect.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -23,7 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PAGES = ("small", "long", "attacked")
+PAGES = ("small", "long", "attacked", "runs")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
@@ -46,13 +47,14 @@ TEXTS = """() => {
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
-    """Pages of a small run, of a run of thirty iterations, and of a run whose texts are an attack."""
+    """Pages of a small run, of a run of thirty iterations, of a run whose texts are an attack, and of two runs."""
     folder = tmp_path_factory.mktemp("pages")
     small, attacked = build_report(make_run(folder)), build_report(attacked_run(folder))
     reports = {"small": small, "long": with_more_iterations(small, 30), "attacked": attacked}
     for name, report in reports.items():
         (folder / f"{name}.html").write_text(page(report))
-    return {name: folder / f"{name}.html" for name in reports}
+    (folder / "runs.html").write_text(runs_page([small, attacked]))
+    return {name: folder / f"{name}.html" for name in PAGES}
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ from zero_tables import (
 from hir_core.config import LoraConfig
 from hir_core.launch.job_spec import Adapter, SaveStep
 from hir_core.modeling import models, zero
+from hir_core.store import training_log
 from hir_core.store.files import read_json
 
 pytestmark = [
@@ -405,6 +406,10 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(kind, sampled_alon
     ours, theirs = (sampled_alone.out(name, "model") for name in (f"stopped-{kind}-continued", f"unbroken-{kind}"))
     check_equal(weights(ours), weights(theirs))
     check_equal(saved_state(ours), saved_state(theirs))
+    # Every optimizer step is there once, whichever launch made it, in equal files.
+    assert (ours / training_log.STEPS).read_bytes() == (theirs / training_log.STEPS).read_bytes()
+    assert pl.read_parquet(ours / training_log.STEPS)["loss"].to_list() == unbroken
+    assert pl.read_parquet(ours / training_log.TIMES)["step"].to_list() == [*range(1, 9)]
     facts = (sampled_alone.facts(name) for name in (f"stopped-{kind}-continued", f"unbroken-{kind}"))
     ours, theirs = ({key: of[key] for key in ("loss", "steps", "tokens", "target_tokens")} for of in facts)
     assert ours == theirs

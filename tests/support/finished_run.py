@@ -5,6 +5,7 @@ Every table is spelled out, so that the expected output of a command can be deri
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flows.cli.app import app
 from hir_core.schemas import SCHEMAS
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
+from hir_core.store.training_log import TrainingStep, write_training_log
 from hir_core.store.version import VersionRef
 
 RIGHT, WRONG = "Be right.", "Be wrong."
@@ -78,9 +80,13 @@ def prompt(prompt_id: str, item: tuple[str, str]) -> Row:
     }
 
 
-def trained(store: Store, iteration: int, parents: list[VersionRef], **metrics: float) -> VersionRef:
+def trained(
+    store: Store, iteration: int, parents: list[VersionRef], log: Sequence[TrainingStep] = (), **metrics: float
+) -> VersionRef:
     draft = store.draft(identity("models", iteration, {}, parents))
     (draft.path / "config.json").write_text("{}")
+    if log:
+        write_training_log(draft.path, log)
     return draft.commit(metrics=metrics)
 
 

@@ -8,7 +8,7 @@ class Page(HTMLParser):
 
     Attributes:
         texts: all texts by kind of element, in order.
-        tables: the rows of each figure's table, each row a mapping from the heading of a column to a cell.
+        tables: the rows of each table by the title above it, each row a mapping from the heading of a column to a cell.
         attributes: every attribute of every element, as (element, name, value).
     """
 
@@ -45,7 +45,8 @@ class Page(HTMLParser):
             self._row.append(text)
         elif tag == "tr":
             if self._row:
-                title = self.texts["h3" if any(tag == "figure" for tag, _ in self._open) else "summary"][-1]
+                around = {tag for tag, _ in self._open}
+                title = self.texts["h3" if "figure" in around else "summary" if "details" in around else "h2"][-1]
                 self.tables.setdefault(title, []).append(dict(zip(self._header, self._row, strict=True)))
             self._row = []
         elif tag == "table":

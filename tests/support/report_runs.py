@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 from finished_run import RIGHT, WRONG, commit, drawn, prompt, trained
+from training_logs import optimizer_step
 
 from hir_core.inspect.report import Report
 from hir_core.stages.evaluation import summarise
@@ -25,6 +26,8 @@ ITEMS = {
 """Task and query of each prompt: train prompts of one task, test prompts of two."""
 TESTED = {0: 3, 1: 5, 2: 9}
 """How many of twelve test prompts each model answers right."""
+STEPS, LOSSES = {1: 3, 2: 147}, {1: 2.0, 2: 0.5}
+"""Optimizer steps of each training, and the loss of its first one; that of step n is an n-th of it."""
 
 
 def make_run(folder: Path) -> Store:
@@ -50,7 +53,9 @@ def make_run(folder: Path) -> Store:
         metrics = output_metrics(pl.concat(drawn_before), pl.concat(judged_before), relabeled)
         triples = commit(store, "triples", iteration, parents, [*kept, *old], config, metrics=metrics, **counts)
         before = [samples, rewards]
-        model = trained(store, iteration, [model, triples], loss=2.0 - iteration, step_seconds=1.5, peak_bytes=2e9)
+        steps = [optimizer_step(n, loss=LOSSES[iteration] / n) for n in range(1, STEPS[iteration] + 1)]
+        made = {"loss": 2.0 - iteration, "steps": STEPS[iteration], "step_seconds": 1.5, "peak_bytes": 2e9}
+        model = trained(store, iteration, [model, triples], steps, **made)
         evaluated(store, iteration, prompts, model)
     return store
 
@@ -109,7 +114,7 @@ def evaluated(
             "completion": str(n * iteration),
             "finish_reason": "eos" if n else "length",
             "outcome": "scored",
-            "score": float(n < TESTED[iteration]),
+            "score": float(n < TESTED.get(iteration, 10)),
         }
         for n in range(12)
     ]

@@ -114,7 +114,7 @@ def run_case(rank: RecordingRank, device: Any) -> None:
     if (every := changed(rank, "reset_every")) is not None:
         rank.after_step.append(lambda done: done % every or job.engine.optimizer.optimizer.state.clear())
     if changed(rank, "no_steps") is not None:
-        trainer.train = lambda *_: {}
+        trainer.train = lambda *_: trainer.Trained({}, [])
     if (last := changed(rank, "stop_after")) is not None:
         rank.after_step.append(functools.partial(stop_after, last))
     facts = []

@@ -16,6 +16,7 @@ import pytest
 import torch
 from fault_points import strike_at
 from torch import distributed as dist
+from training_logs import optimizer_step
 
 from hir_core.launch.end_requests import EndRequest
 from hir_core.modeling import shards
@@ -58,8 +59,7 @@ class Training:
             loss = (self.model(INPUTS) ** 2).sum() + number * self.model.bias.sum()
             loss.backward()
             self.adamw.step()
-            self.record.history.append({"loss": loss.item()})
-            self.record.tokens += 3
+            self.record.add(optimizer_step(number + 1, loss.item()), seconds=float(number))
             self.checkpoints.report(Progress("train", number + 1, STEPS, "steps"))
             self.checkpoints.after_step(self.record)
         return self

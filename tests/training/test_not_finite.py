@@ -170,7 +170,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training(norm):
 @pytest.mark.usefixtures("alone")
 def test_a_model_that_the_last_step_broke_is_found():
     training = TrainingConfig(**TWO_STEPS)
-    assert run_steps(lambda *_: 1.0, lambda _: 1.0, training)["loss"] == 4.0
+    assert run_steps(lambda *_: 1.0, lambda _: 1.0, training).result["loss"] == 4.0
     with pytest.raises(
         NumericalError, match=r"^after the last optimizer step: the loss is nan, in a batch with triple t\d"
     ):
