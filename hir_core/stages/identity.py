@@ -136,6 +136,8 @@ class Identities:
         }
         stop = list(self.config.sampling.stop)
         settings |= {"stop": stop} if stop else {}
+        engine = self.config.sampling.vllm
+        settings |= {"engine": engine.fingerprint()} if engine else {}
         return identity("evaluations", iteration, settings, [str(prompts), model], has_stop=bool(stop))
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:
