@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ class VllmEngine(Section):
 
     type: Literal["vllm"]
     """Selects vLLM."""
-    release: str = Field(pattern=r"^\d+\.\d+[\w.]*$")
+    release: str
     """vLLM's release in that environment, such as 0.32.0. It is part of version ids, and another one is refused."""
     python: Annotated[Path, ExcludedFromId]
     """The Python interpreter of the environment in which vLLM is installed; hir is not needed there."""
@@ -42,14 +43,21 @@ class VllmEngine(Section):
     """Whether long prompts are read in several passes. Unset: `false` on a CPU, where rows could not have seeds of
     their own otherwise; else vLLM's default."""
 
+    @field_validator("release")
+    @classmethod
+    def _release_is_a_number(cls, release: str) -> str:
+        if not re.fullmatch(r"\d+\.\d+[\w.]*", release, re.ASCII):
+            raise ValueError("expected the number of a release, such as 0.32.0")
+        return release
 
-def _engine_of(value: Any) -> str:
-    return "vllm" if isinstance(value, (dict, VllmEngine)) else "transformers"
+
+def _engine_type(value: Any) -> str:
+    return str(value.get("type", "vllm") if isinstance(value, dict) else getattr(value, "type", value))
 
 
 Engine = Annotated[
     Annotated[Literal["transformers"], Tag("transformers")] | Annotated[VllmEngine, Tag("vllm")],
-    Discriminator(_engine_of),
+    Discriminator(_engine_type),
 ]
 
 

@@ -1,10 +1,11 @@
 """The checks of `hir doctor` on this machine and in the folder of a run; `flows` adds those of Prefect's flow runs.
 
 Of the machine: installed releases, C++ compiler, build locks, disk space, shared memory, vLLM's environment. Of a run:
-versions without parents, foreign files, stale locks and drafts, and what killed processes left. A finding has a `repair`
-only where no run can lose anything by it: a draft that the next `hir run` may continue has none. While a process writes
-to a run, its locks and drafts are no findings. Reads names, manifests and lock files; damage inside committed files is
-left to `hir_core.inspect.verify`, which has to read them all. Nothing is changed before `repair` is called.
+versions without parents, foreign files, stale locks and drafts, and what killed processes left. A finding has a
+`repair` only where no run can lose anything by it: a draft that the next `hir run` may continue has none. While a
+process writes to a run, its locks and drafts are no findings. Reads names, manifests and lock files; damage inside
+committed files is left to `hir_core.inspect.verify`, which has to read them all. Nothing is changed before `repair` is
+called.
 """
 
 from __future__ import annotations

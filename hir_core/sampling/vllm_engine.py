@@ -73,8 +73,12 @@ class VllmProcess:
                 **given,
             }
         )
-        self._stdin.flush()
-        self.release = str(self._read()["loaded"])
+        try:
+            self._stdin.flush()
+            self.release = str(self._read()["loaded"])
+        except BaseException:
+            self.close()
+            raise
 
     def complete(self, requests: Sequence[Request], limits: Limits, stop: Sequence[str] = ()) -> Iterator[Completion]:
         """Completes prompts; yields completions as prompts are finished, those of one prompt together and in order.

@@ -39,8 +39,8 @@ def check(run: Run) -> LoadedPrompts:
     """Reads the prompts, and checks everything that can be checked before anything is written.
 
     Raises:
-        ConfigError: launch settings, the environment of vLLM, prompts, references or the model's files are wrong, or test prompts leak into the
-            train split.
+        ConfigError: launch settings, the environment of vLLM, prompts, references or the model's files are wrong, or
+            test prompts leak into the train split.
     """
     place, vllm = check_launch(run.config.launch), run.config.sampling.vllm
     if vllm is not None:
