@@ -171,7 +171,7 @@ def load_generation_config(folder: str) -> Any:
         ConfigError: they cannot be read.
     """
     with _opening(folder, "model.source"):
-        return transformers.GenerationConfig.from_pretrained(folder)
+        return transformers.GenerationConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def end_ids(generation_config: Any, tokenizer: Any) -> list[int]:

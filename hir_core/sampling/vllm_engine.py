@@ -18,7 +18,7 @@ from typing import Any
 
 from hir_core import vllm_worker
 from hir_core.config import VllmEngine
-from hir_core.errors import NumericalError
+from hir_core.errors import ConfigError, NumericalError
 from hir_core.sampling.completions import Completion, Output, Request
 from hir_core.sampling.draw import Limits
 
@@ -45,6 +45,7 @@ class VllmProcess:
 
     Raises:
         VllmEnded: the model cannot be loaded.
+        ConfigError: it is loaded by another release than the settings name.
     """
 
     def __init__(
@@ -75,7 +76,12 @@ class VllmProcess:
         )
         try:
             self._stdin.flush()
-            self.release = str(self._read()["loaded"])
+            release = str(self._read()["loaded"])
+            if release.partition("+")[0] != settings.release:
+                raise ConfigError(
+                    f"sampling.engine.release is {settings.release}, and {settings.python} has loaded vLLM {release}: "
+                    "somebody has installed another one meanwhile"
+                )
         except BaseException:
             self.close()
             raise

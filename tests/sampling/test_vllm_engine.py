@@ -145,11 +145,16 @@ def test_what_vllm_fails_of_is_told(python, fault, error, message):
         list(process.complete([Request("p", (3,), (5,))], LIMITS))
 
 
+def test_another_release_than_the_one_that_rows_are_named_after_draws_none(python):
+    with pytest.raises(ConfigError, match=r"^sampling\.engine\.release is 0\.31\.0, and .* has loaded vLLM 0\.32\.0"):
+        started(python, release="0.31.0")
+
+
 def test_vllm_ends_with_the_process_that_has_started_it(python):
     code = (
         "import os; from pathlib import Path; from hir_core.config import VllmEngine; "
         "from hir_core.sampling.vllm_engine import VllmProcess; "
-        f"engine = VllmEngine(type='vllm', release='1.0', python={str(python)!r}); "
+        f"engine = VllmEngine(type='vllm', release='0.32.0', python={str(python)!r}); "
         "p = VllmProcess(engine, Path('m'), 'float32', 9, False); "
         "print(p._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )
