@@ -1,10 +1,10 @@
 """The engine on vLLM, against a stand-in for its environment: what is asked of it, what is read, how it may fail."""
 
 import json
+import os
 import random
 import signal
-import subprocess
-import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -151,17 +151,27 @@ def test_another_release_than_the_one_that_rows_are_named_after_draws_none(pytho
 
 
 def test_vllm_ends_with_the_process_that_has_started_it(python):
-    code = (
-        "import os; from pathlib import Path; from hir_core.config import VllmEngine; "
-        "from hir_core.sampling.vllm_engine import VllmProcess; "
-        f"engine = VllmEngine(type='vllm', release='0.32.0', python={str(python)!r}); "
-        "p = VllmProcess(engine, Path('m'), 'float32', 9, False); "
-        "print(p._process.pid, flush=True); os.kill(os.getpid(), 9)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    stat = Path(f"/proc/{int(ended.stdout)}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    reading, writing = os.pipe()
+    starter = os.fork()
+    if starter == 0:
+        process = started(python)
+        os.write(writing, f"{process._process.pid}".encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(starter, 0)
+    pid = int(os.read(reading, 100))
+    os.close(reading)
+    os.close(writing)
+    deadline = time.monotonic() + 60
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 # --- the environment -------------------------------------------------------------------------------------------------
