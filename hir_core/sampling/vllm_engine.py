@@ -179,5 +179,7 @@ def read_output(output: Output, reply: Mapping[str, Any], limits: Limits) -> Out
     if output.finish_reason is None:
         if limits.has_stopped is None or reply["ended"] != "stop":
             raise VllmEnded(f"vLLM ended output {output.k} of prompt {key} for no reason that was asked for")
-        output.finish_reason = "stop"  # it decodes byte by byte, and may see a stop text one token earlier
+        # It decodes the output after the prompt. Where that ends with half a character, it may see a stop text that is
+        # none of the output's own: the output was cut off.
+        output.finish_reason = "length"
     return output
