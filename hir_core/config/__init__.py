@@ -55,7 +55,7 @@ from hir_core.config.reward import (
     has_reward_model,
 )
 from hir_core.config.run import RunConfig
-from hir_core.config.sampling import SamplingConfig
+from hir_core.config.sampling import SamplingConfig, VllmEngine
 from hir_core.config.section import ExcludedFromId, Section, folder_name
 from hir_core.config.select import SelectConfig
 from hir_core.config.training import TrainingConfig
@@ -113,6 +113,7 @@ __all__ = [
     "SelectConfig",
     "SyntheticPrompts",
     "TrainingConfig",
+    "VllmEngine",
     "WarmStartConfig",
     "folder_name",
     "has_reward_model",

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from hir_core.config.comparison import CompareConfig
 from hir_core.config.deepspeed import DeepSpeedFile
 from hir_core.config.run import RunConfig
-from hir_core.config.section import ExcludedFromId, Section, sections_within
+from hir_core.config.section import ExcludedFromId, Section, sections_within, types_within
 from hir_core.config.training import TrainingConfig
 
 README = Path(__file__).resolve().parents[2] / "flows" / "configs" / "README.md"
@@ -189,6 +189,8 @@ def _bare_type(hint: Any) -> str:
     if sections := set(sections_within(hint)):
         keys = [key for key, other in _hints(RunConfig).items() if set(sections_within(other)) == sections]
         settings = f"[settings](#{keys[0]})" if keys else "settings"
+        names = [f"`{name}`" for kind in types_within(hint) if get_origin(kind) is Literal for name in get_args(kind)]
+        settings = " or ".join([*names, settings])
         return f"list of {settings}" if origin is tuple else settings
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)

@@ -16,7 +16,7 @@ from hir_core.config.evaluation import EvaluationConfig
 from hir_core.config.instructions import Instructions
 from hir_core.config.launch import LaunchConfig
 from hir_core.config.lora import LoraConfig
-from hir_core.config.model import ModelConfig
+from hir_core.config.model import ModelConfig, ScratchModel
 from hir_core.config.prompts import PromptSource
 from hir_core.config.relabel import AttributesRelabel, ExcludeWrongRelabel, LearnedRelabel, RelabelConfig
 from hir_core.config.retention import RetentionConfig
@@ -121,6 +121,19 @@ class RunConfig(Section):
             raise ValueError(
                 "instructions.correct is empty, which relabel.type=learned cannot learn to write: give it a text"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_can_sample(self) -> RunConfig:
+        problem = ""
+        if isinstance(self.model, ScratchModel) and self.model.architecture == "t5":
+            problem = "vLLM has no encoder-decoder models"
+        elif self.lora is not None:
+            problem = "vLLM samples from whole models, and with `lora` a version is an adapter"
+        elif self.launch.hostfile is not None:
+            problem = "vLLM samples on one machine, and launch.hostfile names others"
+        if problem and self.sampling.vllm:
+            raise ValueError(f"sampling.engine: {problem}: set it to transformers")
         return self
 
     @model_validator(mode="after")

@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section
 
 DEFAULT_TEMPERATURE = 1.0
 AUTO_TOKENS = 16384
 """Tokens at a time on a CPU, and wherever a batch's memory cannot be estimated."""
+
+
+class VllmEngine(Section):
+    """vLLM, in a Python environment of its own: after each training it loads the saved model, and answers the test
+    prompts and samples."""
+
+    type: Literal["vllm"]
+    """Selects vLLM."""
+    release: str
+    """vLLM's release in that environment, such as 0.32.0. It is part of version ids, and another one is refused."""
+    python: Annotated[Path, ExcludedFromId]
+    """The Python interpreter of the environment in which vLLM is installed; hir is not needed there."""
+    tensor_parallel: Annotated[int, ExcludedFromId] = Field(1, ge=1)
+    """Number of GPUs that share one copy of the model. There are as many copies as the ranks of a launch allow."""
+    gpu_memory_utilization: Annotated[float | None, ExcludedFromId] = Field(None, gt=0, le=1)
+    """Share of a GPU's memory that vLLM may take. This setting and the next five have vLLM's names. Unset: vLLM's
+    default."""
+    kv_cache_memory_bytes: Annotated[int | None, ExcludedFromId] = Field(None, ge=1)
+    """Memory for keys and values, in place of what `gpu_memory_utilization` leaves for them. Unset: on a CPU 1 GiB."""
+    max_num_seqs: Annotated[int | None, ExcludedFromId] = Field(None, ge=1)
+    """Largest number of outputs that are drawn at the same time. Unset: vLLM's default."""
+    max_num_batched_tokens: Annotated[int | None, ExcludedFromId] = Field(None, ge=1)
+    """Largest number of tokens of a forward pass. Unset: vLLM's default."""
+    enforce_eager: Annotated[bool | None, ExcludedFromId] = None
+    """Whether nothing is compiled and no CUDA graphs are recorded: loads faster and draws more slowly. Unset: `true`
+    on a CPU, else vLLM's default."""
+    enable_chunked_prefill: Annotated[bool | None, ExcludedFromId] = None
+    """Whether long prompts are read in several passes. Unset: `false` on a CPU, where rows could not have seeds of
+    their own otherwise; else vLLM's default."""
+
+    @field_validator("release")
+    @classmethod
+    def _release_is_a_number(cls, release: str) -> str:
+        if not re.fullmatch(r"\d+\.\d+[\w.]*", release, re.ASCII):
+            raise ValueError("expected the number of a release, such as 0.32.0")
+        return release
+
+
+def _engine_type(value: Any) -> str:
+    return str(value.get("type", "vllm") if isinstance(value, dict) else getattr(value, "type", value))
+
+
+Engine = Annotated[
+    Annotated[Literal["transformers"], Tag("transformers")] | Annotated[VllmEngine, Tag("vllm")],
+    Discriminator(_engine_type),
+]
 
 
 class SamplingConfig(Section):
@@ -24,6 +72,10 @@ class SamplingConfig(Section):
     however many prompts a task has; 0 leaves a task out. Unset: every prompt is equally likely."""
     k: int = Field(4, ge=1)
     """Number of samples per prompt."""
+    engine: Annotated[Engine, DefaultExcludedFromId] = "transformers"
+    """The program that draws outputs, for samples and for the answers of an evaluation. `transformers`: the ranks that
+    train also draw, with the weights that they hold. Settings with `type: vllm`: vLLM draws, which is faster with large
+    models and many outputs."""
     preset: Annotated[Literal["model"] | None, DefaultExcludedFromId] = None
     """`model` takes what the next four settings leave unset from the model's own generation_config.json, as chat models
     bring it along; the manifest of the samples says which values were taken. Unset: nothing is taken."""
@@ -85,6 +137,11 @@ class SamplingConfig(Section):
         return {name: value for name, value in self.fingerprint().items() if name in names}
 
     @property
+    def vllm(self) -> VllmEngine | None:
+        """The settings of vLLM where it draws; None where the ranks draw themselves."""
+        return self.engine if isinstance(self.engine, VllmEngine) else None
+
+    @property
     def scored_tokens(self) -> int:
         """Number of tokens that one rank processes at a time where outputs are read and none are drawn."""
         return AUTO_TOKENS if self.batch_tokens == "auto" else self.batch_tokens
@@ -93,6 +150,15 @@ class SamplingConfig(Section):
     def sorts_vocabulary(self) -> bool:
         """Whether every draw sorts the probabilities of all tokens."""
         return self.top_p is not None and self.top_k is None
+
+    @model_validator(mode="after")
+    def _vllm_can_draw_so(self) -> SamplingConfig:
+        if self.vllm and self.top_p is not None and self.min_p is not None:
+            raise ValueError(
+                "vLLM applies min_p before top_p, so that the two together would mean something else: remove one of "
+                "them, or set sampling.engine to transformers"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mix_can_be_drawn(self) -> SamplingConfig:

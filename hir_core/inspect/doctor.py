@@ -1,10 +1,11 @@
 """The checks of `hir doctor` on this machine and in the folder of a run; `flows` adds those of Prefect's flow runs.
 
-Of the machine: installed releases, C++ compiler, build locks, disk space, shared memory. Of a run: versions without
-parents, foreign files, stale locks and drafts, and what killed processes left. A finding has a `repair` only where no
-run can lose anything by it: a draft that the next `hir run` may continue has none. While a process writes to a run, its
-locks and drafts are no findings. Reads names, manifests and lock files; damage inside committed files is left to
-`hir_core.inspect.verify`, which has to read them all. Nothing is changed before `repair` is called.
+Of the machine: installed releases, C++ compiler, build locks, disk space, shared memory, vLLM's environment. Of a run:
+versions without parents, foreign files, stale locks and drafts, and what killed processes left. A finding has a
+`repair` only where no run can lose anything by it: a draft that the next `hir run` may continue has none. While a
+process writes to a run, its locks and drafts are no findings. Reads names, manifests and lock files; damage inside
+committed files is left to `hir_core.inspect.verify`, which has to read them all. Nothing is changed before `repair` is
+called.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from hir_core.errors import StoreError
+from hir_core.config import RunConfig
+from hir_core.errors import ConfigError, StoreError
 from hir_core.launch.build_locks import clear_build_locks, extensions_dir, stale_build_locks
-from hir_core.launch.devices import find_devices
+from hir_core.launch.devices import find_devices, find_place
+from hir_core.launch.vllm_environment import check_vllm, import_problem
 from hir_core.store.branches import BRANCHES
 from hir_core.store.gc import GONE, leftovers, sweep
 from hir_core.store.locks import exclusive, is_held, signature
@@ -166,6 +169,22 @@ def _nearest_folder(path: Path) -> Path:
     while not folder.is_dir():
         folder = folder.parent
     return folder
+
+
+def check_engine(config: RunConfig) -> Iterator[Finding]:
+    """What would stop vLLM, where the config samples with it: its environment, its release, and its imports."""
+    vllm = config.sampling.vllm
+    if vllm is None:
+        return
+    try:
+        check_vllm(vllm, find_place(config.launch))
+    except ConfigError as error:
+        what, _, do = str(error).rpartition(": ")
+        yield Finding(what, str(vllm.python), do)
+        return
+    if problem := import_problem(vllm):
+        do = f"install vLLM {vllm.release} anew, in an environment that holds nothing else"
+        yield Finding(f"vLLM cannot be imported: {problem}", str(vllm.python), do)
 
 
 # --- the folder of a run ---------------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ class _Planner:
         usable, memory = self.machines.usable_bytes, self.machines.host_bytes
         if training.total > usable:
             return f"training needs {training.total / 1e9:,.1f} GB of {usable / 1e9:,.1f} usable"
-        if not sampling.rows:
+        if not sampling.rows and not self.config.sampling.vllm:  # which decides itself how much it takes
             return f"sampling needs {(sampling.weights + sampling.row) / 1e9:,.1f} GB of {usable / 1e9:,.1f} usable"
         if memory is not None and host > memory:
             return f"a machine needs {host / 1e9:,.0f} GB of main memory, and has {memory / 1e9:,.0f}"

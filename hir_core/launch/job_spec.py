@@ -12,7 +12,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import Field
 
-from hir_core.config import LoraConfig, ModelConfig, Section, TrainingConfig, WarmStartConfig
+from hir_core.config import LoraConfig, ModelConfig, Section, TrainingConfig, VllmEngine, WarmStartConfig
 from hir_core.store.files import read_json, write_json
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -130,6 +130,8 @@ class JobSpec(Section):
     model: ModelConfig
     """The model to load: the run's own, the folder of a version, or a classifier."""
     adapter: Adapter | None = None
+    engine: VllmEngine | None = None
+    """vLLM, if it draws what the steps sample, from a model that is a folder; None: the ranks load the model."""
     texts: Path | None = None
     """Parquet file with a column `text`, on which a scratch model's tokenizer is fitted."""
     seed: int

@@ -55,6 +55,8 @@ class MemoryAdvice:
 
     def _smaller_batches(self) -> list[str]:
         kind = self.step.get("type")
+        if self.job.get("engine"):
+            return ["lower max_num_seqs or kv_cache_memory_bytes in sampling.engine"]
         if kind == "train":
             section = "training" if self.step.get("samples") else "warm_start"
             training = self.step.get("training", {})

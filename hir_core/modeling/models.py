@@ -164,13 +164,26 @@ def _context(config: Any, tokenizer: Any) -> int | None:
     return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
-def end_ids(model: Any, tokenizer: Any) -> list[int]:
+def load_generation_config(folder: str) -> Any:
+    """The settings for drawing tokens in a model's folder.
+
+    Raises:
+        ConfigError: they cannot be read.
+    """
+    with _opening(folder, "model.source"):
+        return transformers.GenerationConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def end_ids(generation_config: Any, tokenizer: Any) -> list[int]:
     """Every token id that ends an output, the tokenizer's own first.
+
+    Args:
+        generation_config: the model's; None where it has none.
 
     Raises:
         ConfigError: what the model's generation config has as `eos_token_id` are no token ids.
     """
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    own = generation_config.eos_token_id if generation_config is not None else None
     listed = own if isinstance(own, list) else [] if own is None else [own]
     if wrong := [token for token in listed if not isinstance(token, int) or not abs(token) < 2**31]:
         raise ConfigError(f"the model's generation_config.json: `eos_token_id` has {wrong[0]!r}, expected a token id")

@@ -31,17 +31,27 @@ from hir_core.launch.host_memory import available_bytes
 from hir_core.modeling import adapters
 
 
-def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch.device:
+def is_on_cpu() -> bool:
+    """Whether ranks compute on CPU cores."""
+    return str(get_accelerator().device_name()) == "cpu"
+
+
+def connect(local_rank: int, collective_timeout_s: float | None = None, *, uses_device: bool = True) -> torch.device:
     """Joins the ranks of this launch and returns this rank's device.
 
     Args:
         collective_timeout_s: how long a collective may wait for a rank; None: as long as torch lets it.
+        uses_device: whether the rank computes on its GPU, if it has one; else the device is the CPU, and nothing is put
+            on the GPU.
     """
     accelerator = get_accelerator()
-    if accelerator.device_name() == "cpu":
+    backend = None if uses_device or is_on_cpu() else "gloo"
+    if is_on_cpu():
         device = torch.device("cpu")
         # Its shared-memory all-reduce is compiled on first use, which takes minutes in silence; gloo does as well.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    elif not uses_device:
+        device = torch.device("cpu")
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
@@ -51,13 +61,13 @@ def connect(local_rank: int, collective_timeout_s: float | None = None) -> torch
         # DeepSpeed's own fails where CUDA_VISIBLE_DEVICES names a GPU by its UUID.
         accelerator.available_memory = lambda index=None: torch.cuda.mem_get_info(index)[0]
     if collective_timeout_s is None:
-        deepspeed.init_distributed(dist_init_required=True)
+        deepspeed.init_distributed(backend, dist_init_required=True)
         return device
     limit = timedelta(seconds=collective_timeout_s)
     # Where a process group is made without a limit, as DeepSpeed does, torch takes the one of its module.
     for default in ("default_pg_timeout", "default_pg_nccl_timeout"):
         setattr(distributed_c10d, default, limit)
-    deepspeed.init_distributed(dist_init_required=True, timeout=limit)
+    deepspeed.init_distributed(backend, dist_init_required=True, timeout=limit)
     return device
 
 

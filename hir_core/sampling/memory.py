@@ -18,7 +18,7 @@ from hir_core.errors import ConfigError
 from hir_core.launch.job_spec import SampleStep
 from hir_core.launch.memory_estimate import LEAST_ROWS, MARGIN, Strategy, rows_that_fit, sampling_row_bytes
 from hir_core.modeling import zero
-from hir_core.sampling.transformers_engine import Request
+from hir_core.sampling.completions import Request
 
 
 class SamplingWeights(NamedTuple):

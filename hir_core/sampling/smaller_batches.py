@@ -19,9 +19,9 @@ from hir_core.errors import ConfigError
 from hir_core.launch.failures import NO_MEMORY
 from hir_core.modeling import zero
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.completions import Completion, Request
 from hir_core.sampling.draw import Limits
 from hir_core.sampling.memory import BatchLimit, longest_prompt
-from hir_core.sampling.transformers_engine import Completion, Request
 
 logger = logging.getLogger(__name__)
 

@@ -10,24 +10,21 @@ Shapes: B rows of the batch, V vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import compress
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hir_core.errors import NumericalError
+from hir_core.sampling.completions import Completion, Output, Request
 from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
 from hir_core.sampling.draw import Limits, draw
 
-FinishReason = Literal["eos", "stop", "length"]
-"""What ended an output: the model, a stop text, or the limit of new tokens."""
 MostRows = Callable[[int], int]
 """How many rows a batch may have whose longest prompt has so many tokens."""
 REFILL_BELOW = 0.8
@@ -35,34 +32,6 @@ REFILL_BELOW = 0.8
 STEPS_BETWEEN_READS = {"cuda": 4}
 """By the kind of device, tokens that every row draws before the drawn ones are read back, which waits for a GPU; on
 any other device 1."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt to complete, and the seed of each of its samples."""
-
-    key: str
-    prompt_ids: tuple[int, ...]
-    seeds: tuple[int, ...]
-    first: int = 0
-    """The number k of the first sample, where the samples of a prompt are drawn in several parts."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sample: its tokens, those that ended it included, and their log-probabilities."""
-
-    key: str
-    k: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-
-
-def row_seed(*parts: object) -> int:
-    """A 64-bit seed from the values that identify a row, the same on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big")
 
 
 def longest_first(requests: Iterable[Request]) -> deque[Request]:
@@ -120,36 +89,6 @@ def complete(
         yield from batch.read()
 
 
-@dataclass
-class _Output:
-    """One sample while it is completed."""
-
-    request: Request
-    k: int
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    """None until it is finished."""
-
-    def add(self, token_ids: Iterable[int], logprobs: Iterable[float], limits: Limits) -> None:
-        """Adds drawn tokens up to the one that ends the output; any after that were drawn before it was read."""
-        for token_id, logprob in zip(token_ids, logprobs, strict=True):
-            self.token_ids.append(token_id)
-            self.logprobs.append(logprob)
-            if token_id in limits.end_ids:
-                self.finish_reason = "eos"
-            elif limits.has_stopped is not None and limits.has_stopped(self.token_ids):
-                self.finish_reason = "stop"
-            elif len(self.token_ids) == limits.max_new_tokens:
-                self.finish_reason = "length"
-            if self.finish_reason is not None:
-                return
-
-    def completion(self) -> Completion:
-        assert self.finish_reason is not None
-        return Completion(self.request.key, self.k, tuple(self.token_ids), tuple(self.logprobs), self.finish_reason)
-
-
 class _Batch:
     """The rows that are completed at once.
 
@@ -164,8 +103,8 @@ class _Batch:
         decoder = EncoderDecoder if model.config.is_encoder_decoder else CausalDecoder
         self.decoder = decoder(model, limits.pad_id, device)
         self.ends = torch.tensor(limits.end_ids, device=device)
-        self.rows: list[_Output] = []
-        self.open_prompts: list[list[_Output]] = []
+        self.rows: list[Output] = []
+        self.open_prompts: list[list[Output]] = []
         self.steps_left = 0
         """Steps after which every row has ended, whatever it draws."""
         self.drawn = torch.zeros(0, dtype=torch.long, device=device)
@@ -198,7 +137,7 @@ class _Batch:
 
     def _enter(self, requests: Sequence[Request], kept: Tensor) -> None:
         """Adds a row for each sample of the requests, after the kept rows, and draws their first tokens."""
-        prompts = [[_Output(request, request.first + n) for n in range(len(request.seeds))] for request in requests]
+        prompts = [[Output(request, request.first + n) for n in range(len(request.seeds))] for request in requests]
         self.open_prompts += prompts
         self.rows += [output for outputs in prompts for output in outputs]
         repeats = torch.tensor([len(outputs) for outputs in prompts], device=self.device)

@@ -139,6 +139,8 @@ class Identities:
         if self.config.evaluation.samples is not None:
             sampled = {"samples": self.config.evaluation.samples, "seed": self.config.seed}
             settings |= {**sampled, "sampling": self.config.sampling.fingerprint_of_draws()}
+        engine = self.config.sampling.vllm
+        settings |= {"engine": engine.fingerprint()} if engine else {}
         return identity("evaluations", iteration, settings, [str(prompts), model], has_stop=bool(stop))
 
     def samples(self, prompts: VersionRef, model: str, iteration: int) -> Identity:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import polars as pl
 
@@ -85,6 +85,7 @@ class Plan:
         tokenizer_texts: texts beyond prompts, answers and instructions that a new tokenizer is fitted to.
         prompts: the Prompts table.
         score: commits an evaluation's draft whose answers are complete, given the metrics of the evaluate step.
+        part: whether the job makes the model, what is drawn from it, or both; vLLM draws in a job of its own.
     """
 
     config: RunConfig
@@ -94,8 +95,14 @@ class Plan:
     targets: Targets
     prompts: pl.DataFrame
     score: Callable[[Draft, Metrics], object]
-    steps: list[PlannedStep] = field(default_factory=list)
-    training_metrics: Metrics = field(default_factory=dict)
+    part: Literal["all", "model", "outputs"] = "all"
+    steps: list[PlannedStep] = field(default_factory=list, init=False)
+    training_metrics: Metrics = field(default_factory=dict, init=False)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the model is made."""
+        return self._has(self.targets.model)
 
     @property
     def is_done(self) -> bool:
@@ -110,15 +117,16 @@ class Plan:
         job_dir.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(job_dir / "model", ignore_errors=True)  # left by an earlier attempt, maybe of another model
         model, adapter = self._loaded_model()
-        if not self._has(self.targets.model):
+        if not self.has_model:
             self._add_training()
-        if not self._is_answered:
+        if self.part != "model" and not self._is_answered:
             self._add_evaluation(job_dir)
-        if self.targets.samples is not None and not self._has(self.targets.samples):
+        if self.part != "model" and self.targets.samples is not None and not self._has(self.targets.samples):
             self._add_sampling(self.targets.samples, job_dir)
         JobSpec(
             model=model,
             adapter=adapter,
+            engine=self.config.sampling.vllm if self.part == "outputs" else None,
             texts=self._write_texts(job_dir) if isinstance(model, ScratchModel) else None,
             seed=self.config.seed,
             deepspeed=self.config.deepspeed_settings(),

@@ -16,6 +16,7 @@ from hir_core.config.model_files import check_files
 from hir_core.dynamic_imports import check_extra
 from hir_core.errors import ConfigError
 from hir_core.launch.launcher import check_launch
+from hir_core.launch.vllm_environment import check_vllm
 from hir_core.prompts.load import load_prompts
 from hir_core.prompts.mixture import check_mix
 from hir_core.prompts.splits import check_leaks
@@ -38,10 +39,12 @@ def check(run: Run) -> LoadedPrompts:
     """Reads the prompts, and checks everything that can be checked before anything is written.
 
     Raises:
-        ConfigError: launch settings, prompts, references or the model's files are wrong, or test prompts leak into the
-            train split.
+        ConfigError: launch settings, the environment of vLLM, prompts, references or the model's files are wrong, or
+            test prompts leak into the train split.
     """
-    check_launch(run.config.launch)
+    place, vllm = check_launch(run.config.launch), run.config.sampling.vllm
+    if vllm is not None:
+        check_vllm(vllm, place)
     check_files(run.config.model)
     if isinstance(run.config.model, GgufModel):
         check_extra("gguf", "gguf", "model: the type gguf")

@@ -18,6 +18,7 @@ import polars as pl
 
 from hir_core.config import RunConfig
 from hir_core.config.model import rendering
+from hir_core.launch.devices import find_devices
 from hir_core.launch.launcher import launch
 from hir_core.launch.waiting_ranks import WaitingRanks
 from hir_core.progress import OnRows, Progress, ignore
@@ -99,11 +100,19 @@ class Run:
         """The measurements in a version's manifest."""
         return self.store.manifest(ref).metrics
 
-    def run_job(self, job_dir: Path, on_step: Callable[[int], None] = ignore) -> None:
-        """Has ranks do the job of a folder and waits for its end; `on_step` gets the number of each finished step."""
+    def run_job(self, job_dir: Path, on_step: Callable[[int], None] = ignore, uses_devices: bool = True) -> None:
+        """Has ranks do the job of a folder and waits for its end.
+
+        Args:
+            on_step: gets the number of each finished step.
+            uses_devices: whether the ranks themselves compute on the GPUs; where not, vLLM does, and needs them whole.
+        """
         self.on_progress(Progress("launch"))
         # DeepSpeed keeps hold of models that ZeRO-3 has partitioned: ranks that stay would need more memory each time.
         waiting = None if self.config.zero_stage == 3 else self.waiting_ranks
+        if not uses_devices and find_devices().gpus:
+            self.waiting_ranks.close()
+            waiting = None
         launch(job_dir, self.config.launch, waiting=waiting, on_progress=self.on_progress, on_step=on_step)
 
     def row_counter(self, step: str, total: int) -> OnRows:

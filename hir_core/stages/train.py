@@ -1,5 +1,6 @@
 """The stages `train`, `evaluate` and `sample`: steps of one DeepSpeed launch, which share the weights in memory.
 
+Where vLLM draws, it does so in a second launch, from the model that the first one has saved.
 Iteration 0 makes the initial model; iteration i >= 1 trains it on `triples@i`. Writes the versions `models@i`,
 `evaluations@i` and `samples@(i+1)`. What the launch has to do is up to `plan`, the launch itself to `launch.launcher`.
 """
@@ -7,8 +8,9 @@ Iteration 0 makes the initial model; iteration i >= 1 trains it on `triples@i`. 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from hir_core.launch.launcher import check_launch
 from hir_core.launch.rank import done_file
@@ -36,7 +38,7 @@ def train_iteration(
     samples: VersionRef | None,
     previous_model: VersionRef | None,
 ) -> Outputs:
-    """Trains, evaluates and samples in one launch; steps whose version is there already are left out.
+    """Trains, evaluates and samples in one launch, with vLLM in two; steps whose version is there are left out.
 
     A reward that is a model scores in a launch of its own afterwards: there is no room for a second model beside the
     one that still samples.
@@ -87,10 +89,21 @@ def _launch(run: Run, plan: Plan) -> None:
         check_launch(run.config.launch)  # before anything is written
     for identity in plan.targets:
         run.branch.record(identity)  # before the first of them is committed
-    job_dir = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
+    folder = run.config.run_dir / "launches" / f"{plan.targets.model.iteration:04d}"
+    if run.config.sampling.vllm is None:
+        _run_job(run, plan, folder)
+        return
+    if not plan.has_model:
+        _run_job(run, replace(plan, part="model"), folder)
+    if not plan.is_done:
+        _run_job(run, replace(plan, part="outputs"), folder.with_name(f"{folder.name}-vllm"))
+
+
+def _run_job(run: Run, plan: Plan, job_dir: Path) -> None:
+    on_device = plan.part != "outputs"
     try:
         plan.write(job_dir)
-        run.run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))))
+        run.run_job(job_dir, lambda number: plan.commit(number, read_json(done_file(job_dir, number))), on_device)
     finally:
         plan.discard_empty_drafts()
         shutil.rmtree(job_dir / "model", ignore_errors=True)  # it is a version now, or is made again

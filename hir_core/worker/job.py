@@ -1,7 +1,8 @@
 """A job's steps on one rank: the model is loaded once, then trained, saved and sampled from, as `job.json` says.
 
 Reads `job.json`, tables of triples, and weights; writes model folders into drafts. The driver commits a draft once the
-step is done. Sampling is in `samples`, scoring in `logprobs`; jobs of reward models are in `reward_model`.
+step is done. Sampling is in `samples`, scoring in `logprobs`; jobs of reward models are in
+`reward_model`, those of vLLM in `vllm_job`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from hir_core.worker import between_jobs
 from hir_core.worker.logprobs import score_logprobs
 from hir_core.worker.reward_model import Classifier
 from hir_core.worker.samples import complete_prompts, read_requests
+from hir_core.worker.vllm_job import VllmJob
 
 
 class Jobs:
@@ -52,7 +54,8 @@ class Jobs:
     """
 
     def __init__(self, rank: Rank) -> None:
-        self._device = zero.connect(rank.local_rank, rank.collective_timeout_s)
+        is_drawn_by_vllm = JobSpec.read(rank.job_dir).engine is not None
+        self._device = zero.connect(rank.local_rank, rank.collective_timeout_s, uses_device=not is_drawn_by_vllm)
         self._initial_seed = torch.initial_seed()
 
     def do(self, rank: Rank) -> None:
@@ -66,14 +69,21 @@ class Jobs:
             dist.destroy_process_group()
 
     def _do_steps(self, rank: Rank, spec: JobSpec) -> None:
-        is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
-        job: Any = Classifier(rank, spec, self._device) if is_scoring else Job(rank, spec, self._device)
+        job = self._job(rank, spec)
         for number, step in enumerate(spec.steps):
             result = job.do(step)
             dist.barrier()
             rank.step_done(number, result)
-        if rank.stays:
+        if isinstance(job, VllmJob):
+            job.close()
+        elif rank.stays:
             between_jobs.discard(job.engine)
+
+    def _job(self, rank: Rank, spec: JobSpec) -> Any:
+        if spec.engine is not None:
+            return VllmJob(rank, spec)
+        is_scoring = any(isinstance(step, ScoreStep) for step in spec.steps)
+        return Classifier(rank, spec, self._device) if is_scoring else Job(rank, spec, self._device)
 
 
 class Job:
@@ -97,7 +107,7 @@ class Job:
         self.renderer = renderer_of(spec.model, self.tokenizer, ends_prompt=is_encoder_decoder)
         self.layout = BatchLayout(
             pad_id=int(self.tokenizer.pad_token_id),
-            end_ids=tuple(models.end_ids(self.model, self.tokenizer)),
+            end_ids=tuple(models.end_ids(self.model.generation_config, self.tokenizer)),
             decoder_start_id=self.model.config.decoder_start_token_id if is_encoder_decoder else None,
             device=device,
         )

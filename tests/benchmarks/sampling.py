@@ -52,8 +52,9 @@ def sample_with_hir(clock: Clock, _: Path, model: str, prompts: int, k: int, row
     """Samples with the engine; as many rows at once as fit into their token budget."""
     import torch
 
+    from hir_core.sampling.completions import Request, row_seed
     from hir_core.sampling.draw import Limits
-    from hir_core.sampling.transformers_engine import Request, complete, row_seed
+    from hir_core.sampling.transformers_engine import complete
 
     built, device = make_model(model), torch.device("cpu")
     limits = Limits(1.0, max_new_tokens, end_tokens(model), 0)

@@ -33,6 +33,7 @@ TINY: dict[str, Any] = {
     "training": {"epochs": 1, "batch_size": 4},
     "deepspeed": "ds_configs/laptop.json",
 }
+VLLM = "{type: vllm, release: 0.32.0, python: no/python}"
 ErrorOf = Callable[..., str]
 
 
@@ -92,6 +93,12 @@ def write_rows(rows: list[Any]) -> None:
         ("prompts.0={type: synthetic, task: object_countin, size: 9}", "object_counting"),
         ("relabel={type: exclude_wrong, removed: 0.5, temperature: 1}", "probability is taken away: set one of them"),
         ("relabel={type: exclude_wrong, removed: 0}", "relabel.removed: expected more than 0"),
+        ("sampling.engine=vlm", "sampling.engine.type: expected one of transformers, vllm (found 'vlm'); did you mean"),
+        ("sampling.engine=vllm", "sampling.engine: expected settings as `key: value` (found 'vllm')"),
+        ("sampling.engine={type: vllm, python: p, release: newest}", "release: expected the number of a release, such"),
+        (f"sampling.engine={VLLM}", "sampling.engine.python: cannot run no/python: No such file or directory"),
+        (f"sampling={{engine: {VLLM}, top_p: 0.9, min_p: 0.1}}", "vLLM applies min_p before top_p, so that the two"),
+        (f"sampling={{engine: {VLLM}, top_k: 9, min_p: 0.1}}", "sampling.engine.python: cannot run no/python"),
     ],
 )
 def test_a_wrong_setting(change: str, message: str, error_of: ErrorOf) -> None:
@@ -132,6 +139,21 @@ def test_a_model_folder_without_a_model(error_of: ErrorOf) -> None:
     assert "no model folder: it has no config.json" in error_of("tiny.yaml", "model={source: ./models/mine}")
     Path("empty").mkdir()
     assert "no model folder: it has no config.json" in error_of("tiny.yaml", "model={source: ./empty}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.architecture=t5", "sampling.engine: vLLM has no encoder-decoder models: set it to transformers"),
+        ("lora={}", "sampling.engine: vLLM samples from whole models, and with `lora` a version is an adapter: set it"),
+        (
+            "launch.hostfile=hosts",
+            "sampling.engine: vLLM samples on one machine, and launch.hostfile names others: set",
+        ),
+    ],
+)
+def test_what_vllm_cannot_do(change: str, message: str, error_of: ErrorOf) -> None:
+    assert message in error_of("tiny.yaml", f"sampling.engine={VLLM}", change)
 
 
 # --- the prompts ---

@@ -619,7 +619,7 @@ def test_a_setting_of_a_model_that_is_none_is_one_clear_error(model, name, key, 
 
     edit(model / name, **{key: value})
     with pytest.raises(ConfigError) as caught:
-        end_ids(load_model(str(model), torch_fp32()), load_tokenizer(str(model)))
+        end_ids(load_model(str(model), torch_fp32()).generation_config, load_tokenizer(str(model)))
     assert "\n" not in str(caught.value)
 
 

@@ -53,7 +53,7 @@ def test_a_scratch_model_loads_like_any_other(architecture, tmp_path):
     model, tokenizer = models.load_model(str(tmp_path), torch.float32), models.load_tokenizer(str(tmp_path))
     built = models.build_scratch(spec, tokenizer, seed=3)
     assert all(torch.equal(built.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    assert models.end_ids(model, tokenizer) == [tokenizer.eos_token_id]
+    assert models.end_ids(model.generation_config, tokenizer) == [tokenizer.eos_token_id]
     assert models.context_length(model) == (32 if architecture == "llama" else None)
     assert models.load_model(str(tmp_path), torch.bfloat16).dtype is torch.bfloat16
 
@@ -84,9 +84,9 @@ def test_a_separate_head_is_not_tied(build_model, tmp_path):
 def test_every_end_token_of_a_model_ends_an_output(build_model, tokenizer):
     model = build_model("llama")
     model.generation_config.eos_token_id = [7, tokenizer.eos_token_id, 9]
-    assert models.end_ids(model, tokenizer) == [tokenizer.eos_token_id, 7, 9]
+    assert models.end_ids(model.generation_config, tokenizer) == [tokenizer.eos_token_id, 7, 9]
     model.generation_config.eos_token_id = None
-    assert models.end_ids(model, tokenizer) == [tokenizer.eos_token_id]
+    assert models.end_ids(model.generation_config, tokenizer) == [tokenizer.eos_token_id]
 
 
 def test_a_tokenizer_without_padding_borrows_the_end_token(tmp_path):

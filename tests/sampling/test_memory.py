@@ -14,10 +14,11 @@ from hir_core.errors import ConfigError
 from hir_core.launch.job_spec import SampleStep
 from hir_core.modeling import zero
 from hir_core.sampling import memory
+from hir_core.sampling.completions import Request, row_seed
 from hir_core.sampling.draw import Limits
 from hir_core.sampling.memory import BatchLimit, RowEstimate
 from hir_core.sampling.smaller_batches import complete_in_memory
-from hir_core.sampling.transformers_engine import Request, complete, row_seed
+from hir_core.sampling.transformers_engine import complete
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 GB = 10**9

@@ -11,9 +11,9 @@ from zero_tables import plain_logprobs
 
 from hir_core.sampling import draw as draw_module
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.completions import Completion, Request, row_seed
 from hir_core.sampling.draw import Limits, draw
 from hir_core.sampling.stop_texts import StopTexts
-from hir_core.sampling.transformers_engine import Completion, Request
 
 CPU = torch.device("cpu")
 MANY_ENDS = tuple(range(1, 40))
@@ -29,7 +29,7 @@ def model(request, build_model):
 def make_requests(count: int, k: int = 4, longest: int = 20) -> list[Request]:
     rng = np.random.default_rng(5)
     prompts = [tuple(rng.integers(40, 300, size=rng.integers(1, longest + 1)).tolist()) for _ in range(count)]
-    seeds = [tuple(transformers_engine.row_seed(1, n, sample) for sample in range(k)) for n in range(count)]
+    seeds = [tuple(row_seed(1, n, sample) for sample in range(k)) for n in range(count)]
     return [Request(f"p{n:03}", prompts[n], seeds[n]) for n in range(count)]
 
 
@@ -307,8 +307,8 @@ def next_logprobs(model, prompt: tuple[int, ...], output: tuple[int, ...]) -> to
 
 def test_row_seeds_do_not_depend_on_the_machine():
     """The first 16 digits of what `printf '0\\x1f1\\x1fabc\\x1f2' | sha256sum` prints, as a number."""
-    assert transformers_engine.row_seed(0, 1, "abc", 2) == 2011317004417459587
-    assert len({transformers_engine.row_seed(1, n, k) for n in range(50) for k in range(4)}) == 200
+    assert row_seed(0, 1, "abc", 2) == 2011317004417459587
+    assert len({row_seed(1, n, k) for n in range(50) for k in range(4)}) == 200
 
 
 # --- rows that take the places of ended ones -------------------------------------------------------------------------

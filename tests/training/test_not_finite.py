@@ -24,8 +24,8 @@ from hir_core.launch.launcher import launch
 from hir_core.launch.rank import Rank
 from hir_core.modeling import models, weight_checks
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.completions import Completion, Request
 from hir_core.sampling.draw import Limits
-from hir_core.sampling.transformers_engine import Request
 from hir_core.stages import run as run_module
 from hir_core.store.store import Store
 from hir_core.training import trainer
@@ -180,7 +180,7 @@ def test_a_model_that_the_last_step_broke_is_found():
 # --- logits ----------------------------------------------------------------------------------------------------------
 
 
-def complete(model: Any, limits: Limits) -> list[transformers_engine.Completion]:
+def complete(model: Any, limits: Limits) -> list[Completion]:
     requests = [Request(f"p{n}", (n + 40, n + 41), (1, 2)) for n in range(3)]
     with torch.no_grad():
         return list(transformers_engine.complete(model, requests, limits, CPU))

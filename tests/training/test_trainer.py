@@ -12,6 +12,7 @@ from hir_core.config import TrainingConfig
 from hir_core.errors import TrainingError
 from hir_core.modeling.rendering import Renderer
 from hir_core.sampling import transformers_engine
+from hir_core.sampling.completions import Request
 from hir_core.sampling.draw import Limits
 from hir_core.training import preflight, trainer
 from hir_core.training.batches import Batch, BatchLayout
@@ -191,9 +192,7 @@ def test_triples_longer_than_the_models_context_are_left_out(build_model):
 
 def draw_samples(model, renderer: Renderer) -> pl.DataFrame:
     limits = Limits(1.0, 6, (END,), 0)
-    requests = [
-        transformers_engine.Request(f"{n}", tuple(renderer.prompt_ids(RIGHT, f"{n} figs")), (n,)) for n in range(20)
-    ]
+    requests = [Request(f"{n}", tuple(renderer.prompt_ids(RIGHT, f"{n} figs")), (n,)) for n in range(20)]
     with torch.no_grad():
         completions = list(transformers_engine.complete(model, requests, limits, CPU, lambda _: 5))
     rows = {completion.key: completion for completion in completions}
