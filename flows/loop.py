@@ -68,7 +68,7 @@ class Loop:
             HirError: a stage failed; what was committed is kept.
         """
         run, table, observer = self.run, self.table, self.observer
-        with table, closing(run.waiting_ranks):
+        with table, closing(run.waiting_ranks), run.hosts:
             for warning in warnings(run.config, self.loaded.rows):
                 self.say(f"warning: {warning}")
             prompts = self.read_prompts()

@@ -42,6 +42,8 @@ def run(
 
     with server.ended_at_once_if_lost(), messages():
         run_config = read_config(config, changes or [])
+        if is_served_elsewhere(run_config):
+            return
         if lacks_an_evaluation(run_config):
             server.prepare()
         run, loaded = checked_run(run_config)
@@ -220,6 +222,31 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
     return load_config(find_config(config, CONFIGS), changes)
+
+
+def is_served_elsewhere(config: RunConfig) -> bool:
+    """Serves a run whose loop another process runs, on the first of the hosts that a cluster has started; else False.
+
+    Raises:
+        HirError: the host cannot join, or the other process is gone.
+        typer.Exit: a request has ended this process.
+    """
+    if config.launch.launcher != "external":
+        return False
+    from hir_core.launch.node_rank import find_node_rank
+
+    place = find_node_rank(config.launch)
+    if place.is_head:
+        return False
+    if not place.is_first_here:
+        print(f"host {place.node} of {place.nodes}: its first process starts the ranks; this one has nothing to do")
+        return True
+    from hir_core.launch.host import serve_run
+
+    print(f"host {place.node} of {place.nodes}: joins the run {config.run}", flush=True)
+    if code := serve_run(config, place):
+        raise typer.Exit(code)
+    return True
 
 
 def lacks_an_evaluation(config: RunConfig) -> bool:

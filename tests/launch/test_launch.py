@@ -328,26 +328,18 @@ def test_a_process_that_a_successful_rank_leaves_running_is_ended(job, plain, tm
 
 def test_a_child_of_the_driver_that_holds_the_pipe_does_not_keep_the_launch_alive(tmp_path):
     marker = str(tmp_path)
+    (tmp_path / "input").touch()
     script = (
         "import os, subprocess, sys, time\n"
         f"command = [sys.executable, '-c', 'import time; time.sleep(120)', {marker!r}]\n"
-        f"supervised = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/stop', '0', *command]\n"
+        f"supervised = [sys.executable, {supervisor.__file__!r}, {marker!r} + '/input', '0', *command]\n"
         "subprocess.Popen(supervised, stdin=subprocess.PIPE)\n"
         "os.fork() or time.sleep(8)\n"
         "time.sleep(1)\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", script], timeout=30, check=True)
-    assert wait_until(lambda: processes_of(tmp_path / "stop") == [], 5)
-
-
-def test_a_rank_that_no_signal_reaches_ends_when_the_launch_has(job):
-    job_dir = job('Path(sys.argv[1], "ready").touch()\ntime.sleep(60)')
-    env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{job_dir.parent}", "CROSS_SIZE": "2"}
-    process = subprocess.Popen([sys.executable, "-m", "work", str(job_dir)], env=env)
-    assert wait_until((job_dir / "ready").exists, PATIENCE_S)
-    (job_dir / "stop").touch()
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert wait_until(lambda: processes_of(tmp_path / "input") == [], 5)
 
 
 def test_a_lock_of_a_killed_build_is_cleared_and_one_in_use_is_not(tmp_path, monkeypatch):
@@ -419,29 +411,28 @@ def test_a_single_rank_here_is_started_without_a_launcher_whatever_environment_t
     monkeypatch.setenv("WORLD_SIZE", "8")  # as in a job that some other launcher has started
     config, place = LaunchConfig(port=29123), Place(1, Devices(("3", "5"), 8))
     assert launcher_command(tmp_path, config, place, "work") == [sys.executable, "-m", "work", str(tmp_path)]
-    env = launcher_env(tmp_path, config, place)
+    env = launcher_env(config, place)
     assert (env["RANK"], env["WORLD_SIZE"], env["MASTER_PORT"], env["CUDA_VISIBLE_DEVICES"]) == ("0", "1", "29123", "3")
     asked = launcher_command(tmp_path, LaunchConfig(launcher="torchrun"), place, "work")
-    elsewhere = launcher_command(tmp_path, LaunchConfig(hostfile=tmp_path), Place(1, Devices((), 8), ("far",)), "work")
-    assert ("torch.distributed.run" in asked, "deepspeed.launcher.runner" in elsewhere) == (True, True)
+    assert "torch.distributed.run" in asked
 
 
 def test_ranks_on_the_cpu_share_the_cores_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "2"
+    assert launcher_env(LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert launcher_env(tmp_path, LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "7"
+    assert launcher_env(LaunchConfig(), Place(3, Devices((), 8)))["OMP_NUM_THREADS"] == "7"
 
 
 def test_memory_of_gpus_is_not_taken_in_fixed_pieces_unless_the_user_says_how(tmp_path, monkeypatch):
     on_gpus, on_cpus = Place(1, Devices(("0",), 8)), Place(1, Devices((), 8))
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    assert launcher_env(tmp_path, LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
-    assert "PYTORCH_ALLOC_CONF" not in launcher_env(tmp_path, LaunchConfig(), on_cpus)
+    assert launcher_env(LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PYTORCH_ALLOC_CONF" not in launcher_env(LaunchConfig(), on_cpus)
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:128")
-    assert "PYTORCH_ALLOC_CONF" not in launcher_env(tmp_path, LaunchConfig(), on_gpus)
+    assert "PYTORCH_ALLOC_CONF" not in launcher_env(LaunchConfig(), on_gpus)
     monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:64")
-    assert launcher_env(tmp_path, LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
+    assert launcher_env(LaunchConfig(), on_gpus)["PYTORCH_ALLOC_CONF"] == "max_split_size_mb:64"
 
 
 @pytest.mark.parametrize(
