@@ -244,7 +244,7 @@ def is_served_elsewhere(config: RunConfig) -> bool:
     from hir_core.launch.host import serve_run
 
     print(f"host {place.node} of {place.nodes}: joins the run {config.run}", flush=True)
-    if code := serve_run(config, place):
+    if code := serve_run(config.launch, config.run_dir, place):
         raise typer.Exit(code)
     return True
 

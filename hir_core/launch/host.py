@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from hir_core.config import LaunchConfig, RunConfig
+from hir_core.config import LaunchConfig
 from hir_core.errors import ConfigError, HirError, JobFailed
 from hir_core.launch.channel import Channel
 from hir_core.launch.commands import host_command, host_env
@@ -188,18 +188,23 @@ def find_slots(processes: int | str, devices: Devices) -> tuple[int, str]:
     return slots, f"{slots} ranks are asked for, and it has {devices.slots} {devices.slot_name}"
 
 
-def serve_run(config: RunConfig, place: NodeRank) -> int:
+def serve_run(config: LaunchConfig, folder: Path, place: NodeRank) -> int:
     """Serves the head of a run, which a cluster has started on another host, and returns an exit code.
+
+    Args:
+        config: the settings.
+        folder: the run's folder, as the head sees it.
+        place: the place of this process.
 
     Raises:
         ConfigError: the head does not let this host join.
         JobFailed: the head does not answer within `launch.join_timeout_s`, or is gone.
     """
     devices = find_devices()
-    slots, problem = find_slots(config.launch.processes, devices)
+    slots, problem = find_slots(config.processes, devices)
     hello = Hello(place.node, socket.gethostname(), slots, problem)
-    path = head_file(config.run_dir.resolve())
-    deadline = time.monotonic() + config.launch.join_timeout_s
+    path = head_file(folder.resolve())
+    deadline = time.monotonic() + config.join_timeout_s
     said = f"{path} does not exist: runs_dir must be a folder that all hosts see"
     while time.monotonic() < deadline:
         if (head := read_head_file(path)) is not None:  # it may be that of an earlier run
@@ -210,7 +215,7 @@ def serve_run(config: RunConfig, place: NodeRank) -> int:
             else:
                 return Host(channel, place.node, devices).serve()
         time.sleep(0.5)
-    limit = f"launch.join_timeout_s = {config.launch.join_timeout_s:g} s"
+    limit = f"launch.join_timeout_s = {config.join_timeout_s:g} s"
     raise JobFailed(f"host {place.node}: the head of the run did not answer within {limit}: {said}")
 
 

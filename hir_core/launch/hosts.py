@@ -32,6 +32,8 @@ from hir_core.launch.slurm import PROCESSES, allocated_nodes, srun_command
 
 ALL = -1
 """In place of the number of a host: all of them."""
+TELL_AFTER_S = 15.0
+"""A wait for hosts that ends within this time needs no words."""
 GOODBYE_S = 10.0
 """How long hosts that join late are waited for at the end of a run, and host processes of this machine to end."""
 
@@ -158,18 +160,18 @@ class Hosts:
     def _joined(self, head: Head, on_wait: Callable[[str], None]) -> list[JoinedHost]:
         """All hosts, once they have joined."""
         limit_s = self._config.join_timeout_s
-        deadline = time.monotonic() + limit_s
+        begun = time.monotonic()
         is_queued = self._config.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
         told: list[int] = []
         while missing := head.missing():
-            if missing != told:
+            if missing != told and time.monotonic() > begun + TELL_AFTER_S:
                 told = missing
-                on_wait(f"waits for host {', '.join(map(str, missing))}")
+                on_wait(f"waits for host {_listed(missing)}")
             with head.changed:
                 head.changed.wait(0.2)
             if any(starter.poll() is not None for node, starter in self._starters.items() if node in (ALL, *missing)):
                 raise self._not_joined(f"what starts host {_listed(missing)} has ended")
-            if time.monotonic() > deadline and not is_queued:
+            if time.monotonic() > begun + limit_s and not is_queued:
                 raise self._not_joined(
                     f"host {_listed(missing)} did not join within launch.join_timeout_s = {limit_s:g} s"
                 )

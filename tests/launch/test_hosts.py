@@ -1,0 +1,120 @@
+"""A launch on two hosts: it works, and when a host, its link or a rank is gone, nothing is left and the cause is named.
+
+The hosts are network namespaces of this machine, so these tests need root. The ranks run lines of the test.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cli_run import PATIENCE_S
+from launched_work import READY, are_ready, wait_until
+from two_hosts import TwoHosts, two_hosts, why_not
+
+from hir_core.launch.rank import read_reports
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GONE_WITHIN_S = 30
+
+DRIVER = """
+import sys
+from pathlib import Path
+from hir_core.config import LaunchConfig
+from hir_core.errors import HirError
+from hir_core.launch.host import serve_run
+from hir_core.launch.hosts import Hosts
+from hir_core.launch.launcher import launch
+from hir_core.launch.node_rank import find_node_rank
+
+folder = Path(sys.argv[1])
+config = LaunchConfig(launcher="external", processes=1, nodes=2, node_rank=int(sys.argv[2]), join_timeout_s=60)
+try:
+    if sys.argv[2] == "1":
+        sys.exit(serve_run(config, folder, find_node_rank(config)))
+    with Hosts(config, folder) as hosts:
+        for _ in range(2):
+            launch(folder / "job", config, module="work", hosts=hosts)
+except HirError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.fixture
+def network() -> Iterator[TwoHosts]:
+    with two_hosts() as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def started(job, network, tmp_path) -> Callable[[str], dict[str, subprocess.Popen[bytes]]]:
+    """Starts the driver on both hosts, with these lines as the work of their ranks."""
+
+    def start(body: str) -> dict[str, subprocess.Popen[bytes]]:
+        job(body)
+        env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+        drivers = {}
+        for node, host in enumerate(("near", "far")):
+            with (tmp_path / f"{host}.txt").open("w") as said:
+                command = [sys.executable, "-c", DRIVER, str(tmp_path), str(node)]
+                drivers[host] = network.on(host, command, env=env, stdout=said, stderr=said)
+        return drivers
+
+    return start
+
+
+def rank_pid(job_dir: Path, rank: int) -> int:
+    return next(report.pid for report in read_reports(job_dir, "started") if report.rank == rank)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "possible here")
+def test_two_hosts_that_a_cluster_has_started_do_job_after_job(started, network, tmp_path):
+    drivers = started(
+        'import socket\nprint(rank.rank, rank.world_size, socket.gethostname(), os.environ["MASTER_ADDR"], '
+        'os.environ["GLOO_SOCKET_IFNAME"])\nrank.step_done(0)'
+    )
+    assert [drivers[host].wait(PATIENCE_S) for host in ("near", "far")] == [0, 0], (tmp_path / "near.txt").read_text()
+    logs = [(tmp_path / "job" / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
+    assert logs == ["0 2 near 10.77.0.1 cable\n", "1 2 far 10.77.0.1 cable\n"]
+    assert (tmp_path / "job" / "attempt-1").is_dir(), "the first of two launches"
+    assert [network.processes(host) for host in ("near", "far")] == [[], []]
+    assert not (tmp_path / "launches" / "head.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "possible here")
+@pytest.mark.parametrize(
+    ("what", "near_says", "far_says"),
+    [
+        ("head killed", None, r"host 1 \(far\): the head of the run is gone: the connection was closed"),
+        (
+            "link cut",
+            r"^host 1 \(far, 10\.77\.0\.2\) is lost: nothing was heard from it",
+            "the head of the run is gone",
+        ),
+        ("rank killed", "^rank 1 was killed: signal 9, from outside", "the head of the run is gone"),
+        ("host killed", r"^host 1 \(far, 10\.77\.0\.2\) is lost: the connection was closed", None),
+    ],
+)
+def test_nothing_is_left_when_a_part_of_a_launch_is_gone(started, network, tmp_path, what, near_says, far_says):
+    ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    drivers = started(f"{ignoring}{READY}\ntime.sleep(120)")
+    assert wait_until(lambda: are_ready(tmp_path / "job"), PATIENCE_S), (tmp_path / "near.txt").read_text()
+    begun = time.monotonic()
+    if what == "link cut":
+        network.cut()
+    else:
+        victims = {"head killed": drivers["near"].pid, "host killed": drivers["far"].pid}
+        os.kill(victims.get(what) or rank_pid(tmp_path / "job", 1), signal.SIGKILL)
+    assert wait_until(lambda: not network.processes("near") and not network.processes("far"), GONE_WITHIN_S)
+    assert time.monotonic() - begun < GONE_WITHIN_S
+    for host, message in (("near", near_says), ("far", far_says)):
+        assert drivers[host].wait(1) == (-signal.SIGKILL if message is None else 1)
+        assert message is None or re.search(message, (tmp_path / f"{host}.txt").read_text())
