@@ -33,12 +33,15 @@ from hir_core.launch.launcher import launch
 from hir_core.launch.node_rank import find_node_rank
 
 folder = Path(sys.argv[1])
-config = LaunchConfig(launcher="external", processes=1, nodes=2, node_rank=int(sys.argv[2]), join_timeout_s=60)
+if sys.argv[2] == "hostfile":
+    config = LaunchConfig(hostfile=folder / "hosts", collective_timeout_s=7)
+else:
+    config = LaunchConfig(launcher="external", processes=1, nodes=2, node_rank=int(sys.argv[2]), join_timeout_s=60)
 try:
     if sys.argv[2] == "1":
         sys.exit(serve_run(config, folder, find_node_rank(config)))
     with Hosts(config, folder) as hosts:
-        for _ in range(2):
+        for _ in range(int(sys.argv[3])):
             launch(folder / "job", config, module="work", hosts=hosts)
 except HirError as error:
     print(error, flush=True)
@@ -53,16 +56,16 @@ def network() -> Iterator[TwoHosts]:
 
 
 @pytest.fixture
-def started(job, network, tmp_path) -> Callable[[str], dict[str, subprocess.Popen[bytes]]]:
+def started(job, network, tmp_path) -> Callable[..., dict[str, subprocess.Popen[bytes]]]:
     """Starts the driver on both hosts, with these lines as the work of their ranks."""
 
-    def start(body: str) -> dict[str, subprocess.Popen[bytes]]:
+    def start(body: str, launches: int = 1) -> dict[str, subprocess.Popen[bytes]]:
         job(body)
         env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
         drivers = {}
         for node, host in enumerate(("near", "far")):
             with (tmp_path / f"{host}.txt").open("w") as said:
-                command = [sys.executable, "-c", DRIVER, str(tmp_path), str(node)]
+                command = [sys.executable, "-c", DRIVER, str(tmp_path), str(node), str(launches)]
                 drivers[host] = network.on(host, command, env=env, stdout=said, stderr=said)
         return drivers
 
@@ -78,7 +81,8 @@ def rank_pid(job_dir: Path, rank: int) -> int:
 def test_two_hosts_that_a_cluster_has_started_do_job_after_job(started, network, tmp_path):
     drivers = started(
         'import socket\nprint(rank.rank, rank.world_size, socket.gethostname(), os.environ["MASTER_ADDR"], '
-        'os.environ["GLOO_SOCKET_IFNAME"])\nrank.step_done(0)'
+        'os.environ["GLOO_SOCKET_IFNAME"])\nrank.step_done(0)',
+        launches=2,
     )
     assert [drivers[host].wait(PATIENCE_S) for host in ("near", "far")] == [0, 0], (tmp_path / "near.txt").read_text()
     logs = [(tmp_path / "job" / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
@@ -118,3 +122,32 @@ def test_nothing_is_left_when_a_part_of_a_launch_is_gone(started, network, tmp_p
     for host, message in (("near", near_says), ("far", far_says)):
         assert drivers[host].wait(1) == (-signal.SIGKILL if message is None else 1)
         assert message is None or re.search(message, (tmp_path / f"{host}.txt").read_text())
+
+
+SSH = """#!/bin/sh
+# ssh -o OPTION -o OPTION HOST COMMAND, as a login with an environment of its own would run it there
+exec ip netns exec "hir-$5-{number}" unshare --uts env -i PATH="$PATH" HOME=/root sh -c "hostname $5; $6"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "possible here")
+def test_hosts_of_a_hostfile_are_started_with_ssh_and_get_the_environment(job, network, tmp_path):
+    shown = ("NCCL_DEBUG", "HF_TOKEN", "HIR_COLLECTIVE_TIMEOUT_S", "OMP_NUM_THREADS", "USER_SECRET")
+    job(f"print(rank.rank, rank.local_rank, rank.world_size, *map(os.environ.get, {shown}))\nrank.step_done(0)")
+    (tmp_path / "hosts").write_text("near slots=1\nfar slots=2\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(SSH.format(number=network.number))
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    told = {"NCCL_DEBUG": "WARN", "HF_TOKEN": "hf_x", "OMP_NUM_THREADS": "1", "USER_SECRET": "seven"}
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), "hostfile", "1"]
+    driver = network.on("near", command, env=os.environ | told | path, cwd=tmp_path)
+    assert driver.wait(PATIENCE_S) == 0
+    logs = [(tmp_path / "job" / "logs" / f"rank-{rank}.log").read_text() for rank in range(3)]
+    assert logs == [
+        "0 0 3 WARN hf_x 7.0 1 seven\n",
+        "1 1 3 WARN None 7.0 1 None\n",  # DeepSpeed's launcher counts on a host from the rank's remainder
+        "2 0 3 WARN None 7.0 1 None\n",
+    ]
+    assert [network.processes(host) for host in ("near", "far")] == [[], []]

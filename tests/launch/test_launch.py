@@ -461,11 +461,13 @@ def test_a_hostfile_of_this_machine_is_a_local_launch(tmp_path):
     assert read_hostfile(tmp_path / "hosts") == {"localhost": 1}
 
 
-def test_other_hosts_need_pdsh(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("changes", "program"), [({"hostfile": "hosts"}, "ssh"), ({"launcher": "slurm"}, "srun")])
+def test_other_hosts_need_the_program_that_starts_them(tmp_path, monkeypatch, changes, program):
     (tmp_path / "hosts").write_text("far slots=8\n")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="install pdsh"):
-        check_launch(LaunchConfig(hostfile=tmp_path / "hosts"))
+    with pytest.raises(ConfigError, match=f"the program {program}, which starts the other hosts, is not on PATH"):
+        check_launch(LaunchConfig(**changes))
 
 
 # --- the real launchers ----------------------------------------------------------------------------------------------
@@ -499,44 +501,3 @@ def test_an_error_in_a_rank_comes_through_the_launcher(job, launcher):
     job_dir = job('if rank.rank == 1:\n    raise ConfigError("seven")\ntime.sleep(60)')
     with pytest.raises(ConfigError, match=r"^seven$"):
         launch(job_dir, LaunchConfig(processes=2, launcher=launcher), module="work")
-
-
-PDSH = """#!/bin/sh
-# Runs on this machine, once per host: -S -f FANOUT -w HOSTS COMMAND, as pdsh would there; %n is the host's number.
-hosts=$5; shift 5; number=0; status=0
-for host in $(echo "$hosts" | tr , ' '); do
-  env -u DS_ACCELERATOR -u OMP_NUM_THREADS sh -c "$(echo "$*" | sed "s/%n/$number/")" & number=$((number + 1))
-  all="$all $!"
-done
-for pid in $all; do wait "$pid" || status=$?; done
-exit $status
-"""
-
-
-@pytest.fixture
-def two_hosts(tmp_path, monkeypatch):
-    """A hostfile of two hosts, which a fake pdsh and a fake ssh both turn into this machine."""
-    for name, script in (("pdsh", PDSH), ("ssh", "#!/bin/sh\necho 127.0.0.1\n")):
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(script)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    (tmp_path / "hosts").write_text("near slots=1\nfar slots=1\n")
-    return LaunchConfig(hostfile=tmp_path / "hosts")
-
-
-@pytest.mark.slow
-def test_ranks_on_two_hosts_get_the_drivers_environment(job, two_hosts, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    job_dir = job(PRINT_RANK)
-    launch(job_dir, two_hosts, module="work")
-    logs = [(job_dir / "logs" / f"rank-{rank}.log").read_text() for rank in (0, 1)]
-    assert logs == ["I am 0 0 2 1\n", "I am 1 0 2 1\n"]
-
-
-@pytest.mark.slow
-def test_ranks_on_other_hosts_end_with_the_launch(job, two_hosts, tmp_path):
-    job_dir = job('if rank.rank == 1:\n    raise ConfigError("seven")\ntime.sleep(60)')
-    with pytest.raises(ConfigError, match=r"^seven$"):
-        launch(job_dir, two_hosts, module="work")
-    assert processes_of(tmp_path) == []
