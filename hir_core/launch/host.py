@@ -175,6 +175,7 @@ def join(head: HeadFile, hello: Hello) -> Channel:
                 connection.close()
             continue
         if welcome.problem:
+            channel.close()
             raise ConfigError(f"launch: {welcome.problem}")
         return channel
     raise problem
