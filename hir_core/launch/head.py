@@ -9,6 +9,7 @@ jobs; the other end is in `host`.
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ from hir_core.launch.messages import (
     Ended,
     Goodbye,
     Hello,
+    Leaving,
     Message,
     Prepare,
     Prepared,
@@ -58,6 +60,7 @@ class JoinedHost:
         self.code: int | None = None
         self.clock_lead_s = 0.0
         self._is_clock_known = False
+        self._leaves = ""
         self.address, self.head_address = channel.peer_address, channel.own_address
 
     def __str__(self) -> str:
@@ -85,7 +88,7 @@ class JoinedHost:
         """Takes it for lost, and closes the connection, upon which it ends its ranks."""
         with self._changed:
             if self.loss is None:
-                self.loss = Loss(self.hello.node, f"{self} is lost: {reason}")
+                self.loss = Loss(self.hello.node, f"{self} is lost: {self._leaves or reason}")
             self._changed.notify_all()
         self._channel.close()
 
@@ -114,6 +117,9 @@ class JoinedHost:
                 self.prepared = message
             elif isinstance(message, Ended):
                 self.code = message.code
+            elif isinstance(message, Leaving):
+                name = f"signal {message.signal} ({signal.strsignal(message.signal)})"
+                self._leaves = f"it was asked to end with {name}, by somebody or by the cluster"
             elif isinstance(message, Alive):
                 # Of what a message took on its way, the clocks seem to differ by less: the largest lead is the best.
                 lead = message.clock - time.time()

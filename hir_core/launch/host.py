@@ -34,6 +34,7 @@ from hir_core.launch.messages import (
     Ended,
     Goodbye,
     Hello,
+    Leaving,
     Message,
     Prepare,
     Prepared,
@@ -68,6 +69,8 @@ class Host:
         self._awaited: Prepare | None = None
         self._awaited_until = 0.0
         self._asked = 0
+        self._has_said_that_it_leaves = False
+        self._heard_at = self._told_at = time.monotonic()
 
     def serve(self) -> int:
         """Obeys the head until the run is over, and returns an exit code.
@@ -77,23 +80,17 @@ class Host:
         """
         for number in ASKS:
             signal.signal(number, self._note_request)
-        heard = told = time.monotonic()
         try:
-            while not (self._asked and self._launch is None):
-                message = self._channel.receive(POLL_S)
-                now = time.monotonic()
+            while not (self._has_said_that_it_leaves and self._launch is None):
+                message = self._next_message()
                 if isinstance(message, Goodbye):
                     return 0
-                if message is not None:
-                    heard = now
-                    self._obey(message)
-                elif now - heard > SILENCE_S:
-                    raise ConnectionError(f"nothing was heard from it for {SILENCE_S:g} s")
-                if now - told >= ALIVE_EVERY_S:
-                    told = now
-                    self._channel.send(Alive(time.time()))
+                self._obey(message)
                 self._look_for_job()
                 self._look_after_launch()
+                if self._asked and not self._has_said_that_it_leaves:
+                    self._has_said_that_it_leaves = True
+                    self._channel.send(Leaving(self._asked))
         except OSError as error:
             reason = f"host {self._node} ({socket.gethostname()}): the head of the run is gone: {error}"
             raise JobFailed(reason, is_lost=True) from None
@@ -103,12 +100,25 @@ class Host:
             self._channel.close()
         return 128 + self._asked
 
+    def _next_message(self) -> Message | None:
+        """What the head says, if it does so soon; raises ConnectionError where it has been silent for too long."""
+        message = self._channel.receive(POLL_S)
+        now = time.monotonic()
+        if message is not None:
+            self._heard_at = now
+        elif now - self._heard_at > SILENCE_S:
+            raise ConnectionError(f"nothing was heard from it for {SILENCE_S:g} s")
+        if now - self._told_at >= ALIVE_EVERY_S:
+            self._told_at = now
+            self._channel.send(Alive(time.time()))
+        return message
+
     def _note_request(self, number: int, _frame: object) -> None:
         if not self._asked and self._launch is not None:
             self._launch.ask_to_end()
         self._asked = number
 
-    def _obey(self, message: Message) -> None:
+    def _obey(self, message: Message | None) -> None:
         if isinstance(message, Prepare):
             self._awaited, self._awaited_until = message, time.monotonic() + SEE_JOB_S
         elif isinstance(message, Start):
@@ -141,9 +151,9 @@ class Host:
 
     def _interface(self, master_addr: str) -> str | None:
         """The network interface of this host over which it reaches the others."""
-        own = self._channel.own_address
-        address = master_addr if is_loopback(own) else own
-        return None if is_loopback(address) else interface_of(address)
+        if is_loopback(master_addr):
+            return None
+        return interface_of(master_addr) or interface_of(self._channel.own_address)
 
     def _look_after_launch(self) -> None:
         """Reports the end of the launch."""

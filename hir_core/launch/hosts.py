@@ -23,7 +23,7 @@ from hir_core.launch.commands import forwarded_env, python_path
 from hir_core.launch.devices import is_here, read_hostfile
 from hir_core.launch.failures import read_tail
 from hir_core.launch.head import Head, JoinedHost
-from hir_core.launch.head_file import HeadFile, delete_head_file, head_file, is_loopback, own_addresses, write_head_file
+from hir_core.launch.head_file import HeadFile, delete_head_file, head_file, own_addresses, write_head_file
 from hir_core.launch.host import SEE_JOB_S
 from hir_core.launch.messages import SILENCE_S, Ask, Prepare, Start, Stop
 from hir_core.launch.node_rank import find_node_rank
@@ -256,10 +256,11 @@ class HostProcesses:
 
 def _master_address(hosts: Sequence[JoinedHost]) -> str:
     """The address of host 0, as other hosts reach it."""
-    if not is_loopback(hosts[0].address):
+    own = own_addresses()
+    if hosts[0].address not in own:
         return hosts[0].address
-    # Host 0 is this machine: what others have reached it by.
-    return next((host.head_address for host in hosts if not is_loopback(host.head_address)), "127.0.0.1")
+    # Host 0 is this machine, which may have addresses that others cannot reach: what one of them has reached it by.
+    return next((host.head_address for host in hosts if host.address not in own), hosts[0].address)
 
 
 def _by_ssh(name: str, command: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@
                                  <--  Ask       have the ranks save their work and end
                                  <--  Stop      end the ranks now
     Ended     no rank is left    -->
+    Leaving   it was asked to    -->
                                  <--  Goodbye   the run is over
 
 `channel` carries them, and vouches for who has sent them.
@@ -20,10 +21,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import get_args
 
 ALIVE_EVERY_S = 2.0
 """How often each side says that it is there."""
-SILENCE_S = 12.0
+SILENCE_S = 15.0
 """A side that has said nothing for so long is taken for lost."""
 
 
@@ -108,14 +110,19 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Leaving:
+    """The host has been asked to end, and does so once its ranks have saved their work."""
+
+    signal: int
+
+
+@dataclass(frozen=True)
 class Goodbye:
     """The run is over."""
 
 
-Message = Hello | Welcome | Alive | Prepare | Prepared | Start | Ask | Stop | Ended | Goodbye
-_TYPES: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Hello, Welcome, Alive, Prepare, Prepared, Start, Ask, Stop, Ended, Goodbye)
-}
+Message = Hello | Welcome | Alive | Prepare | Prepared | Start | Ask | Stop | Ended | Leaving | Goodbye
+_TYPES: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encoded(message: Message) -> bytes:

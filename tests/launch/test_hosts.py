@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from cli_run import PATIENCE_S
-from launched_work import READY, are_ready, wait_until
+from launched_work import READY, WORK, are_ready, wait_until
 from two_hosts import TwoHosts, two_hosts, why_not
 
 from hir_core.launch.rank import read_reports
@@ -59,8 +59,9 @@ def network() -> Iterator[TwoHosts]:
 def started(job, network, tmp_path) -> Callable[..., dict[str, subprocess.Popen[bytes]]]:
     """Starts the driver on both hosts, with these lines as the work of their ranks."""
 
-    def start(body: str, launches: int = 1) -> dict[str, subprocess.Popen[bytes]]:
-        job(body)
+    def start(body: str | None, launches: int = 1) -> dict[str, subprocess.Popen[bytes]]:
+        if body is not None:
+            job(body)
         env = os.environ | {"PYTHONPATH": f"{CHECKOUT}:{tmp_path}"}
         drivers = {}
         for node, host in enumerate(("near", "far")):
@@ -105,23 +106,29 @@ def test_two_hosts_that_a_cluster_has_started_do_job_after_job(started, network,
         ),
         ("rank killed", "^rank 1 was killed: signal 9, from outside", "the head of the run is gone"),
         ("host killed", r"^host 1 \(far, 10\.77\.0\.2\) is lost: the connection was closed", None),
+        ("host asked", r"^host 1 \(far, .*\) is lost: it was asked to end with signal 15 \(Terminated\), by", ""),
     ],
 )
 def test_nothing_is_left_when_a_part_of_a_launch_is_gone(started, network, tmp_path, what, near_says, far_says):
-    ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    ignoring = "if rank.rank == 0:\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     drivers = started(f"{ignoring}{READY}\ntime.sleep(120)")
     assert wait_until(lambda: are_ready(tmp_path / "job"), PATIENCE_S), (tmp_path / "near.txt").read_text()
     begun = time.monotonic()
     if what == "link cut":
         network.cut()
     else:
-        victims = {"head killed": drivers["near"].pid, "host killed": drivers["far"].pid}
-        os.kill(victims.get(what) or rank_pid(tmp_path / "job", 1), signal.SIGKILL)
+        victim = {"head": drivers["near"].pid, "host": drivers["far"].pid, "rank": rank_pid(tmp_path / "job", 1)}
+        os.kill(victim[what.split()[0]], signal.SIGTERM if what == "host asked" else signal.SIGKILL)
     assert wait_until(lambda: not network.processes("near") and not network.processes("far"), GONE_WITHIN_S)
     assert time.monotonic() - begun < GONE_WITHIN_S
     for host, message in (("near", near_says), ("far", far_says)):
-        assert drivers[host].wait(1) == (-signal.SIGKILL if message is None else 1)
+        code = 128 + signal.SIGTERM if message == "" else -signal.SIGKILL if message is None else 1
+        assert drivers[host].wait(1) == code
         assert message is None or re.search(message, (tmp_path / f"{host}.txt").read_text())
+    if what == "head killed":  # it has left its file, which leads the host nowhere
+        (tmp_path / "work.py").write_text(WORK.format(body="    rank.step_done(0)"))
+        again = started(None)
+        assert [again[host].wait(PATIENCE_S) for host in ("near", "far")] == [0, 0], (tmp_path / "near.txt").read_text()
 
 
 SSH = """#!/bin/sh
