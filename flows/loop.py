@@ -69,7 +69,7 @@ class Loop:
             HirError: a stage failed; what was committed is kept.
         """
         run, table, observer = self.run, self.table, self.observer
-        with Trackers(run, self.say) as trackers, table, closing(run.waiting_ranks):
+        with Trackers(run, self.say) as trackers, table, closing(run.waiting_ranks), run.hosts:
             for warning in warnings(run.config, self.loaded.rows):
                 self.say(f"warning: {warning}")
             prompts = self.read_prompts()

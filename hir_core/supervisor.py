@@ -1,14 +1,14 @@
 """The supervisor: a process that runs one command and ends every process below it, whatever happens to its parent.
 
-    python -I -S supervisor.py STOP_FILE GRACE_S COMMAND...
+    python -I -S supervisor.py INPUT GRACE_S COMMAND...
 
 The parent holds the other end of this process's standard input. The command and all processes below it are ended
 (SIGTERM, a few seconds, SIGKILL) when that pipe closes because the parent closed it or died, even by SIGKILL; and when
 the parent changes. At SIGTERM or SIGINT they first get SIGTERM and GRACE_S seconds, for what they have to save, unless
 the signal comes again. Processes that are still alive after the command has ended are ended like in the first case.
 Those that left their session or lost their parent are found as well: the supervisor is a subreaper (Linux), so orphans
-become its children. It exits with the command's status, or 128 + n for signal n. STOP_FILE is created before any
-process has to end at once, for ranks on other hosts.
+become its children. It exits with the command's status, or 128 + n for signal n. INPUT is the file that the command
+gets as its standard input: /dev/null, or one that holds what must not be on a command line.
 
 Reads /proc. Imports only the standard library: it must start fast, and work where the environment is broken.
 """
@@ -35,7 +35,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def main(stop_file: Path, grace_s: float, command: Sequence[str]) -> int:
+def main(input_file: Path, grace_s: float, command: Sequence[str]) -> int:
     """Runs the command until it or the parent ends, and returns its status once no process below it is alive."""
     received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,15 +43,14 @@ def main(stop_file: Path, grace_s: float, command: Sequence[str]) -> int:
     parent = os.getppid()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     env = os.environ | {SUPERVISOR: str(os.getpid())}
-    # preexec_fn is safe here: this process has one thread.
-    launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=env, preexec_fn=die_with_parent)
+    with input_file.open("rb") as command_input:
+        # preexec_fn is safe here: this process has one thread.
+        launcher = subprocess.Popen(command, stdin=command_input, env=env, preexec_fn=die_with_parent)
     statuses: dict[int, int] = {}
     while launcher.pid not in statuses and not received and not _has_left(parent):
         _reap(statuses)
     if received and not _has_left(parent):
         _signal_until_gone(signal.SIGTERM, grace_s, statuses, lambda: len(received) > 1 or _has_left(parent))
-    with contextlib.suppress(OSError):  # a link in its place would have a file made elsewhere
-        os.close(os.open(stop_file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
     _signal_until_gone(signal.SIGTERM, TERM_GRACE_S, statuses)
     _signal_until_gone(signal.SIGKILL, KILL_GRACE_S, statuses)
     return statuses.get(launcher.pid, 128 + signal.SIGKILL)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,8 @@ def run(
 
     with server.ended_at_once_if_lost(), messages():
         run_config = read_config(config, changes or [])
+        if is_served_elsewhere(run_config):
+            return
         if lacks_an_evaluation(run_config):
             server.prepare()
         run, loaded = checked_run(run_config)
@@ -81,6 +83,7 @@ def compare(
 
     with server.ended_at_once_if_lost(), messages():
         comparison, arms = load_comparison(find_config(config, CONFIGS), CONFIGS, changes or [])
+        refuse_external(arm.config for arm in arms)
         arms, left_out, is_done = check_arms(arms)
         if not is_done:
             connect()
@@ -110,6 +113,7 @@ def schedule(
     """Add iterations to a run on a schedule; needs a Prefect server that keeps running."""
     with messages():
         run_config, every = read_config(config, changes or []), _period(interval)
+        refuse_external([run_config])
         if (cron is None) == (every is None):
             raise ConfigError("expected one of --cron and --interval")
         from hir_core.stages.prompts import check as check_run
@@ -220,6 +224,41 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
     return load_config(find_config(config, CONFIGS), changes)
+
+
+def refuse_external(configs: Iterable[RunConfig]) -> None:
+    """Checks that a command that starts runs itself is not to be started by a cluster on every host.
+
+    Raises:
+        ConfigError: one of the configs asks for it.
+    """
+    if any(config.launch.launcher == "external" for config in configs):
+        raise ConfigError("launch.launcher external is for `hir run`: take slurm, or a hostfile")
+
+
+def is_served_elsewhere(config: RunConfig) -> bool:
+    """Serves a run whose loop another process runs, on the first of the hosts that a cluster has started; else False.
+
+    Raises:
+        HirError: the host cannot join, or the other process is gone.
+        typer.Exit: a request has ended this process.
+    """
+    if config.launch.launcher != "external":
+        return False
+    from hir_core.launch.node_rank import find_node_rank
+
+    place = find_node_rank(config.launch)
+    if place.is_head:
+        return False
+    if not place.is_first_here:
+        print(f"host {place.node} of {place.nodes}: its first process starts the ranks; this one has nothing to do")
+        return True
+    from hir_core.launch.host import serve_run
+
+    print(f"host {place.node} of {place.nodes}: joins the run {config.run}", flush=True)
+    if code := serve_run(config.launch, config.run_dir, place):
+        raise typer.Exit(code)
+    return True
 
 
 def lacks_an_evaluation(config: RunConfig) -> bool:

@@ -9,19 +9,51 @@ from pydantic import Field, field_validator, model_validator
 
 from hir_core.config.section import Section
 
+FORWARDED = (
+    "NCCL_*",
+    "GLOO_*",
+    "FI_*",
+    "UCX_*",
+    "HF_*",
+    "OMP_NUM_THREADS",
+    "LD_LIBRARY_PATH",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "TOKENIZERS_PARALLELISM",
+    "DS_ACCELERATOR",
+)
+"""Variables of networks, caches, libraries and the allocator, on which the ranks of all hosts should agree."""
+
 
 class LaunchConfig(Section):
     """How the rank processes of a job are started. No setting here changes a result."""
 
-    launcher: Literal["deepspeed", "torchrun"] = "deepspeed"
-    """The program that starts the ranks: DeepSpeed's launcher, or PyTorch's `torchrun` for a single machine. A single
-    rank on this machine needs no launcher; `deepspeed` then starts it directly."""
+    launcher: Literal["deepspeed", "torchrun", "external", "slurm"] = "deepspeed"
+    """What starts the ranks. `deepspeed`: DeepSpeed's launcher, on this machine or the hosts of a `hostfile`; a single
+    rank on this machine is started directly. `torchrun`: PyTorch's launcher, on this machine. `external`: the cluster
+    (srun, torchrun, Kubernetes, mpirun) starts the same `hir run` once on every host; the one on host 0 runs the loop,
+    the others start ranks for it. `slurm`: `hir run` starts `srun`, on a login node or in an allocation."""
     processes: int | Literal["auto"] = "auto"
-    """Number of ranks on this machine. `auto` starts one rank per GPU, or one rank where there is no GPU. Ignored with
+    """Number of ranks on each machine. `auto` starts one rank per GPU, or one rank where there is no GPU. Ignored with
     a `hostfile`, whose slots decide."""
     hostfile: Path | None = None
-    """File with one line `host slots=N` per machine, for a job on several machines. Needs the `deepspeed` launcher.
-    Unset: this machine only."""
+    """File with one line `host slots=N` per machine, for a job on several machines, which are reached with ssh. Needs
+    the `deepspeed` launcher. Unset: this machine only."""
+    nodes: int | None = Field(None, ge=1)
+    """Number of hosts, for `external` and `slurm`. Unset: what the cluster says in the environment."""
+    node_rank: int | None = Field(None, ge=0)
+    """Which of the hosts this one is, from 0, for `external`. Unset: what the cluster says in the environment."""
+    master_addr: str | None = None
+    """Address of host 0 as the other hosts reach it, for the ranks' collectives. Unset: the one over which the hosts
+    are connected."""
+    env: tuple[str, ...] = FORWARDED
+    """Environment variables that the hosts of a `hostfile` get from this one, by name or as a pattern with `*`. What a
+    pattern finds and looks like a secret (`*TOKEN`, `*KEY`, `*SECRET`, `*PASSWORD`) is left out."""
+    srun: tuple[str, ...] = ()
+    """Further options of `srun`, for `slurm`: partition, GPUs, time, as in [--partition=gpu, --gpus-per-node=8]."""
+    join_timeout_s: float = Field(600.0, gt=0, allow_inf_nan=False)
+    """Longest time in seconds that the hosts of a run may take to connect to host 0. Time in the queue of Slurm is not
+    counted."""
     port: int | None = Field(None, ge=1024, le=65535)
     """TCP port on which the first rank waits for the others. Unset: a free port is chosen."""
     resident: bool = False
@@ -40,9 +72,15 @@ class LaunchConfig(Section):
     each step for the slowest one; both must take less than this."""
 
     @model_validator(mode="after")
-    def _hostfile_needs_deepspeed(self) -> LaunchConfig:
+    def _settings_belong_to_the_launcher(self) -> LaunchConfig:
         if self.hostfile is not None and self.launcher != "deepspeed":
             raise ValueError("launch.hostfile is read by the deepspeed launcher only: set launch.launcher to deepspeed")
+        users = {"nodes": ("external", "slurm"), "node_rank": ("external",), "srun": ("slurm",)}
+        for name, launchers in users.items():
+            if getattr(self, name) not in (None, ()) and self.launcher not in launchers:
+                raise ValueError(f"launch.{name} is for launch.launcher {' and '.join(launchers)}: leave it out")
+        if self.node_rank is not None and self.nodes is not None and self.node_rank >= self.nodes:
+            raise ValueError(f"launch.node_rank {self.node_rank}: the {self.nodes} hosts are counted from 0")
         return self
 
     @field_validator("processes", mode="before")

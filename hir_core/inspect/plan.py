@@ -152,7 +152,7 @@ def make_plan(
         advised=advised,
         smaller=tuple(planner.smaller()),
         sampled_tokens=sampling.prompts * sampling.k * sampling.max_new_tokens if sampling.prompts else None,
-        has_hostfile=config.launch.hostfile is not None,
+        has_hostfile=config.launch.hostfile is not None or config.launch.launcher in ("external", "slurm"),
     )
 
 

@@ -1,8 +1,8 @@
-"""Command lines and environment with which `deepspeed` or `torchrun` starts a module on every rank.
+"""Command lines and environment with which `deepspeed` or `torchrun` starts a module on every rank of a host.
 
-A single rank on this machine is started without a launcher, which would take two seconds to start one process.
-The argument lists hold the module and the job's folder, never a setting or a prompt. Writes `launch.env` into the job's
-folder, for ranks on other hosts. Starts nothing itself: `launcher` does.
+A single rank is started without a launcher, which would take two seconds to start one process. The argument lists hold
+the module and the job's folder, never a setting or a prompt. Starts nothing itself: `launcher` does, and on each of
+several hosts `host`.
 """
 
 from __future__ import annotations
@@ -11,103 +11,147 @@ import base64
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hir_core.config import LaunchConfig
-from hir_core.launch.devices import Place
+from hir_core.launch.devices import Devices, Place
+from hir_core.launch.messages import Start
 from hir_core.launch.ports import free_port
-from hir_core.launch.rank_process import COLLECTIVE_TIMEOUT
-from hir_core.store.files import write_text
+from hir_core.launch.rank_process import COLLECTIVE_TIMEOUT, NODE_RANK
 
-FORWARDED = (
-    "DS_ACCELERATOR",
-    "OMP_NUM_THREADS",
-    "TOKENIZERS_PARALLELISM",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "PYTORCH_ALLOC_CONF",
-    COLLECTIVE_TIMEOUT,
-)
-"""Variables that reach other hosts; the deepspeed launcher itself forwards `PYTHON*` and `NCCL*` only."""
+_NOT_FORWARDED = ("*TOKEN", "*KEY", "*SECRET", "*PASSWORD")
+_OF_STARTER = "TORCHELASTIC_*"
+"""What torchrun sets for the processes that it starts: it would tell torch that these ranks are those."""
 
 
 def launcher_command(job_dir: Path, config: LaunchConfig, place: Place, module: str) -> list[str]:
     """The argument list that runs the module on every rank, with the job's folder as its only argument."""
     work = [module, str(job_dir)]
-    if place.is_remote:
-        # --force_multi: a hostfile with one host would otherwise run here, whatever that host's name is.
-        flags = [f"--hostfile={config.hostfile}", "--force_multi", "--module", "--no_local_rank"]
-        master_port = [] if config.port is None else [f"--master_port={config.port}"]
-        return [sys.executable, "-m", "deepspeed.launcher.runner", *flags, *master_port, *work]
     if _is_alone(config, place):
         return [sys.executable, "-m", *work]
     port = config.port or free_port()
     if config.launcher == "torchrun":
         flags = ["--nnodes=1", f"--nproc-per-node={place.ranks}", "--master-addr=127.0.0.1", f"--master-port={port}"]
         return [sys.executable, "-m", "torch.distributed.run", *flags, "-m", *work]
-    return [*_deepspeed_on_this_machine(place, port), *work]
+    devices = place.devices.gpus[: place.ranks] or tuple(map(str, range(place.ranks)))
+    return [*_deepspeed_launcher({"localhost": devices}, 0, "127.0.0.1", port), *work]
+
+
+def host_command(start: Start, node: int, devices: Devices) -> list[str]:
+    """The argument list that runs the module on every rank of one of several hosts.
+
+    Args:
+        start: where the job is, and the ranks of each host.
+        node: the number of this host.
+        devices: those of this host.
+    """
+    work = [start.module, start.job_dir]
+    if start.slots[node] == 1:
+        return [sys.executable, "-m", *work]
+    numbers = {str(host): tuple(map(str, range(slots))) for host, slots in enumerate(start.slots)}
+    numbers[str(node)] = devices.gpus[: start.slots[node]] or numbers[str(node)]
+    return [*_deepspeed_launcher(numbers, node, start.master_addr, start.master_port), *work]
 
 
 def _is_alone(config: LaunchConfig, place: Place) -> bool:
     """Whether the only rank is here, and no launcher was asked for that does more than to start it."""
-    return place.ranks == 1 and not place.is_remote and config.launcher == "deepspeed"
+    return place.ranks == 1 and config.launcher == "deepspeed"
 
 
-def _deepspeed_on_this_machine(place: Place, port: int) -> list[str]:
-    """The command of DeepSpeed's launcher for one machine.
+def _deepspeed_launcher(devices: Mapping[str, Sequence[str]], node: int, master_addr: str, port: int) -> list[str]:
+    """The command of DeepSpeed's launcher on one host.
 
     The `deepspeed` command would start the same launcher after importing everything once more (3.5 s on two cores). It
     would also use the first GPUs instead of those in `CUDA_VISIBLE_DEVICES`, and follow any `/job/hostfile`.
+
+    Args:
+        devices: those of the ranks, by host.
+        node: which of the hosts this one is.
     """
-    devices = place.devices.gpus[: place.ranks] or tuple(str(core) for core in range(place.ranks))
-    world_info = base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
-    flags = [f"--world_info={world_info}", "--master_addr=127.0.0.1", f"--master_port={port}"]
-    return [sys.executable, "-m", "deepspeed.launcher.launch", *flags, "--module", "--no_local_rank"]
+    world_info = base64.urlsafe_b64encode(json.dumps(devices).encode()).decode()
+    flags = [f"--world_info={world_info}", f"--master_addr={master_addr}", f"--master_port={port}"]
+    which = [f"--node_rank={node}"] if len(devices) > 1 else []
+    return [sys.executable, "-m", "deepspeed.launcher.launch", *flags, *which, "--module", "--no_local_rank"]
 
 
-def launcher_env(job_dir: Path, config: LaunchConfig, place: Place) -> dict[str, str]:
-    """The environment of launcher and ranks: this process's own, with defaults for what it does not set.
-
-    Writes the variables that ranks on other hosts need to `launch.env`.
-    """
-    env = {"TOKENIZERS_PARALLELISM": "false"}
-    if not place.is_remote:
-        env["OMP_NUM_THREADS"] = str(max(1, place.devices.cores // place.ranks))
-        if place.devices.gpus:
-            # The caches of sampling grow and shrink: of memory in fixed pieces, what one frees would not fit the next.
-            if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
-                env["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-        else:
-            env["DS_ACCELERATOR"] = "cpu"
-    env |= os.environ
+def launcher_env(config: LaunchConfig, place: Place) -> dict[str, str]:
+    """The environment of launcher and ranks on this machine: this process's own, with defaults for what it lacks."""
+    env = _environment(place.ranks, place.devices, config.collective_timeout_s)
     if _is_alone(config, place):
-        env |= _environment_of_the_only_rank(config.port or free_port(), place)
-    env["PYTHONUNBUFFERED"] = "1"
-    env[COLLECTIVE_TIMEOUT] = str(config.collective_timeout_s)
-    # Ranks import `hir_core` and the user's own modules. An installed package is found without a path, and
-    # site-packages must not come before the standard library.
-    checkout = Path(__file__).resolve().parents[2]
-    own_path = [] if checkout.name in ("site-packages", "dist-packages") else [str(checkout)]
-    inherited = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
-    env["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*own_path, str(Path.cwd()), *inherited]))
-    # DeepSpeed builds its C++ operators with `ninja`, which is beside the interpreter but not on PATH where the
-    # environment was not activated.
-    env["PATH"] = os.pathsep.join([env.get("PATH", os.defpath), str(Path(sys.executable).parent)])
-    if place.is_remote:
-        env["DS_ENV_FILE"] = str(_write_forwarded(job_dir / "launch.env", env))
+        env |= _environment_of_the_only_rank(place.devices, 0, [1], "127.0.0.1", config.port or free_port())
     return env
 
 
-def _environment_of_the_only_rank(port: int, place: Place) -> dict[str, str]:
-    """What DeepSpeed's launcher would set for it."""
-    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "CROSS_RANK": "0", "CROSS_SIZE": "1"}
-    device = {"CUDA_VISIBLE_DEVICES": place.devices.gpus[0]} if place.devices.gpus else {}
-    return rank | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)} | device
+def host_env(start: Start, node: int, devices: Devices, interface: str | None) -> dict[str, str]:
+    """The environment of launcher and ranks on one of several hosts.
+
+    Args:
+        start: the ranks of each host, and where they meet.
+        node: the number of this host.
+        devices: those of this host.
+        interface: its network interface by which the others reach it; None: not known.
+    """
+    env = _environment(start.slots[node], devices, start.collective_timeout_s)
+    env[NODE_RANK] = str(node)
+    if interface is not None:
+        # gloo would take the address of the host's name, which is often one that only the host itself can reach.
+        env.setdefault("GLOO_SOCKET_IFNAME", interface)
+    if start.slots[node] == 1:
+        env |= _environment_of_the_only_rank(devices, node, start.slots, start.master_addr, start.master_port)
+    return env
 
 
-def _write_forwarded(path: Path, env: dict[str, str]) -> Path:
-    """Writes the variables that the deepspeed launcher sets on other hosts, those of the user's own file included."""
-    users_files = [folder / env.get("DS_ENV_FILE", ".deepspeed_env") for folder in (Path.home(), Path.cwd())]
-    lines = [f"{name}={env[name]}" for name in FORWARDED if name in env]
-    lines += [line for file in users_files if file.is_file() for line in file.read_text().splitlines() if "=" in line]
-    return write_text(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)))
+def forwarded_env(patterns: Sequence[str]) -> dict[str, str]:
+    """The variables that other hosts get from this one; see the setting `launch.env`."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in patterns
+        or (
+            any(fnmatchcase(name, pattern) for pattern in patterns)
+            and not any(fnmatchcase(name, secret) for secret in _NOT_FORWARDED)
+        )
+    }
+
+
+def python_path() -> str:
+    """Where ranks find `hir_core` and the user's own modules, as the variable PYTHONPATH.
+
+    An installed package is found without a path, and site-packages must not come before the standard library.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    own_path = [] if checkout.name in ("site-packages", "dist-packages") else [str(checkout)]
+    inherited = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join(dict.fromkeys([*own_path, str(Path.cwd()), *inherited]))
+
+
+def _environment(ranks: int, devices: Devices, collective_timeout_s: float) -> dict[str, str]:
+    """What all ranks of a host share."""
+    env = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(max(1, devices.cores // ranks))}
+    if devices.gpus:
+        # The caches of sampling grow and shrink: of memory in fixed pieces, what one frees would not fit the next.
+        if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # its older name
+            env["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    else:
+        env["DS_ACCELERATOR"] = "cpu"
+    env |= {name: value for name, value in os.environ.items() if not fnmatchcase(name, _OF_STARTER)}
+    env["PYTHONUNBUFFERED"] = "1"
+    env[COLLECTIVE_TIMEOUT] = str(collective_timeout_s)
+    env[NODE_RANK] = "0"
+    env["PYTHONPATH"] = python_path()
+    # DeepSpeed builds its C++ operators with `ninja`, which is beside the interpreter but not on PATH where the
+    # environment was not activated.
+    env["PATH"] = os.pathsep.join([env.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+    return env
+
+
+def _environment_of_the_only_rank(
+    devices: Devices, node: int, slots: Sequence[int], master_addr: str, port: int
+) -> dict[str, str]:
+    """What DeepSpeed's launcher would set for the only rank of a host."""
+    rank = {"RANK": sum(slots[:node]), "LOCAL_RANK": 0, "WORLD_SIZE": sum(slots), "LOCAL_SIZE": 1}
+    place = {"CROSS_RANK": node, "CROSS_SIZE": len(slots), "MASTER_PORT": port}
+    device = {"CUDA_VISIBLE_DEVICES": devices.gpus[0]} if devices.gpus else {}
+    return {name: str(value) for name, value in (rank | place).items()} | {"MASTER_ADDR": master_addr} | device

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from hir_core.config import LaunchConfig
 from hir_core.errors import ConfigError
+from hir_core.launch.node_rank import find_node_rank
+from hir_core.launch.slurm import allocated_nodes
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,37 @@ class Place:
     devices: Devices
     """Those of this machine."""
     hosts: tuple[str, ...] = ()
-    """The hosts of the hostfile, where there is one."""
+    """The hosts of the hostfile, or of the cluster by number; empty: this machine only."""
 
     @property
     def is_remote(self) -> bool:
         """Whether any rank runs on another machine."""
-        return any(host not in ("localhost", "127.0.0.1", socket.gethostname()) for host in self.hosts)
+        return not all(map(is_here, self.hosts))
+
+
+def is_here(host: str) -> bool:
+    """Whether a host's name is one of this machine."""
+    return host in ("localhost", "127.0.0.1", socket.gethostname())
 
 
 def find_place(config: LaunchConfig) -> Place:
-    """Where a launch runs: on the hostfile's slots, or on this machine with `launch.processes` ranks.
+    """Where a launch runs: on the hostfile's slots, or on each machine with `launch.processes` ranks.
 
-    With `auto` there is one rank per GPU, or one rank where there is no GPU.
+    With `auto` there is one rank per GPU, or one rank where there is no GPU. Of the hosts of a cluster it is not known
+    before they join; they are taken to have the devices of this machine.
 
     Raises:
-        ConfigError: the hostfile is missing or malformed.
+        ConfigError: the hostfile is missing or malformed, or the environment does not say how many hosts there are.
     """
     devices = find_devices()
     if config.hostfile is not None:
         slots = read_hostfile(config.hostfile)
         return Place(sum(slots.values()), devices, tuple(slots))
-    return Place(len(devices.gpus) or 1 if config.processes == "auto" else config.processes, devices)
+    ranks = len(devices.gpus) or 1 if config.processes == "auto" else config.processes
+    if config.launcher in ("external", "slurm"):
+        nodes = allocated_nodes(config) if config.launcher == "slurm" else find_node_rank(config).nodes
+        return Place(nodes * ranks, devices, tuple(f"host {node}" for node in range(nodes)))
+    return Place(ranks, devices)
 
 
 def find_devices() -> Devices:

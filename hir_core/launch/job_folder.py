@@ -1,6 +1,6 @@
 """The folder of a job before its ranks begin: what an earlier launch has left there is moved into `attempt-N/`.
 
-Moves the files that `rank`, `next_job` and the supervisor write, and the logs; leaves `job.json` and the files that it
+Moves the files that `rank` and `next_job` write, and the logs; leaves `job.json` and the files that it
 names, which are the job itself.
 """
 
@@ -14,7 +14,7 @@ from hir_core.store.plain_files import delete_half_written
 
 def set_aside(job_dir: Path) -> None:
     """Moves the files of an earlier launch into a folder: an old done file would pass for success."""
-    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", NEXT_JOB, "stop", "end-request")
+    patterns = ("logs", "rank-*.json", "done-*.json", "progress.json", NEXT_JOB)
     earlier_files = [path for pattern in patterns for path in job_dir.glob(pattern)]
     if earlier_files:
         attempt = job_dir / f"attempt-{len([*job_dir.glob('attempt-*')]) + 1}"

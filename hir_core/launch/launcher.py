@@ -14,25 +14,26 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from hir_core import supervisor
 from hir_core.config import LaunchConfig
 from hir_core.errors import ConfigError
 from hir_core.launch.build_locks import clear_build_locks
 from hir_core.launch.commands import launcher_command, launcher_env
 from hir_core.launch.devices import Place, find_place
+from hir_core.launch.hosts import Hosts
 from hir_core.launch.job_folder import set_aside
 from hir_core.launch.monitor import LaunchMonitor, launcher_log
 from hir_core.launch.ports import is_free
+from hir_core.launch.processes import start_supervised
 from hir_core.launch.rank_process import RESIDENT
 from hir_core.launch.waiting_ranks import StartedRanks, WaitingRanks
 from hir_core.progress import Progress, ignore
-from hir_core.store.plain_files import delete_half_written, open_plain
+from hir_core.store.plain_files import delete_half_written
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +42,15 @@ def check_launch(config: LaunchConfig) -> Place:
     """Where a launch will run, after checking what would make it fail; starts nothing.
 
     Raises:
-        ConfigError: more ranks than devices, a missing or malformed hostfile, no pdsh for other hosts, a taken port.
+        ConfigError: more ranks than devices, a missing or malformed hostfile, no program to start other hosts with, or
+            a taken port.
     """
     place = find_place(config)
     if place.is_remote:
-        if shutil.which("pdsh") is None:
-            raise ConfigError(f"launch.hostfile {config.hostfile} names other hosts: install pdsh, which reaches them")
+        program = {"slurm": "srun", "deepspeed": "ssh"}.get(config.launcher)
+        if program is not None and shutil.which(program) is None:
+            setting = "launch.launcher slurm" if program == "srun" else f"launch.hostfile {config.hostfile}"
+            raise ConfigError(f"{setting}: the program {program}, which starts the other hosts, is not on PATH")
         return place
     devices = place.devices
     if place.ranks > devices.slots:
@@ -64,6 +68,7 @@ def launch(
     *,
     module: str = "hir_core.worker",
     waiting: WaitingRanks | None = None,
+    hosts: Hosts | None = None,
     on_progress: Callable[[Progress], None] = ignore,
     on_step: Callable[[int], None] = ignore,
 ) -> None:
@@ -77,6 +82,7 @@ def launch(
         config: launcher, ranks, hosts, port, time limits.
         module: the module that each rank runs, with `job_dir` as its only argument.
         waiting: the ranks that wait between the jobs of the caller, who ends them; None: they end with their job.
+        hosts: those of the caller's run, who ends them; used where the config asks for other machines.
         on_progress: called with the latest progress report, several times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
 
@@ -89,14 +95,19 @@ def launch(
     job_dir = job_dir.resolve()
     ranks = None if waiting is None else waiting.begin(job_dir)
     if ranks is None:
-        ranks = _start(job_dir, config, module, stay=waiting is not None and config.resident)
+        place = check_launch(config)
+        set_aside(job_dir)
+        if place.is_remote:
+            ranks = _start_on_hosts(job_dir, config, module, place, hosts, on_progress)
+        else:
+            ranks = _start(job_dir, config, module, place, stay=waiting is not None and config.resident)
     monitor = LaunchMonitor(job_dir, ranks.command, config, ranks.place, on_progress, on_step)
     wait_on = False
     try:
-        wait_on = monitor.follow(ranks.process, config.timeout_s, stay=ranks.stay)
+        wait_on = monitor.follow(ranks.processes, config.timeout_s, stay=ranks.stay)
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C, or a request to end that Prefect makes an exception of
-            monitor.let_ranks_finish(ranks.process, config.grace_s)
+            monitor.let_ranks_finish(ranks.processes, config.grace_s)
         raise
     finally:
         if waiting is not None and wait_on:
@@ -107,41 +118,39 @@ def launch(
         delete_half_written(job_dir)
 
 
-def _start(job_dir: Path, config: LaunchConfig, module: str, *, stay: bool) -> StartedRanks:
-    """Starts ranks that do the job.
+def _start(job_dir: Path, config: LaunchConfig, module: str, place: Place, *, stay: bool) -> StartedRanks:
+    """Starts ranks on this machine that do the job.
 
     Args:
         stay: whether they wait for another job afterwards, if they can.
     """
-    place = check_launch(config)
-    set_aside(job_dir)
-    if not place.is_remote:  # locks that a build on another host holds cannot be told from stale ones
-        clear_build_locks()
-    stay &= not place.is_remote
+    clear_build_locks()
     if config.resident and not stay:
         _tell_that_they_do_not_stay()
     command = launcher_command(job_dir, config, place, module)
-    env = launcher_env(job_dir, config, place) | {RESIDENT: str(int(stay))}
-    return StartedRanks(_start_supervised(job_dir, config, command, env), command, place, job_dir, stay)
+    env = launcher_env(config, place) | {RESIDENT: str(int(stay))}
+    processes = start_supervised(launcher_log(job_dir), command, env, config.grace_s)
+    return StartedRanks(processes, command, place, job_dir, stay)
+
+
+def _start_on_hosts(
+    job_dir: Path,
+    config: LaunchConfig,
+    module: str,
+    place: Place,
+    hosts: Hosts | None,
+    on_progress: Callable[[Progress], None],
+) -> StartedRanks:
+    """Starts ranks on several hosts that do the job; build locks of theirs cannot be told from those in use."""
+    if hosts is None:
+        raise ConfigError(f"launch.launcher {config.launcher}: this launch runs on this machine only")
+    if config.resident:
+        _tell_that_they_do_not_stay()
+    processes = hosts.start(job_dir, module, lambda note: on_progress(Progress("launch", note=note)))
+    command = [sys.executable, "-m", module, str(job_dir)]
+    return StartedRanks(processes, command, replace(place, ranks=processes.ranks), job_dir, stay=False)
 
 
 @cache  # once
 def _tell_that_they_do_not_stay() -> None:
     logger.warning("launch.resident: ranks on other hosts and under ZeRO-3 do not wait: each job starts its own")
-
-
-def _start_supervised(
-    job_dir: Path, config: LaunchConfig, command: Sequence[str], env: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    """Starts the launcher below a supervisor, which ends it when the pipe to its standard input closes."""
-    # By path and isolated: the supervisor must start whatever the user's folder or environment does to imports.
-    start = [sys.executable, "-I", "-S", str(Path(supervisor.__file__)), str(job_dir / "stop"), str(config.grace_s)]
-    with open_plain(launcher_log(job_dir), "a") as log:
-        return subprocess.Popen(
-            [*start, *command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        )

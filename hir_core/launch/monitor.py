@@ -2,8 +2,8 @@
 
 `LaunchMonitor.follow` waits until the supervisor ends, or until ranks that stay have ended the job, and raises one
 exception where a step's outputs are missing.
-`RankWatch` notices at once when a rank of this machine ends. Reads the files that ranks write (see `rank`) and, after a
-time limit, their stacks (see `stack_traces`). What their failures mean is left to `failures`; `launcher` starts the
+Reads the files that ranks write (see `rank`) and, after a time limit, their stacks (see `stack_traces`). That a rank of
+this machine has ended is noticed by `rank_watch`, what its failure means is left to `failures`; `launcher` starts the
 processes.
 """
 
@@ -12,33 +12,28 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import select
 import signal
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hir_core import errors, supervisor
+from hir_core import errors
 from hir_core.config import LaunchConfig
 from hir_core.errors import HirError, JobFailed
 from hir_core.launch.devices import Place
 from hir_core.launch.failures import explain, first_cause, has_timed_out, read_tail, was_asked
 from hir_core.launch.memory_advice import MemoryAdvice
+from hir_core.launch.processes import Processes
 from hir_core.launch.rank import (
     RankReport,
-    ask_remote_ranks_to_end,
     done_file,
-    has_reported_end,
     rank_log,
     read_progress,
     read_reports,
 )
-from hir_core.launch.stack_traces import STACK_SIGNAL, RankPosition, read_positions, recent_positions, stragglers
+from hir_core.launch.rank_watch import RankWatch
+from hir_core.launch.stack_traces import RankPosition, recent_positions, stragglers
 from hir_core.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -48,7 +43,8 @@ FAILURE_GRACE_S = 3.0
 """How long the other ranks may live on after one has failed: they may wait for it in a collective for ever."""
 END_GRACE_S = 60.0
 """How long the ranks may take to end once every step is done."""
-STOP_S = supervisor.TERM_GRACE_S + supervisor.KILL_GRACE_S + 2.0
+LATE_S = 30.0
+"""How long the files of ranks on other hosts may take to be seen here, through the caches of a network file system."""
 TELL_AFTER_S = 1.0
 """An interrupt that is obeyed within this time needs no words."""
 TAIL_LINES = 20
@@ -57,17 +53,6 @@ TAIL_LINES = 20
 def launcher_log(job_dir: Path) -> Path:
     """The log of launcher and supervisor."""
     return job_dir / "logs" / "launcher.log"
-
-
-def stop_launch(process: subprocess.Popen[bytes]) -> None:
-    """Closes the pipe to the supervisor, upon which it ends every process of the launch, and waits for it."""
-    assert process.stdin is not None
-    process.stdin.close()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()  # launcher and ranks are set to die with their parent
-        process.wait()
 
 
 class LaunchMonitor:
@@ -91,7 +76,8 @@ class LaunchMonitor:
         on_progress: Callable[[Progress], None],
         on_step: Callable[[int], None],
     ) -> None:
-        self._watch = RankWatch(job_dir)
+        self._watch = RankWatch(job_dir, is_active=not place.is_remote)
+        self._processes: Processes | None = None
         self._job_dir, self._command, self._place = job_dir, command, place
         self._collective_timeout_s = config.collective_timeout_s
         self._on_progress, self._on_step = on_progress, on_step
@@ -105,11 +91,11 @@ class LaunchMonitor:
         """Closes the descriptors with which ranks are watched."""
         self._watch.close()
 
-    def follow(self, process: subprocess.Popen[bytes], timeout_s: float | None, *, stay: bool = False) -> bool:
-        """Calls back for what the ranks report until the supervisor ends; returns if every step is done.
+    def follow(self, processes: Processes, timeout_s: float | None, *, stay: bool = False) -> bool:
+        """Calls back for what the ranks report until their processes end; returns if every step is done.
 
         Args:
-            process: the supervisor.
+            processes: those of the launch.
             stay: whether the ranks wait for another job after this one, which is then its end.
 
         Returns:
@@ -121,7 +107,8 @@ class LaunchMonitor:
         """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         stop_at = math.inf
-        while process.poll() is None:
+        self._processes = processes
+        while processes.poll() is None:
             self._watch.wait(POLL_S)
             self._relay()
             if stay and self._is_done and self._have_all_ended:
@@ -132,10 +119,11 @@ class LaunchMonitor:
             stop_at = min(stop_at, now + self._grace_s())
             if now >= stop_at:
                 self._was_stopped = True
-                stop_launch(process)
+                processes.stop()
         self._watch.wait(0)
+        code = processes.poll() or 0
+        self._wait_for_late_files(code)
         self._relay()
-        code = process.returncode
         if not self._is_done:
             raise self._failure(code)
         if code and not self._was_stopped:  # the outputs are complete; a rank failed while it ended
@@ -143,16 +131,16 @@ class LaunchMonitor:
             logger.warning("every step is done, but the launcher ended with %s; log: %s", _status(code), log)
         return False
 
-    def let_ranks_finish(self, process: subprocess.Popen[bytes], grace_s: float) -> None:
+    def let_ranks_finish(self, processes: Processes, grace_s: float) -> None:
         """Asks the ranks to end, and waits at most `grace_s` seconds for what those that train have to save.
 
         Args:
-            process: the supervisor.
+            processes: those of the launch.
         """
         if self._place.is_remote:
-            ask_remote_ranks_to_end(self._job_dir)
+            processes.ask_to_end()
         begun, is_told = time.monotonic(), False
-        while process.poll() is None and time.monotonic() < begun + grace_s and not self._cannot_finish:
+        while processes.poll() is None and time.monotonic() < begun + grace_s and not self._cannot_finish:
             self._watch.ask_to_end()
             self._watch.wait(POLL_S)
             if not (self._watch.is_watching or self._place.is_remote):
@@ -162,6 +150,23 @@ class LaunchMonitor:
                 self._on_progress(replace(self._progress, note=note))
                 is_told = True
         self._relay()
+
+    def _wait_for_late_files(self, code: int) -> None:
+        """Waits until this machine sees what ranks on other hosts wrote before they ended: their outputs or failures.
+
+        Args:
+            code: how they ended.
+        """
+        deadline = time.monotonic() + (LATE_S if self._place.is_remote else 0)
+        while time.monotonic() < deadline and not self._is_done:
+            self._relay()
+            if self._was_stopped or self._has_lost_host or (code and self._failures()):
+                return
+            time.sleep(POLL_S)
+
+    @property
+    def _has_lost_host(self) -> bool:
+        return self._processes is not None and self._processes.loss() is not None
 
     @property
     def _cannot_finish(self) -> bool:
@@ -177,7 +182,8 @@ class LaunchMonitor:
         """Seconds until the launch is stopped: limited once every step is done, or a rank has failed or died."""
         if self._is_done:  # the deepspeed launcher alone would stay for seconds
             return 0 if self._have_all_ended and not self._watch.is_watching else END_GRACE_S
-        return FAILURE_GRACE_S if self._failures() or self._watch.vanished() else math.inf
+        has_failed = self._processes is not None and self._processes.has_failed()
+        return FAILURE_GRACE_S if has_failed or self._failures() or self._watch.vanished() else math.inf
 
     @property
     def _have_all_ended(self) -> bool:
@@ -185,7 +191,11 @@ class LaunchMonitor:
         return len(read_reports(self._job_dir, "ended")) == self._place.ranks
 
     def _failures(self) -> list[RankReport]:
-        return [*read_reports(self._job_dir, "failed"), *read_reports(self._job_dir, "died")]
+        """The reports of ranks that failed or died, with times of this machine's clock."""
+        reports = [*read_reports(self._job_dir, "failed"), *read_reports(self._job_dir, "died")]
+        if self._processes is None:
+            return reports
+        return [replace(one, time=one.time - self._processes.clock_lead_s(one.node)) for one in reports]
 
     def _relay(self) -> None:
         """Calls back for what is new: the latest progress, each finished step once, in order, and then the end."""
@@ -207,6 +217,9 @@ class LaunchMonitor:
             code: the supervisor's exit code.
         """
         cause = first_cause(self._failures())
+        loss = None if self._processes is None else self._processes.loss()
+        if loss is not None and (cause is None or was_asked(cause) or cause.node != loss.node):
+            return self._job_failed(loss.reason, is_lost=True)
         if cause is None or was_asked(cause):
             killer = "" if self._was_stopped else _signal_from_outside(code)
             if killer:
@@ -278,71 +291,3 @@ def _signal_from_outside(code: int) -> str:
     """The signal that ended the launcher or the supervisor itself; empty where none did."""
     number = -code if code < 0 else code - 128
     return f"signal {number} ({signal.strsignal(number)})" if 0 < number < signal.NSIG and code < 192 else ""
-
-
-class RankWatch:
-    """The ranks of this machine: one descriptor per process (pidfd) wakes the driver when a rank ends."""
-
-    def __init__(self, job_dir: Path) -> None:
-        self._job_dir = job_dir
-        self._known: set[int] = set()
-        self._alive: dict[int, RankReport] = {}
-        self._gone: list[RankReport] = []
-        self._asked: set[int] = set()
-        self._poll = select.epoll()  # lists what has happened in the order in which it did
-
-    def wait(self, seconds: float) -> None:
-        """Sleeps until a rank ends, at most the time given."""
-        self._find_ranks()
-        for pidfd, _ in self._poll.poll(seconds):
-            self._note_end(self._alive.pop(pidfd))
-            os.close(pidfd)
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether a rank of this machine is known to be alive."""
-        return bool(self._alive)
-
-    def ask_to_end(self) -> None:
-        """Asks the ranks of this machine to end, each of them once."""
-        for pidfd, report in self._alive.items():
-            if report.rank not in self._asked:
-                self._asked.add(report.rank)
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-
-    def vanished(self) -> list[RankReport]:
-        """The ranks that have ended without a report of it, as when they are killed together with their parent."""
-        return [report for report in self._gone if not has_reported_end(self._job_dir, report.rank)]
-
-    def positions(self) -> list[RankPosition]:
-        """Where the ranks of this machine are that are alive, by the stacks that a signal makes them write."""
-        for pidfd in self._alive:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, STACK_SIGNAL)
-        return read_positions([(report.rank, rank_log(self._job_dir, report.rank)) for report in self._alive.values()])
-
-    def close(self) -> None:
-        """Closes the descriptors."""
-        while self._alive:
-            os.close(self._alive.popitem()[0])
-        self._poll.close()
-
-    def _find_ranks(self) -> None:
-        """Opens a descriptor for every rank of this machine that has started since the last call."""
-        for report in read_reports(self._job_dir, "started", self._known):
-            self._known.add(report.rank)
-            if report.host != socket.gethostname():
-                continue
-            try:
-                pidfd = os.pidfd_open(report.pid)
-            except ProcessLookupError:
-                self._note_end(report)
-            except OSError:  # an old kernel or a sandbox: the end of this rank is seen when its launcher ends
-                logger.debug("cannot watch rank %d", report.rank, exc_info=True)
-            else:
-                self._alive[pidfd] = report
-                self._poll.register(pidfd, select.EPOLLIN)
-
-    def _note_end(self, started: RankReport) -> None:
-        self._gone.append(replace(started, time=time.time(), status=-signal.SIGKILL))

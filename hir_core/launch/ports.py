@@ -16,8 +16,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 on which nothing listens at this moment."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """A port on which nothing listens at this moment: of 127.0.0.1, or of all addresses of this machine, if empty."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])

@@ -11,8 +11,6 @@ sees half of one:
     rank-N.died.json     by its parent, where it could not report its end: see `exit_status`
     progress.json        `Progress`, by rank 0
     done-<n>.json        the outputs of step n are complete: its result, by rank 0; see `job_spec`
-    end-request          by the driver: ranks on other hosts, which no signal reaches, take it for SIGTERM
-    stop                 by the supervisor: such ranks end at once when it appears
 
 Imports nothing heavy. What makes a process a rank is in `rank_process`, the work itself in `worker`; `monitor` reads
 these files, and `failures` decides what they mean.
@@ -46,7 +44,9 @@ class RankReport:
     pid: int
     host: str
     time: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch, by the clock of its host."""
+    node: int = 0
+    """Number of its host in the launch."""
     type: str = ""
     """Class of the exception that ended it; empty where none did."""
     message: str = ""
@@ -78,16 +78,6 @@ def report_file(job_dir: Path, rank: int, event: Event) -> Path:
 def has_reported_end(job_dir: Path, rank: int) -> bool:
     """Whether there is a report of how the rank ended."""
     return any(report_file(job_dir, rank, event).exists() for event in _LAST_EVENTS)
-
-
-def end_request_file(job_dir: Path) -> Path:
-    """The file with which the driver asks ranks on other hosts to end."""
-    return job_dir / "end-request"
-
-
-def ask_remote_ranks_to_end(job_dir: Path) -> None:
-    """Asks the ranks on other hosts to end."""
-    write_whole(end_request_file(job_dir), lambda _: None, is_synced=False)
 
 
 def read_progress(job_dir: Path) -> Progress | None:
@@ -122,6 +112,8 @@ class Rank:
     """How long it may wait for the others in a collective; None: as long as torch lets it."""
     stays: bool = False
     """Whether it waits for another job after this one."""
+    node: int = 0
+    """Number of its host in the launch."""
 
     def progress(self, progress: Progress) -> None:
         """Reports how far the step has come; does nothing on ranks other than 0."""
@@ -145,13 +137,14 @@ class Rank:
 
     def _write_report(self, event: Event, **facts: Any) -> None:
         # The time is taken last: whoever is not yet seen as gone by this rank then reports a later one.
-        report = RankReport(rank=self.rank, pid=os.getpid(), host=socket.gethostname(), time=time.time(), **facts)
+        host, pid = socket.gethostname(), os.getpid()
+        report = RankReport(rank=self.rank, node=self.node, pid=pid, host=host, time=time.time(), **facts)
         _write_json(report_file(self.job_dir, self.rank, event), dataclasses.asdict(report))
 
     def _has_lost_rank(self) -> bool:
         """Whether another rank of this machine has ended without a report of it yet."""
         others = read_reports(self.job_dir, "started", {self.rank})
-        gone = [other for other in others if other.host == socket.gethostname() and not _is_alive(other.pid)]
+        gone = [other for other in others if other.node == self.node and not _is_alive(other.pid)]
         return not all(has_reported_end(self.job_dir, other.rank) for other in gone)
 
 

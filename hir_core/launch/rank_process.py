@@ -12,8 +12,6 @@ import mmap
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,14 +21,15 @@ from pathlib import Path
 from hir_core.errors import HirError
 from hir_core.launch.exit_status import Ending, continue_in_child
 from hir_core.launch.next_job import wait_for_next_job
-from hir_core.launch.rank import Rank, end_request_file, rank_log
+from hir_core.launch.rank import Rank, rank_log
 from hir_core.launch.stack_traces import RecentStacks, write_stack_on_signal
 from hir_core.store.plain_files import open_plain
 from hir_core.supervisor import SUPERVISOR, die_with_parent, parent_of
 
-STOP_POLL_S = 1.0
 COLLECTIVE_TIMEOUT = "HIR_COLLECTIVE_TIMEOUT_S"
 """The environment variable in which ranks find the setting `launch.collective_timeout_s`."""
+NODE_RANK = "HIR_NODE_RANK"
+"""The environment variable in which ranks find the number of their host."""
 RESIDENT = "HIR_RESIDENT"
 """The environment variable that is 1 where ranks wait for another job after one."""
 
@@ -46,11 +45,10 @@ class RankProcess:
     """
 
     def __init__(self, job_dir: Path) -> None:
-        number, world_size, local_rank = (
-            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-        )
+        defaults = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), (NODE_RANK, 0))
+        number, world_size, local_rank, node = (int(os.environ.get(name, default)) for name, default in defaults)
         limit, stays = os.environ.get(COLLECTIVE_TIMEOUT), os.environ.get(RESIDENT) == "1"
-        self._rank = Rank(job_dir, number, world_size, local_rank, None if limit is None else float(limit), stays)
+        self._rank = Rank(job_dir, number, world_size, local_rank, None if limit is None else float(limit), stays, node)
         self._jobs_done = 0
         self._write_to_logs()
         _die_with_launcher()
@@ -58,8 +56,6 @@ class RankProcess:
         continue_in_child(self._report_death)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a request from outside, as SIGTERM is, and no error
         self._recent_stacks = None if limit is None else RecentStacks(rank_log(job_dir, number), float(limit))
-        if int(os.environ.get("CROSS_SIZE", "1")) > 1:
-            threading.Thread(target=_obey_files, args=(job_dir,), daemon=True).start()
 
     @contextmanager
     def job(self) -> Iterator[Rank]:
@@ -130,20 +126,11 @@ def _redirect_output(log: Path) -> None:
 def _die_with_launcher() -> None:
     """Has the kernel kill this process when its launcher ends; kills it now where the supervisor is gone already."""
     die_with_parent()
-    supervisor = os.environ.get(SUPERVISOR)  # not set on other hosts
-    if supervisor is None:
+    supervisor = os.environ.get(SUPERVISOR)
+    if supervisor is None:  # started by hand
         return
     ancestor = os.getppid()
     while ancestor not in (0, int(supervisor)):
         ancestor = parent_of(ancestor)
     if ancestor == 0:  # launcher and supervisor were killed while this process started
         os._exit(128 + signal.SIGKILL)
-
-
-def _obey_files(job_dir: Path) -> None:
-    """Asks this process to end, and ends it, where files say so that are there for ranks on other hosts."""
-    while not (job_dir / "stop").exists():
-        if end_request_file(job_dir).exists():
-            os.kill(os.getpid(), signal.SIGTERM)  # once more each time, which changes nothing
-        time.sleep(STOP_POLL_S)
-    os._exit(128 + signal.SIGTERM)  # the main thread may be inside a collective that never returns

@@ -8,7 +8,6 @@ and follows what they do. Runs in the driver, with which they end.
 from __future__ import annotations
 
 import logging
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,9 @@ from pathlib import Path
 from hir_core.errors import StoreError
 from hir_core.launch.devices import Place
 from hir_core.launch.job_folder import set_aside
-from hir_core.launch.monitor import launcher_log, stop_launch
+from hir_core.launch.monitor import launcher_log
 from hir_core.launch.next_job import POLL_S, give_next_job
+from hir_core.launch.processes import Processes
 from hir_core.launch.rank import read_reports
 from hir_core.store.files import write_text
 
@@ -31,8 +31,7 @@ BEGIN_S = 10.0
 class StartedRanks:
     """The ranks of one launch."""
 
-    process: subprocess.Popen[bytes]
-    """Their supervisor."""
+    processes: Processes
     command: list[str]
     place: Place
     job_dir: Path
@@ -45,7 +44,7 @@ class StartedRanks:
     @property
     def are_alive(self) -> bool:
         """Whether their launch has not ended."""
-        return self.process.poll() is None
+        return self.processes.poll() is None
 
     def begin(self, job_dir: Path) -> bool:
         """Gives them another job; whether all of them have begun it.
@@ -68,7 +67,7 @@ class StartedRanks:
 
     def stop(self) -> None:
         """Ends all of them; returns once they are gone."""
-        stop_launch(self.process)
+        self.processes.stop()
 
 
 class WaitingRanks:

@@ -19,6 +19,7 @@ import polars as pl
 from hir_core.config import RunConfig
 from hir_core.config.model import rendering
 from hir_core.launch.devices import find_devices
+from hir_core.launch.hosts import Hosts
 from hir_core.launch.launcher import launch
 from hir_core.launch.waiting_ranks import WaitingRanks
 from hir_core.progress import OnRows, Progress, ignore
@@ -43,6 +44,7 @@ class Run:
     Attributes:
         branch: the log of the versions that this config uses; the flow completes it when the run ends.
         waiting_ranks: those that wait for the run's next job; the flow ends them when the run ends.
+        hosts: the other machines of the run, where it has some; the flow ends them too.
 
     Raises:
         ConfigError: the reward or the relabeler cannot be built.
@@ -54,6 +56,7 @@ class Run:
         self.store = Store(config.run_dir)
         self.branch = BranchLog(config.run_dir, config.branch, config.retention)
         self.waiting_ranks = WaitingRanks()
+        self.hosts = Hosts(config.launch, config.run_dir)
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions, rendering(config.model).thinking)
         self.identities = Identities(config, self.reward, self.relabeler)
@@ -113,7 +116,14 @@ class Run:
         if not uses_devices and find_devices().gpus:
             self.waiting_ranks.close()
             waiting = None
-        launch(job_dir, self.config.launch, waiting=waiting, on_progress=self.on_progress, on_step=on_step)
+        launch(
+            job_dir,
+            self.config.launch,
+            waiting=waiting,
+            hosts=self.hosts,
+            on_progress=self.on_progress,
+            on_step=on_step,
+        )
 
     def row_counter(self, step: str, total: int) -> OnRows:
         """Reports that work on so many rows begins, and returns the callback for the rows that are done."""

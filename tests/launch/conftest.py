@@ -1,7 +1,6 @@
 """Jobs whose ranks run lines of the test, and the launcher that starts them."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from launched_work import PLAIN_LAUNCHER, WORK, are_ready, wait_until
 from hir_core.config import LaunchConfig
 from hir_core.launch.devices import Place
 from hir_core.launch.monitor import LaunchMonitor
+from hir_core.launch.processes import Processes
 
 
 @pytest.fixture
@@ -49,10 +49,8 @@ def limit_from_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Has a launch's time limit begin when both ranks are ready, however long they take to start."""
     follow = LaunchMonitor.follow
 
-    def follow_ready(
-        self: LaunchMonitor, process: subprocess.Popen[bytes], timeout_s: float | None, *, stay: bool
-    ) -> bool:
+    def follow_ready(self: LaunchMonitor, processes: Processes, timeout_s: float | None, *, stay: bool) -> bool:
         assert wait_until(lambda: are_ready(tmp_path / "job"), PATIENCE_S)
-        return follow(self, process, timeout_s, stay=stay)
+        return follow(self, processes, timeout_s, stay=stay)
 
     monkeypatch.setattr(LaunchMonitor, "follow", follow_ready)

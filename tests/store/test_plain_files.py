@@ -13,11 +13,10 @@ import pytest
 from finished_run import hir
 from store_tables import MODEL, THIS, commit, names, rewards
 
-from hir_core.config import LaunchConfig
 from hir_core.errors import HirError, StoreError
 from hir_core.inspect.doctor import check_upkeep
 from hir_core.launch.build_locks import clear_build_locks
-from hir_core.launch.launcher import _start_supervised
+from hir_core.launch.processes import start_supervised
 from hir_core.launch.rank import Rank, rank_log
 from hir_core.launch.stack_traces import stack_file
 from hir_core.store.branches import BranchLog
@@ -296,7 +295,7 @@ def test_a_ranks_reports_follow_no_link_that_somebody_could_foresee(job_dir, pre
 def test_the_launchers_log_is_a_file_of_its_own(job_dir, precious):
     (job_dir / "logs/launcher.log").symlink_to(precious)
     with pytest.raises(StoreError, match=r"launcher\.log is a symbolic link"):
-        _start_supervised(job_dir, LaunchConfig(), ["true"], dict(os.environ))
+        start_supervised(job_dir / "logs/launcher.log", ["true"], dict(os.environ), 0)
     assert precious.read_text() == PRECIOUS
 
 
