@@ -14,18 +14,19 @@ SUITE = Path(__file__).parent / "verdicts" / "option_choice.yaml"
 OPTIONS = [
     ["the red book", "a book", "Land"], ["is land", "red. book", "land"], ["blue", "B", "C."],
     ["Is it red?", "blue", "+"],
-    ["7", "ten", "12 plums"], ["3/4", "7 plums"], ["yes", "no"], ["invalid", "valid"], ["é", "", "answer"],
+    ["7", "ten", "12 plums"], ["3/4", "7 plums"], ["yes", "no"], ["invalid", "valid"],
+    ["é", "", "answer"], ["1/2", "3"],
     ["blue", "not enough information"], ["red", "I do not know"],
 ]  # fmt: skip
 ANSWERS = [
     "B", "(b)", "C.", "(A) land", "the red book", "A  BOOK", "land", "island", "red. Book", "blue", "seven", "often",
-    "7", "ten plums", "3/4", "yes", "correct", "not valid", "I do not know", "", "is it red", "+", "é",
+    "½", "7", "ten plums", "3/4", "yes", "correct", "not valid", "I do not know", "", "is it red", "+", "é",
     "bo<b>ok</b>", "bo```ok```", "la[THINK]x[/THINK]nd", "\\text{la}nd", "B\t",
 ]  # fmt: skip
 FRAMES = [
     "{}", "{}.", "{}?", "**{}**", "The answer is {}.", "Answer: {}\n", "I choose {}", "It is (A), not {}",
-    "{}, because (B) is wrong", "Maybe {}.", "(A). Wait, no, {}", '"answer": "{}"', "assistantfinal{}",
-    "x" * 90 + " {}",
+    "{} – “naïve”", "{}, because (B) is wrong", "Maybe {}.", "(A). Wait, no, {}", '"answer": "{}"',
+    "assistantfinal{}", "x" * 90 + " {}",
 ]  # fmt: skip
 
 

@@ -14,8 +14,8 @@ from hir_core.rewards.reading.decision import final_answer
 from hir_core.rewards.reading.options import OptionReader, spelled
 from hir_core.rewards.reading.reader import Reading
 
-_LONGEST = 100
-"""Characters of a completion that others are likely to repeat."""
+# Short, since such a text is likely to be repeated, and of characters that have a form in lower case of one character.
+_SIMPLE = re.compile(r"[\n -~À-ÿ–—‘’“”…]{0,100}")
 _MARKUP = frozenset('\\<{[`"')
 _DIGIT = re.compile(r"\d")
 
@@ -50,8 +50,8 @@ class _Content(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _content(completion: str) -> _Content | None:
-    """What a short completion says; None for one that is long or has markup."""
-    if len(completion) > _LONGEST or not completion.isascii() or not _MARKUP.isdisjoint(completion):
+    """What a short completion says; None for one that is long, or has markup or rare characters."""
+    if _SIMPLE.fullmatch(completion) is None or not _MARKUP.isdisjoint(completion):
         return None
     spelling = spelled(completion)
     has_numbers = _DIGIT.search(spelling) is not None or any(word in spelling for word in NUMBER_WORDS)
