@@ -37,16 +37,16 @@ _ORDINALS = ["third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", 
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
     word: number for number, name in enumerate(_ORDINALS, start=3) for word in (name, f"{name}s")
 }
-_WORDS = sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=len, reverse=True)
-_ANY = "|".join(_WORDS)
+NUMBER_WORDS = sorted({*_UNITS, *_TENS_WORDS, *SCALES, *_PARTS, "dozens"}, key=len, reverse=True)
+_ANY = "|".join(NUMBER_WORDS)
 # A blank may be a line break in none of these: numbers on two lines are two numbers.
 _SPELLED = Phrases(
     rf"(?<![\w-])(?P<sign>(?:minus|negative)[ ])?(?P<number>(?:an?[ ])?(?:{_ANY})"
     rf"(?:(?:[ ]?-[ ]?|[ ]|[ ]and[ ]|[ ]a[ ]|[ ]and[ ]a[ ]|"
     rf"[ ]point[ ]|(?<=thousand),[ ]|(?<=million),[ ]|(?<=billion),[ ])(?:{_ANY}))*)"
     rf"(?P<percent>[ ]per[ ]?cent)?(?![\w])",
-    " ".join(_WORDS),
-    first=FirstWords("minus", "negative", "a", "an", *_WORDS),
+    " ".join(NUMBER_WORDS),
+    first=FirstWords("minus", "negative", "a", "an", *NUMBER_WORDS),
 )
 _COUNTED = re.compile(
     r"(?:\A|[^\w\s]\s*|\n\s*|\b(?:is|are|was|were|be|has|have|had|exactly|about|just|only|equals?|makes?|gives?|"

@@ -37,7 +37,7 @@ def _letters(text: str) -> str:
     return f" {text.translate(_LETTERS)} "
 
 
-_SHORT = 80
+_SHORT = 20
 """Characters of a text in which a pattern is found sooner than the words with which its matches begin."""
 
 
@@ -50,6 +50,7 @@ class FirstWords:
 
     def __init__(self, *words: str) -> None:
         self._words = {word.rpartition(" ")[2]: f" {word} " for word in words}
+        self._last_words = frozenset(self._words)
 
     def finditer(self, pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
         """All matches in a text, in order, as `pattern.finditer` finds them."""
@@ -64,7 +65,7 @@ class FirstWords:
 
     def _starts(self, text: str) -> list[int]:
         """The positions where a match may begin."""
-        present = self._words.keys() & letter_words(text)
+        present = self._last_words & letter_words(text)
         if not present:
             return []
         starts, letters = set[int](), _letters(text)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hir_core.config import OptionChoiceReward
-from hir_core.rewards.reading.decision import final_answer
+from hir_core.rewards.reading.letters import named_option
 from hir_core.rewards.reading.options import OptionReader
 from hir_core.rewards.reading.per_prompt import PerPrompt
 from hir_core.rewards.reward import PromptRow, RowReward, Verdict, shortened
@@ -54,7 +54,7 @@ def offered(prompt: PromptRow, options: Sequence[str] | None = None) -> Offered:
 
 def judge_option(completion: str, offered: Offered, marker: str | None) -> Verdict:
     """Whether the option that a completion names is a right one."""
-    reading = final_answer(offered.reader, completion, marker)
+    reading = named_option(offered.reader, completion, marker)
     chosen = reading.value
     if chosen is None:
         return reading.unscored(completion, "no option")

@@ -74,7 +74,7 @@ def test_a_search_from_first_words_finds_what_the_pattern_finds(pattern, first, 
 
 def test_a_short_and_a_long_text_are_searched_alike():
     pattern, first = re.compile(r"(?:[.] )?\b(?:(?:let )?us|on second thought)\b"), FirstWords("us", "let", "on second")
-    for text in ("us. us. let us us on second thought", "focus, let us; on_second thought"):
+    for text in ("us. let us. us", "us. us. let us us on second thought", "focus, let us; on_second thought"):
         for longer in (text, "x " * 60 + text):
             assert [m[0] for m in first.finditer(pattern, longer)] == [m[0] for m in pattern.finditer(longer)]
 

@@ -159,12 +159,13 @@ _ANNOUNCED = Phrases(
     ),
     flags=re.VERBOSE | re.MULTILINE,
 )  # fmt: skip
-_HYPOTHETICAL = re.compile(
+_HYPOTHETICAL = Phrases(
     r"\b(?:if|whether|suppose|supposing|assum(?:e|ing)|unless|why|how|what|which|when|to|let's|let us|"
     r"check(?:ing)?|verify|"
     r"find|determine|get|guess|each|every|possible|potential|wrong|incorrect|previous|initial|other|here's|"
     r"here is|here are)\b[^.,;:\n]{0,60}\Z",
-    re.IGNORECASE,
+    "if whether suppose supposing assume assuming unless why how what which when to let check checking verify find "
+    "determine get guess each every possible potential wrong incorrect previous initial other here",
 )
 _LIKELY = rf"(?:(?:{_ADVERB}|in fact|obviously|certainly)\s+){{0,3}}"
 _IS_ANSWER = Phrases(

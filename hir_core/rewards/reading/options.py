@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
 from hir_core.prompts.phrases import FirstWords
 from hir_core.rewards.reading.denial import is_refusal
-from hir_core.rewards.reading.numbers import NumberReader
+from hir_core.rewards.reading.numbers import NumberReader, Quantity
 from hir_core.rewards.reading.reader import DECORATION, Mention, Reader
 from hir_core.rewards.reading.truth import TruthReader, polarity
 
@@ -59,17 +58,18 @@ class OptionReader(Reader):
     def __init__(self, options: Sequence[str], query: str) -> None:
         self.options = options
         self.letters = ascii_uppercase[: len(options)] if shows_letters(query, options) else ""
-        texts = [_folded(option) for option in options]
-        variants = [{text, _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text} for text in texts]
-        counts = Counter(variant for names in variants for variant in names)
+        known = [_option(option) for option in options]
+        counts = Counter([name for option in known for name in option.names])
         self.by_text = {
-            name: index for index, names in enumerate(variants) for name in names if counts[name] == 1 and name
+            name: index for index, option in enumerate(known) for name in option.names if counts[name] == 1 and name
         }
         self.by_letter = {letter.lower(): index for index, letter in enumerate(self.letters)}
-        self.inner, self.by_value = _inner_reader(options, query)
+        self.inner, self.by_value = _inner_reader(known, query)
         self.computes = self.inner is not None
         self.may_be_subject = not isinstance(self.inner, TruthReader)
-        self.with_final_marks = [option.strip() for option in options if _FINAL_MARK.search(option)]
+        self.with_final_marks = [option.text.strip() for option in known if option.has_final_mark]
+        self.spellings = [option.spelling for option in known]
+        self.depends_on_options = isinstance(self.inner, TruthReader) or any(option.is_open for option in known)
 
     def standard_form(self, text: str) -> str:
         """The text in which each option is at most one sentence and no question, whatever marks it has."""
@@ -236,30 +236,58 @@ def _is_word(text: str, start: int, end: int) -> bool:
     )
 
 
-def _inner_reader(options: Sequence[str], query: str) -> tuple[Reader | None, dict[Any, int]]:
+class _Option(NamedTuple):
+    """An option, and what is worked out from its text alone."""
+
+    text: str
+    names: frozenset[str]
+    """The folded texts that name it: with its article and without."""
+    spelling: str
+    """The letters and digits of all of its names."""
+    has_final_mark: bool
+    is_open: bool
+    """Whether it is a question, or says itself that there is no answer."""
+    number: tuple[int, int] | None
+    polarity: tuple[str, bool] | None
+
+
+@lru_cache(maxsize=4096)  # prompts of one task often have the same options
+def _option(text: str) -> _Option:
+    name = _folded(text)
+    bare_name = _ARTICLE.sub("", name, count=1) if _ARTICLE.match(name) else name
+    return _Option(
+        text,
+        frozenset((name, bare_name)),
+        spelled(bare_name),
+        _FINAL_MARK.search(text) is not None,
+        text.endswith("?") or is_refusal(text),
+        _key(_NUMBERS.bare(_NUMBERS.standard_form(text))),
+        polarity(text),
+    )
+
+
+def spelled(text: str) -> str:
+    """The letters and digits of a text, in lower case."""
+    return _MARKS_AND_BLANKS.sub("", text.lower())
+
+
+_MARKS_AND_BLANKS = re.compile(r"[\W_]+")
+_NUMBERS = NumberReader()
+
+
+def _inner_reader(options: Sequence[_Option], query: str) -> tuple[Reader | None, dict[Any, int]]:
     """The reader of the options' texts, where all of them are numbers or are yes and no, and the options by value."""
-    polarities = [polarity(option) for option in options]
-    known = [value for value in polarities if value]
+    known = [option.polarity for option in options if option.polarity]
     if len(known) == len(options) == 2 and known[0][0] == known[1][0] and known[0][1] != known[1][1]:
         return TruthReader(known[0][0], query), {value: index for index, (_, value) in enumerate(known)}
     by_value: dict[Any, int] = {}
     for index, option in enumerate(options):
-        number = _number(option)
-        if number is None or number in by_value:
+        if option.number is None or option.number in by_value:
             return None, {}
-        by_value[number] = index
+        by_value[option.number] = index
     return (_NUMBERS, by_value) if by_value else (None, {})
 
 
-_NUMBERS = NumberReader()
-
-
-@lru_cache(maxsize=4096)  # prompts of one task often have the same options
-def _number(option: str) -> Fraction | None:
-    """The number that an option is; None for another text."""
-    quantity = _NUMBERS.bare(_NUMBERS.standard_form(option))
-    return None if quantity is None else quantity.number
-
-
 def _key(value: Any) -> Any:
-    return getattr(value, "number", value)
+    """What an option is looked up by: of a number two integers, since a fraction takes long to hash."""
+    return value.number.as_integer_ratio() if isinstance(value, Quantity) else value
