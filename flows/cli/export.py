@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from hir_core.store.store import Store
     from hir_core.store.version import VersionRef
 
+Raw = Annotated[
+    bool,
+    typer.Option(
+        "--raw",
+        help="With csv: write every text as it is, so that a program reads back the same table. Otherwise a text "
+        "that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line break, and is no "
+        "number) gets a ' in front, which makes it text there too; numbers stay numbers. A comma ends a cell.",
+    ),
+]
+WithInstruction = Annotated[
+    bool,
+    typer.Option(
+        "--with-instruction",
+        help="With a model: its chat template puts the instruction of the run before a question, so that any "
+        "server asks it as it was trained.",
+    ),
+]
+
 
 def export(
     ref: Ref,
@@ -29,23 +47,8 @@ def export(
             "sharegpt (conversations), of rewards also dpo (right completions preferred to wrong ones)."
         ),
     ] = None,
-    raw: Annotated[
-        bool,
-        typer.Option(
-            "--raw",
-            help="With csv: write every text as it is, so that a program reads back the same table. Otherwise a text "
-            "that a spreadsheet would run as a formula (it begins with = + - @, a tab or a line break, and is no "
-            "number) gets a ' in front, which makes it text there too; numbers stay numbers. A comma ends a cell.",
-        ),
-    ] = False,
-    with_instruction: Annotated[
-        bool,
-        typer.Option(
-            "--with-instruction",
-            help="With a model: its chat template puts the instruction of the run before a question, so that any "
-            "server asks it as it was trained.",
-        ),
-    ] = False,
+    raw: Raw = False,
+    with_instruction: WithInstruction = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:

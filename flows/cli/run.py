@@ -352,16 +352,15 @@ def _period(text: str | None) -> timedelta | None:
 
 
 def next_commands(config: RunConfig, name: str, changes: list[str]) -> str:
-    """The commands to try after a run: list its versions, show its last table, run more iterations."""
+    """The commands to try after a run: list its versions, ask its model, run more iterations."""
     if "=" in name:
         name, changes = "quickstart", [name, *changes]
     kept = [change for change in changes if not change.startswith("iterations=")]
     more = f"iterations={config.iterations + max(1, config.iterations)}"
     where = [] if config.runs_dir == Path("runs") else ["--runs-dir", str(config.runs_dir)]
-    table = "triples" if config.iterations else "evaluations"
     commands = (
         ["hir", "ls", config.run, *where],
-        ["hir", "show", f"{config.run}/{table}@latest", *where],
+        ["hir", "chat", config.run, *where],
         ["hir", "run", name, *kept, more],
     )
     return " · ".join(map(shlex.join, commands))

@@ -511,7 +511,7 @@ def test_the_headline_says_what_runs_where(run: Run) -> None:
 )
 def test_what_to_type_next_continues_the_same_run(name: str, changes: list[str], again: str, run: Run) -> None:
     commands = next_commands(run.config, name, changes).split(" · ")
-    assert commands == ["hir ls tiny", "hir show tiny/triples@latest", again]
+    assert commands == ["hir ls tiny", "hir chat tiny", again]
 
 
 # --- formatting ------------------------------------------------------------------------------------------------------
