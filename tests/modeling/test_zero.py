@@ -60,6 +60,7 @@ def data(tmp_path_factory) -> Path:
     make_requests(folder / "requests-many.parquet", PROMPTS)
     make_requests(folder / "requests-few.parquet", 3)
     make_equal_triples(folder / "triples-single", 1)
+    make_equal_triples(folder / "triples-few", 4)
     make_equal_triples(folder / "triples-equal", EQUAL)
     for architecture in ARCHITECTURES:
         (folder / architecture).mkdir()
@@ -143,6 +144,9 @@ ADAPTER_KINDS = [
 """The cases of two ranks that train an adapter, as architecture and kind."""
 GATHERING = stage(3, **SHARDED | {"stage3_max_live_parameters": 20_000, "stage3_prefetch_bucket_size": 10_000})
 """ZeRO-3 that gathers weights ahead, for backward passes of which frozen layers have none."""
+LEAVING = stage(3, **GATHERING["zero_optimization"] | {"stage3_max_reuse_distance": 0})
+"""ZeRO-3 that gives weights back at once, and has begun to gather some again when a step ends."""
+ONE_STEP = {"epochs": 1, "steps": 1, "batch_size": 4, "activation_checkpointing": True}
 BF16 = ("zero0", "zero2", "zero3")
 SHARDS, SHARD_BYTES = ("zero0", "zero3"), 20_000
 KINDS = [
@@ -186,6 +190,8 @@ def pair(sampled_alone, data, tmp_path_factory) -> LaunchCases:
         )
     for name in BF16:
         cases.train(f"llama-{name}-bf16", "llama", in_bf16(name), **CRAWL)
+    settings = {**LEAVING, "bf16": {"enabled": True}}
+    cases.train("llama-leaving-bf16", "llama", settings, triples="triples-few", **ONE_STEP)
     add_adapters(cases)
     for name in SHARDS:
         cases.add(f"shards-{name}", "llama", STAGES[name], SaveStep(output=cases.out(f"shards-{name}", "model")))
@@ -482,7 +488,9 @@ def test_streamed_weights_are_fetched_ahead_after_training_too(architecture, pai
 # --- saving ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "kind"), [*KINDS, *(("llama", f"{name}-bf16") for name in BF16)])
+@pytest.mark.parametrize(
+    ("architecture", "kind"), [*KINDS, *(("llama", f"{name}-bf16") for name in (*BF16, "leaving"))]
+)
 def test_a_saved_model_loads_as_the_one_in_memory(architecture, kind, pair):
     case = f"{architecture}-{kind}"
     auto = AutoModelForCausalLM if architecture == "llama" else AutoModelForSeq2SeqLM
