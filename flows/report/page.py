@@ -1,6 +1,7 @@
 """The page of a report, as one HTML text: summary, figures with their tables, examples, versions and settings.
 
-The page needs no network, no script and no other file, and its content security policy has the browser enforce this.
+The page needs no network and no other file, and its content security policy has the browser enforce this. The one
+script that it allows, by its digest, searches the table of samples; without it the table is there all the same.
 All text from data is escaped: control characters and direction marks are made visible, and the template escapes HTML.
 The same report always gives the same page. Reads a report's values and the templates beside this module.
 """
@@ -101,7 +102,7 @@ def page(report: Report) -> str:
 
 
 def rendered(template: str, **values: Any) -> str:
-    """The HTML of a template with these values, all texts escaped; a security policy lets it fetch and run nothing."""
+    """The HTML of a template with these values, all texts escaped; a security policy lets it fetch nothing."""
     templates = Environment(
         loader=PackageLoader("flows.report"),
         autoescape=True,
@@ -110,10 +111,17 @@ def rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css = templates.get_template("report.css").render()
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    return templates.get_template(template).render(css=Markup(css), policy=policy, picture=Markup, **values)
+    css, search = (Markup(templates.get_template(name).render()) for name in ("report.css", "search.js"))
+    policy = (
+        f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(search)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return templates.get_template(template).render(css=css, search=search, policy=policy, picture=Markup, **values)
+
+
+def _digest(text: str) -> str:
+    """The digest by which a content security policy allows a text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _made_visible(value: Any) -> Any:

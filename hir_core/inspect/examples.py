@@ -22,6 +22,8 @@ EXAMPLES = 3
 """Rows of each kind, and references of each prompt."""
 CHARACTERS = 600
 NAME_CHARACTERS = 160
+TABLE_ROWS, ROW_CHARACTERS = 200, 200
+"""Rows of the table of samples, and characters of each text in it."""
 Row = dict[str, Any]
 
 
@@ -79,6 +81,17 @@ class SampleExample:
     became: tuple[HindsightPrompt, ...]
     relabeled: bool
     """Whether its iteration has triples yet."""
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """A sample as a row of a table, its texts cut to one line."""
+
+    sample_id: str
+    score: float | None
+    query: str
+    completion: str
+    references: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,29 @@ def sample_examples(graph: VersionGraph, iteration: Iteration) -> IterationExamp
     by_id = _sample_examples_by_id(graph, iteration, [*best, *worst, *unscored])
     best_worst_unscored = (tuple(by_id[sample_id] for sample_id in ids) for ids in (best, worst, unscored))
     return IterationExamples(iteration.iteration, *best_worst_unscored)
+
+
+def sample_rows(graph: VersionGraph, iteration: Iteration) -> tuple[SampleRow, ...]:
+    """Up to `TABLE_ROWS` samples of an iteration, those with the smallest ids, which are hashes: the best ones first.
+
+    Args:
+        graph: the run's versions.
+        iteration: one that has samples and rewards.
+
+    Raises:
+        VersionCorrupt: a version is damaged.
+    """
+    assert iteration.samples is not None
+    assert iteration.rewards is not None
+    scores = dict(columns_of(graph.store, iteration.rewards, ["sample_id", "score"]).iter_rows())
+    samples = _rows(graph, iteration.samples, "sample_id", sorted(scores)[:TABLE_ROWS])
+    prompts = _prompts_by_id(graph, iteration.samples, [sample["prompt_id"] for sample in samples])
+    rows = []
+    for sample in samples:
+        query, references = _query_and_references(prompts, sample["prompt_id"])
+        score, completion = scores[sample["sample_id"]], clip(sample["completion"], ROW_CHARACTERS)
+        rows.append(SampleRow(sample["sample_id"], score, clip(query.text, ROW_CHARACTERS), completion, references))
+    return tuple(sorted(rows, key=lambda row: (row.score is None, -(row.score or 0.0), row.query, row.sample_id)))
 
 
 def changed_answers(graph: VersionGraph, evaluations: Sequence[VersionRef]) -> tuple[ChangedAnswer, ...]:

@@ -15,7 +15,15 @@ from typing import Any
 
 import polars as pl
 
-from hir_core.inspect.examples import ChangedAnswer, IterationExamples, changed_answers, clip, sample_examples
+from hir_core.inspect.examples import (
+    ChangedAnswer,
+    IterationExamples,
+    SampleRow,
+    changed_answers,
+    clip,
+    sample_examples,
+    sample_rows,
+)
 from hir_core.inspect.history import Iteration, history, prompts_of
 from hir_core.inspect.rows import columns_of
 from hir_core.inspect.stage_reports import (
@@ -154,6 +162,8 @@ class Examples:
     iterations: tuple[IterationExamples, ...]
     """Samples of the first and the last iteration that was scored."""
     changed: tuple[ChangedAnswer, ...]
+    table: tuple[SampleRow, ...]
+    """Samples of the last iteration that was scored, for a table that can be searched."""
 
     @classmethod
     def read(
@@ -163,7 +173,8 @@ class Examples:
         scored = [each for each in iterations if each.samples is not None and each.rewards is not None]
         first_and_last = scored if len(scored) < 2 else [scored[0], scored[-1]]
         samples = tuple(sample_examples(graph, iteration) for iteration in first_and_last)
-        return cls(iterations=samples, changed=changed_answers(graph, main_evaluations))
+        table = sample_rows(graph, scored[-1]) if scored else ()
+        return cls(iterations=samples, changed=changed_answers(graph, main_evaluations), table=table)
 
 
 @dataclass(frozen=True, kw_only=True)

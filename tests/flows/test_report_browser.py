@@ -95,7 +95,20 @@ def test_the_page_logs_nothing_and_fetches_nothing(name, open_page, pages):
     tab, events = open_page(name)
     assert events == [("request", pages[name].as_uri())]
     assert tab.title() != ""
-    assert tab.evaluate("document.scripts.length") == 0
+    assert tab.evaluate("document.scripts.length") == (name != "runs")
+
+
+def test_the_table_of_samples_can_be_searched(open_page):
+    tab, events = open_page("small")
+    shown = "[...document.querySelectorAll('#sample-table tbody tr')].filter(row => row.getClientRects().length).length"
+    assert tab.evaluate(shown) == 6
+    tab.fill("#sample-search", "1 + 3 0.25")
+    assert (tab.evaluate(shown), tab.inner_text("#sample-count")) == (0, "0 of 6")
+    tab.fill("#sample-search", "1 + 3?")
+    assert (tab.evaluate(shown), tab.inner_text("#sample-count")) == (2, "2 of 6")
+    tab.fill("#sample-search", "")
+    assert tab.evaluate(shown) == 6
+    assert len(events) == 1  # the request for the page
 
 
 @pytest.mark.parametrize("name", PAGES)
