@@ -12,7 +12,9 @@ import math
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +66,16 @@ class VllmProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._write(
-            {
-                "model": str(model),
-                "dtype": dtype,
-                "max_model_len": longest,
-                "tensor_parallel_size": settings.tensor_parallel,
-                "skip_tokenizer_init": not reads_text,
-                **given,
-            }
-        )
+        arguments = {
+            "model": str(model),
+            "dtype": dtype,
+            "max_model_len": longest,
+            "tensor_parallel_size": settings.tensor_parallel,
+            "skip_tokenizer_init": not reads_text,
+            **given,
+        }
         try:
-            self._stdin.flush()
+            self._send([arguments])
             release = str(self._read()["loaded"])
             if release.partition("+")[0] != settings.release:
                 raise ConfigError(
@@ -97,11 +97,12 @@ class VllmProcess:
             VllmEnded: its process has failed, or ended an output without a reason.
         """
         rows = {f"{n}.{k}": (request, k) for n, request in enumerate(requests) for k in range(len(request.seeds))}
-        self._write({"requests": len(rows), "settings": sampling_settings(limits, stop)})
-        for name, (request, k) in rows.items():
-            seed = request.seeds[k] % 2**SEED_BITS
-            self._write({"id": name, "prompt": request.prompt_ids, "seed": seed})
-        self._stdin.flush()
+        step = {"requests": len(rows), "settings": sampling_settings(limits, stop)}
+        asked = (
+            {"id": name, "prompt": request.prompt_ids, "seed": request.seeds[k] % 2**SEED_BITS}
+            for name, (request, k) in rows.items()
+        )
+        self._send(chain([step], asked))
         outputs: dict[str, list[Output]] = {}
         for _ in range(len(rows)):
             reply = self._read()
@@ -116,14 +117,18 @@ class VllmProcess:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
-        self._stdin.close()
+        with suppress(BrokenPipeError):  # of what it has not read
+            self._stdin.close()
         self._stdout.close()
 
-    def _write(self, message: Mapping[str, Any]) -> None:
+    def _send(self, messages: Iterable[Mapping[str, Any]]) -> None:
         try:
-            self._stdin.write(json.dumps(message) + "\n")
+            for message in messages:
+                self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
         except BrokenPipeError:
-            self._read()  # why
+            while True:  # until it says why it has ended, or has said nothing
+                self._read()
 
     def _read(self) -> dict[str, Any]:
         line = self._stdout.readline()

@@ -145,6 +145,11 @@ def test_what_vllm_fails_of_is_told(python, fault, error, message):
         list(process.complete([Request("p", (3,), (5,))], LIMITS))
 
 
+def test_a_program_that_is_no_vllm_is_told():
+    with pytest.raises(VllmEnded, match=r"^vLLM ended with exit code 0$"):
+        started(Path("/bin/true"))
+
+
 def test_another_release_than_the_one_that_rows_are_named_after_draws_none(python):
     with pytest.raises(ConfigError, match=r"^sampling\.engine\.release is 0\.31\.0, and .* has loaded vLLM 0\.32\.0"):
         started(python, release="0.31.0")
