@@ -238,7 +238,8 @@ class HostProcesses:
 
     def loss(self) -> Loss | None:
         """See `Processes`."""
-        return next((host.loss for host in self._hosts if host.loss is not None), None)
+        losses = [host.loss for host in self._hosts if host.loss is not None]
+        return min(losses, key=lambda loss: loss.time, default=None)
 
     def has_failed(self) -> bool:
         """See `Processes`."""
