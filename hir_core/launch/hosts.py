@@ -26,9 +26,11 @@ from hir_core.launch.head import Head, JoinedHost
 from hir_core.launch.head_file import HeadFile, delete_head_file, head_file, own_addresses, write_head_file
 from hir_core.launch.host import SEE_JOB_S
 from hir_core.launch.messages import SILENCE_S, Ask, Prepare, Start, Stop
+from hir_core.launch.monitor import launcher_log
 from hir_core.launch.node_rank import find_node_rank
 from hir_core.launch.processes import STOP_S, LocalProcesses, Loss, start_supervised
 from hir_core.launch.slurm import PROCESSES, allocated_nodes, srun_command
+from hir_core.store.plain_files import open_plain
 
 ALL = -1
 """In place of the number of a host: all of them."""
@@ -75,8 +77,8 @@ class Hosts:
         self._start_missing(head)
         hosts = self._joined(head, on_wait)
         lines = "".join(f"{host}, {host.hello.slots} ranks\n" for host in hosts)
-        with (job_dir / "logs" / "launcher.log").open("a") as log:
-            log.write(f"{lines}What their launchers print is in host-N.log.\n")
+        with open_plain(launcher_log(job_dir), "a") as log:
+            log.write(f"{lines}What their launchers print is in host-N.log.\n".encode())
         port = self._prepare(head, hosts, job_dir)
         start = Start(
             job_dir=str(job_dir),
