@@ -165,7 +165,8 @@ class Hosts:
         begun = time.monotonic()
         is_queued = self._config.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
         told: list[int] = []
-        while missing := head.missing():
+        while len(hosts := head.hosts()) < head.nodes:
+            missing = head.missing()
             if missing != told and time.monotonic() > begun + TELL_AFTER_S:
                 told = missing
                 on_wait(f"waits for host {_listed(missing)}")
@@ -177,7 +178,6 @@ class Hosts:
                 raise self._not_joined(
                     f"host {_listed(missing)} did not join within launch.join_timeout_s = {limit_s:g} s"
                 )
-        hosts = head.hosts()
         for host in hosts:
             if host.hello.problem:
                 raise ConfigError(f"launch: {host}: {host.hello.problem}")
