@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from flows.cli.external import is_served_elsewhere, refuse_external
 from flows.cli.options import AsJson, answer, messages
 from hir_core.errors import ConfigError, HirError
 
@@ -224,41 +225,6 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     if "=" in config:
         config, changes = "quickstart", [config, *changes]
     return load_config(find_config(config, CONFIGS), changes)
-
-
-def refuse_external(configs: Iterable[RunConfig]) -> None:
-    """Checks that a command that starts runs itself is not to be started by a cluster on every host.
-
-    Raises:
-        ConfigError: one of the configs asks for it.
-    """
-    if any(config.launch.launcher == "external" for config in configs):
-        raise ConfigError("launch.launcher external is for `hir run`: take slurm, or a hostfile")
-
-
-def is_served_elsewhere(config: RunConfig) -> bool:
-    """Serves a run whose loop another process runs, on the first of the hosts that a cluster has started; else False.
-
-    Raises:
-        HirError: the host cannot join, or the other process is gone.
-        typer.Exit: a request has ended this process.
-    """
-    if config.launch.launcher != "external":
-        return False
-    from hir_core.launch.node_rank import find_node_rank
-
-    place = find_node_rank(config.launch)
-    if place.is_head:
-        return False
-    if not place.is_first_here:
-        print(f"host {place.node} of {place.nodes}: its first process starts the ranks; this one has nothing to do")
-        return True
-    from hir_core.launch.host import serve_run
-
-    print(f"host {place.node} of {place.nodes}: joins the run {config.run}", flush=True)
-    if code := serve_run(config.launch, config.run_dir, place):
-        raise typer.Exit(code)
-    return True
 
 
 def lacks_an_evaluation(config: RunConfig) -> bool:

@@ -88,7 +88,7 @@ class JoinedHost:
         """Takes it for lost, and closes the connection, upon which it ends its ranks."""
         with self._changed:
             if self.loss is None:
-                self.loss = Loss(self.hello.node, f"{self} is lost: {self._leaves or reason}")
+                self.loss = Loss(self.hello.node, f"{self} is lost: {self._leaves or reason}", time.monotonic())
             self._changed.notify_all()
         self._channel.close()
 

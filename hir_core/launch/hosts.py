@@ -26,9 +26,11 @@ from hir_core.launch.head import Head, JoinedHost
 from hir_core.launch.head_file import HeadFile, delete_head_file, head_file, own_addresses, write_head_file
 from hir_core.launch.host import SEE_JOB_S
 from hir_core.launch.messages import SILENCE_S, Ask, Prepare, Start, Stop
+from hir_core.launch.monitor import launcher_log
 from hir_core.launch.node_rank import find_node_rank
 from hir_core.launch.processes import STOP_S, LocalProcesses, Loss, start_supervised
 from hir_core.launch.slurm import PROCESSES, allocated_nodes, srun_command
+from hir_core.store.plain_files import open_plain
 
 ALL = -1
 """In place of the number of a host: all of them."""
@@ -75,8 +77,8 @@ class Hosts:
         self._start_missing(head)
         hosts = self._joined(head, on_wait)
         lines = "".join(f"{host}, {host.hello.slots} ranks\n" for host in hosts)
-        with (job_dir / "logs" / "launcher.log").open("a") as log:
-            log.write(f"{lines}What their launchers print is in host-N.log.\n")
+        with open_plain(launcher_log(job_dir), "a") as log:
+            log.write(f"{lines}What their launchers print is in host-N.log.\n".encode())
         port = self._prepare(head, hosts, job_dir)
         start = Start(
             job_dir=str(job_dir),
@@ -163,7 +165,8 @@ class Hosts:
         begun = time.monotonic()
         is_queued = self._config.launcher == "slurm" and "SLURM_JOB_ID" not in os.environ
         told: list[int] = []
-        while missing := head.missing():
+        while len(hosts := head.hosts()) < head.nodes:
+            missing = head.missing()
             if missing != told and time.monotonic() > begun + TELL_AFTER_S:
                 told = missing
                 on_wait(f"waits for host {_listed(missing)}")
@@ -175,7 +178,6 @@ class Hosts:
                 raise self._not_joined(
                     f"host {_listed(missing)} did not join within launch.join_timeout_s = {limit_s:g} s"
                 )
-        hosts = head.hosts()
         for host in hosts:
             if host.hello.problem:
                 raise ConfigError(f"launch: {host}: {host.hello.problem}")
@@ -238,7 +240,8 @@ class HostProcesses:
 
     def loss(self) -> Loss | None:
         """See `Processes`."""
-        return next((host.loss for host in self._hosts if host.loss is not None), None)
+        losses = [host.loss for host in self._hosts if host.loss is not None]
+        return min(losses, key=lambda loss: loss.time, default=None)
 
     def has_failed(self) -> bool:
         """See `Processes`."""

@@ -72,7 +72,8 @@ def launch(
     on_progress: Callable[[Progress], None] = ignore,
     on_step: Callable[[int], None] = ignore,
 ) -> None:
-    """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s.
+    """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s,
+    or by 30 s on a host that cannot be reached.
 
     The one exception are ranks that wait for another job, which is up to `launch.resident`. Where the call is
     interrupted, ranks that train have `launch.grace_s` to save a checkpoint; a second interrupt ends them at once.
@@ -95,12 +96,7 @@ def launch(
     job_dir = job_dir.resolve()
     ranks = None if waiting is None else waiting.begin(job_dir)
     if ranks is None:
-        place = check_launch(config)
-        set_aside(job_dir)
-        if place.is_remote:
-            ranks = _start_on_hosts(job_dir, config, module, place, hosts, on_progress)
-        else:
-            ranks = _start(job_dir, config, module, place, stay=waiting is not None and config.resident)
+        ranks = _start(job_dir, config, module, hosts, on_progress, can_stay=waiting is not None)
     monitor = LaunchMonitor(job_dir, ranks.command, config, ranks.place, on_progress, on_step)
     wait_on = False
     try:
@@ -118,13 +114,26 @@ def launch(
         delete_half_written(job_dir)
 
 
-def _start(job_dir: Path, config: LaunchConfig, module: str, place: Place, *, stay: bool) -> StartedRanks:
-    """Starts ranks on this machine that do the job.
+def _start(
+    job_dir: Path,
+    config: LaunchConfig,
+    module: str,
+    hosts: Hosts | None,
+    on_progress: Callable[[Progress], None],
+    *,
+    can_stay: bool,
+) -> StartedRanks:
+    """Starts ranks that do the job, on this machine or on several hosts.
 
     Args:
-        stay: whether they wait for another job afterwards, if they can.
+        can_stay: whether they may wait for another job afterwards, if they can.
     """
+    place = check_launch(config)
+    set_aside(job_dir)
+    if place.is_remote:
+        return _start_on_hosts(job_dir, config, module, place, hosts, on_progress)
     clear_build_locks()
+    stay = can_stay and config.resident
     if config.resident and not stay:
         _tell_that_they_do_not_stay()
     command = launcher_command(job_dir, config, place, module)

@@ -29,6 +29,8 @@ class Loss:
     node: int
     reason: str
     """One line that names the host."""
+    time: float
+    """By this machine's monotonic clock."""
 
 
 class Processes(Protocol):

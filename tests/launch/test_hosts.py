@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 from cli_run import PATIENCE_S
-from launched_work import READY, WORK, are_ready, wait_until
+from launched_work import READY, WORK, are_ready, processes_of, wait_until
 from two_hosts import TwoHosts, two_hosts, why_not
 
+from hir_core.config import LaunchConfig
+from hir_core.errors import JobFailed
+from hir_core.launch.hosts import Hosts
+from hir_core.launch.launcher import launch
 from hir_core.launch.rank import read_reports
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -105,7 +109,6 @@ def test_two_hosts_that_a_cluster_has_started_do_job_after_job(started, network,
             "the head of the run is gone",
         ),
         ("rank killed", "^rank 1 was killed: signal 9, from outside", "the head of the run is gone"),
-        ("host killed", r"^host 1 \(far, 10\.77\.0\.2\) is lost: the connection was closed", None),
         ("host asked", r"^host 1 \(far, .*\) is lost: it was asked to end with signal 15 \(Terminated\), by", ""),
     ],
 )
@@ -158,3 +161,53 @@ def test_hosts_of_a_hostfile_are_started_with_ssh_and_get_the_environment(job, n
         "2 0 3 WARN None 7.0 1 None\n",
     ]
     assert [network.processes(host) for host in ("near", "far")] == [[], []]
+
+
+SRUN = """#!/usr/bin/env python3
+# srun --nodes=2 OPTION... COMMAND, on this machine: each task has the same standard input, and one that fails ends all
+import os, subprocess, sys, time
+from pathlib import Path
+
+command = next(sys.argv[n:] for n, word in enumerate(sys.argv) if n and not word.startswith("--"))
+with Path("{folder}/srun.txt").open("a") as asked:
+    print(*sys.argv[1:len(sys.argv) - len(command)], file=asked)
+told = sys.stdin.buffer.read()
+env = os.environ | {{"SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "0"}}
+tasks = [subprocess.Popen(command, stdin=subprocess.PIPE, env=env | {{"SLURM_NODEID": n}}) for n in "01"]
+for task in tasks:
+    task.stdin.write(told)
+    task.stdin.close()
+while any(task.poll() is None for task in tasks) and not any(task.poll() for task in tasks):
+    time.sleep(0.05)
+for task in tasks:
+    task.kill()
+"""
+
+
+LOSES_ITS_HOST_ONCE = """
+from hir_core.supervisor import parent_of
+if not Path(sys.argv[1], "attempt-1").exists():
+    if rank.rank == 1:
+        os.kill(parent_of(int(os.environ["HIR_SUPERVISOR"])), signal.SIGKILL)
+    time.sleep(60)
+rank.step_done(0)
+"""
+
+
+@pytest.mark.slow
+def test_slurm_starts_the_hosts_and_starts_them_anew_when_one_is_lost(job, tmp_path, monkeypatch):
+    job_dir = job(LOSES_ITS_HOST_ONCE)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text(SRUN.format(folder=tmp_path))
+    (tmp_path / "bin" / "srun").chmod(0o755)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    config = LaunchConfig(launcher="slurm", nodes=2, processes=1, srun=("--partition=gpu",))
+    with Hosts(config, tmp_path) as hosts:
+        with pytest.raises(JobFailed, match=r"^host 1 \(.*\) is lost: the connection was closed") as caught:
+            launch(job_dir, config, module="work", hosts=hosts)
+        assert caught.value.is_lost
+        launch(job_dir, config, module="work", hosts=hosts)
+    asked = "--nodes=2 --ntasks=2 --ntasks-per-node=1 --cpu-bind=none --job-name=hir --partition=gpu"
+    assert (tmp_path / "srun.txt").read_text().splitlines() == [asked, asked]
+    assert processes_of(tmp_path) == []
