@@ -69,6 +69,7 @@ class OptionReader(Reader):
         self.may_be_subject = not isinstance(self.inner, TruthReader)
         self.with_final_marks = [option.text.strip() for option in known if option.has_final_mark]
         self.spellings = [option.spelling for option in known]
+        # Yes and no have synonyms, and options that are questions or refusals are read by rules of their own.
         self.depends_on_options = isinstance(self.inner, TruthReader) or any(option.is_open for option in known)
 
     def standard_form(self, text: str) -> str:
