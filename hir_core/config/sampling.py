@@ -74,8 +74,8 @@ class SamplingConfig(Section):
     """Number of samples per prompt."""
     engine: Annotated[Engine, DefaultExcludedFromId] = "transformers"
     """The program that draws outputs, for samples and for the answers of an evaluation. `transformers`: the ranks that
-    train also draw, with the weights that they hold. Settings with `type: vllm`: vLLM draws, which is faster with large
-    models and many outputs."""
+    train also draw, with the weights that they hold. Settings with `type: vllm`: vLLM draws, which is made for large
+    models and many outputs on GPUs."""
     preset: Annotated[Literal["model"] | None, DefaultExcludedFromId] = None
     """`model` takes what the next four settings leave unset from the model's own generation_config.json, as chat models
     bring it along; the manifest of the samples says which values were taken. Unset: nothing is taken."""

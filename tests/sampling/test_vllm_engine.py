@@ -15,7 +15,9 @@ from transformers import LlamaConfig
 from vllm_stand_in import make_environment
 
 from hir_core.config import HubModel, VllmEngine
+from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, NumericalError
+from hir_core.inspect.doctor import check_engine
 from hir_core.launch.devices import Devices, Place
 from hir_core.launch.job_spec import JobSpec, SampleStep
 from hir_core.launch.rank import Rank
@@ -206,6 +208,22 @@ def test_an_environment_that_cannot_serve_is_told_with_what_to_do(tmp_path, pyth
     assert bare.endswith("vllm-env/bin/pip install vllm==0.32.0`")
     assert "release is 0.31.1, and" in problem(engine(python, release="0.31.1"))
     assert "is 2, and a launch has 1 rank(s)" in problem(engine(python, tensor_parallel=2))
+
+
+def test_the_doctor_finds_what_is_wrong_with_the_environment_of_a_config(python):
+    def findings(**engine_changes: object) -> list[tuple[str, str, str]]:
+        settings = engine(python).model_dump(mode="json") | engine_changes
+        raw = {"run": "r", "iterations": 1, "model": {"type": "scratch"}, "prompts": [{"path": "p.jsonl"}]}
+        config = parse_config(raw | {"sampling": {"engine": settings}, "launch": {"processes": 1}})
+        return [(found.what, found.where, found.do) for found in check_engine(config)]
+
+    assert findings() == []
+    [(what, where, do)] = findings(release="0.31.0")
+    assert (what.startswith("sampling.engine.release is 0.31.0, and"), where) == (True, str(python))
+    assert do.endswith("vllm-env/bin/pip install vllm==0.31.0`")
+    (package(python) / "v1/engine/llm_engine.py").write_text("raise ImportError('libcudart.so.13')")
+    [(what, _, do)] = findings()
+    assert (what, do[:21]) == ("vLLM cannot be imported: ImportError: libcudart.so.13", "install vLLM 0.32.0 a")
 
 
 # --- the job ---------------------------------------------------------------------------------------------------------
