@@ -295,7 +295,7 @@ def versions(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "code", "message", "committed"),
     [
-        (["model.context=16"], 2, "more than the model's context of 16: shorten it", ["prompts"]),
+        (["model.context=16"], 2, "more than the context of 16: shorten the prompts", ["prompts"]),
         (["model={source: nobody/nothing}"], 2, "model.source: cannot load `nobody/nothing`", ["prompts"]),
         (
             ["training.logprob_tolerance=1e-30", "model.hidden_size=64", "sampling.k=4", "sampling.max_new_tokens=8"],

@@ -50,7 +50,7 @@ def test_arms_side_by_side_end_with_the_comparison_and_make_what_they_make_one_b
 
     output = hir(tmp_path, home, "compare", "both.yaml", "--jobs", "2", code=1)
     lines = re.findall(
-        r"^ +(\d) of 6 · counting · (\w+) · seed (\d) · (accuracy 0|error: prompt)", output, re.MULTILINE
+        r"^ +(\d) of 6 · counting · (\w+) · seed (\d) · (accuracy 0|error: every prompt)", output, re.MULTILINE
     )
     assert [int(number) for number, *_ in lines] == [1, 2, 3, 4, 5, 6]
     assert sorted(told for _, *told in lines) == [
