@@ -153,7 +153,7 @@ def _reported(recorder: Recorder, recorders: list[Recorder], answers: IO[str]) -
         recorders.remove(recorder)
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ImportError):
-            problem = f"it is not installed: pip install {PACKAGES[recorder.name]}"
+            problem += f": pip install {PACKAGES[recorder.name]}"
         with contextlib.suppress(OSError):  # who started this process is gone
             print(f"tracker {recorder.name} gets no more of this run: {problem}", file=answers)
 
