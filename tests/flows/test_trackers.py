@@ -66,7 +66,7 @@ def test_a_model_is_handed_over_once_also_by_the_next_process(tmp_path):
 
 def test_a_tracker_that_fails_is_one_line_and_the_others_go_on(tmp_path, capfd, monkeypatch):
     broken, sound = FakeTracker(fails_at=2), FakeTracker()
-    recorders = [recorder(tmp_path, broken), recorder(tmp_path, sound, "trackio")]
+    recorders = [recorder(tmp_path, broken), recorder(tmp_path, sound, "tensorboard")]
     with (tmp_path / "answers").open("w") as answers:
         for model in (entry("models/0001-a", 1, 2), entry("models/0002-b", 3)):
             for each in [*recorders]:
