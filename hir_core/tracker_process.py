@@ -24,7 +24,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 END_S = 300.0
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 """What has to be installed for each tracker."""
 
 
@@ -84,18 +84,16 @@ class Recorder:
 
     def _start(self, settings: dict[str, Any]) -> None:
         from accelerate.state import PartialState
-        from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker
+        from accelerate.tracking import TensorBoardTracker, WandBTracker
 
         PartialState(cpu=True)  # a tracker asks it which process it is in: this is the only one
         if self.name == "tensorboard":
             # Points from there on, left by a process that was killed before it recorded them, no longer count.
             kwargs = {"logging_dir": self._folder / "tensorboard", "purge_step": self._record["last_step"] + 1}
             self._tracker = TensorBoardTracker(self._run, **kwargs)
-        elif self.name == "wandb":
+        else:
             kwargs = {"id": self._run, "name": self._run, "resume": "allow", "dir": str(self._folder)}
             self._tracker = WandBTracker(self._project, **kwargs)
-        else:
-            self._tracker = TrackioTracker(self._project, name=self._run, resume="allow")
         self._tracker.start()
         if self._record["models"]:
             return
@@ -153,7 +151,7 @@ def _reported(recorder: Recorder, recorders: list[Recorder], answers: IO[str]) -
         recorders.remove(recorder)
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         if isinstance(error, ImportError):
-            problem = f"it is not installed: pip install {PACKAGES[recorder.name]}"
+            problem += f": pip install {PACKAGES[recorder.name]}"
         with contextlib.suppress(OSError):  # who started this process is gone
             print(f"tracker {recorder.name} gets no more of this run: {problem}", file=answers)
 

@@ -27,7 +27,7 @@ from hir_core.config.select import SelectConfig
 from hir_core.config.training import TrainingConfig
 from hir_core.config.warm_start import WarmStartConfig
 
-Tracker = Literal["tensorboard", "wandb", "trackio"]
+Tracker = Literal["tensorboard", "wandb"]
 
 
 class RunConfig(Section):
@@ -74,8 +74,8 @@ class RunConfig(Section):
     """Name of the branch: the versions that this config uses. When a run with another config ends on the same branch,
     the branch then holds that run's versions, and `hir gc` may remove the earlier ones."""
     trackers: Annotated[tuple[Tracker, ...], ExcludedFromId] = ()
-    """What else shows the curves of the run while it goes on: `tensorboard`, `wandb` or `trackio`, each of which has to
-    be installed. A tracker that is missing or fails is one line, and the run goes on."""
+    """What else shows the curves of the run while it goes on: `tensorboard` or `wandb`, which has to be installed. A
+    tracker that is missing or fails is one line, and the run goes on."""
     retention: Annotated[RetentionConfig | None, ExcludedFromId] = None
     """Which model weights `hir gc` keeps. Unset: everything is kept."""
 

@@ -66,7 +66,7 @@ def test_a_model_is_handed_over_once_also_by_the_next_process(tmp_path):
 
 def test_a_tracker_that_fails_is_one_line_and_the_others_go_on(tmp_path, capfd, monkeypatch):
     broken, sound = FakeTracker(fails_at=2), FakeTracker()
-    recorders = [recorder(tmp_path, broken), recorder(tmp_path, sound, "trackio")]
+    recorders = [recorder(tmp_path, broken), recorder(tmp_path, sound, "tensorboard")]
     with (tmp_path / "answers").open("w") as answers:
         for model in (entry("models/0001-a", 1, 2), entry("models/0002-b", 3)):
             for each in [*recorders]:
@@ -80,14 +80,15 @@ def test_a_tracker_that_fails_is_one_line_and_the_others_go_on(tmp_path, capfd, 
 
 def test_a_tracker_that_is_not_installed_is_named_with_what_to_install(tmp_path, monkeypatch):
     def start(*_: object) -> None:
-        raise ImportError("No module named 'wandb'")
+        raise ModuleNotFoundError("No module named 'wandb'")
 
     monkeypatch.setattr(Recorder, "_start", start)
     missing = Recorder("wandb", tmp_path, "project", "run-1")
     with (tmp_path / "answers").open("w") as answers, tracker_process._reported(missing, [missing], answers):
         missing.add(entry("models/0001-a", 1))
     said = (tmp_path / "answers").read_text()
-    assert said == "tracker wandb gets no more of this run: it is not installed: pip install wandb\n"
+    why = "ModuleNotFoundError: No module named 'wandb': pip install wandb"
+    assert said == f"tracker wandb gets no more of this run: {why}\n"
 
 
 def test_a_process_whose_tracker_hangs_ends_all_the_same(tmp_path):
