@@ -7,7 +7,6 @@ The only module that imports deepspeed. Reads DeepSpeed settings and a model. Wh
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
-from hir_core.launch.host_memory import available_bytes
+from hir_core.launch.host_memory import available_bytes, release_heap
 from hir_core.modeling import adapters
 
 
@@ -235,15 +234,6 @@ def whole_bytes(tensor: Any) -> int:
 def release_reserve() -> None:
     """Gives memory that torch holds in reserve on a GPU back to the device, so that `free_bytes` counts it as free."""
     get_accelerator().empty_cache()
-
-
-def release_heap() -> None:
-    """Gives memory that was freed, and that the C library keeps for later, back to the machine.
-
-    It keeps pieces of up to 32 MB: of a model that has been read and partitioned, as much as the partitions take.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # a C library other than glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> int:

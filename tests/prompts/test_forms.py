@@ -112,7 +112,9 @@ def test_files_of_a_folder_and_packed_files_are_read(tmp_path):
 
 def test_repeated_rows_are_dropped_on_request(tmp_path):
     path = write(tmp_path / "mine.jsonl", FORMS["hir"], FORMS["trl"], FORMS["alpaca"])
-    with pytest.raises(ConfigError, match=r"line 2 is the same prompt as .*: keep one of each, or set `duplicates: drop`"):
+    with pytest.raises(
+        ConfigError, match=r"line 2 is the same prompt as .*: keep one of each, or set `duplicates: drop`"
+    ):
         read(FilePrompts(path=path))
     rows, rejected = read(FilePrompts(path=path, duplicates="drop"))
     assert (len(rows), rejected) == (1, {"repeated item": 2})
