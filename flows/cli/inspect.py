@@ -27,7 +27,7 @@ from flows.cli.options import (
     terminal_width,
 )
 from flows.terminal.formatting import NOTHING, clipped, columns, number, printable, size
-from hir_core.errors import VersionNotFound
+from hir_core.errors import ConfigError, VersionNotFound
 
 if TYPE_CHECKING:
     from hir_core.inspect.sql import QueryResult
