@@ -91,7 +91,7 @@ class LoadedModel:
         self.limits = Limits(
             temperature=settings["temperature"],
             max_new_tokens=settings["max_new_tokens"],
-            end_ids=tuple(models.end_ids(model, self.tokenizer)),
+            end_ids=tuple(models.end_ids(model.generation_config, self.tokenizer)),
             pad_id=int(self.tokenizer.pad_token_id),
             has_stopped=self.stop.has_stopped if self.stop else None,
         )

@@ -176,7 +176,8 @@ def test_what_changes_a_result_is_in_the_fingerprint(change: str, tmp_path: Path
 def test_a_fingerprint_is_plain_json() -> None:
     fingerprint = parse_config({**TINY, "prompts": [{"path": "a.jsonl"}]}).fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint
-    assert fingerprint["prompts"] == [{"type": "file", "path": "a.jsonl", "task": None, "test_share": 0.2, "seed": 0}]
+    columns = {"columns": {}, "duplicates": "refuse", "task": None}
+    assert fingerprint["prompts"] == [{"type": "file", "path": "a.jsonl", **columns, "test_share": 0.2, "seed": 0}]
 
 
 # --- changes on the command line ---
@@ -213,7 +214,8 @@ def test_the_last_of_two_changes_holds(tmp_path: Path) -> None:
         ("model.type=skratch", "model.type: expected one of hub, gguf, scratch (found 'skratch'); did you mean `scrat"),
         (
             "prompts.0.type=jsonl",
-            "prompts.0.type: expected one of synthetic, file, bbh, bigbench, datasets, reasoning_gym (found 'jsonl')",
+            "prompts.0.type: expected one of synthetic, file, bbh, bigbench, datasets, reasoning_gym, "
+            "ifeval (found 'jsonl')",
         ),
         ("model=foo", "model: expected settings as `key: value` (found 'foo')"),
         ("model={}", "model.source: required, but missing"),

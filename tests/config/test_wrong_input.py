@@ -193,7 +193,9 @@ def test_a_question_that_is_null(error_of: ErrorOf) -> None:
 
 def test_a_folder_in_the_place_of_a_file(error_of: ErrorOf) -> None:
     Path("more.jsonl").mkdir()
-    assert "more.jsonl is a folder: name a file in it" in error_of("tiny.yaml", "prompts=[{path: more.jsonl}]")
+    assert "the folder more.jsonl has no .jsonl, .json, .parquet, .csv or .tsv file" in error_of(
+        "tiny.yaml", "prompts=[{path: more.jsonl}]"
+    )
 
 
 def test_no_prompts_to_test_on(error_of: ErrorOf) -> None:

@@ -365,7 +365,7 @@ def test_rows_of_a_spreadsheet_that_ask_nothing_are_counted(tmp_path):
         ('query,answer\n"a\nb",1\nq?\n', "line 4: expected 2 cells"),
         ('query,answer\n"a"b,1\n', "line 2 is not CSV: .* expected after"),
         ('query,answer\nq?,1\n"never closed,2\n', "line 3 is not CSV: unexpected end of data"),
-        ("question,answer\nq?,1\n", "line 2: expected a `query`, found question, answer: name the column"),
+        ("asked,answer\nq?,1\n", "line 2: expected a `query`, found asked, answer: name the column"),
         ("query,a,query,a\nq?,1,r?,2\n", "line 1: expected different columns, found `query`, `a` more than once"),
         (",query\n0,q?\n", r"line 1: column 1 has no name: name it, or drop it \(pandas: index=False\)"),
         ("query,options\nq?,red|blue\n", r"line 2: expected `options` as a JSON list in its cell, .* 'red\|blue'"),
