@@ -246,7 +246,7 @@ def test_lint_and_types_are_clean(check):
 
 def test_ci_runs_the_line_that_the_readme_gives():
     line = subprocess.run([CHECKOUT / ".ci" / "run", "--print"], text=True, capture_output=True, check=True).stdout
-    assert line == 'pip install -e ".[dev]" && pytest -n 2 --dist loadfile -m "slow or not slow"\n'
+    assert line == 'pip install -e ".[dev]" && pytest -n 3 --dist loadfile -m "slow or not slow"\n'
     text = (CHECKOUT / "README.md").read_text()
     assert re.search(r"^## Test.*\n+```\w*\n" + re.escape(line) + "```$", text, re.MULTILINE)
     assert os.access(CHECKOUT / ".ci" / "run", os.X_OK)
