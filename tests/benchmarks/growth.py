@@ -93,7 +93,7 @@ def train_step(triples: int, batch_size: int) -> Any:
         "relabeler": "hindsight", "instruction": [INSTRUCTIONS[n % 2] for n in numbers],
         "contrast": [[INSTRUCTIONS[1 - n % 2]] for n in numbers], "query": queries(triples), "history": None,
         "output": [f"three and {n % 7}" for n in numbers], "prefix_ids": [[] for _ in numbers], "target_ids": None,
-        "ends": True, "weight": 1.0, "removed": 0.0,
+        "ends": True, "weight": 1.0, "excluded_from": None, "removed": 0.0,
     }  # fmt: skip
     write_part(folder, "0", pl.DataFrame(columns, schema=Triples.create_empty().schema))
     training = TrainingConfig(batch_size=batch_size, micro_batch_tokens=10**6, epochs=1, learning_rate=1e-4)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.benchmarks import accuracy, growth, iteration
+from tests.benchmarks import accuracy, growth, iteration, kept_results, report
 from tests.benchmarks.measure import Measurement, Result
 
 
@@ -95,3 +95,9 @@ def write(path, content, modified_at):
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
     os.utime(path, (modified_at, modified_at))
+
+
+def test_the_readme_shows_the_results_that_are_kept():
+    readme = kept_results.README.read_text()
+    assert "| `sampling/llama-10m` | CPU seconds, generate / hir |" in readme
+    assert readme == kept_results.filled(readme, list(report.read(kept_results.KEPT).values()))
