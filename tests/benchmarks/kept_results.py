@@ -29,7 +29,7 @@ def lines(results: list[Result]) -> Iterator[str]:
     for result in results:
         for figure in result.figures:
             if not figure.name.startswith("wall seconds"):
-                yield f"| `{result.case}` | {figure.name} | {_shown(figure.value, figure)} | {_range(figure)} |"
+                yield f"| {result.case} | {figure.name} | {_shown(figure.value, figure)} | {_range(figure)} |"
     commits = sorted({measurement.commit for result in results for measurement in result.measurements})
     machines = {f"{result.machine['processor']}, {result.machine['cores']} cores" for result in results}
     releases = {name: release for result in results for name, release in result.releases.items()}

@@ -99,5 +99,5 @@ def write(path, content, modified_at):
 
 def test_the_readme_shows_the_results_that_are_kept():
     readme = kept_results.README.read_text()
-    assert "| `sampling/llama-10m` | CPU seconds, generate / hir |" in readme
+    assert "| sampling/llama-10m | CPU seconds, generate / hir |" in readme
     assert readme == kept_results.filled(readme, list(report.read(kept_results.KEPT).values()))
