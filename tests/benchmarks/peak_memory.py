@@ -74,8 +74,11 @@ def make_tables(folder: Path, micro_batch: int, ranks: int) -> None:
 
 
 def tokens_of(micro_batch: int) -> int:
-    """Tokens of so many triples, each under two instructions."""
-    return micro_batch * len(INSTRUCTIONS) * (PROMPT_TOKENS + NEW_TOKENS)
+    """A limit of tokens that so many triples keep, each under two instructions, and no more triples.
+
+    A little more than their tokens: where a sequence had one more, a micro-batch would be half as large.
+    """
+    return micro_batch * len(INSTRUCTIONS) * (PROMPT_TOKENS + NEW_TOKENS + 8)
 
 
 def train_step(folder: Path, training: TrainingConfig) -> TrainStep:
