@@ -88,14 +88,15 @@ def train_step(triples: int, batch_size: int) -> Any:
     folder = Path("triples").resolve()
     folder.mkdir()
     numbers = range(triples)
-    columns: dict[str, Any] = {
+    schema = Triples.create_empty().schema
+    columns: dict[str, Any] = dict.fromkeys(schema) | {  # a column that has no value here is null
         "triple_id": [f"t{n:06}" for n in numbers], "prompt_id": [f"p{n:06}" for n in numbers], "sample_id": None,
         "relabeler": "hindsight", "instruction": [INSTRUCTIONS[n % 2] for n in numbers],
         "contrast": [[INSTRUCTIONS[1 - n % 2]] for n in numbers], "query": queries(triples), "history": None,
         "output": [f"three and {n % 7}" for n in numbers], "prefix_ids": [[] for _ in numbers], "target_ids": None,
-        "ends": True, "weight": 1.0, "excluded_from": None, "removed": 0.0,
+        "ends": True, "weight": 1.0, "removed": 0.0,
     }  # fmt: skip
-    write_part(folder, "0", pl.DataFrame(columns, schema=Triples.create_empty().schema))
+    write_part(folder, "0", pl.DataFrame(columns, schema=schema))
     training = TrainingConfig(batch_size=batch_size, micro_batch_tokens=10**6, epochs=1, learning_rate=1e-4)
     return TrainStep(triples=folder, samples=None, prompts=folder, training=training, iteration=1)
 

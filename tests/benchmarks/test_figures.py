@@ -3,8 +3,10 @@
 import json
 import os
 
+import polars as pl
 import pytest
 
+from hir_core.schemas import Triples
 from tests.benchmarks import accuracy, growth, iteration, kept_results, report
 from tests.benchmarks.measure import Measurement, Result
 
@@ -101,3 +103,9 @@ def test_the_readme_shows_the_results_that_are_kept():
     readme = kept_results.README.read_text()
     assert "| sampling/llama-10m | CPU seconds, generate / hir |" in readme
     assert readme == kept_results.filled(readme, list(report.read(kept_results.KEPT).values()))
+
+
+def test_the_triples_whose_training_grows_are_triples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    step = growth.train_step(3, 2)
+    Triples.validate(pl.read_parquet(step.triples / "*.parquet"))
