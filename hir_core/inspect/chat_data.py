@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from hir_core.inspect.rows import columns_of
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
 
@@ -20,7 +21,8 @@ def conversations(store: Store, triples: VersionRef) -> pl.DataFrame:
     Returns:
         The columns `id` and `conversations`, whose turns have `from` and `value`.
     """
-    rows = _table(store, triples).filter(pl.col("weight") > 0)
+    shown = ["triple_id", "instruction", "query", "history", "output"]
+    rows = columns_of(store, triples, shown, pl.col("weight") > 0)
     chats = []
     for row in rows.iter_rows(named=True):
         turns = [*_asked(row), {"role": "assistant", "content": row["output"]}]
@@ -40,19 +42,17 @@ def preference_pairs(store: Store, rewards: VersionRef) -> pl.DataFrame:
     """
     [samples], [prompts] = store.parents(rewards, "samples"), store.parents(rewards, "prompts")
     threshold = store.manifest(rewards).config["threshold"]
-    judged = (
-        _table(store, rewards)
-        .filter(pl.col("score").is_not_null())
-        .select("sample_id", is_right=pl.col("score") >= threshold)
-    )
-    drawn = _table(store, store.resolve(f"samples/{samples.id}")).join(judged, on="sample_id")
+    judged = columns_of(store, rewards, ["sample_id", "score"], pl.col("score").is_not_null())
+    judged = judged.select("sample_id", is_right=pl.col("score") >= threshold)
+    shown = ["sample_id", "prompt_id", "instruction", "k", "completion"]
+    drawn = columns_of(store, store.resolve(f"samples/{samples.id}"), shown).join(judged, on="sample_id")
     drawn = drawn.sort("prompt_id", "k").unique(["prompt_id", "completion"], keep="first", maintain_order=True)
     drawn = drawn.with_columns(place=pl.col("k").cum_count().over("prompt_id", "is_right"))
     right, wrong = (drawn.filter(pl.col("is_right") == value) for value in (True, False))
     pairs = right.join(
         wrong.select("prompt_id", "place", rejected="completion"), on=["prompt_id", "place"], maintain_order="left"
     )
-    questions = _table(store, store.resolve(f"prompts/{prompts.id}")).select("prompt_id", "query", "history")
+    questions = columns_of(store, store.resolve(f"prompts/{prompts.id}"), ["prompt_id", "query", "history"])
     rows = pairs.join(questions, on="prompt_id", maintain_order="left").rows(named=True)
     turns = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
     return pl.DataFrame(
@@ -64,10 +64,6 @@ def preference_pairs(store: Store, rewards: VersionRef) -> pl.DataFrame:
         },
         schema={"prompt": turns, "chosen": turns, "rejected": turns, "prompt_id": pl.String},
     )
-
-
-def _table(store: Store, ref: VersionRef) -> pl.DataFrame:
-    return pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
 
 
 def _asked(row: dict[str, object]) -> list[dict[str, object]]:

@@ -124,6 +124,10 @@ def _without_formulas(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.when(is_formula).then(pl.lit("'") + text).otherwise(text).name.keep())
 
 
+def _write_json_lines(table: pl.DataFrame, out: Path) -> None:
+    table.write_ndjson(out)
+
+
 def _write_csv(table: pl.DataFrame, out: Path) -> None:
     """A null is an empty cell; a list is JSON in a cell, as `prompts` of type `file` read it."""
     lists = [name for name, dtype in table.schema.items() if dtype.is_nested()]
@@ -143,12 +147,12 @@ def _write_folder(table: pl.DataFrame, out: Path) -> None:
 
 
 FORMS: dict[str, Callable[[pl.DataFrame, Path], None]] = {
-    "jsonl": lambda table, out: table.write_ndjson(out),
+    "jsonl": _write_json_lines,
     "csv": _write_csv,
     "parquet": lambda table, out: table.write_parquet(out),
     "hf": _write_folder,
-    "sharegpt": lambda table, out: table.write_ndjson(out),
-    "dpo": lambda table, out: table.write_ndjson(out),
+    "sharegpt": _write_json_lines,
+    "dpo": _write_json_lines,
 }
 """What writes a table, by the value of `--to`."""
 CHATS: dict[str, tuple[str, Callable[[Store, VersionRef], pl.DataFrame], int, str]] = {
