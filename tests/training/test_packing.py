@@ -1,5 +1,6 @@
 """Packed rows hold every sequence, attend as single sequences do, and change no loss and no gradient."""
 
+import dataclasses
 import functools
 import itertools
 import logging
@@ -289,4 +290,21 @@ def test_a_model_that_computes_something_else_in_packed_rows_is_found(build_mode
     forward = model.model.forward
     model.model.forward = lambda *args, position_ids=None, **inputs: forward(*args, **inputs)
     assert layout_for(model, long_prompts()).packed_hidden_size is None
-    assert "nats per token off in rows of several outputs" in caplog.text
+    assert "% off in rows of several outputs" in caplog.text
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("sharpness", [6.0, 20.0])
+@pytest.mark.parametrize("is_wrong", [False, True], ids=["right", "wrong positions"])
+def test_in_bf16_rounding_is_told_from_a_wrong_position(is_wrong, sharpness, build_model, caplog):
+    """However far the distributions are from flat, for likely outputs and unlikely ones."""
+    model = build_model("llama", sharpness=sharpness).bfloat16()
+    examples = long_prompts()
+    for n in (0, 4):
+        likely = model.generate(torch.tensor([examples[n].prompts[0]]), max_new_tokens=3, do_sample=False)[0, -3:]
+        examples[n] = dataclasses.replace(examples[n], target_ids=tuple(likely.tolist()))
+    if is_wrong:
+        forward = model.model.forward
+        model.model.forward = lambda *args, position_ids=None, **inputs: forward(*args, **inputs)
+    assert layout_for(model, examples).packed_hidden_size == (None if is_wrong else 16)
+    assert ("% off in rows of several outputs" in caplog.text) == is_wrong
