@@ -102,7 +102,9 @@ def can_redraw(console: Console) -> bool:
 
 
 def progress_text(progress: Progress, room: int | None = None) -> str:
-    """How much of a step is done, how fast, and how long the rest takes at that speed; something must be done already.
+    """How much of a step is done, how fast, and how long the rest takes at that speed.
+
+    The time that is left is told from one percent on: the first of many outputs to end says little of the others.
 
     Args:
         progress: of a step that has something done.
@@ -112,7 +114,8 @@ def progress_text(progress: Progress, room: int | None = None) -> str:
     share = f"{progress.done / progress.total:.0%}".replace("%", " %")
     speed = f"{progress.tokens / progress.seconds:,.0f} tok/s" if progress.tokens and progress.seconds else ""
     loss = "" if progress.loss is None else f"loss {progress.loss:.3f}"
-    left = f"{duration(progress.seconds / progress.done * max(0, progress.total - progress.done))} left"
+    rest = progress.seconds / progress.done * max(0, progress.total - progress.done)
+    left = f"{duration(rest)} left" if progress.done >= 0.01 * progress.total else ""
     whole = [(done, speed, loss, left), (share, speed, loss, left), (share, speed, left)]
     return _first_that_fits([*whole, (share, left), (left,), (share,)], room)
 

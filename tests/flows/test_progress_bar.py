@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,13 @@ def show(more: str = "") -> list[str]:
 def test_progress_has_the_amount_done_the_speed_and_the_time_left():
     assert progress_text(SAMPLING) == "12,345 of 20,480 samples · 12,346 tok/s · 66 s left"
     assert progress_text(TRAINING) == "15 of 60 steps · 60 tok/s · loss 2.500 · 5 min left"
+
+
+def test_the_time_left_is_told_once_a_percent_is_done():
+    """The first outputs of a batch end long before the others, and at their pace it would take hours."""
+    first, later = (replace(SAMPLING, done=done, tokens=0) for done in (204, 205))
+    assert progress_text(first) == "204 of 20,480 samples"
+    assert progress_text(later).endswith("205 of 20,480 samples · 3 h left")
 
 
 @pytest.mark.parametrize(
