@@ -111,16 +111,15 @@ def upload(folder: Path, repository: str, kind: Kind, *, is_public: bool, messag
     Raises:
         ConfigError: there is no token, the hub cannot be reached, or it refuses; says which.
     """
+    if not os.isatty(2):
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when it is imported
     from huggingface_hub import HfApi, get_token  # slow to import
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars
 
     if get_token() is None:
         raise ConfigError(
             "the hub asks for a token: `hf auth login` keeps one, or set HF_TOKEN; its role must be write"
         )
-    if not os.isatty(2):
-        disable_progress_bars()
     api = HfApi()
     try:
         api.create_repo(repository, repo_type=kind, private=not is_public, exist_ok=True)

@@ -8,6 +8,7 @@ model writes, and metrics that are Python code on the hub, are refused.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import os
 import sys
@@ -22,6 +23,8 @@ from hir_core.errors import ConfigError, HirError, did_you_mean
 
 LARGEST_BATCH = 64
 """Requests at once, at most, where the batch size is `auto`."""
+LINE_EVERY_S = "15"
+"""Seconds between two lines about progress, where there is no terminal."""
 _TURNS = [{"role": role, "content": "1"} for role in ("user", "assistant", "user")]
 
 
@@ -36,8 +39,8 @@ def make_harness(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
             `limit`, a number of questions, a share of them below 1, or None; `batch_size`, a number or `auto`;
             `with_answers`.
     """
-    if not sys.stderr.isatty():
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported
+    if not sys.stderr.isatty():  # progress as plain lines, and of what takes long only; read when tqdm is imported
+        os.environ.update(TQDM_DELAY=LINE_EVERY_S, TQDM_MININTERVAL=LINE_EVERY_S)
     harness = Harness(settings)
     replies: dict[str, Callable[[dict[str, Any]], Any]] = {
         "prepare": lambda message: harness.prepare(message["task"]),
@@ -52,10 +55,13 @@ class Harness:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         import evaluate
+        from lm_eval import evaluator
         from lm_eval.tasks import TaskManager
 
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         evaluate.load = self._refuse_metric
+        # A description of this machine, for which it starts git and other programs; what of it counts, hir keeps.
+        evaluator.get_git_commit_hash, evaluator.add_env_info = (lambda: None), (lambda _: None)
         self._settings, self._refused = settings, list[str]()
         self._manager = TaskManager(include_path=settings["include_path"])
         self._prepared: dict[str, list[Any]] = {}
@@ -196,8 +202,8 @@ def answers_of(samples: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, An
             "filter": sample["filter"],
             "prompt": sample["arguments"][0][0],
             "target": str(sample["target"]),
-            "answers": [str(answer) for answer in sample["filtered_resps"]],
-            "metrics": {name: str(sample[name]) for name in sample["metrics"]},
+            "answers": json.loads(json.dumps(sample["filtered_resps"], default=str)),
+            "metrics": json.loads(json.dumps({name: sample[name] for name in sample["metrics"]}, default=str)),
         }
         for task, rows in samples.items()
         for sample in rows
