@@ -45,7 +45,7 @@ def model_card(store: Store, ref: VersionRef, *, instruction: str | None, is_in_
         StoreError: a manifest or a kept result is damaged.
     """
     graph = VersionGraph(store)
-    iterations = [iteration for iteration in history(graph, ref) if iteration.iteration <= ref.iteration]
+    iterations = [iteration for iteration in history(graph, ref) if iteration.model is not None]
     manifest, first = graph.manifests[str(ref)], _first_model(graph, iterations)
     base = first.get("source")
     metadata: dict[str, Any] = {"library_name": "transformers", "tags": ["hir", "hindsight-instruction-relabeling"]}

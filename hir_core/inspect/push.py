@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import httpx
 
 from hir_core.errors import ConfigError, VersionNotFound
 from hir_core.inspect.card import HUB_NAME, dataset_card, model_card, public
@@ -84,15 +83,15 @@ def write_dataset_card(store: Store, ref: VersionRef, out: Path, exported: Expor
 
 def _check_machine_is_unnamed(store: Store, folder: Path) -> None:
     """Raises ConfigError where a config or the card holds the path of the run, or of this user's home."""
-    paths = [str(place) for place in (store.run_dir.resolve(), Path.home(), Path.cwd()) if len(place.parts) > 1]
+    places = [str(place) for place in (store.run_dir.resolve(), Path.home()) if len(place.parts) > 1]
+    pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, places))})(?![\w-])")
     for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.md")]):
         text = "" if path.name in _OF_VOCABULARY else path.read_text(encoding="utf-8", errors="replace")
-        for place in paths:
-            if place in text:
-                raise ConfigError(
-                    f"{path.relative_to(folder)} would hold the path {place} of this machine, and nothing was "
-                    "uploaded: export the version, mend that file, and upload the folder with `hf upload`"
-                )
+        if found := pattern.search(text):
+            raise ConfigError(
+                f"{path.relative_to(folder)} would hold the path {found[0]} of this machine, and nothing was uploaded: "
+                "export the version, mend that file, and upload the folder with `hf upload`"
+            )
 
 
 def check_name(repository: str) -> None:
@@ -113,8 +112,9 @@ def upload(folder: Path, repository: str, kind: Kind, *, is_public: bool, messag
     """
     if not os.isatty(2):
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when it is imported
-    from huggingface_hub import HfApi, get_token  # slow to import
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import HfApi, errors, get_token  # slow to import
+
+    network_error = errors.HTTPError  # type: ignore[attr-defined]  # that of httpx or httpx2, by the release
 
     if get_token() is None:
         raise ConfigError(
@@ -131,9 +131,9 @@ def upload(folder: Path, repository: str, kind: Kind, *, is_public: bool, messag
         return str(
             api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, commit_message=message).commit_url
         )
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise ConfigError(f"the hub refuses {repository}: {_reason(error)}") from None
-    except (httpx.HTTPError, OSError) as error:
+    except (network_error, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"the hub at {api.endpoint} cannot be reached: {reason}; the same command tries again, and --dry-run works "

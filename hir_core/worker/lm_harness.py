@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jinja2
 
 from hir_core.errors import ConfigError, HirError, did_you_mean
@@ -161,7 +160,7 @@ class Harness:
         if isinstance(error, ModuleNotFoundError):
             return ConfigError(f"task {name} needs the package `{error.name}`: pip install {error.name}, "
                                "or the extra of lm-eval that its documentation names")  # fmt: skip
-        if isinstance(error, (OSError, httpx.HTTPError)):
+        if isinstance(error, OSError):
             return ConfigError(f"task {name}: its data is not on this machine and could not be fetched ({reason}): "
                                "connect this machine to the hub once, or copy the folder HF_HOME of one that has "
                                "them; of a task of your own, look at the paths in its file")  # fmt: skip

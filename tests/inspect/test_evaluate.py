@@ -13,43 +13,27 @@ import pytest
 import torch
 import yaml
 from finished_run import commit, hir
+from kept_benchmark import result
+from typer.testing import CliRunner
 
+from flows.cli.app import app
 from hir_core.config import ScratchModel
 from hir_core.errors import ConfigError, StoreError
 from hir_core.inspect import benchmarks, evaluate
-from hir_core.inspect.benchmarks import Benchmark, BenchmarkSettings, Figure, benchmark_path, write_benchmark
+from hir_core.inspect.benchmarks import benchmark_path, write_benchmark
 from hir_core.inspect.model_usage import model_usage
 from hir_core.modeling import models
 from hir_core.store.manifest import identity
 from hir_core.store.store import Store
-from hir_core.store.version import VersionRef
 from hir_core.worker.chat import make_chat
 from hir_core.worker.lm_harness import figures_of, make_harness
 
 QUESTIONS = [f"how many plums do I have? {n} and {n + 1}" for n in range(12)]
 CHOICES = ["3", " plums", "nine it"]
 INSTRUCTION = "Say it well."
-FIGURE = Figure(task="t", metric="acc", filter="none", value=0.5, stderr=0.25, n=4, num_fewshot=0, task_version="1")
 
 
 # --- what is kept ----------------------------------------------------------------------------------------------------
-
-
-def result(ref: VersionRef, value: float = 0.5, **settings: object) -> Benchmark:
-    asked = {"task": "t", "num_fewshot": None, "limit": None, "is_plain": False, "tasks_sha256": None, "harness": "1"}
-    return Benchmark(
-        model=str(ref),
-        model_sha256="0",
-        settings=BenchmarkSettings.model_validate(asked | settings),
-        instruction="Be \x1b[31m right.",
-        created="2026-01-01T00:00:00+00:00",
-        seconds=2.0,
-        batch_size=8,
-        device="cpu",
-        dtype="float32",
-        releases={},
-        figures=(FIGURE.model_copy(update={"value": value}),),
-    )
 
 
 def test_results_are_kept_by_model_and_settings_and_shown_without_the_harness(small_run, monkeypatch):
@@ -225,12 +209,10 @@ def test_its_figures_are_those_of_our_own_answers_and_the_same_call_again_only_s
     rows = [json.loads(line) for line in written.read_text().splitlines()]
     assert [row["prompt"] for row in rows] == [f"{INSTRUCTION}\n{question}\n" for question in QUESTIONS]
     assert [row["answers"][0].strip() for row in rows] == answers
-    monkeypatch.setattr(evaluate, "LimitedProcess", lambda work: 1 / 0)
+    monkeypatch.setattr(evaluate, "LimitedProcess", lambda work: 1 / 0)  # nothing is asked below
     assert re.search(r"2 tasks measured before, in \d+ s: --again measures anew\n$", hir(*call))
-    with pytest.raises(ZeroDivisionError):
-        hir(*call, "--again")
-    with pytest.raises(ZeroDivisionError):
-        hir(*call, "--limit", "2")
+    for changes in (["--again"], ["--limit", "2"], ["--plain"]):
+        assert isinstance(CliRunner().invoke(app, [*call, *changes]).exception, ZeroDivisionError)
     assert hir("verify", *runs).endswith("sound\n")
 
 
