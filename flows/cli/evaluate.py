@@ -20,35 +20,37 @@ from hir_core.errors import ConfigError
 if TYPE_CHECKING:
     from hir_core.inspect.benchmarks import Benchmark
 
-MOST_ANYTHING = 1_000_000
-"""Largest number of examples, and of requests at once, that is taken for meant."""
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Names of lm-eval, separated by commas: ifeval,gsm8k. If left out: what was measured before."),
+]
+NumFewshot = Annotated[
+    int | None, typer.Option(min=0, help="Examples before each question; as each task says if left out.")
+]
+Limit = Annotated[
+    float | None, typer.Option(help="Only so many questions of a task, or a share of them below 1: for a trial.")
+]
+BatchSize = Annotated[str, typer.Option(help="Requests at once: a number, or auto.")]
+IncludePath = Annotated[
+    Path | None, typer.Option(help="A folder with task files of your own; Python that they name has your rights.")
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Ask without the instruction of the run, in the model's own template.")
+]
+LogSamples = Annotated[bool, typer.Option("--log-samples", help="Keep prompts and answers, too, as JSON lines.")]
+Again = Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")]
 
 
 def evaluate(
     model: Model = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of lm-eval, separated by commas: ifeval,gsm8k. If left out: what was measured before."
-        ),
-    ] = None,
-    num_fewshot: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each question; as each task says if left out.")
-    ] = None,
-    limit: Annotated[
-        float | None, typer.Option(help="Only so many questions of a task, or a share of them below 1: for a trial.")
-    ] = None,
-    batch_size: Annotated[str, typer.Option(help="Requests at once: a number, or auto.")] = "8",
-    include_path: Annotated[
-        Path | None, typer.Option(help="A folder with task files of your own; what they name runs with your rights.")
-    ] = None,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Ask without the instruction of the run, in the model's own template.")
-    ] = False,
-    log_samples: Annotated[
-        bool, typer.Option("--log-samples", help="Keep prompts and answers, too, as JSON lines.")
-    ] = False,
-    again: Annotated[bool, typer.Option("--again", help="Measure again what was measured before.")] = False,
+    tasks: Tasks = None,
+    num_fewshot: NumFewshot = None,
+    limit: Limit = None,
+    batch_size: BatchSize = "8",
+    include_path: IncludePath = None,
+    plain: Plain = False,
+    log_samples: LogSamples = False,
+    again: Again = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -91,7 +93,7 @@ def _limit(limit: float | None) -> float | None:
 def _batch_size(text: str) -> int | str:
     if text == "auto":
         return text
-    if not (text.isdecimal() and 0 < int(text) <= MOST_ANYTHING):
+    if not (text.isdecimal() and int(text) > 0):
         raise ConfigError(f"--batch-size: expected a number from 1, or auto, found `{text}`")
     return int(text)
 
