@@ -30,6 +30,7 @@ from hir_core.inspect.benchmarks import (
     write_benchmark,
 )
 from hir_core.inspect.model_export import export_model
+from hir_core.inspect.model_usage import model_usage
 from hir_core.store.files import write_text
 from hir_core.store.store import Store
 from hir_core.store.version import VersionRef
@@ -87,7 +88,8 @@ def evaluate(store: Store, ref: VersionRef, asked: Asked, on_step: OnStep, *, ag
     ):
         raise ConfigError(f"{', '.join(without)}: kept without the answers: --again measures it anew, with them")
     if missing:
-        store.verify(ref)
+        if not asked.is_plain:
+            model_usage(store, ref)  # raises at once what the export would raise once all tasks are read
         _measure(store, ref, asked, [settings[task] for task in missing], on_step)
     return Results([read_benchmark(path) for path in paths.values()], len(missing))
 

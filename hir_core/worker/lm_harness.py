@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ def make_harness(settings: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
     """
     if not sys.stderr.isatty():  # progress as plain lines, and of what takes long only; read when tqdm is imported
         os.environ.update(TQDM_DELAY=LINE_EVERY_S, TQDM_MININTERVAL=LINE_EVERY_S)
-    harness = Harness(settings)
+    # Made with the first message: its imports may take longer on a busy machine than a process may take to start.
+    harness = cache(lambda: Harness(settings))
     replies: dict[str, Callable[[dict[str, Any]], Any]] = {
-        "prepare": lambda message: harness.prepare(message["task"]),
-        "load": lambda message: harness.load(Path(message["folder"])),
-        "evaluate": lambda message: harness.evaluate(message["task"]),
+        "prepare": lambda message: harness().prepare(message["task"]),
+        "load": lambda message: harness().load(Path(message["folder"])),
+        "evaluate": lambda message: harness().evaluate(message["task"]),
     }
     return lambda message: replies[message["type"]](message)
 
@@ -57,7 +59,7 @@ class Harness:
         from lm_eval import evaluator
         from lm_eval.tasks import TaskManager
 
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        _show_warnings_once()
         evaluate.load = self._refuse_metric
         # A description of this machine, for which it starts git and other programs; what of it counts, hir keeps.
         evaluator.get_git_commit_hash, evaluator.add_env_info = (lambda: None), (lambda _: None)
@@ -165,6 +167,25 @@ class Harness:
                                "connect this machine to the hub once, or copy the folder HF_HOME of one that has "
                                "them; of a task of your own, look at the paths in its file")  # fmt: skip
         return ConfigError(f"task {name}: lm-eval {importlib.metadata.version('lm_eval')} failed with {reason}")
+
+
+def _show_warnings_once() -> None:
+    """Shows what lm_eval warns of while a model is asked, such as prompts that it cuts, once for each kind."""
+    shown = set[tuple[str, int]]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        place = record.pathname, record.lineno
+        is_first = place not in shown
+        shown.add(place)
+        return is_first
+
+    handler = logging.StreamHandler()
+    handler.addFilter(is_new)
+    handler.setFormatter(logging.Formatter("lm-eval: %(message)s"))
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    logging.getLogger("lm_eval.models").setLevel(logging.WARNING)
+    logging.getLogger("lm_eval").handlers = [handler]
+    logging.getLogger("lm_eval").propagate = False
 
 
 def figures_of(results: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
