@@ -1,4 +1,4 @@
-"""The command line `hir`: registers every command of `run`, `use`, `inspect`, `export` and `maintenance`.
+"""The command line `hir`: registers every command of the modules beside it.
 
 Exit codes: 0 done; 1 a launch or the store failed, or the command found the differences, damage or faults that it looks
 for; 2 wrong input; 130 interrupted; 141 the reader of the output closed its pipe.
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import export, inspect, maintenance, run, use
+from flows.cli import evaluate, export, inspect, maintenance, push, run, use
 
 
 def print_version(is_asked: bool) -> None:
@@ -34,5 +34,6 @@ def main(
     """Post-training by hindsight instruction relabeling."""
 
 
-for command in (*run.COMMANDS, *use.COMMANDS, *inspect.COMMANDS, *export.COMMANDS, *maintenance.COMMANDS):
-    app.command()(command)
+for module in (run, use, evaluate, inspect, export, push, maintenance):
+    for command in module.COMMANDS:
+        app.command()(command)

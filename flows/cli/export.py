@@ -37,6 +37,15 @@ WithInstruction = Annotated[
 ]
 
 
+Card = Annotated[
+    bool,
+    typer.Option(
+        "--card",
+        help="With a model, and with hf: also write README.md, the card with which `hir push` uploads it.",
+    ),
+]
+
+
 def export(
     ref: Ref,
     out: Annotated[Path, typer.Argument(help="The file to write; for hf and for a model the folder.")],
@@ -49,6 +58,7 @@ def export(
     ] = None,
     raw: Raw = False,
     with_instruction: WithInstruction = False,
+    card: Card = False,
     runs_dir: RunsDir = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -66,21 +76,28 @@ def export(
                 raise ConfigError(
                     f"--to is for tables only: {version} is a model, which becomes a folder for `transformers`"
                 )
-            _export_model(store, version, out, with_instruction, as_json)
+            _export_model(store, version, out, with_instruction, card, as_json)
             return
         if with_instruction:
             raise ConfigError(f"--with-instruction is for models only: {version} is a table")
-        _export_table(store, version, out, to, raw, as_json)
+        if card and to != "hf":
+            raise ConfigError("--card is for models and for --to hf, whose folders are what the hub takes")
+        _export_table(store, version, out, to, raw, card, as_json)
 
 
-def _export_table(store: Store, version: VersionRef, out: Path, to: str | None, raw: bool, as_json: bool) -> None:
+def _export_table(
+    store: Store, version: VersionRef, out: Path, to: str | None, raw: bool, card: bool, as_json: bool
+) -> None:
     from hir_core.inspect.export import FORMS, export
+    from hir_core.inspect.push import write_dataset_card
 
     if to is None:
         raise ConfigError(f"--to is missing: expected one of {', '.join(FORMS)}")
     if raw and to != "csv":
         raise ConfigError(f"--raw is for csv only: {to} has every text as it is")
     exported = export(store, version, to, out, is_raw=raw)
+    if card:
+        write_dataset_card(store, version, out, exported)
     lines = [f"{number(exported.rows)} rows in {printable(str(out))}"]
     if exported.left_out:
         left_out = f"left out: {number(exported.left_out)} rows {exported.reason}"
@@ -88,10 +105,15 @@ def _export_table(store: Store, version: VersionRef, out: Path, to: str | None, 
     answer({**exported._asdict(), "path": str(out)}, as_json, lambda _: lines)
 
 
-def _export_model(store: Store, version: VersionRef, out: Path, with_instruction: bool, as_json: bool) -> None:
+def _export_model(
+    store: Store, version: VersionRef, out: Path, with_instruction: bool, card: bool, as_json: bool
+) -> None:
     from hir_core.inspect.model_export import export_model
+    from hir_core.inspect.push import write_model_card
 
     exported = export_model(store, version, out, with_instruction=with_instruction)
+    if card:
+        write_model_card(store, version, out, exported)
     merged = "" if exported.merged_into is None else f": its adapter, merged into {exported.merged_into}"
     lines = [f"{version} in {printable(str(out))} (plain transformers, {size(exported.bytes)}){merged}"]
     if exported.instruction:

@@ -21,9 +21,9 @@ from markupsafe import Markup
 from flows.report import charts, cost_charts, step_charts, summary
 from flows.report.charts import Figure
 from flows.report.version_graph import version_graph
-from flows.terminal.formatting import NOTHING, number, printable, ruled_out, size
+from flows.terminal.formatting import NO_INSTRUCTION, NOTHING, number, printable, ruled_out, size
 from flows.terminal.version import flat
-from hir_core.inspect.examples import Answer
+from hir_core.inspect.examples import Answer, clip
 from hir_core.inspect.report import Report
 from hir_core.store.manifest import STAGES
 
@@ -92,6 +92,7 @@ def page(report: Report) -> str:
         graph=Markup(version_graph(report)),
         graph_is_open=len(report.iterations) <= OPEN_ITERATIONS,
         versions=versions,
+        benchmarks=list(_benchmarks(report)),
         settings=list(_settings(report)),
         software=_software(report),
         score=lambda score: "without a score" if score is None else number(score, ".4g"),
@@ -137,6 +138,23 @@ def _merge_equal(answers: Sequence[Answer]) -> Iterator[tuple[str, Answer]]:
         equal = list(group)
         first, last = equal[0].iteration, equal[-1].iteration
         yield (str(first) if first == last else f"{first} to {last}"), equal[0]
+
+
+def _benchmarks(report: Report) -> Iterator[tuple[str, ...]]:
+    """The figures of all kept benchmarks, a row for each."""
+    for result in report.benchmarks:
+        for figure in result["figures"]:
+            yield (
+                result["model"],
+                figure["task"],
+                figure["metric"] if figure["filter"] == "none" else f"{figure['metric']} ({figure['filter']})",
+                number(figure["value"], ".4f"),
+                number(figure["stderr"], ".4f"),
+                number(figure["n"]),
+                number(figure["num_fewshot"]),
+                clip(result["instruction"] or NO_INSTRUCTION),
+                result["settings"]["harness"],
+            )
 
 
 def _settings(report: Report) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:

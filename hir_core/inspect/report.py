@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from hir_core.inspect.benchmarks import benchmarks_of
 from hir_core.inspect.examples import (
     ChangedAnswer,
     IterationExamples,
@@ -226,6 +227,8 @@ class Report:
     """The bars of the histograms of scores, the same in every iteration."""
     iterations: tuple[IterationReport, ...]
     further: tuple[FurtherEvaluations, ...]
+    benchmarks: tuple[dict[str, Any], ...]
+    """Kept results of `hir evaluate` of these models, in the order of the iterations: see `inspect.benchmarks`."""
     answers: AnswerChanges | None
     """None where there are fewer than two main evaluations."""
     picks: Examples
@@ -283,7 +286,7 @@ def build_report(store: Store, last: VersionRef | None = None) -> Report:
     refs = [*([] if prompts is None else [prompts]), *(ref for iteration in iterations for ref in iteration.versions)]
     versions = tuple(VersionReport.of(graph.manifests[str(ref)]) for ref in refs)
     times = sorted(version.created for version in versions)
-    models = [str(iteration.model) for iteration in iterations if iteration.model is not None]
+    models = [iteration.model for iteration in iterations if iteration.model is not None]
     main, *further = _evaluations_by_kind(graph, iterations) or [[]]
     scored = {
         iteration.iteration: scored_samples(store, iteration.rewards, iteration.samples)
@@ -293,7 +296,7 @@ def build_report(store: Store, last: VersionRef | None = None) -> Report:
     score_bins = tuple(bins(score for table in scored.values() for score in table["score"].drop_nulls()))
     return Report(
         run=store.run_dir.resolve().name,
-        model=models[-1] if models else None,
+        model=str(models[-1]) if models else None,
         began=times[0] if times else None,
         ended=times[-1] if times else None,
         prompts=None if prompts is None else PromptsReport.read(store, prompts),
@@ -303,10 +306,11 @@ def build_report(store: Store, last: VersionRef | None = None) -> Report:
             for iteration in iterations
         ),
         further=tuple(FurtherEvaluations.read(graph, evaluations) for evaluations in further),
+        benchmarks=tuple(result.model_dump(mode="json") for ref in models for result in benchmarks_of(store, ref)),
         answers=AnswerChanges.read(graph, main[0], main[-1]) if len(main) > 1 else None,
         picks=Examples.read(graph, iterations, main),
         versions=versions,
-        forks=tuple(name for name, ref in graph.refs.items() if ref.stage == "models" and name not in models),
+        forks=tuple(name for name, ref in graph.refs.items() if ref.stage == "models" and ref not in models),
     )
 
 

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as Tree
 import polars as pl
 import pytest
 from finished_run import NASTY, RIGHT, WRONG, commit, damage, drawn, hir, prompt, trained
+from kept_benchmark import result
 from report_page import Page
 from report_runs import (
     ITEMS,
@@ -30,6 +31,7 @@ from flows.report.page import page
 from flows.report.step_charts import COLUMNS, columns_of, spans_of
 from flows.report.svg import Curve, Layer, Line, Point, bar_plot, curve_plot, line_plot
 from flows.report.write import update_report
+from hir_core.inspect.benchmarks import write_benchmark
 from hir_core.inspect.report import build_report
 from hir_core.stages.evaluation import wilson_interval
 from hir_core.store.manifest import identity
@@ -407,3 +409,13 @@ def test_a_report_leaves_out_a_model_that_is_not_committed_yet(store):
     next_model = identity("models", 3, {}, [str(store.resolve("models@2"))])
     (store.draft(next_model).path / "config.json").write_text("{")
     assert json.loads(hir("report", "--json"))["model"] == str(store.resolve("models@2"))
+
+
+def test_benchmarks_of_the_models_stand_in_a_table(store, parsed):
+    assert "Benchmarks" not in parsed.tables
+    model = store.versions("models")[-1]
+    write_benchmark(store, model, result(model, 0.125))
+    report = build_report(store)
+    assert json.loads(json.dumps(asdict(report)))["benchmarks"][0]["figures"][0]["value"] == 0.125
+    [row] = Page(page(report)).tables["Benchmarks"]
+    assert list(row.values()) == [str(model), "t", "acc", "0.1250", "0.2500", "4", "0", "Be \\x1b[31m right.", "1"]
