@@ -1,5 +1,6 @@
 """The READMEs are true: commands, options, links, paths and settings exist, configs load, quotes are literal."""
 
+import ast
 import re
 import shlex
 import shutil
@@ -213,6 +214,27 @@ def test_the_packages_and_their_arrows_are_those_that_are_tested():
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     there = {path.stem for path in (CHECKOUT / "hir_core").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert named == there - {"__init__", "__pycache__", "py"}
+
+
+def test_every_message_that_is_explained_is_one_of_the_program():
+    """Messages with `…` in the place of what differs, as the literals and f-strings of the source have them."""
+    sources = [path for folder in ("flows", "hir_core") for path in (CHECKOUT / folder).rglob("*.py")]
+    written = {text for path in sources for text in messages(ast.parse(path.read_text()))}
+    quoted = [text.strip() for _, text in blocks(CHECKOUT / "flows" / "TROUBLESHOOTING.md")]
+    assert len(quoted) >= 25
+    assert [text for text in quoted if not any(text in message for message in written)] == []
+
+
+def messages(tree: ast.AST) -> set[str]:
+    """The texts in a module, with `…` in the place of what an f-string inserts."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+            found.add(re.sub("…+", "…", "".join(map(str, parts))))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
 
 
 # --- the examples ----------------------------------------------------------------------------------------------------
