@@ -248,6 +248,7 @@ def messages(tree: ast.AST) -> set[str]:
         ("README.md", "custom_reward/mine.yaml"),
         ("README.md", "custom_reward/my_rewards.py"),
         ("flows/configs/README.md", "custom_relabeler/my_relabeler.py"),
+        ("flows/examples/chat/README.md", "chat/chat.yaml"),
     ],
 )
 def test_an_example_is_quoted_to_the_letter(page, example):
@@ -259,6 +260,11 @@ def test_an_example_is_quoted_to_the_letter(page, example):
 def test_the_question_that_the_readme_shows_is_the_first_of_the_example():
     first = (EXAMPLES / "custom_reward" / "questions.jsonl").read_text().splitlines()[0]
     assert first in spans(CHECKOUT / "README.md")
+
+
+def test_the_chat_that_the_page_shows_is_the_first_of_the_example():
+    first, _ = (EXAMPLES / "chat" / "chats.jsonl").read_text().split("\n", 1)
+    assert ("json", f"{first}\n") in blocks(EXAMPLES / "chat" / "README.md")
 
 
 @pytest.fixture
