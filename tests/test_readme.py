@@ -1,6 +1,8 @@
 """The READMEs are true: commands, options, links, paths and settings exist, configs load, quotes are literal."""
 
+import ast
 import re
+import runpy
 import shlex
 import shutil
 from functools import cache
@@ -25,6 +27,7 @@ from hir_core.prompts.synthetic.registry import SYNTHETIC
 from hir_core.relabelers.registry import build_relabeler
 from hir_core.rewards.registry import build_reward
 from hir_core.schemas import Samples
+from hir_core.stages.check import check_config
 from hir_core.stages.prompts import check
 from hir_core.stages.run import Run
 
@@ -91,7 +94,7 @@ def test_the_pages_show_the_commands_that_people_need():
 
 @every_readme
 def test_every_config_in_a_command_exists_and_takes_the_changes(page, monkeypatch):
-    monkeypatch.chdir(EXAMPLES / "custom_reward")
+    monkeypatch.chdir(page.parent if page.parent.parent == EXAMPLES else EXAMPLES / "custom_reward")
     for _, name, *arguments in commands(page):
         given = [word for word in arguments if not word.startswith("--")]
         if name == "run" and given != ["[CONFIG]"]:
@@ -215,6 +218,27 @@ def test_the_packages_and_their_arrows_are_those_that_are_tested():
     assert named == there - {"__init__", "__pycache__", "py"}
 
 
+def test_every_message_that_is_explained_is_one_of_the_program():
+    """Messages with `…` in the place of what differs, as the literals and f-strings of the source have them."""
+    sources = [path for folder in ("flows", "hir_core") for path in (CHECKOUT / folder).rglob("*.py")]
+    written = {text for path in sources for text in messages(ast.parse(path.read_text()))}
+    quoted = [text.strip() for _, text in blocks(CHECKOUT / "flows" / "TROUBLESHOOTING.md")]
+    assert len(quoted) >= 25
+    assert [text for text in quoted if not any(text in message for message in written)] == []
+
+
+def messages(tree: ast.AST) -> set[str]:
+    """The texts in a module, with `…` in the place of what an f-string inserts."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+            found.add(re.sub("…+", "…", "".join(map(str, parts))))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
 # --- the examples ----------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +248,7 @@ def test_the_packages_and_their_arrows_are_those_that_are_tested():
         ("README.md", "custom_reward/mine.yaml"),
         ("README.md", "custom_reward/my_rewards.py"),
         ("flows/configs/README.md", "custom_relabeler/my_relabeler.py"),
+        ("flows/examples/chat/README.md", "chat/chat.yaml"),
     ],
 )
 def test_an_example_is_quoted_to_the_letter(page, example):
@@ -235,6 +260,11 @@ def test_an_example_is_quoted_to_the_letter(page, example):
 def test_the_question_that_the_readme_shows_is_the_first_of_the_example():
     first = (EXAMPLES / "custom_reward" / "questions.jsonl").read_text().splitlines()[0]
     assert first in spans(CHECKOUT / "README.md")
+
+
+def test_the_chat_that_the_page_shows_is_the_first_of_the_example():
+    first, _ = (EXAMPLES / "chat" / "chats.jsonl").read_text().split("\n", 1)
+    assert ("json", f"{first}\n") in blocks(EXAMPLES / "chat" / "README.md")
 
 
 @pytest.fixture
@@ -273,6 +303,51 @@ def test_the_example_of_a_relabeler_can_run_and_relabels(example):
         "6": config.instructions.wrong,
     }
     assert rejected == {"left out by the function": 1}
+
+
+TINY_CHAT_MODEL = (
+    "model={type: scratch, hidden_size: 32, layers: 1, heads: 2, intermediate_size: 64, context: 512, "
+    'template: "{history}\\n{instruction}\\n{query}\\n"}'
+)
+"""What stands in for the pretrained model of the example `chat`."""
+
+
+@pytest.mark.parametrize("example", ["chat"], indirect=True)
+def test_the_example_of_chats_is_checked_and_relabels(example):
+    config = load_config(example / "chat.yaml", [TINY_CHAT_MODEL])
+    rows = check(Run(config)).rows
+    found = check_config(Run(config), check(Run(config)))
+    assert (found.train + found.test, found.errors, found.warnings) == (400, [], [])
+    assert found.prompt_tokens is not None
+    asks = pl.col("query").str.ends_with("Write in small letters only. Do not use any commas.")
+    asked = rows.filter(asks, split="train")[:1]
+    answers = samples("wash it, then eat", "Wash it, then eat", "wash it", prompt_id=asked["prompt_id"][0])
+    facts = {"model": "m", "instruction": "", "k": 0, "prompt_ids": [1], "completion_ids": [2], "logprobs": [-0.1],
+             "finish_reason": "eos", "seed": 0}  # fmt: skip
+    drawn = pl.DataFrame([facts | row for row in answers.to_dicts()], schema=Samples.create_empty().schema)
+    scored = build_reward(config.reward).score(drawn, asked)
+    assert scored["score"].to_list() == [0.5, 0.0, 1.0]
+    triples, _ = build_relabeler(config.relabel, config.instructions).relabel(drawn, scored, asked)
+    asked_for = {row["output"]: row["query"] for row in triples.iter_rows(named=True)}
+    assert asked_for["wash it, then eat"].endswith("? Write in small letters only.")
+    assert asked_for["wash it"] == asked["query"][0]
+
+
+@pytest.mark.parametrize("example", ["chat"], indirect=True)
+def test_the_chats_of_the_example_are_those_that_its_script_writes(example):
+    written = (example / "chats.jsonl").read_text()
+    (example / "chats.jsonl").unlink()
+    runpy.run_path("make_chats.py", run_name="__main__")
+    assert (example / "chats.jsonl").read_text() == written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["chat"], indirect=True)
+def test_the_example_of_chats_runs_to_its_end(example, prefect_home):
+    output = hir(example, prefect_home, "run", "chat.yaml", "iterations=1", "sampling.prompts=32", TINY_CHAT_MODEL)
+    assert "model   runs/chat/models/0001-" in output
+    assert manifest(example / "runs/chat", "rewards@1")["rows"] == 32 * 4
+    assert manifest(example / "runs/chat", "triples@1")["rows"] > 0
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from flows.cli.app import app
 from hir_core.config.load import parse_config
 from hir_core.inspect.machines import Machines
 from hir_core.inspect.plan import LaunchPlan, make_plan
+from tests.benchmarks import memory_by_size
 
 GB = 10**9
 SHAPES = {
@@ -64,6 +65,22 @@ def test_the_files_that_fit(model, machines, fitting, planned):
     """Model states alone take 16 bytes a parameter: 65.5 GB of a 32B on each of 8 GPUs, 69 GB of a 70B on 16."""
     bf16 = {file: fits for file, fits in files(planned(model, machines)).items() if file != "laptop"}
     assert {file for file, fits in bf16.items() if fits} == fitting
+
+
+def test_the_table_of_model_sizes_is_up_to_date():
+    """Where this fails: `python -m tests.benchmarks.memory_by_size`."""
+    readme = memory_by_size.README.read_text()
+    assert "| Qwen3-32B | 2 × 8 |" in readme
+    assert readme == memory_by_size.filled(readme)
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [("Qwen3-0.6B", 0.596), ("Qwen3-1.7B", 1.72), ("Qwen3-8B", 8.19), ("Qwen3-32B", 32.76), ("Llama-3.3-70B", 70.55)],
+)
+def test_the_models_of_that_table_have_the_parameters_of_their_names(model, billions):
+    parameters = memory_by_size.planned(model, 1, 8, memory_by_size.CHANGES).parameters
+    assert parameters / 1e9 == pytest.approx(billions, rel=5e-3)
 
 
 def test_more_devices_never_need_more_memory_each(planned):
