@@ -15,9 +15,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutput
 
 from hir_core.errors import ConfigError
+from hir_core.modeling.attention import implementation
 from hir_core.training.batches import Batch
 from hir_core.training.examples import Totals
 from hir_core.training.losses import Coefficients, TokenStats, loss_terms
+from hir_core.training.masks import attention_mask
 
 Statistics = Callable[[Tensor, Tensor], tuple[Any, ...]]
 """Makes statistics of logits [Q, V] and targets [Q, W]: each is a tensor [Q, ...], or None."""
@@ -59,19 +61,6 @@ class PositionStats(torch.autograd.Function):
         if of_targets is not None:
             gradient.scatter_add_(-1, targets, of_targets)
         return gradient.to(ctx.dtype), None, None
-
-
-def block_mask(attended_until: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask [B, 1, T, T] of packed rows, which is added to attention scores: 0 where a token attends, else lowest.
-
-    Args:
-        attended_until: [B, T], as in `Batch`: token n attends to itself and to each m < n with n < attended_until[m].
-    """
-    columns = torch.arange(attended_until.shape[1], device=attended_until.device)
-    attends = (columns[None, :] <= columns[:, None]) & (columns[:, None] < attended_until[:, None, :])
-    attends |= columns[None, :] == columns[:, None]  # padding, whose softmax must be finite
-    lowest = torch.finfo(dtype).min
-    return torch.zeros(attends.shape, dtype=dtype, device=columns.device).masked_fill(~attends, lowest)[:, None]
 
 
 class TripleLoss(nn.Module):
@@ -181,7 +170,7 @@ class TripleLoss(nn.Module):
         return {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
-            "attention_mask": block_mask(batch.attended_until, self.model.dtype),
+            "attention_mask": attention_mask(batch.attended_until, implementation(self.model), self.model.dtype),
         }
 
     def _through_head(self, hidden: Tensor, targets: Tensor, statistics: Statistics) -> tuple[Any, ...]:

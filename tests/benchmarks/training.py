@@ -2,8 +2,8 @@
 
 No contrast, so that all trainers learn from the same tokens. All sides train on batches of 64 outputs, in fp32, with a
 fused AdamW: the trainer of transformers in micro-batches of 16 outputs, `hir` in micro-batches of as many tokens; TRL
-packs rows of 512 tokens, two in a forward pass, as many to a step as the others train on. A further side of `hir` has as
-many tokens in a forward pass as TRL: memory grows with them. What counts is the epoch: imports, the model and the
+packs rows of 512 tokens, two in a forward pass, as many to a step as the others train on. A further side of `hir` has
+as many tokens in a forward pass as TRL: memory grows with them. What counts is the epoch: imports, the model and the
 tokenised data are there before.
 """
 

@@ -10,11 +10,16 @@ import torch
 from hir_core.training.batches import BatchLayout
 from hir_core.training.examples import Example
 from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.packing import Packing
 
 CPU = torch.device("cpu")
 LAYOUTS = {
     "rows": BatchLayout(0, (1,), None, CPU),
-    "packed": BatchLayout(0, (1,), None, CPU, packed_hidden_size=256),
+    "packed": BatchLayout(0, (1,), None, CPU, packing=Packing(256)),
+    "one row": BatchLayout(0, (1,), None, CPU, packing=Packing(256, is_one_row=True)),
+    "one after the other": BatchLayout(
+        0, (1,), None, CPU, packing=Packing(256, is_one_row=True, shares_beginnings=False)
+    ),
     "encoder-decoder": BatchLayout(0, (1,), 0, CPU),
 }
 
