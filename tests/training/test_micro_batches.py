@@ -77,8 +77,10 @@ def test_no_other_division_in_this_order_has_fewer_or_a_smaller_largest_micro_ba
         chosen = [examples[n] for n in numbers]
         outputs = [len(e.prefix_ids) + len(e.target_ids) for e in chosen for _ in e.prompts]
         prompts = [len(prompt) for prompt in {prompt for e in chosen for prompt in e.prompts}]
-        if kind == "packed":
+        if kind in ("packed", "one row"):
             return sum(prompts) + sum(outputs)
+        if kind == "one after the other":
+            return sum(len(prompt) for e in chosen for prompt in e.prompts) + sum(outputs)
         if kind == "encoder-decoder":
             return len(prompts) * max(prompts) + len(outputs) * max(outputs)
         return len(outputs) * max(e.length for e in chosen)
@@ -127,4 +129,4 @@ def test_a_prompt_with_several_outputs_counts_once_where_it_is_read_once():
     """Four outputs of two tokens for a prompt of 30."""
     examples = [Example(str(n), ((3,) * 30,), (), (9, 10 + n), 1.0) for n in range(4)]
     counts = {kind: len(assign_micro_batches(examples, 1, 40, layout)[0]) for kind, layout in LAYOUTS.items()}
-    assert counts == {"rows": 4, "packed": 1, "encoder-decoder": 1}
+    assert counts == {"rows": 4, "packed": 1, "one row": 1, "one after the other": 4, "encoder-decoder": 1}
