@@ -1,10 +1,10 @@
 """`TripleLoss`, the module that the DeepSpeed engine trains: a model, and the statistics of its logits at targets.
 
 One forward pass per micro-batch, whose logits exist at target positions only. The terms of the loss are in `losses`,
-whose shapes are used here. A fused kernel, such as Liger's linear cross-entropy, is not used: it has one target for each
-position and computes its gradient in the forward pass, for a sum of losses with fixed weights. The entropy bonus and soft
-targets need more of the distribution, and the contrastive term weighs an output by the log-probabilities of others.
-Holds no data and writes nothing.
+whose shapes are used here. A fused kernel, such as Liger's linear cross-entropy, is not used: it has one target for
+each position and computes its gradient in the forward pass, for a sum of losses with fixed weights. The entropy bonus
+and soft targets need more of the distribution, and the contrastive term weighs an output by the log-probabilities of
+others. Holds no data and writes nothing.
 """
 
 from __future__ import annotations
