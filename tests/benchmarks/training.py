@@ -89,7 +89,21 @@ def train_with_hir(
         if packs:
             layout = packing_check.choose_layout(module, examples, layout, training, (1,))
         trainer.train(engine, examples, training, layout, (1,), lambda _: None)
-    return Work(tokens_of(rows))
+    return Work(tokens_of(rows), {"padding": padding_of(examples, training, layout)})
+
+
+def padding_of(examples: Any, training: Any, layout: Any) -> float:
+    """The share of an epoch's micro-batches that is padding."""
+    from hir_core.training.micro_batches import assign_micro_batches
+    from hir_core.training.steps import examples_of_step, plan_steps
+
+    tokens = places = 0
+    for numbers in plan_steps(examples, training, (1,)):
+        step = examples_of_step(examples, numbers, training)
+        for group in assign_micro_batches(step, 1, training.micro_batch_tokens, layout)[0]:
+            mask = layout.collate([step[number] for number in group]).attention_mask
+            tokens, places = tokens + int(mask.sum()), places + mask.numel()
+    return 1 - tokens / places
 
 
 def settings_of_rivals() -> dict[str, Any]:
