@@ -59,7 +59,7 @@ def choose_layout(
     if not _on_any_rank(saves, layout):
         return layout
     longest = examples[int(examples.lengths.argmax())]
-    problem = attention_problem(module.model, longest.length)
+    problem = packing_problem(module.model, longest.length)
     if problem is None:
         first = [step[n] for n in groups[0][:COMPARED]] or step[:1]
         gap = _largest_gap(module, (first, [longest]), packed)
@@ -82,7 +82,7 @@ def packing_of(attention: str, hidden_size: int) -> Packing:
     return Packing(hidden_size, is_one_row=skips_blocks, shares_beginnings=attention != "flash_attention_2")
 
 
-def attention_problem(model: Any, longest: int) -> str | None:
+def packing_problem(model: Any, longest: int) -> str | None:
     """Why the model cannot be given packed rows, as far as its class and config say; None: it can.
 
     Args:
@@ -96,10 +96,10 @@ def attention_problem(model: Any, longest: int) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if others := kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
         return f"it has layers of {', '.join(sorted(others))}"
-    limits = [
-        "attention_chunk_size",
-        *(["sliding_window"] if attention != "flash_attention_2" else []),
-    ]  # it has its own
+    # The mask of packed rows has no windows; flash_attention_2 takes none, and has sliding windows of its own.
+    limits = (
+        ("attention_chunk_size",) if attention == "flash_attention_2" else ("attention_chunk_size", "sliding_window")
+    )
     windows = [getattr(config, name, None) for name in limits]
     if any(window is not None and window < longest for window in windows):
         return f"its attention reaches {min(window for window in windows if window)} tokens back, fewer than {longest}"
