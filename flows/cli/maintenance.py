@@ -133,7 +133,8 @@ class Diagnosis(TypedDict):
 
 def doctor(
     config: Annotated[
-        str | None, typer.Argument(help="A YAML file or a shipped recipe; the environment of vLLM is checked too.")
+        str | None,
+        typer.Argument(help="A YAML file or a shipped recipe; what it needs of attention and vLLM is checked too."),
     ] = None,
     fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without harm to any run.")] = False,
     runs_dir: RunsDir = RUNS,
@@ -141,12 +142,12 @@ def doctor(
 ) -> None:
     """Look for faults in the runs and on this machine; exit code 1 if there are any."""
     from flows.cli.run import read_config
-    from hir_core.inspect.doctor import check_engine, check_installation, check_upkeep, missing_extras
+    from hir_core.inspect.doctor import check_installation, check_needs, check_upkeep, missing_extras
     from hir_core.store.references import find_runs
 
     with messages():
         runs = find_runs(runs_dir)
-        findings = [*check_installation(runs_dir), *(check_engine(read_config(config, [])) if config else ())]
+        findings = [*check_installation(runs_dir), *(check_needs(read_config(config, [])) if config else ())]
         for run in runs:
             findings += check_upkeep(run)
         findings += _flow_runs()

@@ -10,12 +10,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, Tag, model_validator
 
-from hir_core.config.section import DefaultExcludedFromId, Section, tagged
+from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Section, tagged
 from hir_core.thinking import Mark, outside_thinking
 
 _TAKEN = {"messages", "conversation", "conversations", "chat_template", "add_generation_prompt", "tokenize",
           "continue_final_message", "return_assistant_tokens_mask", "return_dict", "return_tensors"}  # fmt: skip
 """Names that a template, or the function that renders it, gets from elsewhere."""
+
+
+Attention = Literal["auto", "eager", "sdpa", "flex_attention", "flash_attention_2"]
+"""The names that `transformers` has for implementations of attention; with `auto` it chooses."""
+TRAINING_ONLY = ("flex_attention", "flash_attention_2")
+"""Implementations that only train here: outputs are drawn with another one."""
 
 
 class Thinking(Section):
@@ -91,6 +97,11 @@ class HubModel(Section):
     stands between them is kept in an output and trained on, and no reward sees it: the answer is what is left. An
     output that is cut off while the model thinks has an empty answer. Unset: rewards that look for an answer in a text
     pass over thinking in common marks, and all others see the whole output."""
+    attention: Annotated[Attention, ExcludedFromId] = "auto"
+    """Implementation of attention, by its name in transformers. `auto`: what transformers chooses, which is mostly
+    `sdpa`. `flex_attention` and `flash_attention_2` train on GPUs only, without padding; outputs are then drawn with
+    what `auto` chooses. `flash_attention_2` needs bf16 and the package flash-attn, and trains each output with a prompt
+    of its own; with the others a prompt is computed once for several outputs. Changes results by rounding only."""
 
 
 class GgufModel(Section):
@@ -108,6 +119,8 @@ class GgufModel(Section):
     """Values for the variables of the chat template, as for a `hub` model."""
     thinking: Annotated[Thinking | None, DefaultExcludedFromId] = None
     """The marks around the model's thinking, as for a `hub` model."""
+    attention: Annotated[Attention, ExcludedFromId] = "auto"
+    """Implementation of attention, as for a `hub` model."""
 
 
 class ScratchModel(Section):
@@ -131,6 +144,14 @@ class ScratchModel(Section):
     """Longest sequence in tokens, prompt and completion together."""
     template: str | None = None
     """How an instruction and a query become one prompt, as for a `hub` model. Unset: each on a line of its own."""
+    attention: Annotated[Attention, ExcludedFromId] = "auto"
+    """Implementation of attention, as for a `hub` model; a `t5` takes `auto`, `eager` and `sdpa`."""
+
+    @model_validator(mode="after")
+    def _t5_is_trained_with_padding(self) -> ScratchModel:
+        if self.architecture == "t5" and self.attention in TRAINING_ONLY:
+            raise ValueError(f"attention: an encoder-decoder cannot be trained with {self.attention}: set it to auto")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_the_hidden_size(self) -> ScratchModel:

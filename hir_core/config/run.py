@@ -137,6 +137,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _flash_attention_has_bf16(self) -> RunConfig:
+        if self.model.attention == "flash_attention_2" and not self.is_bf16:
+            raise ValueError(
+                "model.attention: flash_attention_2 computes in bf16, and the DeepSpeed file sets fp32: set deepspeed "
+                "to a file with bf16, or model.attention to sdpa"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _saved_states_are_in_memory(self) -> RunConfig:
         offload = self.deepspeed_settings().get("zero_optimization", {}).get("offload_optimizer")
         is_on_nvme = isinstance(offload, dict) and offload.get("device") == "nvme"

@@ -25,6 +25,7 @@ from packaging.specifiers import SpecifierSet
 
 from hir_core.config import RunConfig
 from hir_core.errors import ConfigError, StoreError
+from hir_core.launch.attention import check_attention
 from hir_core.launch.build_locks import clear_build_locks, extensions_dir, stale_build_locks
 from hir_core.launch.devices import find_devices, find_place
 from hir_core.launch.vllm_environment import check_vllm, import_problem
@@ -171,13 +172,21 @@ def _nearest_folder(path: Path) -> Path:
     return folder
 
 
-def check_engine(config: RunConfig) -> Iterator[Finding]:
-    """What would stop vLLM, where the config samples with it: its environment, its release, and its imports."""
-    vllm = config.sampling.vllm
+def check_needs(config: RunConfig) -> Iterator[Finding]:
+    """What a config needs beyond hir's installation and is not here: for its attention, and for vLLM.
+
+    Of vLLM, where the config samples with it: its environment, its release, and its imports.
+    """
+    place, vllm = find_place(config.launch), config.sampling.vllm
+    try:
+        check_attention(config.model, place)
+    except ConfigError as error:
+        what, _, do = str(error).rpartition(": ")
+        yield Finding(what, "model.attention", do)
     if vllm is None:
         return
     try:
-        check_vllm(vllm, find_place(config.launch))
+        check_vllm(vllm, place)
     except ConfigError as error:
         what, _, do = str(error).rpartition(": ")
         yield Finding(what, str(vllm.python), do)

@@ -15,6 +15,7 @@ from hir_core.config import GgufModel, RunConfig
 from hir_core.config.model_files import check_files
 from hir_core.dynamic_imports import check_extra
 from hir_core.errors import ConfigError
+from hir_core.launch.attention import check_attention
 from hir_core.launch.launcher import check_launch
 from hir_core.launch.vllm_environment import check_vllm
 from hir_core.prompts.load import load_prompts
@@ -39,12 +40,13 @@ def check(run: Run) -> LoadedPrompts:
     """Reads the prompts, and checks everything that can be checked before anything is written.
 
     Raises:
-        ConfigError: launch settings, the environment of vLLM, prompts, references or the model's files are wrong, or
-            test prompts leak into the train split.
+        ConfigError: launch settings, the environment of vLLM, the model's attention or files, prompts or references
+            are wrong, or test prompts leak into the train split.
     """
     place, vllm = check_launch(run.config.launch), run.config.sampling.vllm
     if vllm is not None:
         check_vllm(vllm, place)
+    check_attention(run.config.model, place)
     check_files(run.config.model)
     if isinstance(run.config.model, GgufModel):
         check_extra("gguf", "gguf", "model: the type gguf")

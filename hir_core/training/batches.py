@@ -12,7 +12,6 @@ sequences together; R triples, N instructions of the triple that has the most; V
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from hir_core.training.examples import Example, Exclusion
 from hir_core.training.exclusion import SoftTarget
-from hir_core.training.packing import Rows, cheapest_rows, packed_rows, row_per_sequence
+from hir_core.training.packing import Packing, Rows, row_per_sequence
 
 LayOut = Callable[[Sequence[Sequence[int]]], Rows]
 """Makes the rows of a micro-batch's sequences."""
@@ -200,21 +199,17 @@ class BatchLayout:
     decoder_start_id: int | None
     """For encoder-decoders; None for decoder-only models."""
     device: torch.device
-    packed_hidden_size: int | None = None
-    """The hidden size of a model that takes packed rows; None: every sequence has a row of its own."""
+    packing: Packing | None = None
+    """The packed rows that a model takes; None: every sequence has a row of its own."""
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """One micro-batch on the device, in the rows that cost least."""
-        return self._collate(examples, self._lay_out(cheapest_rows))
+        return self._collate(examples, row_per_sequence if self.packing is None else self.packing.cheapest_rows)
 
     def both_layouts(self, examples: Sequence[Example]) -> tuple[Batch, Batch]:
         """One micro-batch in packed rows, whatever they cost, and with a row per sequence."""
-        return self._collate(examples, self._lay_out(packed_rows)), self._collate(examples, row_per_sequence)
-
-    def _lay_out(self, pack: Callable[..., Rows]) -> LayOut:
-        if self.packed_hidden_size is None:
-            return row_per_sequence
-        return functools.partial(pack, hidden_size=self.packed_hidden_size)
+        packed = row_per_sequence if self.packing is None else self.packing.rows
+        return self._collate(examples, packed), self._collate(examples, row_per_sequence)
 
     def _collate(self, examples: Sequence[Example], lay_out: LayOut) -> Batch:
         return collate(examples, self.pad_id, self.decoder_start_id, lay_out).to(self.device)

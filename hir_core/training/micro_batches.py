@@ -78,6 +78,8 @@ class _Size:
     prompts: set[int] = field(default_factory=set)
     prompt_tokens: int = 0
     """Of all different prompts together."""
+    sequence_prompt_tokens: int = 0
+    """Of the prompts of all sequences together."""
     output_tokens: int = 0
     """Of all sequences without their prompts together."""
     sequences: int = 0
@@ -88,6 +90,7 @@ class _Size:
 
     def add(self, shape: _Shape) -> None:
         for number, length in shape.prompts:
+            self.sequence_prompt_tokens += length
             if number not in self.prompts:
                 self.prompts.add(number)
                 self.prompt_tokens += length
@@ -102,9 +105,10 @@ class _Size:
         """Of the forward pass: padding is counted where each sequence has a row, and not in packed rows."""
         if self.layout.decoder_start_id is not None:  # the encoder reads each prompt once
             return len(self.prompts) * self.longest_prompt + self.sequences * self.longest_output
-        if self.layout.packed_hidden_size is not None:
-            return self.prompt_tokens + self.output_tokens
-        return self.sequences * self.longest
+        packing = self.layout.packing
+        if packing is None:
+            return self.sequences * self.longest
+        return self.output_tokens + (self.prompt_tokens if packing.shares_beginnings else self.sequence_prompt_tokens)
 
 
 def _ends(shapes: Sequence[_Shape], most_tokens: int, layout: BatchLayout) -> list[int]:

@@ -3,7 +3,8 @@
 The sequences of a micro-batch become tries, in which a token that several of them begin with is one node. A row holds
 the nodes of one or more tries, depth first. A node's position is its depth, and it attends to itself and to the nodes
 before it on the way from the root, so that a model computes for every node what it computes for the sequence alone.
-The tensors are left to `batches`, the attention mask to `losses`.
+Which rows are the best depends on the implementation of attention (`Packing`). The tensors are left to `batches`, the
+attention mask to `masks`.
 """
 
 from __future__ import annotations
@@ -75,6 +76,29 @@ class Rows:
         return max(map(len, self.tokens))
 
 
+@dataclass(frozen=True)
+class Packing:
+    """The rows of a model whose sequences are packed."""
+
+    hidden_size: int
+    """The model's, see `cost`."""
+    is_one_row: bool = False
+    """Whether attention skips what a token does not attend to: then all sequences are in one row, without padding."""
+    shares_beginnings: bool = True
+    """Whether beginnings that are equal are computed once; else one sequence follows the other."""
+
+    def rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
+        """Packed rows, whatever they cost."""
+        if not self.is_one_row:
+            return packed_rows(sequences, self.hidden_size)
+        tries = build_tries(sequences, None) if self.shares_beginnings else separate_tries(sequences)
+        return _rows([tries], is_packed=True)
+
+    def cheapest_rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
+        """Packed rows where they cost less than a row per sequence, which has padding."""
+        return self.rows(sequences) if self.is_one_row else cheapest_rows(sequences, self.hidden_size)
+
+
 def cheapest_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
     """Packed rows where they cost less than a row per sequence."""
     packed, single = packed_rows(sequences, hidden_size), row_per_sequence(sequences)
@@ -84,10 +108,15 @@ def cheapest_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
 
 def row_per_sequence(sequences: Sequence[Sequence[int]]) -> Rows:
     """Every sequence in a row of its own."""
+    return _rows([[trie] for trie in separate_tries(sequences)], is_packed=False)
+
+
+def separate_tries(sequences: Sequence[Sequence[int]]) -> list[Trie]:
+    """A trie of its own for every sequence."""
     tries = [Trie() for _ in sequences]
     for number, sequence in enumerate(sequences):
         tries[number].add(number, sequence, [])
-    return _rows([[trie] for trie in tries], is_packed=False)
+    return tries
 
 
 def packed_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
@@ -136,8 +165,12 @@ def _balanced(sizes: Sequence[int], count: int) -> list[list[int]]:
     return rows
 
 
-def build_tries(sequences: Sequence[Sequence[int]], hidden_size: int) -> list[Trie]:
-    """The sequences as tries; two share one where their equal beginning saves more than the longer row costs."""
+def build_tries(sequences: Sequence[Sequence[int]], hidden_size: int | None) -> list[Trie]:
+    """The sequences as tries; two share one where their equal beginning saves more than the longer row costs.
+
+    Args:
+        hidden_size: the model's, see `cost`; None: a longer row costs nothing more.
+    """
     tries: list[Trie] = []
     path: list[int] = []
     for number in sorted(range(len(sequences)), key=lambda number: tuple(sequences[number])):
@@ -159,13 +192,13 @@ def _shared(first: Sequence[int], second: Sequence[int]) -> int:
     return next((n for n, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
-def cost(width: int, hidden_size: int) -> float:
+def cost(width: int, hidden_size: int | None) -> float:
     """The work of a row, in that of a token without attention.
 
     A transformer's layer multiplies and adds 12 H^2 times for a token, and 2 H times for each token that it could
-    attend to: blocks of the mask are computed as well.
+    attend to: blocks of the mask are computed as well, unless attention skips them (None).
     """
-    return width + width**2 / (6 * hidden_size)
+    return width + (width**2 / (6 * hidden_size) if hidden_size else 0)
 
 
 def _rows(rows: Sequence[Sequence[Trie]], *, is_packed: bool) -> Rows:

@@ -17,10 +17,12 @@ from torch import distributed as dist
 
 from hir_core.config import TrainingConfig
 from hir_core.modeling import zero
+from hir_core.modeling.attention import implementation
 from hir_core.training.batches import BatchLayout
 from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example
 from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.packing import Packing
 from hir_core.training.steps import examples_of_step, plan_steps
 from hir_core.training.triple_loss import TripleLoss
 
@@ -51,13 +53,13 @@ def choose_layout(
         return layout
     world_size, rank = dist.get_world_size(), dist.get_rank()
     step = examples_of_step(examples, plan_steps(examples, training, seed)[0], training)
-    packed = dataclasses.replace(layout, packed_hidden_size=config.hidden_size)
+    packed = dataclasses.replace(layout, packing=packing_of(implementation(module.model), config.hidden_size))
     groups = assign_micro_batches(step, world_size, training.micro_batch_tokens, packed)[rank]
     saves = any(packed.collate([step[n] for n in group]).position_ids is not None for group in groups if group)
     if not _on_any_rank(saves, layout):
         return layout
     longest = examples[int(examples.lengths.argmax())]
-    problem = attention_problem(module.model, longest.length)
+    problem = packing_problem(module.model, longest.length)
     if problem is None:
         first = [step[n] for n in groups[0][:COMPARED]] or step[:1]
         gap = _largest_gap(module, (first, [longest]), packed)
@@ -70,21 +72,35 @@ def choose_layout(
     return layout
 
 
-def attention_problem(model: Any, longest: int) -> str | None:
-    """Why the model cannot be given a mask of one's own, as far as its class and config say; None: it can.
+def packing_of(attention: str, hidden_size: int) -> Packing:
+    """The rows that suit an implementation of attention: flash_attention_2 computes no beginning for several outputs.
+
+    Args:
+        hidden_size: of the model.
+    """
+    skips_blocks = attention in ("flex_attention", "flash_attention_2")
+    return Packing(hidden_size, is_one_row=skips_blocks, shares_beginnings=attention != "flash_attention_2")
+
+
+def packing_problem(model: Any, longest: int) -> str | None:
+    """Why the model cannot be given packed rows, as far as its class and config say; None: it can.
 
     Args:
         longest: tokens of the longest sequence.
     """
-    config = model.config.get_text_config()
-    if config._attn_implementation not in ("sdpa", "eager"):
-        return f"its attention, {config._attn_implementation}, takes no mask of one's own"
+    config, attention = model.config.get_text_config(), implementation(model)
+    if attention not in ("sdpa", "eager", "flex_attention", "flash_attention_2"):
+        return f"its attention, {attention}, takes no mask of one's own"
     if not model._supports_attention_backend or "position_ids" not in inspect.signature(model.forward).parameters:
         return "it takes no mask of one's own"
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if others := kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
         return f"it has layers of {', '.join(sorted(others))}"
-    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    # The mask of packed rows has no windows; flash_attention_2 takes none, and has sliding windows of its own.
+    limits = (
+        ("attention_chunk_size",) if attention == "flash_attention_2" else ("attention_chunk_size", "sliding_window")
+    )
+    windows = [getattr(config, name, None) for name in limits]
     if any(window is not None and window < longest for window in windows):
         return f"its attention reaches {min(window for window in windows if window)} tokens back, fewer than {longest}"
     return None

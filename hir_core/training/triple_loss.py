@@ -1,7 +1,10 @@
 """`TripleLoss`, the module that the DeepSpeed engine trains: a model, and the statistics of its logits at targets.
 
 One forward pass per micro-batch, whose logits exist at target positions only. The terms of the loss are in `losses`,
-whose shapes are used here. Holds no data and writes nothing.
+whose shapes are used here. A fused kernel, such as Liger's linear cross-entropy, is not used: it has one target for
+each position and computes its gradient in the forward pass, for a sum of losses with fixed weights. The entropy bonus
+and soft targets need more of the distribution, and the contrastive term weighs an output by the log-probabilities of
+others. Holds no data and writes nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutput
 
 from hir_core.errors import ConfigError
+from hir_core.modeling.attention import implementation
 from hir_core.training.batches import Batch
 from hir_core.training.examples import Totals
 from hir_core.training.losses import Coefficients, TokenStats, loss_terms
+from hir_core.training.masks import attention_mask
 
 Statistics = Callable[[Tensor, Tensor], tuple[Any, ...]]
 """Makes statistics of logits [Q, V] and targets [Q, W]: each is a tensor [Q, ...], or None."""
@@ -59,19 +64,6 @@ class PositionStats(torch.autograd.Function):
         if of_targets is not None:
             gradient.scatter_add_(-1, targets, of_targets)
         return gradient.to(ctx.dtype), None, None
-
-
-def block_mask(attended_until: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask [B, 1, T, T] of packed rows, which is added to attention scores: 0 where a token attends, else lowest.
-
-    Args:
-        attended_until: [B, T], as in `Batch`: token n attends to itself and to each m < n with n < attended_until[m].
-    """
-    columns = torch.arange(attended_until.shape[1], device=attended_until.device)
-    attends = (columns[None, :] <= columns[:, None]) & (columns[:, None] < attended_until[:, None, :])
-    attends |= columns[None, :] == columns[:, None]  # padding, whose softmax must be finite
-    lowest = torch.finfo(dtype).min
-    return torch.zeros(attends.shape, dtype=dtype, device=columns.device).masked_fill(~attends, lowest)[:, None]
 
 
 class TripleLoss(nn.Module):
@@ -181,7 +173,7 @@ class TripleLoss(nn.Module):
         return {
             "input_ids": batch.input_ids,
             "position_ids": batch.position_ids,
-            "attention_mask": block_mask(batch.attended_until, self.model.dtype),
+            "attention_mask": attention_mask(batch.attended_until, implementation(self.model), self.model.dtype),
         }
 
     def _through_head(self, hidden: Tensor, targets: Tensor, statistics: Statistics) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ from hir_core.launch.job_spec import (
     TrainStep,
 )
 from hir_core.launch.rank import Rank
-from hir_core.modeling import adapters, models, optimizer_state, saving, weight_checks, zero
+from hir_core.modeling import adapters, attention, models, optimizer_state, saving, weight_checks, zero
 from hir_core.modeling.rendering import renderer_of
 from hir_core.progress import Progress
 from hir_core.sampling.preset import settings_taken
@@ -96,6 +96,7 @@ class Job:
         self.tokenizer = models.load_tokenizer(source, revision)
         with zero.loading(spec.deepspeed):
             self.model = models.load_model(source, zero.dtype(spec.deepspeed), revision)
+        attention.draw_with(self.model, spec.model.attention)
         if spec.adapter is not None:
             adapters.add(self.model, spec.adapter, spec.seed)
         if (weight := weight_checks.unusable_weight(self.model, device)) is not None:
@@ -146,7 +147,8 @@ class Job:
         started = time.monotonic()
         result: Mapping[str, object]
         if isinstance(step, TrainStep):
-            result = self.train(step)
+            with attention.trained_with(self.model, self.spec.model.attention, self.device):
+                result = self.train(step)
         elif isinstance(step, SaveStep):
             result = self.save(step)
         elif isinstance(step, LogprobStep):

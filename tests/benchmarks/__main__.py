@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.benchmarks import report
 from tests.benchmarks.measure import CHECKOUT, Case, Measurement, Result, Surroundings, measure
 
-MODULES = ("training", "sampling", "scoring", "commit", "commands", "iteration", "growth", "accuracy")
+MODULES = ("training", "head", "sampling", "scoring", "commit", "commands", "iteration", "growth", "accuracy")
 """The modules that hold cases, each in a tuple `CASES`."""
 
 

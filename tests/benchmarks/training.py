@@ -2,7 +2,8 @@
 
 No contrast, so that all trainers learn from the same tokens. All sides train on batches of 64 outputs, in fp32, with a
 fused AdamW: the trainer of transformers in micro-batches of 16 outputs, `hir` in micro-batches of as many tokens; TRL
-packs rows of 512 tokens, as many to a step as the others train on. What counts is the epoch: imports, the model and the
+packs rows of 512 tokens, two in a forward pass, as many to a step as the others train on. A further side of `hir` has
+as many tokens in a forward pass as TRL: memory grows with them. What counts is the epoch: imports, the model and the
 tokenised data are there before.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 from tests.benchmarks.measure import Case, Side, Work
 from tests.benchmarks.side_process import Clock
 
-BATCH, MICRO, VOCABULARY, PACKED = 64, 16, 4096, 512
+BATCH, MICRO, VOCABULARY, PACKED, PACKED_ROWS = 64, 16, 4096, 512, 2
 Row = tuple[list[int], list[int]]
 
 
@@ -52,8 +53,14 @@ def make_model() -> Any:
     return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=1024, pad_token_id=0, **sizes))
 
 
-def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) -> Work:
-    """The loop of a launch's only rank; without packing every output has a row of its own."""
+def train_with_hir(
+    clock: Clock, _: Path, data: str, packs: bool, shuffle: str, micro_batch_tokens: int | None = None
+) -> Work:
+    """The loop of a launch's only rank; without packing every output has a row of its own.
+
+    Args:
+        micro_batch_tokens: None: as many as `MICRO` outputs have on average.
+    """
     import torch
     from torch import distributed as dist
 
@@ -70,7 +77,7 @@ def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) 
     zero.connect(0)
     terms = {"label_smoothing": 0.0, "contrastive": 0.0, "entropy": 0.0}
     rows = make_rows(data)
-    tokens = MICRO * tokens_of(rows) // len(rows)
+    tokens = micro_batch_tokens or MICRO * tokens_of(rows) // len(rows)
     training = TrainingConfig(epochs=1, batch_size=BATCH, micro_batch_tokens=tokens, shuffle=shuffle, **terms)
     examples = ExampleTable.of(
         Example(f"{n:03}", (tuple(prompt),), (), tuple(output), 1.0) for n, (prompt, output) in enumerate(rows)
@@ -82,7 +89,21 @@ def train_with_hir(clock: Clock, _: Path, data: str, packs: bool, shuffle: str) 
         if packs:
             layout = packing_check.choose_layout(module, examples, layout, training, (1,))
         trainer.train(engine, examples, training, layout, (1,), lambda _: None)
-    return Work(tokens_of(rows))
+    return Work(tokens_of(rows), {"padding": padding_of(examples, training, layout)})
+
+
+def padding_of(examples: Any, training: Any, layout: Any) -> float:
+    """The share of an epoch's micro-batches that is padding."""
+    from hir_core.training.micro_batches import assign_micro_batches
+    from hir_core.training.steps import examples_of_step, plan_steps
+
+    tokens = places = 0
+    for numbers in plan_steps(examples, training, (1,)):
+        step = examples_of_step(examples, numbers, training)
+        for group in assign_micro_batches(step, 1, training.micro_batch_tokens, layout)[0]:
+            mask = layout.collate([step[number] for number in group]).attention_mask
+            tokens, places = tokens + int(mask.sum()), places + mask.numel()
+    return 1 - tokens / places
 
 
 def settings_of_rivals() -> dict[str, Any]:
@@ -133,8 +154,8 @@ def train_with_trl(clock: Clock, _: Path, data: str, packed_tokens: int) -> Work
         "input_ids": [prompt + output for prompt, output in rows],
         "completion_mask": [[0] * len(prompt) + [1] * len(output) for prompt, output in rows],
     })  # fmt: skip
-    accumulation = max(1, round(tokens_of(rows) / len(rows) * BATCH / packed_tokens / 2))
-    sizes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": accumulation}
+    accumulation = max(1, round(tokens_of(rows) / len(rows) * BATCH / packed_tokens / PACKED_ROWS))
+    sizes = {"per_device_train_batch_size": PACKED_ROWS, "gradient_accumulation_steps": accumulation}
     packing = {"packing": True, "max_length": packed_tokens, "gradient_checkpointing": False, "bf16": False}
     config = SFTConfig(**settings_of_rivals(), **sizes, **packing)
     tokenizer = fit_tokenizer(["two figs"], 300)
@@ -169,6 +190,11 @@ def training_case(data: str, question: str, shuffle: str) -> Case:
         unit="tokens",
         sides=(
             Side("hir", train_with_hir, {"data": data, "packs": True, "shuffle": shuffle}),
+            Side(
+                "hir, forward passes as TRL's",
+                train_with_hir,
+                {"data": data, "packs": True, "shuffle": shuffle, "micro_batch_tokens": PACKED_ROWS * PACKED},
+            ),
             Side("hir, a row for each output", train_with_hir, {"data": data, "packs": False, "shuffle": shuffle}),
             Side("Trainer", train_with_transformers, {"data": data, "order": "random"}, of_transformers),
             Side(

@@ -140,6 +140,7 @@ def test_a_dumped_config_names_the_deepspeed_file_and_loads_again(mode: Any, tmp
         "runs_dir=elsewhere",
         "iterations=9",
         "deepspeed=ds_configs/zero3.json",
+        "model.attention=eager",
         "training.micro_batch_tokens=1",
         "training.logits_chunk=8",
         "training.activation_checkpointing=true",

@@ -85,6 +85,16 @@ def write_rows(rows: list[Any]) -> None:
             "training.micro_batch_size: unknown key; micro-batches are limited by their tokens: set `micro_batch_tok",
         ),
         ("model.dtype=bf16", "model.dtype: unknown key; the precision is that of the file that `deepspeed` names"),
+        (
+            "model.attention=flash",
+            "model.attention: expected 'auto', 'eager', 'sdpa', 'flex_attention' or 'flash_attention_2'",
+        ),
+        ("model.attention=flash_attention_2", "model.attention: flash_attention_2 computes in bf16, and the DeepSpeed"),
+        ("model.attention=flex_attention", "model.attention: flex_attention trains on GPUs only, and ranks run on CPU"),
+        (
+            "model={type: scratch, architecture: t5, attention: flex_attention}",
+            "attention: an encoder-decoder cannot be trained with flex_attention: set it to auto",
+        ),
         ("iterations", "expected key=value, found `iterations`; for example iterations=12"),
         ("launch.hostfile=hosts", "launch.hostfile: cannot read hosts: No such file or directory"),
         ("launch.processes=4096", "launch.processes asks for 4096 ranks, and this machine has"),

@@ -11,8 +11,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from cli_run import CORES, TINY, assert_same_content, digests, environment, hir, manifest, write_config
+from cli_run import (
+    CORES,
+    PATIENCE_S,
+    TINY,
+    assert_same_content,
+    command,
+    digests,
+    environment,
+    hir,
+    manifest,
+    write_config,
+)
 from report_page import Page
+from two_hosts import ADDRESSES, two_hosts, why_not
 
 from hir_core.inspect.comparison import read_results
 from hir_core.store.store import Store
@@ -55,6 +67,28 @@ def calls(folder, prefect_home, tmp_path_factory) -> list[Call]:
         home = prefect_home
         found.append(Call(output, digests(folder / "runs/tiny")))
     return found
+
+
+# --- one run on two hosts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "possible here")
+def test_two_hosts_that_torchrun_starts_make_what_one_makes(folder, calls, tmp_path):
+    """The hosts are network namespaces: they share the disk and a cable, over which gloo sums the gradients."""
+    write_config(tmp_path, launch={"launcher": "external", "processes": 1})
+    with two_hosts() as hosts:
+        started = []
+        for node, host in enumerate(ADDRESSES):
+            place = ["--nnodes=2", "--nproc-per-node=1", f"--node-rank={node}", f"--master-addr={ADDRESSES['near']}"]
+            call = [sys.executable, "-m", "torch.distributed.run", *place, "--no-python", *command("run", "tiny.yaml")]
+            with (tmp_path / f"{host}.txt").open("w") as said:
+                options = {"env": environment(tmp_path / host), "cwd": tmp_path, "stdout": said, "stderr": said}
+                started.append(hosts.on(host, call, **options))
+        codes = [process.wait(PATIENCE_S) for process in started]
+        assert codes == [0, 0], "".join((tmp_path / f"{host}.txt").read_text() for host in ADDRESSES)
+        assert [hosts.processes(host) for host in ADDRESSES] == [[], []]
+    assert_same_content(folder / "after the first call", tmp_path / "runs/tiny")
+    assert manifest(tmp_path / "runs/tiny", "models@1")["metrics"]["save"]["made_with"]["ranks"] == 2
 
 
 # --- one run, called again and again ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -119,6 +120,12 @@ class Sizes:
     """Optimizer steps under each DeepSpeed file."""
     optimizer_tensors: int
     """Of a million numbers each."""
+    context: int
+    """Tokens of the longest output that `attention` trains on; the shortest has an eighth of them."""
+    outputs: int
+    """That `attention` trains on, a quarter of them in each step."""
+    head: tuple[int, int, int, int]
+    """Of `head`: vocabulary, hidden size, rows, and targets of each."""
 
 
 LLAMA_0_6B = {"hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8}
@@ -137,6 +144,9 @@ FULL = Sizes(
     micro_batch_tokens=9216,
     steps={"zero2": 10, "zero3": 10, "zero3_offload": 4},
     optimizer_tensors=256,
+    context=8192,
+    outputs=64,
+    head=(151936, 1024, 8, 1024),
 )
 TINY = Sizes(
     small=LLAMA_TINY,
@@ -148,6 +158,9 @@ TINY = Sizes(
     micro_batch_tokens=128,
     steps={"zero2": 2, "zero3_offload": 2},
     optimizer_tensors=1,
+    context=64,
+    outputs=8,
+    head=(500, 32, 2, 16),
 )
 
 # --- the parts -------------------------------------------------------------------------------------------------------
@@ -312,6 +325,132 @@ def optimizer(sizes: Sizes, recorder: Recorder, _: Path) -> None:
             del adam
 
 
+def attention(sizes: Sizes, recorder: Recorder, work: Path) -> None:
+    """Training on outputs of uneven length up to a long context, with each implementation of attention that is here.
+
+    The log says why one is left out. `eager` is not measured: it holds the scores of all pairs of tokens.
+    """
+    import torch
+    from zero_tables import LaunchCases
+
+    from hir_core.config import TrainingConfig
+    from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
+    from hir_core.errors import HirError
+    from hir_core.launch.attention import attention_problem
+    from hir_core.launch.job_spec import TrainStep
+
+    data, has_failed = work / "data", False
+    shape = sizes.small | {"max_position_embeddings": 2 * sizes.context}
+    recorder.parameters = make_model(data / "small", shape, is_tied=True)
+    recorder.add("parameters", recorder.parameters, "")
+    make_long_triples(data / "triples", sizes)
+    terms = {"label_smoothing": 0.0, "contrastive": 0.0, "entropy": 0.0, "exclusion": 0.0}
+    limits = {"batch_size": sizes.outputs // 4, "micro_batch_tokens": 2 * sizes.context, "steps": 6}
+    step = TrainStep(
+        triples=data / "triples",
+        samples=None,
+        prompts=data / "triples",
+        training=TrainingConfig(**limits, **terms),
+        iteration=1,
+    )
+    for name in ("sdpa", "flex_attention", "flash_attention_2"):
+        if problem := attention_problem(name, has_gpu=torch.cuda.is_available()):
+            print(f"{name} is left out: {problem}", flush=True)
+            continue
+        cases = LaunchCases(work / name, 1, data)  # in a launch of its own, so that one that fails costs no other
+        cases.add(name, "small", read_deepspeed(SHIPPED_DS_CONFIGS / "zero2.json"), step, attention=name)
+        try:
+            launched(cases, recorder)
+        except (HirError, RuntimeError):
+            traceback.print_exc()
+            has_failed = True
+    sys.exit(has_failed)
+
+
+def make_long_triples(folder: Path, sizes: Sizes) -> None:
+    """Writes outputs whose lengths are drawn so that each factor of two has as many."""
+    import numpy as np
+    import polars as pl
+
+    from hir_core.store.files import write_part
+
+    draw = np.random.default_rng(1)
+    lengths = (sizes.context * 0.9 * 8.0 ** -draw.random(sizes.outputs)).astype(int)  # with room for the prompt
+    row = {"sample_id": None, "instruction": "Add up.", "contrast": [], "query": "3 figs", "history": None}
+    row |= {"output": "", "prefix_ids": [], "ends": False, "weight": 1.0, "excluded_from": None, "removed": 0.0}
+    rows = [
+        row | {"triple_id": f"t{n:03}", "target_ids": draw.integers(5, 300, length).tolist()}
+        for n, length in enumerate(lengths)
+    ]
+    types = {"prefix_ids": pl.List(pl.Int32), "target_ids": pl.List(pl.Int32), "contrast": pl.List(pl.String)}
+    folder.mkdir(parents=True)
+    write_part(folder, "0", pl.DataFrame(rows, schema_overrides=types | {"excluded_from": pl.String}))
+
+
+def head(sizes: Sizes, recorder: Recorder, _: Path) -> None:
+    """Time and memory of the loss behind a large head: in chunks, whole, and in Liger's kernel where that is here."""
+    import torch
+
+    from tests.benchmarks.head import loss_of_hir, loss_of_transformers, make_batch, make_model
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vocabulary, hidden, rows, targets = sizes.head
+    model = make_model(vocabulary, hidden).to(device, torch.bfloat16)
+    batch = make_batch(vocabulary, rows, targets).to(device)
+    losses: dict[str, Callable[[], Any]] = {
+        f"hir, {rows * targets // parts} targets at a time": lambda n=rows * targets // parts: loss_of_hir(
+            model, batch, n
+        )
+        for parts in (8, 2, 1)
+    }
+    losses["transformers"] = lambda: loss_of_transformers(model, batch)
+    missing = [name for name in ("liger_kernel", "triton") if importlib.util.find_spec(name) is None]
+    if missing or device.type != "cuda":
+        print(f"Liger is left out: it needs a GPU and {', '.join(missing) or 'nothing else'}", flush=True)
+    else:
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+        cross_entropy = LigerFusedLinearCrossEntropyLoss()
+
+        def with_liger() -> Any:
+            states = model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+            return cross_entropy(model.lm_head.weight, states.flatten(0, 1)[batch.target_positions], batch.target_ids)
+
+        losses["Liger"] = with_liger
+    for name, loss in losses.items():
+        seconds, peak_bytes, value = timed_pass(model, loss, device)
+        recorder.add(f"{name}: loss", value, "nats")
+        recorder.add(f"{name}: time", seconds * 1e3, "ms")
+        recorder.add(f"{name}: peak bytes", peak_bytes / 1e9, "GB")
+
+
+def timed_pass(model: Any, loss: Callable[[], Any], device: Any) -> tuple[float, int, float]:
+    """Seconds of a forward and backward pass, the most GPU memory that it adds (0 on a CPU), and the loss.
+
+    The first pass only warms up.
+    """
+    import torch
+
+    repeats, is_cuda = 5, device.type == "cuda"
+    loss().backward()
+    before = 0
+    if is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    started = time.monotonic()
+    for _ in range(repeats):
+        value = loss()
+        value.backward()
+    last = float(value.detach())  # waits for the GPU
+    if is_cuda:
+        torch.cuda.synchronize()
+    seconds = (time.monotonic() - started) / repeats
+    peak = torch.cuda.max_memory_allocated() - before if is_cuda else 0
+    model.zero_grad()
+    return seconds, peak, last
+
+
 def tests(sizes: Sizes, recorder: Recorder, work: Path) -> None:
     """The tests that need a GPU; the names of those that fail are in the log. A new release's warning fails none."""
     command = [
@@ -346,6 +485,8 @@ PARTS: dict[str, tuple[Callable[[Sizes, Recorder, Path], None], float]] = {
     "optimizer": (optimizer, 45),
     "seven_billion": (seven_billion, 150),
     "run": (run, 150),
+    "head": (head, 60),
+    "attention": (attention, 300),
 }
 """The parts, the most valuable first, with the seconds that each may take."""
 

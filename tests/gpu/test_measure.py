@@ -35,7 +35,7 @@ def test_a_part_that_takes_too_long_is_interrupted_and_leaves_nothing_running(tm
 
 @pytest.mark.slow
 def test_the_parts_record_speed_memory_and_time(tmp_path):
-    only = ["speed", "optimizer", "seven_billion"]
+    only = ["speed", "optimizer", "seven_billion", "head", "attention"]
     call = [sys.executable, SCRIPT, tmp_path, "--tiny", "--only", ",".join(only), "--limit", "900"]
     done = subprocess.run(call, text=True, capture_output=True)
     logs = "".join((tmp_path / f"{name}.log").read_text() for name in only)
@@ -45,5 +45,12 @@ def test_the_parts_record_speed_memory_and_time(tmp_path):
     values = {figure["what"]: figure["value"] for figure in results["figures"]}
     speeds = ["sampling-1-512, 1 sample: speed", "generate-1-512: speed", "zero2, 2 train: utilisation"]
     seconds = ["zero2, 1 release: time", "zero3, 0 load: time", "zero3, 1 gather: time", "zero3, 3 save: time"]
-    for what in (*speeds, *seconds, "AdamW on cpu, fused=True"):
+    attention = ["sdpa, 2 train: speed", "sdpa, 2 train: utilisation"]
+    for what in (*speeds, *seconds, *attention, "AdamW on cpu, fused=True", "transformers: time"):
         assert values[what] > 0, what
+    heads = [
+        values[f"{name}: loss"] for name in (*(f"hir, {n} targets at a time" for n in (4, 16, 32)), "transformers")
+    ]
+    assert heads == pytest.approx([heads[0]] * 4, rel=0.02), "in bf16"
+    left_out = (tmp_path / "attention.log").read_text()
+    assert "flash_attention_2 is left out: model.attention: flash_attention_2 trains on GPUs only" in left_out

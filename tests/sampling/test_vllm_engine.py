@@ -17,7 +17,7 @@ from vllm_stand_in import make_environment
 from hir_core.config import HubModel, VllmEngine
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError, NumericalError
-from hir_core.inspect.doctor import check_engine
+from hir_core.inspect.doctor import check_needs
 from hir_core.launch.devices import Devices, Place
 from hir_core.launch.job_spec import JobSpec, SampleStep
 from hir_core.launch.rank import Rank
@@ -215,7 +215,7 @@ def test_the_doctor_finds_what_is_wrong_with_the_environment_of_a_config(python)
         settings = engine(python).model_dump(mode="json") | engine_changes
         raw = {"run": "r", "iterations": 1, "model": {"type": "scratch"}, "prompts": [{"path": "p.jsonl"}]}
         config = parse_config(raw | {"sampling": {"engine": settings}, "launch": {"processes": 1}})
-        return [(found.what, found.where, found.do) for found in check_engine(config)]
+        return [(found.what, found.where, found.do) for found in check_needs(config)]
 
     assert findings() == []
     [(what, where, do)] = findings(release="0.31.0")

@@ -152,11 +152,17 @@ class LaunchCases:
         self.root, self.ranks, self.data = root, ranks, data
 
     def add(
-        self, name: str, architecture: str, settings: dict[str, Any], *steps: Any, adapter: Adapter | None = None
+        self,
+        name: str,
+        architecture: str,
+        settings: dict[str, Any],
+        *steps: Any,
+        adapter: Adapter | None = None,
+        attention: str = "auto",
     ) -> None:
         folder = self.root / "cases" / name
         folder.mkdir(parents=True)
-        model = HubModel(source=str(self.data / architecture))
+        model = HubModel(source=str(self.data / architecture), attention=attention)
         JobSpec(model=model, adapter=adapter, seed=3, deepspeed=settings, steps=steps).write(folder)
 
     def train(

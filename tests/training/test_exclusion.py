@@ -20,6 +20,7 @@ from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example, Exclusion, step_totals
 from hir_core.training.exclusion import LARGEST_REMOVED, NextToken, ScoredOutput, SoftTarget, soft_targets
 from hir_core.training.losses import Coefficients
+from hir_core.training.packing import Packing
 from hir_core.training.triple_loss import TripleLoss
 
 TOKENS, END, LONGEST = range(5), 0, 3
@@ -187,7 +188,7 @@ WRONG = {(1, 2): [(1, 0), (1, 2, 0), (3, 0), (1, 2, 3)], (4, 1): [(0,), (2, 2, 2
 """By prompt, the outputs that are excluded."""
 
 
-@pytest.mark.parametrize(("architecture", "packed"), [("llama", None), ("llama", 10**6), ("t5", None)])
+@pytest.mark.parametrize(("architecture", "packed"), [("llama", None), ("llama", Packing(10**6)), ("t5", None)])
 def test_at_the_start_the_gradient_is_that_of_the_excluded_probability(architecture, packed, alone):
     """Of -R log(1 - p(W)) with R = p(W) held, the mean over prompts, through teacher, batches, one forward pass."""
     model = tiny_model(architecture)
@@ -215,7 +216,7 @@ def test_at_the_start_the_gradient_is_that_of_the_excluded_probability(architect
 
 def test_training_on_nothing_else_reaches_the_conditioned_distribution(alone):
     """After 400 steps the model's outputs have p* for their probabilities, the excluded ones nearly none."""
-    model, layout = tiny_model("llama"), BatchLayout(0, (END,), None, CPU, 10**6)
+    model, layout = tiny_model("llama"), BatchLayout(0, (END,), None, CPU, Packing(10**6))
     module = TripleLoss(model, ONLY_EXCLUSION, logits_chunk=64)
     prompt = (1, 2)
     star = conditioned(policy_of(model, layout, prompt), dict.fromkeys(WRONG[prompt], 1.0))
@@ -259,7 +260,7 @@ def test_micro_batches_and_other_triples_of_a_step_change_nothing(form, alone):
     plain = [excluded(prompt, output) for prompt, outputs in WRONG.items() for output in outputs]
     table = ExampleTable.of([*taught, both, *plain])
     examples = list(teacher.with_soft_targets(module, table, layout, 12, top=2))
-    totals, packed = step_totals(examples), replace(layout, packed_hidden_size=10**6)
+    totals, packed = step_totals(examples), replace(layout, packing=Packing(10**6))
     whole = module(layout.collate(examples), totals, 1.0)[1]
     assert whole["exclusion"] > 0.005
     for lay_out in (layout, packed):

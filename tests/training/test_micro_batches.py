@@ -10,11 +10,16 @@ import torch
 from hir_core.training.batches import BatchLayout
 from hir_core.training.examples import Example
 from hir_core.training.micro_batches import assign_micro_batches
+from hir_core.training.packing import Packing
 
 CPU = torch.device("cpu")
 LAYOUTS = {
     "rows": BatchLayout(0, (1,), None, CPU),
-    "packed": BatchLayout(0, (1,), None, CPU, packed_hidden_size=256),
+    "packed": BatchLayout(0, (1,), None, CPU, packing=Packing(256)),
+    "one row": BatchLayout(0, (1,), None, CPU, packing=Packing(256, is_one_row=True)),
+    "one after the other": BatchLayout(
+        0, (1,), None, CPU, packing=Packing(256, is_one_row=True, shares_beginnings=False)
+    ),
     "encoder-decoder": BatchLayout(0, (1,), 0, CPU),
 }
 
@@ -72,8 +77,10 @@ def test_no_other_division_in_this_order_has_fewer_or_a_smaller_largest_micro_ba
         chosen = [examples[n] for n in numbers]
         outputs = [len(e.prefix_ids) + len(e.target_ids) for e in chosen for _ in e.prompts]
         prompts = [len(prompt) for prompt in {prompt for e in chosen for prompt in e.prompts}]
-        if kind == "packed":
+        if kind in ("packed", "one row"):
             return sum(prompts) + sum(outputs)
+        if kind == "one after the other":
+            return sum(len(prompt) for e in chosen for prompt in e.prompts) + sum(outputs)
         if kind == "encoder-decoder":
             return len(prompts) * max(prompts) + len(outputs) * max(outputs)
         return len(outputs) * max(e.length for e in chosen)
@@ -122,4 +129,4 @@ def test_a_prompt_with_several_outputs_counts_once_where_it_is_read_once():
     """Four outputs of two tokens for a prompt of 30."""
     examples = [Example(str(n), ((3,) * 30,), (), (9, 10 + n), 1.0) for n in range(4)]
     counts = {kind: len(assign_micro_batches(examples, 1, 40, layout)[0]) for kind, layout in LAYOUTS.items()}
-    assert counts == {"rows": 4, "packed": 1, "encoder-decoder": 1}
+    assert counts == {"rows": 4, "packed": 1, "one row": 1, "one after the other": 4, "encoder-decoder": 1}

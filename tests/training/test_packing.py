@@ -1,7 +1,6 @@
 """Packed rows hold every sequence, attend as single sequences do, and change no loss and no gradient."""
 
 import dataclasses
-import functools
 import itertools
 import logging
 import random
@@ -10,16 +9,27 @@ from collections.abc import Sequence
 import pytest
 import torch
 import transformers
+from attention_stand_ins import STAND_INS
 
 from hir_core.config import TrainingConfig
 from hir_core.training.batches import BatchLayout, collate
 from hir_core.training.example_table import ExampleTable
 from hir_core.training.examples import Example, step_totals
 from hir_core.training.losses import Coefficients
-from hir_core.training.packing import ROOT, Rows, build_tries, cheapest_rows, cost, packed_rows, row_per_sequence
-from hir_core.training.packing_check import choose_layout
+from hir_core.training.masks import BLOCK, added_mask, block_mask
+from hir_core.training.packing import (
+    ROOT,
+    Packing,
+    Rows,
+    build_tries,
+    cheapest_rows,
+    cost,
+    packed_rows,
+    row_per_sequence,
+)
+from hir_core.training.packing_check import choose_layout, packing_of
 from hir_core.training.steps import plan_steps
-from hir_core.training.triple_loss import TripleLoss, block_mask
+from hir_core.training.triple_loss import TripleLoss
 
 PAPER = Coefficients(label_smoothing=0.2, contrastive=1.0, entropy=0.001)
 CPU = torch.device("cpu")
@@ -67,15 +77,26 @@ def test_without_a_cost_of_attention_equal_beginnings_are_there_once(seed):
     assert sum(len(trie.tokens) for trie in build_tries(sequences, ALWAYS)) == len(beginnings)
 
 
-@pytest.mark.parametrize("pack", [packed_rows, cheapest_rows])
+def ends_of(rows: Rows) -> torch.Tensor:
+    return torch.tensor([[*row, *[0] * (rows.width - len(row))] for row in rows.ends])
+
+
+PACK = {
+    "packed": Packing(16).rows,
+    "cheapest": Packing(16).cheapest_rows,
+    "one row": Packing(16, is_one_row=True).rows,
+    "one after the other": Packing(16, is_one_row=True, shares_beginnings=False).rows,
+}
+
+
+@pytest.mark.parametrize("pack", PACK.values(), ids=PACK)
 @pytest.mark.parametrize("seed", range(30))
 def test_the_mask_of_packed_rows_shows_each_token_its_own_sequence(pack, seed):
     """In order, at their positions, and nothing else: brute force over all pairs of tokens."""
     sequences = random_sequences(seed)
-    rows = pack(sequences, 16)
-    width = rows.width
-    ends = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows.ends])
-    attends = block_mask(ends, torch.float32)[:, 0] == 0
+    rows = pack(sequences)
+    ends = ends_of(rows)
+    attends = added_mask(ends, torch.float32)[:, 0] == 0
     for sequence, places in zip(sequences, rows.places, strict=True):
         row = places[0][0]
         for n, (own_row, column) in enumerate(places):
@@ -83,6 +104,40 @@ def test_the_mask_of_packed_rows_shows_each_token_its_own_sequence(pack, seed):
             assert own_row == row
             assert [rows.tokens[row][c] for c in seen] == list(sequence[: n + 1])
             assert [rows.positions[row][c] for c in seen] == list(range(n + 1))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_blocks_of_flex_attention_hide_and_show_what_the_mask_does(seed):
+    """Computed blocks are those that show something, and whole ones are shown whole."""
+    draw = random.Random(seed)
+    longest = draw.choice((20, 200, 400))
+    outputs = [[0] * draw.randrange(longest), [1] * draw.randrange(longest), [2] * draw.randrange(longest)]
+    sequences = [draw.choice(outputs) + [3 + n] * draw.randint(1, longest) for n in range(draw.randint(1, 9))]
+    ends = ends_of(Packing(16, is_one_row=draw.random() < 0.5).rows(sequences))
+    expected = added_mask(ends, torch.float32)[:, 0] == 0
+    mask, tokens = block_mask(ends), torch.arange(ends.shape[1])
+    padding = (0, -len(tokens) % BLOCK, 0, -len(tokens) % BLOCK)
+    blocks = torch.nn.functional.pad(expected, padding).unflatten(2, (-1, BLOCK)).unflatten(1, (-1, BLOCK))
+    assert mask.shape == (len(ends), 1, len(tokens), len(tokens))
+    assert torch.equal(mask.to_dense()[:, 0].bool(), blocks.any(4).any(2))
+    for row, count, chosen in zip(blocks, mask.full_kv_num_blocks[:, 0], mask.full_kv_indices[:, 0], strict=True):
+        whole = torch.zeros(len(chosen), len(chosen), dtype=torch.bool)
+        for query, (keys, number) in enumerate(zip(chosen, count, strict=True)):
+            whole[query, keys[:number].long()] = True
+        assert torch.equal(whole, row.all(3).all(1))
+    for row in range(len(ends)):
+        assert torch.equal(mask.mask_mod(torch.tensor(row), None, tokens[:, None], tokens[None, :]), expected[row])
+
+
+def test_one_row_has_no_padding_and_shares_beginnings_where_attention_can():
+    sequences = [[1, 2, 3, 4], [1, 2, 3, 5, 6], [7], [7]]
+    shared = packing_of("flex_attention", 16).rows(sequences)
+    assert shared.tokens == [[1, 2, 3, 4, 5, 6, 7]]
+    assert shared.positions == [[0, 1, 2, 3, 3, 4, 0]]
+    separate = packing_of("flash_attention_2", 16).rows(sequences)
+    assert separate.tokens == [[1, 2, 3, 4, 1, 2, 3, 5, 6, 7, 7]]
+    assert separate.positions == [[0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 0]]
+    assert packing_of("sdpa", 16) == packing_of("eager", 16) == Packing(16)
 
 
 def work(rows: Rows, hidden_size: int) -> float:
@@ -150,20 +205,39 @@ def small(kind: str, **changes):
     return transformers.Qwen3ForCausalLM(config)
 
 
+def use(model, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a model an implementation of attention, or a stand-in for one that needs a GPU."""
+    if attention in STAND_INS:
+        STAND_INS[attention](monkeypatch)
+        model.config._attn_implementation = attention
+    else:
+        model.set_attn_implementation(attention)
+
+
 @pytest.mark.parametrize(
     ("kind", "attention"),
-    [("llama", "sdpa"), ("llama", "eager"), ("gpt2", "sdpa"), ("gemma2", "eager"), ("qwen3", "sdpa")],
+    [
+        ("llama", "sdpa"),
+        ("llama", "eager"),
+        ("llama", "flex_attention"),
+        ("llama", "flash_attention_2"),
+        ("gpt2", "sdpa"),
+        ("gemma2", "eager"),
+        ("qwen3", "sdpa"),
+        ("qwen3", "flex_attention"),
+        ("qwen3", "flash_attention_2"),
+    ],
 )
 @pytest.mark.parametrize("seed", [1, 2])
-def test_packed_rows_give_the_losses_and_gradients_of_a_row_per_output(kind, attention, seed, build_model):
+def test_packed_rows_give_the_losses_and_gradients_of_a_row_per_output(kind, attention, seed, build_model, monkeypatch):
     model = build_model("llama") if kind == "llama" else small(kind)
-    model.set_attn_implementation(attention)
     examples = prompt_group(seed)
     totals = step_totals(examples)
     single = collate(examples, 0, None)
-    packed = collate(examples, 0, None, functools.partial(packed_rows, hidden_size=ALWAYS))
+    packed = collate(examples, 0, None, packing_of(attention, ALWAYS).rows)
     assert packed.input_ids.numel() < single.input_ids.numel()
     expected, expected_gradients = loss_and_gradients(model, single, totals)
+    use(model, attention, monkeypatch)
     found, gradients = loss_and_gradients(model, packed, totals)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-4, atol=1e-5)
@@ -231,9 +305,9 @@ def layout_for(model, examples) -> BatchLayout:
     return choose_layout(TripleLoss(model, PAPER, 64), table, layout, training, (1,))
 
 
-def flash(model):
-    """A model as it would be with flash attention, which needs a GPU to be loaded."""
-    model.config._attn_implementation = "flash_attention_2"
+def with_attention(model, attention: str):
+    """A model whose config names an implementation of attention that is not there."""
+    model.config._attn_implementation = attention
     return model
 
 
@@ -249,14 +323,23 @@ def long_prompts(outputs: int = 4) -> list[Example]:
 @pytest.mark.usefixtures("alone")
 def test_a_model_that_takes_any_mask_is_trained_in_packed_rows(build_model, caplog):
     model = build_model("llama", sharpness=3.0)
-    assert layout_for(model, long_prompts()).packed_hidden_size == 16
+    assert layout_for(model, long_prompts()).packing == Packing(16)
     assert caplog.messages == []
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("attention", STAND_INS)
+def test_a_model_whose_attention_needs_no_padding_is_compared_and_packed(attention, build_model, caplog, monkeypatch):
+    model = build_model("llama", sharpness=3.0)
+    use(model, attention, monkeypatch)
+    assert layout_for(model, long_prompts()).packing == packing_of(attention, 16)
+    assert not [record for record in caplog.records if record.name.startswith("hir_core")]
 
 
 @pytest.mark.usefixtures("alone")
 def test_where_packing_saves_nothing_it_is_not_tried(build_model, caplog):
     model = build_model("llama")
-    assert layout_for(model, long_prompts(outputs=1)[:1]).packed_hidden_size is None
+    assert layout_for(model, long_prompts(outputs=1)[:1]).packing is None
     assert caplog.messages == []
 
 
@@ -265,7 +348,7 @@ def test_where_packing_saves_nothing_it_is_not_tried(build_model, caplog):
     ("make", "reason"),
     [
         (lambda: small("gemma2", sliding_window=16), "its attention reaches 16 tokens back, fewer than 33"),
-        (lambda: flash(small("qwen3")), "its attention, flash_attention_2, takes"),
+        (lambda: with_attention(small("qwen3"), "flash_attention_3"), "its attention, flash_attention_3, takes"),
         (
             lambda: transformers.FalconForCausalLM(
                 transformers.FalconConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
@@ -273,11 +356,11 @@ def test_where_packing_saves_nothing_it_is_not_tried(build_model, caplog):
             "it takes no mask of one's own",
         ),
     ],
-    ids=["window", "flash attention", "no mask"],
+    ids=["window", "attention", "no mask"],
 )
 def test_models_that_cannot_be_packed_keep_a_row_per_output_and_one_line_says_so(make, reason, caplog):
     with caplog.at_level(logging.WARNING):
-        assert layout_for(make(), long_prompts()).packed_hidden_size is None
+        assert layout_for(make(), long_prompts()).packing is None
     [message] = caplog.messages
     assert reason in message
     assert message.endswith("every output is trained in a row of its own")
@@ -289,7 +372,7 @@ def test_a_model_that_computes_something_else_in_packed_rows_is_found(build_mode
     model = build_model("llama", sharpness=3.0)
     forward = model.model.forward
     model.model.forward = lambda *args, position_ids=None, **inputs: forward(*args, **inputs)
-    assert layout_for(model, long_prompts()).packed_hidden_size is None
+    assert layout_for(model, long_prompts()).packing is None
     assert "% off in rows of several outputs" in caplog.text
 
 
@@ -306,5 +389,5 @@ def test_in_bf16_rounding_is_told_from_a_wrong_position(is_wrong, sharpness, bui
     if is_wrong:
         forward = model.model.forward
         model.model.forward = lambda *args, position_ids=None, **inputs: forward(*args, **inputs)
-    assert layout_for(model, examples).packed_hidden_size == (None if is_wrong else 16)
+    assert (layout_for(model, examples).packing is None) == is_wrong
     assert ("% off in rows of several outputs" in caplog.text) == is_wrong
