@@ -48,7 +48,9 @@ def check_text(name: str, check: Check, plan: LaunchPlan | None, command: Sequen
 
 
 def _lengths(check: Check) -> Iterator[str]:
-    limit = "has no limit" if check.context is None else f"is {number(check.context)}"
+    limit = f"is {number(check.context)}" if check.context is not None else "has no limit"
+    if check.prompt_tokens is None:  # the prompts could not be rendered, and then nothing is known of the model either
+        limit = "is unknown"
     yield f"tokens     prompt {_span(check.prompt_tokens)} · longest reference {_span(check.reference_tokens)}"
     new_tokens = f"output at most {number(check.new_tokens)} (sampling.max_new_tokens)"
     yield f"           {new_tokens} · the model's context {limit}"
@@ -76,9 +78,9 @@ def _verdicts(tried: Sequence[Tried]) -> Iterator[str]:
 def _triples(check: Check) -> Iterator[str]:
     for triple in check.triples:
         is_taught = triple["weight"] > 0
-        what = (
-            f"taught under {triple['instruction']!r}" if is_taught else f"ruled out under {triple['excluded_from']!r}"
-        )
+        instruction = triple["instruction"] if is_taught else triple["excluded_from"]
+        under = repr(instruction) if instruction else "no instruction"
+        what = f"{'taught' if is_taught else 'ruled out'} under {under}"
         yield clipped(f"relabel    {printable(triple['output'])}: {printable(what)}", WIDTH)
 
 

@@ -115,6 +115,15 @@ def test_rewards_that_cannot_tell_right_from_wrong_are_found(rewards, monkeypatc
     assert found.errors == []
     [_, line] = found.warnings
     assert re.match(warning, line), line
+    assert "the model's context is unknown" in "\n".join(check_text("mine", found, None, ["hir", "run"]))
+
+
+def test_without_an_instruction_none_is_shown(folder, monkeypatch):
+    monkeypatch.setattr("hir_core.stages.check._try_rendering", lambda *_: None)
+    found = tried({"instructions": {"correct": None}, "relabel": {"type": "keep_correct"}})
+    shown = [line for line in check_text("mine", found, None, ["hir", "run"]) if line.startswith("relabel")]
+    assert shown
+    assert all(line.endswith(": taught under no instruction") for line in shown)
 
 
 def test_a_model_that_is_nowhere_is_found_and_the_command_ends_with_1(folder, monkeypatch):
