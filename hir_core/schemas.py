@@ -9,10 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 import json.encoder
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import cast
 
-import dataframely as dy
 import polars as pl
+
+from hir_core.light_imports import left_out
+
+# dataframely imports it where it is installed, as it is with Prefect: an eighth of the imports of a run, and unused.
+with left_out("sqlalchemy"):
+    import dataframely as dy
 
 ROLES = ("system", "user", "assistant", "tool")
 """Roles of the turns of a conversation."""
@@ -42,9 +48,11 @@ _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content":
 _as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str).encode
 
 
-def _each_as_json(values: Iterable[object]) -> Iterator[str]:
-    as_text = json.encoder.encode_basestring_ascii  # what the encoder calls for a text, after three calls of its own
-    return (as_text(value) if type(value) is str else _as_json(value) for value in values)
+def _each_as_json(values: Collection[object]) -> Iterator[str]:
+    if set(map(type, values)) == {str}:
+        # What the encoder calls for a text, after three calls of its own.
+        return map(json.encoder.encode_basestring_ascii, cast(Collection[str], values))
+    return map(_as_json, values)
 
 
 def content_key(*parts: object) -> str:
@@ -52,7 +60,7 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(_as_json(parts).encode()).hexdigest()[:16]
 
 
-def content_keys(*columns: Iterable[object]) -> Iterator[str]:
+def content_keys(*columns: Collection[object]) -> Iterator[str]:
     """The `content_key` of each row of columns, which are of the same length."""
     sha256 = hashlib.sha256  # JSON of a list is that of its items, so no tuple is made and encoded for a row
     for row in zip(*(_each_as_json(column) for column in columns), strict=True):
@@ -150,8 +158,17 @@ class Rewards(dy.Schema):
 
     @dy.rule()
     def part_names_are_unique_and_sorted(cls) -> pl.Expr:
-        names = pl.col("parts").list.eval(pl.element().struct.field("name"))
-        return names == names.list.unique().list.sort()
+        return pl.col("parts").map_batches(_have_unique_sorted_names, return_dtype=pl.Boolean, is_elementwise=True)
+
+
+def _have_unique_sorted_names(parts: pl.Series) -> pl.Series:
+    """Whether the names in each list are; true of null. Most rewards have no parts, and sorting many lists is slow."""
+    are_sorted = pl.Series([True]).new_from_index(0, len(parts))
+    several = (parts.list.len() > 1).fill_null(value=False).arg_true()
+    if several.is_empty():
+        return are_sorted
+    names = parts.gather(several).list.eval(pl.element().struct.field("name"))
+    return are_sorted.scatter(several, names == names.list.unique().list.sort())
 
 
 class WrittenInstructions(dy.Schema):
