@@ -116,8 +116,6 @@ class Loop:
 
     def instruct(self, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef | None:
         """Instructions that a model writes for the samples, verified; None where rules relabel."""
-        if self.run.relabeler.instruction_model is None:
-            return None
         return self._launching(
             "instruct", f"instruct {samples}", lambda: write_instructions(self.run, prompts, samples, rewards)
         )

@@ -29,10 +29,11 @@ WRITTEN, SCORED = ".written", ".logprobs"
 NOT_ASKED = "without a verdict, or empty"
 
 
-def write_instructions(run: Run, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef:
-    """What a model wrote as the instruction of each sample, and whether it is verified."""
+def write_instructions(run: Run, prompts: VersionRef, samples: VersionRef, rewards: VersionRef) -> VersionRef | None:
+    """What a model wrote as the instruction of each sample, and whether it is verified; None where rules relabel."""
     settings = run.relabeler.instruction_model
-    assert settings is not None, "rules relabel"
+    if settings is None:
+        return None
     identity = run.identities.instructions(prompts, samples, rewards)
     if version := run.find(identity):
         return version
