@@ -1,4 +1,4 @@
-"""Imports that take less time: without garbage collection, and without a library that another one needs not.
+"""Imports that take less time: without garbage collection, and without a library that another one can do without.
 
 Serves the programs that start often: commands, ranks, the private Prefect server. Imports nothing heavy.
 """

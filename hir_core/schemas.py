@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import json.encoder
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import polars as pl
 
@@ -48,11 +47,9 @@ _TURN = dy.Struct({"role": dy.String(regex=f"^({'|'.join(ROLES)})$"), "content":
 _as_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), sort_keys=True, default=str).encode
 
 
-def _each_as_json(values: Collection[object]) -> Iterator[str]:
-    if set(map(type, values)) == {str}:
-        # What the encoder calls for a text, after three calls of its own.
-        return map(json.encoder.encode_basestring_ascii, cast(Collection[str], values))
-    return map(_as_json, values)
+def _each_as_json(values: Iterable[object]) -> Iterator[str]:
+    as_text = json.encoder.encode_basestring_ascii  # what the encoder calls for a text, after three calls of its own
+    return (as_text(value) if type(value) is str else _as_json(value) for value in values)
 
 
 def content_key(*parts: object) -> str:
@@ -60,7 +57,7 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(_as_json(parts).encode()).hexdigest()[:16]
 
 
-def content_keys(*columns: Collection[object]) -> Iterator[str]:
+def content_keys(*columns: Iterable[object]) -> Iterator[str]:
     """The `content_key` of each row of columns, which are of the same length."""
     sha256 = hashlib.sha256  # JSON of a list is that of its items, so no tuple is made and encoded for a row
     for row in zip(*(_each_as_json(column) for column in columns), strict=True):

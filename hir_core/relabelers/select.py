@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import polars as pl
 
@@ -67,7 +68,7 @@ def compared_columns(kept: pl.DataFrame, selection: SelectConfig) -> pl.DataFram
     columns = kept.select("sample_id", "instruction", "weight", "removed")
     if selection.others_per_correct is None:
         return columns
-    keys = content_keys(["surplus"] * kept.height, kept["sample_id"].to_list())
+    keys = content_keys(repeat("surplus", kept.height), kept["sample_id"].to_list())
     return columns.with_columns(order=pl.Series(list(keys), dtype=pl.String).str.to_integer(base=16, dtype=pl.UInt64))
 
 
@@ -122,7 +123,7 @@ def _prefix_lengths(kept: pl.DataFrame, share: float) -> pl.Series:
     """0, or for a share of the samples 1 to all but the last token, drawn by a hash of the sample's id."""
     if share == 0:
         return pl.Series("prefix_length", [0], dtype=pl.Int64).new_from_index(0, kept.height)
-    keys = content_keys(["sub-output"] * kept.height, kept["sample_id"].to_list())
+    keys = content_keys(repeat("sub-output", kept.height), kept["sample_id"].to_list())
     lengths = kept["completion_ids"].list.len().to_list()
     prefixes = [_prefix_length(digits, length or 0, share) for digits, length in zip(keys, lengths, strict=True)]
     return pl.Series("prefix_length", prefixes, dtype=pl.Int64)
