@@ -2,13 +2,15 @@
 
 Every stage returns versions in the run's store. A version that is there already costs one look-up, so the same call
 continues where the last one ended. Knows nothing of Prefect, and needs none: `flows.hindsight` makes this loop a flow,
-and an `Observer` is told of every stage. A launch that was lost is tried once more.
+and an `Observer` is told of every stage. What no stage waits for, such as the report, is done while the ranks of the
+next launch work. A launch that was lost is tried once more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 from flows.report.write import is_drawn, update_report
@@ -69,14 +71,14 @@ class Loop:
             HirError: a stage failed; what was committed is kept.
         """
         run, table, observer = self.run, self.table, self.observer
-        with Trackers(run, self.say) as trackers, table, closing(run.waiting_ranks), run.hosts:
+        with Trackers(run, self.say) as trackers, table, closing(run.waiting_ranks), run.hosts, run.deferring():
             for warning in warnings(run.config, self.loaded.rows):
                 self.say(f"warning: {warning}")
             prompts = self.read_prompts()
             demonstrations = self.demonstrate(prompts)
             models = [self.train(prompts, demonstrations)]
-            observer.iteration(models[-1], prompts, demonstrations)
-            trackers.add(models[-1])
+            run.defer(partial(observer.iteration, models[-1], prompts, demonstrations))
+            run.defer(partial(trackers.add, models[-1]))
             scored: list[Scored] = []
             for _ in range(run.config.iterations):
                 previous, samples = models[-1], models[-1].samples
@@ -85,13 +87,14 @@ class Loop:
                 scored.append(Scored(samples, rewards, self.instruct(prompts, samples, rewards)))
                 table.add_row(previous, rewards)
                 if table.has_new_versions:
-                    update_report(run.store, previous.model, self.say)
+                    run.defer(partial(update_report, run.store, previous.model, self.say))
                 triples = self.relabel(prompts, scored)
                 models.append(self.train(prompts, triples, samples, previous.model))
-                observer.iteration(models[-1], *scored[-1], triples)
-                trackers.add(models[-1], scored[-1])
+                run.defer(partial(observer.iteration, models[-1], *scored[-1], triples))
+                run.defer(partial(trackers.add, models[-1], scored[-1]))
             table.add_row(models[-1])
             run.branch.complete()
+            run.do_deferred()
             if table.has_new_versions or not is_drawn(run.store, models[-1].model):
                 update_report(run.store, models[-1].model, self.say)
             observer.end()

@@ -29,7 +29,8 @@ MODULE_LINES, FUNCTION_LINES = 350, 50
 ARROWS = {
     "errors": "",
     "json_values": "",
-    "schemas": "",
+    "light_imports": "",
+    "schemas": "light_imports",
     "thinking": "",
     "progress": "",
     "supervisor": "",
@@ -48,11 +49,11 @@ ARROWS = {
     "modeling": "errors schemas progress time_limit config store launch",
     "training": "errors schemas progress config store launch modeling",
     "sampling": "errors schemas progress vllm_worker config store launch modeling",
-    "worker": "errors schemas progress config store launch modeling training sampling",
+    "worker": "errors light_imports schemas progress config store launch modeling training sampling",
     "stages": "errors schemas progress dynamic_imports time_limit config store prompts rewards relabelers launch",
     "inspect": "errors schemas dynamic_imports parquet_trial time_limit config store launch",
-    "flows": "errors schemas progress supervisor dynamic_imports config store prompts rewards relabelers launch stages "
-    "inspect tracker_process",
+    "flows": "errors light_imports schemas progress supervisor dynamic_imports config store prompts rewards relabelers "
+    "launch stages inspect tracker_process",
 }
 WITH_TORCH = {"modeling", "training", "sampling", "worker", "tracker_process"}
 TORCH_SIDE = ("torch", "transformers", "deepspeed", "accelerate", "safetensors", "tokenizers", "peft")

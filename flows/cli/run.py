@@ -21,6 +21,7 @@ import typer
 from flows.cli.external import is_served_elsewhere, refuse_external
 from flows.cli.options import AsJson, answer, messages
 from hir_core.errors import ConfigError, HirError
+from hir_core.light_imports import uncollected
 
 if TYPE_CHECKING:
     from hir_core.config import RunConfig
@@ -42,25 +43,24 @@ def run(
     from flows.orchestration import server
 
     with server.ended_at_once_if_lost(), messages():
-        run_config = read_config(config, changes or [])
-        if is_served_elsewhere(run_config):
-            return
-        if lacks_an_evaluation(run_config):
-            server.prepare()
-        run, loaded = checked_run(run_config)
-        from flows.terminal.run_table import headline
-
-        print(headline(run_config), flush=True)
-        if is_complete(run, loaded):
+        with uncollected():
+            run_config = read_config(config, changes or [])
+            if is_served_elsewhere(run_config):
+                return
+            if lacks_an_evaluation(run_config):
+                server.prepare()
+            run, loaded = checked_run(run_config)
             from flows.loop import Loop
-            from flows.terminal.run_table import RunTable
+            from flows.terminal.run_table import RunTable, headline
 
+            print(headline(run_config), flush=True)
+            if not (is_done := is_complete(run, loaded)):
+                connect()
+                from flows.hindsight import hindsight
+        if is_done:
             with run.store.lock():
                 Loop(run, loaded, RunTable(run.store)).iterate()
         else:
-            connect()
-            from flows.hindsight import hindsight
-
             server.call(hindsight, run_config)
         print(f"next    {next_commands(run_config, config, changes or [])}")
 

@@ -9,9 +9,10 @@ change that Prefect's tables ever had, which is two thirds of the rest. Reads th
 from __future__ import annotations
 
 import asyncio
-import gc
 import sys
 from typing import TYPE_CHECKING
+
+from hir_core.light_imports import uncollected
 
 if TYPE_CHECKING:
     import uvicorn
@@ -21,12 +22,9 @@ HOST = "127.0.0.1"
 
 def main() -> None:
     """Serves on the port that the command line names, until a signal ends the process."""
-    gc.disable()  # what the imports make stays: searching it for garbage takes a fifth of their time
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    gc.freeze()
-    gc.enable()
+    with uncollected():
+        import uvicorn
+        from prefect.server.api.server import create_app
     app = create_app(webserver_only=True, final=True)
     asyncio.run(serve(uvicorn.Server(uvicorn.Config(app, host=HOST, port=int(sys.argv[1]), log_level="warning"))))
 

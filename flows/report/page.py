@@ -12,6 +12,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -104,7 +105,18 @@ def page(report: Report) -> str:
 
 def rendered(template: str, **values: Any) -> str:
     """The HTML of a template with these values, all texts escaped; a security policy lets it fetch nothing."""
-    templates = Environment(
+    templates = _templates()
+    css, search = (Markup(templates.get_template(name).render()) for name in ("report.css", "search.js"))
+    policy = (
+        f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(search)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return templates.get_template(template).render(css=css, search=search, policy=policy, picture=Markup, **values)
+
+
+@cache  # a template is compiled once per process
+def _templates() -> Environment:
+    return Environment(
         loader=PackageLoader("flows.report"),
         autoescape=True,
         finalize=_made_visible,
@@ -112,12 +124,6 @@ def rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    css, search = (Markup(templates.get_template(name).render()) for name in ("report.css", "search.js"))
-    policy = (
-        f"default-src 'none'; style-src '{_digest(css)}'; script-src '{_digest(search)}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    return templates.get_template(template).render(css=css, search=search, policy=policy, picture=Markup, **values)
 
 
 def _digest(text: str) -> str:

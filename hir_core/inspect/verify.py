@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-import dataframely as dy
 import polars as pl
 
 from hir_core.errors import HirError, StoreError
@@ -22,6 +21,9 @@ from hir_core.store.manifest import Manifest, Part, schema_of
 from hir_core.store.store import Store
 from hir_core.store.validation import check_table
 from hir_core.store.version import VersionRef, is_optimizer_state
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 PARENT_ROWS = {
     "samples": {"prompt_id": "prompts"},

@@ -69,29 +69,28 @@ def launch(
     module: str = "hir_core.worker",
     waiting: WaitingRanks | None = None,
     hosts: Hosts | None = None,
+    on_begun: Callable[[], None] = ignore,
     on_progress: Callable[[Progress], None] = ignore,
     on_step: Callable[[int], None] = ignore,
 ) -> None:
-    """Runs the job in `job_dir` to its end; whatever happens, none of its processes outlives this call by 10 s,
-    or by 30 s on a host that cannot be reached.
+    """Runs the job in `job_dir` to its end; none of its processes outlives this call by 10 s, or 30 s on a lost host.
 
-    The one exception are ranks that wait for another job, which is up to `launch.resident`. Where the call is
-    interrupted, ranks that train have `launch.grace_s` to save a checkpoint; a second interrupt ends them at once.
+    Only ranks that wait for another job do (`launch.resident`). Where the call is interrupted, ranks that train have
+    `launch.grace_s` to save a checkpoint; a second interrupt ends them at once.
 
     Args:
         job_dir: holds `job.json`; on a file system that every host sees.
-        config: launcher, ranks, hosts, port, time limits.
         module: the module that each rank runs, with `job_dir` as its only argument.
         waiting: the ranks that wait between the jobs of the caller, who ends them; None: they end with their job.
-        hosts: those of the caller's run, who ends them; used where the config asks for other machines.
+        hosts: those of the caller's run, who ends them.
+        on_begun: called once the ranks are started or have begun the job; nothing they do is noticed until it returns.
         on_progress: called with the latest progress report, several times per second at most; at last with `end`.
         on_step: called once for each finished step, in order, as soon as it is seen; also before a failure is raised.
 
     Raises:
         ConfigError: the launch cannot work here; nothing was started.
         HirError: a rank raised it; same class, same message.
-        JobFailed: a rank failed or was killed; a time limit passed, that of the job or of a collective, where the
-            message names the rank that the others waited for; or the launch ended without a step's outputs.
+        JobFailed: a rank failed or was killed, a time limit passed (job or collective), or a step has no outputs.
     """
     job_dir = job_dir.resolve()
     ranks = None if waiting is None else waiting.begin(job_dir)
@@ -100,6 +99,7 @@ def launch(
     monitor = LaunchMonitor(job_dir, ranks.command, config, ranks.place, on_progress, on_step)
     wait_on = False
     try:
+        on_begun()
         wait_on = monitor.follow(ranks.processes, config.timeout_s, stay=ranks.stay)
     except BaseException as error:
         if not isinstance(error, Exception):  # Ctrl-C, or a request to end that Prefect makes an exception of

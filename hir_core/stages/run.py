@@ -10,7 +10,10 @@ store. What decides a version's id is in `identity`; the stages import this modu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,7 @@ class Run:
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
         self.relabeler = build_relabeler(config.relabel, config.instructions, rendering(config.model).thinking)
         self.identities = Identities(config, self.reward, self.relabeler)
+        self._deferred: list[Callable[[], None]] = []
 
     def model_identity(
         self, prompts: VersionRef, triples: VersionRef | None, previous_model: VersionRef | None
@@ -121,9 +125,30 @@ class Run:
             self.config.launch,
             waiting=waiting,
             hosts=self.hosts,
+            on_begun=self.do_deferred,
             on_progress=self.on_progress,
             on_step=on_step,
         )
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """A context at the end of which, whatever ends it, all work is done that was deferred in it."""
+        try:
+            yield
+        finally:
+            self.do_deferred()
+
+    def defer(self, work: Callable[[], None]) -> None:
+        """Has work that no stage waits for done once the ranks of the next launch are busy, in a copy of this context.
+
+        So Prefect counts what it is told then to the flow, and not to the launch.
+        """
+        self._deferred.append(partial(copy_context().run, work))
+
+    def do_deferred(self) -> None:
+        """Does the deferred work in its order."""
+        while self._deferred:
+            self._deferred.pop(0)()
 
     def row_counter(self, step: str, total: int) -> OnRows:
         """Reports that work on so many rows begins, and returns the callback for the rows that are done."""

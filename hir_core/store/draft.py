@@ -15,9 +15,8 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dataframely as dy
 import polars as pl
 from pydantic import ValidationError
 
@@ -28,6 +27,9 @@ from hir_core.store.manifest import Identity, Manifest, Part, code_version, sche
 from hir_core.store.plain_files import open_folder
 from hir_core.store.validation import check_columns, check_table
 from hir_core.store.version import MANIFEST, VersionRef, digests, problems_of, visible_files
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 
 class _Outcome(NamedTuple):

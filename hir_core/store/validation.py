@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dataframely as dy
 import polars as pl
 
 from hir_core.errors import SchemaError, StoreError
 from hir_core.store.files import ROW_GROUP_ROWS, list_parts
+
+if TYPE_CHECKING:
+    import dataframely as dy
 
 MOST_GROUPS, CHECKED_BYTES = 8, 4 << 20
 """How many row groups, and bytes of a file, are checked at once: short rows many at a time, long ones one group."""

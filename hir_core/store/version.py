@@ -86,20 +86,27 @@ _KNOWN_DIGESTS: dict[tuple[int, ...], str] = {}
 """Digests by device, inode, size and times of the file."""
 
 
-def _digest(path: Path) -> str:
-    stat = path.stat()
-    # Not by name: after the rename of a commit a large model must not be read a second time.
-    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    if key not in _KNOWN_DIGESTS:
-        with open_plain(path) as file:
-            _KNOWN_DIGESTS[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _KNOWN_DIGESTS[key]
-
-
 def digests(paths: Sequence[Path]) -> list[str]:
-    """The sha256 of each file, in hexadecimal."""
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter lock
-        return list(pool.map(_digest, paths))
+    """The sha256 of each file, in hexadecimal; a file is read once per process, unless it changes."""
+    keys = [_file_key(path) for path in paths]
+    unread = {key: path for key, path in zip(keys, paths, strict=True) if key not in _KNOWN_DIGESTS}
+    if len(unread) > 1:
+        with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter lock
+            _KNOWN_DIGESTS.update(zip(unread, pool.map(_digest, unread.values()), strict=True))
+    else:  # a thread takes longer to start than most tables to read
+        _KNOWN_DIGESTS.update((key, _digest(path)) for key, path in unread.items())
+    return [_KNOWN_DIGESTS[key] for key in keys]
+
+
+def _file_key(path: Path) -> tuple[int, ...]:
+    # Not by name: after the rename of a commit a large model must not be read a second time.
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _digest(path: Path) -> str:
+    with open_plain(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def differences(part: Part, path: Path, digest: str) -> list[str]:

@@ -5,27 +5,22 @@ Imports nothing heavy until the rank's log is in place; the imports of `job` tak
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
 
 from hir_core.launch.rank_process import RankProcess
+from hir_core.light_imports import uncollected
 
 
 def main() -> None:
     """Does this rank's share of the job in the folder that the command line names, and of those that follow it."""
     process = RankProcess(Path(sys.argv[1]))
     with process.job() as rank:
-        # What the imports make stays: searching it for garbage again and again takes a fifth of their time.
-        gc.disable()
-        # dataframely imports it where it is installed, as it is with Prefect: a tenth of the imports, and unused here.
-        sys.modules["sqlalchemy"] = None  # type: ignore[assignment]
-        from hir_core.worker.job import Jobs
+        with uncollected():
+            from hir_core.worker.job import Jobs
 
-        jobs = Jobs(rank)
-        gc.freeze()
-        gc.enable()
+            jobs = Jobs(rank)
         jobs.do(rank)
     while process.wait_for_next_job():
         with process.job() as rank:

@@ -19,12 +19,12 @@ PARTS = {
     "launcher": "from the job's file to the start of the rank",
     "imports": "from there until the rank loads the model",
     "load": "tokenizer, weights and prompts",
-    "engine": "the engine and the checks before training",
+    "engine": "the engine, the checks before training, and what the model makes of the outputs that are ruled out",
     "training": "the optimizer steps",
     "save": "the model's files",
     "evaluate": "answers to the test prompts",
     "sample": "samples for the next iteration",
-    "between launches": "all else until the next job's file: committing, scoring, relabeling, the report",
+    "between launches": "all else until the next job's file: committing, scoring, relabeling",
 }
 
 

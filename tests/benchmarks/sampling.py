@@ -1,4 +1,8 @@
-"""The cost of sampling: the engine on `transformers` beside plain `generate`, in batches and one prompt at a time.
+"""The cost of sampling: the engine on `transformers` beside plain `generate`: in batches, by prompt, and one by one.
+
+`generate` draws 64 outputs at once; the outputs of one prompt at once, which are a batch too; and one output at a time,
+as the published code of the method does (batch 1). The last one is measured on fewer prompts: what a token costs there
+does not depend on how many follow.
 
 Models have random weights: a Llama of 10 million parameters, and the shape of SmolLM2-135M. Prompts of 8 to 64 tokens
 in random order, which both batched sides sort by length; samples at temperature 1, of which one token in 64 ends an
@@ -69,13 +73,18 @@ def sample_with_hir(clock: Clock, _: Path, model: str, prompts: int, k: int, row
 
 
 def generate(clock: Clock, _: Path, model: str, prompts: int, k: int, rows: int, max_new_tokens: int) -> Work:
-    """Samples with the model's own `generate`, in batches of prompts of similar length."""
+    """Samples with the model's own `generate`, in batches of prompts of similar length.
+
+    Args:
+        rows: outputs that are drawn at once: several prompts with their k outputs each, or fewer outputs of one prompt.
+    """
     import torch
 
     built = make_model(model)
     torch.manual_seed(clock.round)
     by_length = sorted(make_prompts(model, prompts), key=len, reverse=True)
-    drawing = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": k}
+    together = min(k, rows)
+    drawing = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": together}
     ends = {"eos_token_id": list(end_tokens(model)), "pad_token_id": 0, "max_new_tokens": max_new_tokens}
 
     def drawn(batch: list[tuple[int, ...]]) -> int:
@@ -86,13 +95,14 @@ def generate(clock: Clock, _: Path, model: str, prompts: int, k: int, rows: int,
 
     drawn(by_length[-1:])
     at_once = max(1, rows // k)
+    batches = [by_length[start : start + at_once] for start in range(0, prompts, at_once)]
     with clock:
-        tokens = sum(drawn(by_length[start : start + at_once]) for start in range(0, prompts, at_once))
+        tokens = sum(drawn(batch) for batch in batches for _ in range(k // together))
     return Work(tokens)
 
 
-def sampling_case(model: str, rounds: int) -> Case:
-    """The three sides on one model."""
+def sampling_case(model: str, rounds: int, prompts_one_by_one: int) -> Case:
+    """The sides on one model."""
     work = {"model": model, "prompts": 128, "k": 4, "max_new_tokens": 256}
     return Case(
         name=f"sampling/{model}",
@@ -102,9 +112,10 @@ def sampling_case(model: str, rounds: int) -> Case:
             Side("hir", sample_with_hir, work | {"rows": 64}),
             Side("generate", generate, work | {"rows": 64}),
             Side("one prompt at a time", generate, work | {"rows": 4}),
+            Side("one output at a time", generate, work | {"rows": 1, "prompts": prompts_one_by_one}),
         ),
         rounds=rounds,
     )
 
 
-CASES = (sampling_case("llama-10m", 3), sampling_case("smollm2-135m", 1))
+CASES = (sampling_case("llama-10m", 3, 16), sampling_case("smollm2-135m", 1, 4))

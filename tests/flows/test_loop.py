@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from contextlib import ExitStack
+from contextvars import ContextVar
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_launch import with_changes
 
 from flows.loop import Loop
 from hir_core.errors import ConfigError, HirError, JobFailed, RunLocked
+from hir_core.stages.run import Run
 
 
 def launching(failures: list[Exception]) -> tuple[Any, list[str]]:
@@ -53,6 +58,26 @@ def test_one_that_is_lost_twice_is_given_up():
 )
 def test_no_other_error_is_tried_again(error):
     assert launching([error, HirError("never")]) == (error, [])
+
+
+def test_what_no_stage_waits_for_is_done_in_order_whatever_ends_the_run(settings):
+    run, done = Run(with_changes(settings, {})), []
+    told_to = ContextVar("told_to", default="the launch")
+
+    def tell(number: int) -> None:
+        done.append((number, told_to.get()))
+
+    stages = ExitStack()
+    stages.enter_context(run.deferring())
+    token = told_to.set("the flow")
+    run.defer(partial(tell, 1))
+    run.defer(partial(tell, 2))
+    told_to.reset(token)
+    assert done == []
+    stages.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert done == [(1, "the flow"), (2, "the flow")]
+    run.do_deferred()
+    assert len(done) == 2
 
 
 def test_the_loop_needs_no_prefect():

@@ -53,6 +53,12 @@ def test_progress_and_steps_arrive_in_order(job, plain):
     assert [report.rank for report in read_reports(job_dir, "ended")] == [0, 1]
 
 
+def test_the_driver_works_beside_its_ranks(job, plain, tmp_path):
+    done = tmp_path / "done"
+    job_dir = job(f"while not os.path.exists({str(done)!r}): time.sleep(0.02)\nrank.step_done(0)")
+    launch(job_dir, plain.model_copy(update={"timeout_s": PATIENCE_S}), module="work", on_begun=done.touch)
+
+
 def test_everything_a_rank_prints_is_in_its_log(job, plain):
     job_dir = job('print("from python", rank.rank)\nos.system("echo from below")\nrank.step_done(0)')
     launch(job_dir, plain, module="work")
@@ -211,12 +217,13 @@ def test_a_rank_that_hangs_while_the_others_wait_in_a_collective_is_named(
     assert processes_of(tmp_path) == []
 
 
-def test_an_interrupt_ends_the_ranks_and_is_raised(job, plain, tmp_path):
-    def interrupt(_: int) -> None:
+@pytest.mark.parametrize("moment", ["on_begun", "on_step"])
+def test_an_interrupt_ends_the_ranks_and_is_raised(job, plain, tmp_path, moment):
+    def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        launch(job("rank.step_done(0)\ntime.sleep(60)"), plain, module="work", on_step=interrupt)
+        launch(job("rank.step_done(0)\ntime.sleep(60)"), plain, module="work", **{moment: interrupt})
     assert processes_of(tmp_path) == []
 
 

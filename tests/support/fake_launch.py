@@ -13,6 +13,7 @@ from hir_core.config import RunConfig
 from hir_core.config.load import parse_config
 from hir_core.launch.job_spec import JobSpec, SampleStep, SaveStep, ScoreStep
 from hir_core.launch.rank import done_file
+from hir_core.progress import ignore
 from hir_core.schemas import Samples, SamplesWithStop, Scores, content_key
 from hir_core.stages import run as run_module
 from hir_core.stages.identity import Scored
@@ -53,8 +54,15 @@ def liking(completion: str) -> float:
     return {"2": 1.5, "7": -0.5}.get(completion, -3.0)
 
 
-def ranks(job_dir: Path, *_: object, on_step: Callable[[int], None] | None, **__: object) -> None:
+def ranks(
+    job_dir: Path,
+    *_: object,
+    on_step: Callable[[int], None] | None,
+    on_begun: Callable[[], None] = ignore,
+    **__: object,
+) -> None:
     """Does what the ranks of a launch do, as far as the driver can see."""
+    on_begun()
     for number, step in enumerate(JobSpec.read(job_dir).steps):
         if isinstance(step, SaveStep):
             (step.output / ("config.json" if step.base is None else "adapter_model.safetensors")).write_text("{}")
