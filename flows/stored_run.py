@@ -64,8 +64,20 @@ class StoredRun:
         return trace(self._store, key)
 
     def scan(self, version: str | VersionRef) -> pl.LazyFrame:
-        """The table of a version for a query of Polars, which reads only what the query needs."""
-        return self._store.table(self.version(version))
+        """The table of a version for a query of Polars, which reads only what the query needs.
+
+        Args:
+            version: or a stage, such as `samples`: then the rows of all its versions, with the columns `iteration` and
+                `version` as in `hir sql`.
+        """
+        if str(version) not in STAGES:
+            return self._store.table(self.version(version))
+        refs = self.versions(str(version)) or [self.latest(str(version))]
+        tables = [
+            self._store.table(ref).with_columns(iteration=pl.lit(ref.iteration), version=pl.lit(str(ref)))
+            for ref in refs
+        ]
+        return pl.concat(tables, how="diagonal")
 
     def read(self, version: str | VersionRef) -> pl.DataFrame:
         """The table of a version, its rows in the table's order."""

@@ -97,9 +97,9 @@ def test_what_does_not_fit_a_stage_is_refused(settings):
         with pytest.raises(VersionNotFound, match="no version `rewards@7` in runs/sums; there is rewards/0001"):
             stages.relabel("rewards@7")
     Path("sums.jsonl").write_text(Path("sums.jsonl").read_text().replace("1 + 1?", "1 and 1?"))
-    with hir.Stages(with_changes(settings, {})) as stages:
-        with pytest.raises(ConfigError, match=r"samples/0001-\w+ is made from prompts/\w+-\w+, and this config has"):
-            stages.score("samples@1")
+    other = r"samples/0001-\w+ is made from prompts/\w+-\w+, and this config has prompts/0000-\w+: sample for these"
+    with hir.Stages(with_changes(settings, {})) as stages, pytest.raises(ConfigError, match=other):
+        stages.score("samples@1")
 
 
 def test_the_lock_is_held_during_a_call_only_and_a_second_writer_is_refused(settings, monkeypatch):
@@ -187,12 +187,14 @@ def test_errors_have_the_messages_of_the_commands(config_file, config, changes):
 
 def test_a_run_is_read_by_names_and_references(small_run):
     run = hir.open_run()
-    assert run.versions("samples") == small_run.versions("samples")
-    assert run.latest("models") == small_run.resolve("models@2")
-    assert run.path(run.latest("models")) == small_run.resolve("models@2").path
+    assert list(map(str, run.versions("samples"))) == list(map(str, small_run.versions("samples")))
+    assert str(run.latest("models")) == str(small_run.resolve("models@2"))
+    assert run.path(run.latest("models")).samefile(small_run.resolve("models@2").path)
     rows = run.read("samples@1")
     assert rows["sample_id"].to_list() == ["s1p10", "s1p11", "s1p20", "s1p21", "s1p30", "s1p31"]
     assert run.scan("samples@1").select("sample_id").collect().height == 6
+    every = run.scan("samples").group_by("iteration", "version").len().sort("iteration").collect()
+    assert every.rows() == [(ref.iteration, str(ref), 6) for ref in run.versions("samples")]
     assert [ref.stage for ref in run.parents("triples@2")] == ["prompts", "samples", "rewards"]
     assert run.manifest("evaluations@2").metrics["overall"]["accuracy"] == 1.0
     assert run.trace("s1p10")["prompt"]["prompt_id"] == "p1"
@@ -210,6 +212,8 @@ def test_what_is_not_there_is_said_with_what_is(small_run):
         hir.open_run().versions("sample")
     with pytest.raises(VersionNotFound, match="holds no table: a model is opened by its folder"):
         hir.open_run().read("models@1")
+    with pytest.raises(VersionNotFound, match="it has no instructions yet, only 1 of prompts"):
+        hir.open_run().scan("instructions")
 
 
 def test_the_import_is_light_and_its_names_are_all_there():
