@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 COLORS = {"cherry": "red", "tomato": "red", "ruby": "red", "lime": "green", "kiwi": "green", "grass": "green"}
 ASKED = "What color is this {}, please"
 SYSTEM = {"role": "system", "content": "Be brief."}
+WARM_START_STEPS = 12 * 24 // 8
 CUT_OFF_AT = 4
 """Tokens: `red` and its end fit, `green` does not."""
 REWARD = '''
@@ -99,7 +101,9 @@ def settings() -> dict:
 MISTAKES = {
     "a setting misspelt": ["sampling.max_new_token=8"],
     "a column missing": ["prompts.1.path=unnamed.jsonl"],
-    "a chat in two files": ["prompts=[{path: messages.jsonl, split: train}, {path: again.jsonl, split: test}]"],
+    "a test chat among those to train on": [
+        "prompts=[{path: messages.jsonl, test_share: 0}, {path: again.jsonl, test_share: 1}]"
+    ],
     "a reward that raises, and a context too short": ["reward.function=colors:score_or_not",
                                                       "sampling.max_new_tokens=500"],
 }  # fmt: skip
@@ -133,7 +137,7 @@ def failed_check(folder: Path, home: Path, changes: list[str]) -> str:
     [
         ("a setting misspelt", r"sampling\.max_new_token: unknown key; did you mean `max_new_tokens`\?"),
         ("a column missing", r"unnamed\.jsonl line 1: expected a `query`, found ask, answer"),
-        ("a chat in two files", r"again\.jsonl line 1 .*messages\.jsonl line 1"),
+        ("a test chat among those to train on", r"1 of 1 test prompts leak into train"),
         ("a reward that raises, and a context too short", r"colors:score_or_not raised ZeroDivisionError"),
         ("a reward that raises, and a context too short", r"36 of 36 train prompts are too long .* of 512 tokens"),
     ],
@@ -171,23 +175,29 @@ def test_another_threshold_samples_nothing_anew_and_finds_correct_outputs(day):
     assert day.store.manifest(day.store.resolve("rewards@latest")).metrics["correct_share"] > 0
 
 
-def test_the_model_answers_under_the_prompt_that_it_was_trained_with(day):
-    asked = ASKED.format("cherry number 0")
-    call = command("chat", "colors", "--json")
+def test_the_chat_answers_as_the_evaluation_did_under_the_prompt_of_the_training(day):
+    prompts = pl.read_parquet(day.store.resolve("prompts@0").path / "part-*.parquet")
+    asked = prompts.filter(pl.col("split") == "test", pl.col("task") == "sharegpt").sort("prompt_id")
+    evaluated = pl.read_parquet(day.store.resolve("evaluations@latest").path / "part-*.parquet")
     options = {"cwd": day.folder, "env": environment(day.home), "timeout": PATIENCE_S}
-    done = subprocess.run(call, input=f"{asked}\n", text=True, capture_output=True, check=True, **options)
-    (answer,) = map(json.loads, done.stdout.splitlines())
-    assert answer["query"] == asked
-    assert answer["finish_reason"] in ("eos", "length")
-    assert answer["completion"][:3] in ("red", "gre")
-    store, model = day.store, day.store.resolve("models@latest")
+    lines = "".join(f"{query}\n" for query in asked["query"])
+    call = command("chat", "colors", "--json")
+    done = subprocess.run(call, input=lines, text=True, capture_output=True, check=True, **options)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = asked.join(evaluated, on="prompt_id", maintain_order="left")
+    assert [answer["query"] for answer in answers] == asked["query"].to_list()
+    assert [answer["completion"] for answer in answers] == expected["completion"].to_list()
+    assert {answer["finish_reason"] for answer in answers} <= {"eos", "length"}
+
+
+def test_samples_are_drawn_in_the_chat_template_with_its_thinking_left_out(day):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model.path)
-    (sampled, *_) = pl.read_parquet(store.resolve("samples@1").path / "part-*.parquet").to_dicts()
-    rendered = tokenizer.decode(sampled["prompt_ids"])
-    assert sampled["instruction"] in rendered
-    assert rendered.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    tokenizer = AutoTokenizer.from_pretrained(day.store.resolve("models@latest").path)
+    for sample in pl.read_parquet(day.store.resolve("samples@1").path / "part-*.parquet").to_dicts():
+        rendered = tokenizer.decode(sample["prompt_ids"])
+        assert f"<|im_start|>user\n{sample['instruction']}" in rendered
+        assert rendered.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_the_pairs_load_as_the_preference_data_that_trl_trains_on(day, tmp_path, monkeypatch):
@@ -203,7 +213,10 @@ def test_the_pairs_load_as_the_preference_data_that_trl_trains_on(day, tmp_path,
         assert row["prompt"][-1]["role"] == "user"
         assert [turn["role"] for turn in row["chosen"] + row["rejected"]] == ["assistant", "assistant"]
         assert row["chosen"] != row["rejected"]
-    assert {turn["role"] for row in loaded for turn in row["prompt"]} >= {"user"}
+        if find_spec("trl"):
+            from trl.data_utils import is_conversational
+
+            assert is_conversational(row)
 
 
 def test_tensorboard_shows_the_curves(day):
@@ -213,5 +226,6 @@ def test_tensorboard_shows_the_curves(day):
     assert len(curves) == 2  # the changed threshold begins a run of its own
     for events in curves:
         losses = [point.value for point in events.Scalars("train/loss")]
-        assert len(losses) > 36 // 8
-        assert losses[0] > losses[30] > 0
+        assert len(losses) > WARM_START_STEPS
+        assert losses[0] > losses[WARM_START_STEPS - 1] > 0
+        assert len(events.Scalars("evaluation/mean_score")) == 2

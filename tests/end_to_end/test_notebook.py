@@ -1,4 +1,4 @@
-"""The example notebook, executed by a real Jupyter kernel: in a running event loop, without a terminal, with Prefect."""
+"""The example notebook in a real Jupyter kernel: in a running event loop, without a terminal, with Prefect."""
 
 import json
 import re
