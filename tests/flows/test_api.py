@@ -1,6 +1,7 @@
 """hir from Python: what the commands do, with their messages, and the loop one stage at a time."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,14 @@ def test_the_import_is_light_and_its_names_are_all_there():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     names = "HirError RunConfig Stages StoredRun VersionRef load_config open_run run"
     assert done.stdout.splitlines() == ["set()", names, "True False"]
+
+
+def test_the_names_in_the_pages_exist():
+    """Those that follow `hir.`, `run.`, `stages.` and `others.` in the code of flows/README.md and of the notebook."""
+    examples = Path(hir.__file__).parent
+    pages = [(examples / "README.md").read_text(), (examples / "examples/notebook/stages.ipynb").read_text()]
+    owners = {"hir": hir, "run": hir.StoredRun, "stages": hir.Stages, "others": hir.Stages}
+    code = [*re.findall(r"```python\n(.*?)```", pages[0], re.DOTALL), json.dumps(json.loads(pages[1])["cells"])]
+    used = {pair for text in code for pair in re.findall(r"\b(hir|run|stages|others)\.([a-z_A-Z]+)\(", text)}
+    assert {owner for owner, _ in used} == set(owners)
+    assert [name for owner, name in sorted(used) if not hasattr(owners[owner], name)] == []
