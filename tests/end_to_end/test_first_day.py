@@ -199,11 +199,10 @@ def test_samples_are_drawn_in_the_chat_template_with_its_thinking_left_out(day):
         assert rendered.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
-def test_the_pairs_load_as_the_preference_data_that_trl_trains_on(day, tmp_path, monkeypatch):
+def test_the_pairs_load_as_the_preference_data_that_trl_trains_on(day, tmp_path):
     """TRL's "conversational preference" format with an explicit prompt: https://huggingface.co/docs/trl/dataset_formats."""
     pairs = tmp_path / "pairs.jsonl"
     hir(day.folder, day.home, "export", "rewards@latest", str(pairs), "--to", "dpo")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset("json", data_files=str(pairs), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded.column_names == ["prompt", "chosen", "rejected", "prompt_id"]
