@@ -23,7 +23,7 @@ from hir_core.stages.prompts import LoadedPrompts, make_demonstrations, save_pro
 from hir_core.stages.relabel import relabel_samples
 from hir_core.stages.run import Run
 from hir_core.stages.score import score_samples
-from hir_core.stages.train import Outputs, train_iteration
+from hir_core.stages.train import Outputs, draw_from, train_iteration
 from hir_core.store.version import VersionRef
 
 T = TypeVar("T")
@@ -138,6 +138,12 @@ class Loop:
             "launch",
             f"launch models/{model}",
             lambda: train_iteration(self.run, prompts, triples, samples, previous_model),
+        )
+
+    def draw(self, prompts: VersionRef, model: VersionRef, *, with_samples: bool) -> Outputs:
+        """One launch that trains nothing: answers to the test prompts and, where asked, samples."""
+        return self._launching(
+            "launch", f"launch {model}", lambda: draw_from(self.run, prompts, model, with_samples=with_samples)
         )
 
     def _launching(self, name: str, subject: str, work: Callable[[], T]) -> T:

@@ -43,6 +43,10 @@ class HirError(Exception):
         self.lines = tuple(_shortened(printable(line)) for line in lines)
         super().__init__("\n".join(self.lines))
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback, as IPython looks for it."""
+        return [f"error: {self}"]
+
     def __str__(self) -> str:
         return "\n".join(self.lines)  # not the argument: a copy is made from it as if it were one line
 

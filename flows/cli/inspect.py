@@ -56,7 +56,8 @@ def ls(
     with messages():
         if runs:
             versions = [facts for name in runs for facts in describe_versions(find_run(name, runs_dir))]
-            answer(versions, as_json, versions_text)
+            width = terminal_width() if sys.stdout.isatty() else None
+            answer(versions, as_json, lambda facts: versions_text(facts, width))
         else:
             no_runs = f"no runs in {runs_dir}: start one with `hir run quickstart`"
             answer(describe_runs(runs_dir), as_json, lambda facts: runs_text(facts) if facts else [no_runs])

@@ -20,17 +20,13 @@ import typer
 
 from flows.cli.external import is_served_elsewhere, refuse_external
 from flows.cli.options import AsJson, answer, messages
+from flows.start import CONFIGS, checked_run, connect, is_complete, open_checked, started
 from hir_core.errors import ConfigError, HirError
 from hir_core.light_imports import uncollected
 
 if TYPE_CHECKING:
     from hir_core.config import RunConfig
     from hir_core.config.comparison import Arm
-    from hir_core.stages.prompts import LoadedPrompts
-    from hir_core.stages.run import Run
-
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def run(
@@ -47,21 +43,8 @@ def run(
             run_config = read_config(config, changes or [])
             if is_served_elsewhere(run_config):
                 return
-            if lacks_an_evaluation(run_config):
-                server.prepare()
-            run, loaded = checked_run(run_config)
-            from flows.loop import Loop
-            from flows.terminal.run_table import RunTable, headline
-
-            print(headline(run_config), flush=True)
-            if not (is_done := is_complete(run, loaded)):
-                connect()
-                from flows.hindsight import hindsight
-        if is_done:
-            with run.store.lock():
-                Loop(run, loaded, RunTable(run.store)).iterate()
-        else:
-            server.call(hindsight, run_config)
+            rest = started(run_config)
+        rest()
         print(f"next    {next_commands(run_config, config, changes or [])}")
 
 
@@ -227,27 +210,6 @@ def read_config(config: str, changes: list[str]) -> RunConfig:
     return load_config(find_config(config, CONFIGS), changes)
 
 
-def lacks_an_evaluation(config: RunConfig) -> bool:
-    """Whether a run has work to do for certain: it has no evaluation of the last iteration, by any config."""
-    from hir_core.store.store import Store
-
-    return all(ref.iteration < config.iterations for ref in Store(config.run_dir).versions("evaluations"))
-
-
-def checked_run(config: RunConfig) -> tuple[Run, LoadedPrompts]:
-    """The run and its prompts, after checking that it can start; writes nothing.
-
-    Raises:
-        HirError: the prompts, the model's folder, the reward or the launch settings are wrong.
-        RunLocked: another process writes to the run.
-    """
-    from flows.terminal.progress_bar import StatusLine
-
-    with StatusLine() as status_line:
-        status_line.update("reading the prompts")
-        return _check(config)
-
-
 def check_arms(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, str], bool]:
     """The arms that can start, why the others cannot, by their names, and whether all that can are complete.
 
@@ -263,7 +225,7 @@ def check_arms(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, str], bool]:
         for number, arm in enumerate(arms, start=1):
             status_line.update(f"checking run {number} of {len(arms)}")
             try:
-                is_done = is_complete(*_check(arm.config)) and is_done
+                is_done = is_complete(*open_checked(arm.config)) and is_done
                 ready.append(arm)
             except HirError as error:
                 if not ready and number == len(arms):
@@ -272,35 +234,6 @@ def check_arms(arms: Sequence[Arm]) -> tuple[list[Arm], dict[str, str], bool]:
         for name, why in left_out.items():
             status_line.print_above(f"warning: left out: {name}: {why}")
     return ready, left_out, is_done
-
-
-def is_complete(run: Run, loaded: LoadedPrompts) -> bool:
-    """Whether the store holds everything that a run is to make."""
-    from hir_core.stages.resume import completed_iterations
-
-    return len(completed_iterations(run, loaded.rows)) > run.config.iterations
-
-
-def _check(config: RunConfig) -> tuple[Run, LoadedPrompts]:
-    from hir_core.stages.prompts import check as check_run
-    from hir_core.stages.run import Run
-
-    run = Run(config)
-    loaded = check_run(run)
-    if config.run_dir.exists():
-        with run.store.lock():
-            pass  # the flow takes it later; a second process should not have to wait for Prefect first
-    return run, loaded
-
-
-def connect() -> None:
-    """Connects to Prefect, which takes seconds; a run goes on without it where it does not answer."""
-    from flows.orchestration import server
-    from flows.terminal.progress_bar import StatusLine
-
-    with StatusLine() as status_line:
-        status_line.update("starting Prefect")
-        server.connect(status_line.print_above)
 
 
 def _period(text: str | None) -> timedelta | None:

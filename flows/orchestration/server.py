@@ -72,7 +72,11 @@ def connect(say: Say) -> None:
         say: prints a line: why the run goes on without Prefect.
     """
     logging.raiseExceptions = False  # else Prefect's log handler writes to the terminal what it cannot send
-    if configured_server() is None:
+    url = configured_server()
+    private = _CONNECTION.private
+    if private is not None and url == private.client_environment["PREFECT_API_URL"]:
+        return  # of an earlier run of this process
+    if url is None:
         _CONNECTION.private = _CONNECTION.private or PrivateServer()
         problem = _CONNECTION.private.wait()
         if problem is None:

@@ -34,7 +34,8 @@ class StatusLine:
     """Shows what is being done and how far it is; use it as a context manager."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, markup=False, soft_wrap=True)
+        # In a notebook rich would show every line as an element of its own, in HTML.
+        self.console = console or Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
         self.activity = ""
         self.progress: Progress | None = None
         self._printed_at = self._started_at = time.monotonic()

@@ -63,7 +63,11 @@ HARDLY_DISTINGUISHED = "hardly distinguishes the two instructions: set select.ot
 
 
 class RunTable:
-    """The table and status line of one run; use it as a context manager while the run's lock is held."""
+    """The table and status line of one run; use it as a context manager while the run's lock is held.
+
+    Attributes:
+        model: the number of the model that the steps shown are about.
+    """
 
     def __init__(self, store: Store, console: Console | None = None) -> None:
         self.store = store
@@ -72,6 +76,7 @@ class RunTable:
         self.columns = fitting_columns(console.width if console.is_terminal else None)
         self.versions_before: set[VersionRef] = set()
         self.models: list[Outputs] = []
+        self.model = 0
         self._row_started_at = time.monotonic()
         self._note = ""
 
@@ -95,11 +100,10 @@ class RunTable:
 
     def show_progress(self, progress: Progress) -> None:
         """Shows how far a step of the run is, and its note once, on a line of its own."""
-        model = len(self.models)
         if progress.note not in ("", self._note):
-            self.status_line.print_above(f"model {model} {progress.note}")
+            self.status_line.print_above(f"model {self.model} {progress.note}")
         self._note = progress.note
-        self.status_line.update(STEP_TEXTS[progress.step].format(model), progress)
+        self.status_line.update(STEP_TEXTS[progress.step].format(self.model), progress)
 
     def add_row(self, outputs: Outputs, rewards: VersionRef | None = None) -> None:
         """Adds a model's row to the table; the first one below the header."""
@@ -132,6 +136,7 @@ class RunTable:
         for note in score_notes(self.store, outputs, rewards):
             self.status_line.print_above(f"      {note}")
         self.models.append(outputs)
+        self.model = len(self.models)
 
     def print_results(self) -> None:
         """Prints the accuracies by task, and where the last model and the report are."""

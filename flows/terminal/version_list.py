@@ -144,8 +144,18 @@ def describe_versions(run_dir: Path) -> list[VersionSummary]:
     return summaries
 
 
-def versions_text(versions: list[VersionSummary]) -> list[str]:
-    """The lines of `hir ls RUN`; of several runs, each version has its run in front."""
+def versions_text(versions: list[VersionSummary], width: int | None = None) -> list[str]:
+    """The lines of `hir ls RUN`; of several runs, each version has its run in front.
+
+    Args:
+        width: of the terminal. Where the lines do not fit, rejected rows, sizes and intervals are left out.
+    """
+    lines = _version_lines(versions, is_narrow=False)
+    fits = width is None or max(map(len, lines)) <= width
+    return lines if fits else _version_lines(versions, is_narrow=True)
+
+
+def _version_lines(versions: list[VersionSummary], *, is_narrow: bool) -> list[str]:
     header = ("iteration", "version", "rows", "rejected", "size", "age", "")
     has_several_runs = len({version["run"] for version in versions}) > 1
     rows = []
@@ -155,7 +165,10 @@ def versions_text(versions: list[VersionSummary]) -> list[str]:
         if "problem" in version:
             rows.append((*name, NOTHING, NOTHING, NOTHING, NOTHING, f"damaged: {version['problem']}"))
             continue
-        notes = [metric_text(version["stage"], version["metric"]), "" if version["has_all_files"] else RELEASED_TEXT]
+        measured = metric_text(version["stage"], version["metric"])
+        if is_narrow and version["stage"] == "evaluations":
+            measured = measured.partition(" [")[0]
+        notes = [measured, "" if version["has_all_files"] else RELEASED_TEXT]
         rows.append(
             (
                 *name,
@@ -166,7 +179,9 @@ def versions_text(versions: list[VersionSummary]) -> list[str]:
                 " · ".join(filter(None, notes)),
             )
         )
-    return columns(header, rows, right=(0, 2, 3, 4, 5))
+    shown = (0, 1, 2, 5, 6) if is_narrow else range(len(header))
+    cells = [[row[n] for n in shown] for row in [header, *rows]]
+    return columns(cells[0], cells[1:], right=(0, 2, 3) if is_narrow else (0, 2, 3, 4, 5))
 
 
 def metric(manifest: Manifest) -> Metric:

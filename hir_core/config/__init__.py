@@ -1,7 +1,7 @@
 """The configuration of a run: `RunConfig`, its sections, and `load_config`, which reads it from a YAML file.
 
-Here the types and ranges of settings are checked; other packages implement what they mean. This is the only package
-whose `__init__` re-exports names.
+Here the types and ranges of settings are checked; other packages implement what they mean. Beside `flows` this is the
+only package whose `__init__` re-exports names.
 """
 
 from hir_core.config.evaluation import EvaluationConfig

@@ -6,7 +6,8 @@ the prompts, the reward and the model can be used is checked later, by the stage
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +22,12 @@ from hir_core.errors import ConfigError, did_you_mean
 from hir_core.json_values import DEEPEST
 
 S = TypeVar("S", bound=Section)
+Changes = Sequence[str] | Mapping[str, Any]
+"""Settings to change: `key.sub=value` with the value in YAML, as in a command, or values by `key.sub`, as in Python."""
 
 
-def load_config(path: Path, changes: Sequence[str] = ()) -> RunConfig:
-    """The run that a YAML file configures, after `key.sub=value` changes (values in YAML).
+def load_config(path: Path, changes: Changes = ()) -> RunConfig:
+    """The run that a YAML file configures, after changes.
 
     Raises:
         ConfigError: lists every problem at once, with the nearest name for an unknown key.
@@ -62,8 +65,8 @@ def find_config(name: str, recipes: Path, here: Path = Path(), where: str = "") 
     raise ConfigError(f"{where}{problem}{hint}{expected}")
 
 
-def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings in a YAML file after `key.sub=value` changes, not checked yet.
+def read_settings(path: Path, changes: Changes = ()) -> dict[str, Any]:
+    """The settings in a YAML file after changes, not checked yet.
 
     Raises:
         ConfigError: the file cannot be read, or a change cannot be applied to it.
@@ -78,8 +81,12 @@ def read_settings(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path} is not YAML that can be read: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold settings as `key: value`, found {type(raw).__name__}")
-    for change in changes:
-        _apply_change(raw, change)
+    if isinstance(changes, Mapping):
+        for key, value in changes.items():
+            _apply_change(raw, key, copy.deepcopy(value), f"{key}={value!r}")
+    else:
+        for change in changes:
+            _apply_change(raw, *_parse_change(change), change)
     return raw
 
 
@@ -127,15 +134,23 @@ def _lone_surrogates(value: Any, place: str = "") -> Iterator[str]:
             yield from _lone_surrogates(item, f"{place}.{number}")
 
 
-def _apply_change(raw: dict[str, Any], change: str) -> None:
-    """Applies one `key.sub=value`: a missing section is created, a list item must exist."""
+def _parse_change(change: str) -> tuple[str, Any]:
+    """The key and the value of one `key.sub=value`."""
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, found `{change}`; for example iterations=12 or training.epochs=2")
     try:
-        value = parse_yaml(text)
+        return key, parse_yaml(text)
     except ValueError as error:
         raise ConfigError(f"`{change}`: the value is not YAML that can be read: {error}") from None
+
+
+def _apply_change(raw: dict[str, Any], key: str, value: Any, change: str) -> None:
+    """Sets the value of a `key.sub`: a missing section is created, a list item must exist.
+
+    Args:
+        change: key and value, for error messages.
+    """
     *parents, last = key.split(".")
     if len(parents) >= DEEPEST:
         raise ConfigError(f"`{change}`: expected a key of at most {DEEPEST} parts, found {len(parents) + 1}")

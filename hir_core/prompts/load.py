@@ -61,7 +61,7 @@ def load_prompts(
         The Prompts table, and how many rows were rejected for which reason.
 
     Raises:
-        ConfigError: a source is wrong, two rows are the same prompt, or there is no prompt at all.
+        ConfigError: a source is wrong or empty, two rows are the same prompt, or no prompt can be used.
     """
     rows: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
@@ -69,6 +69,8 @@ def load_prompts(
     for number, source in enumerate([*sources, *evaluated_only]):
         is_evaluated_only = number >= len(sources)
         items = READERS[source.type](source, {row["group"] for row in rows.values()})
+        if not items:
+            raise ConfigError(f"prompts: no prompts in {_name(source)}: add rows, or leave it out")
         items = _usable(items, source.type in BENCHMARKS, rejected)
         if is_evaluated_only:
             items = _with_distinct_tasks(items, {row["task"] for row in rows.values()}, source.type)
@@ -79,11 +81,15 @@ def load_prompts(
         rows |= {prompt_id: _row(prompt_id, item, splits[prompt_id]) for prompt_id, item in items_by_id.items()}
     if not rows:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()) if count)
-        hint = f"; rejected: {counts}" if counts else ": add rows or another source"
-        names = ", ".join(str(getattr(source, "path", source.type)) for source in [*sources, *evaluated_only])
-        raise ConfigError(f"prompts: no prompts in {names}{hint}")
+        names = ", ".join(map(_name, [*sources, *evaluated_only]))
+        raise ConfigError(f"prompts: no prompts in {names}; rejected: {counts}")
     table = pl.DataFrame(list(rows.values()), schema=Prompts.create_empty().schema)
     return table.sort("split", "task", "prompt_id"), dict(+rejected)
+
+
+def _name(source: PromptSource) -> str:
+    """A source in an error message: its file, or its type."""
+    return str(getattr(source, "path", source.type))
 
 
 def _usable(items: Iterable[Item], is_benchmark: bool, rejected: Counter[str]) -> list[Item]:

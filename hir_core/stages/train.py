@@ -53,13 +53,36 @@ def train_iteration(
         JobFailed: the launch failed; what its steps had finished is kept.
     """
     targets = _targets(run, prompts, triples, previous_model)
+    return _make(run, targets, Inputs(prompts, triples, samples, previous_model))
+
+
+def draw_from(run: Run, prompts: VersionRef, model: VersionRef, *, with_samples: bool) -> Outputs:
+    """Evaluates a model that is there, and samples from it where asked, as the run's config says; trains nothing.
+
+    Args:
+        model: of any config of the run.
+
+    Raises:
+        ConfigError, JobFailed: as `train_iteration`.
+    """
+    name, iteration = str(model), model.iteration
+    targets = Targets(
+        model=run.store.manifest(model).identity,
+        evaluation=run.identities.evaluation(prompts, name, iteration),
+        samples=run.identities.samples(prompts, name, iteration + 1) if with_samples else None,
+    )
+    return _make(run, targets, Inputs(prompts))
+
+
+def _make(run: Run, targets: Targets, inputs: Inputs) -> Outputs:
+    """The versions that should be there; makes those that the store does not hold."""
     plan = Plan(
         config=run.config,
         store=run.store,
         tokenizer_texts=run.relabeler.tokenizer_texts(),
-        inputs=Inputs(prompts, triples, samples, previous_model),
+        inputs=inputs,
         targets=targets,
-        prompts=run.table(prompts),
+        prompts=run.table(inputs.prompts),
         score=set_answers_aside if run.reward.launches else partial(score_evaluation, run),
     )
     if not plan.is_done:

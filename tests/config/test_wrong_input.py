@@ -196,6 +196,13 @@ def test_an_empty_set_of_prompts(rows: list[Any], error_of: ErrorOf) -> None:
     assert "no prompts in rows.jsonl" in error_of()
 
 
+@pytest.mark.parametrize("content", ["", "[]"], ids=["no byte", "an empty list"])
+def test_an_empty_file_among_others_is_named(content: str, error_of: ErrorOf) -> None:
+    Path("more.json").write_text(content)
+    message = error_of("tiny.yaml", "prompts=[{path: rows.jsonl, test_share: 0.3}, {path: more.json}]")
+    assert message == "error: prompts: no prompts in more.json: add rows, or leave it out\n"
+
+
 def test_a_question_that_is_null(error_of: ErrorOf) -> None:
     write_rows([*ROWS, {"query": None, "references": ["2"]}])
     assert "rows.jsonl line 21: `query` is null: write the question, or delete the row" in error_of()

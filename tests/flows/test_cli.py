@@ -180,6 +180,16 @@ def test_ls_shows_the_metric_that_matters_of_each_stage(stage: str, metric: str,
     assert any(f" {stage}/0001-" in line and line.endswith(metric) for line in hir("ls", "tiny").splitlines())
 
 
+def test_ls_fits_into_a_narrow_terminal(outputs: list[Outputs]) -> None:
+    versions = describe_versions(Path("runs/tiny"))
+    wide = versions_text(versions)
+    assert versions_text(versions, max(map(len, wide))) == wide
+    narrow = versions_text(versions, 80)
+    assert max(map(len, wide)) > 80 >= max(map(len, narrow))
+    assert narrow[0].split() == ["iteration", "version", "rows", "age"]
+    assert [line.split()[1] for line in narrow] == [line.split()[1] for line in wide]
+
+
 def test_ls_names_the_most_frequent_instructions_and_counts_the_others() -> None:
     shares = {"wrong": 0.15, "a": 0.5, "b": 0.04, "correct": 0.3, "c": 0.01}
     assert metric_text("triples", {"instructions": shares}) == "15% wrong · 50% a · 30% correct · 2 more"

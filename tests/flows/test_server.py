@@ -3,6 +3,7 @@
 import base64
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -155,6 +156,25 @@ def asked(url: str, headers: dict[str, str]) -> int:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+CONNECTS_TWICE = """
+from flows.orchestration import private_server, server
+private_server.START_S = 900.0  # of a busy machine
+said = []
+server.connect(said.append)
+first = server._CONNECTION.private
+server.connect(said.append)
+print(said, server.is_lost(), server._CONNECTION.private is first, server._problem_of_server())
+"""
+
+
+@pytest.mark.slow
+def test_the_second_run_of_a_process_reports_to_the_private_server_of_the_first(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", CONNECTS_TWICE], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] False True None\n"
 
 
 def test_a_private_server_that_does_not_start_in_time_is_ended_and_a_run_goes_on(monkeypatch):

@@ -88,6 +88,18 @@ def test_a_folder_is_what_datasets_loads(store, tmp_path, monkeypatch):
         assert rows == rows_of(store, text)
 
 
+def test_datasets_loads_the_folder_of_a_version_and_passes_over_its_manifest(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    for text in ("samples@1", "rewards@1"):  # of two parts, and of one
+        folder = str(store.resolve(text).path.resolve())
+        assert Path(folder, "manifest.json").is_file()
+        by_parts = {"path": "parquet", "data_dir": folder, "data_files": "part-*.parquet"}
+        for call in ({"path": folder}, by_parts):
+            loaded = datasets.load_dataset(**call, split="train", cache_dir=str(tmp_path / "cache"))
+            assert list(loaded) == rows_of(store, text)
+
+
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "dpo"])
 def test_an_output_that_is_only_ruled_out_is_not_handed_on_to_be_imitated(store, form, tmp_path):
     triples = ruling_out(store)

@@ -132,6 +132,13 @@ def test_head_with_a_seed_shows_the_rows_that_the_seed_draws(store, samples):
     assert [row["sample_id"] for row in rows] == drawn_keys
 
 
+def test_the_number_of_rows_is_given_as_to_the_program_head(store):
+    for command in ("head", "show"):
+        assert hir(command, "samples@1", "-n", "1") == hir(command, "samples@1", "--rows", "1")
+    assert hir("head", "samples@1", "-n", "1").count("row 1") == 1
+    assert "row 2" not in hir("head", "samples@1", "-n", "1")
+
+
 def test_there_is_no_command_named_as_the_stage(store):
     assert "No such command 'sample'" in hir("sample", "samples@1", code=2)
 

@@ -498,3 +498,11 @@ def test_a_draft_whose_commit_was_killed_can_be_committed_again(store):
     draft.write("a", rewards(3))
     draft.path.rename(draft.sealed_path)
     assert store.manifest(draft.commit()).rows == 3
+
+
+def test_equal_ids_mean_equal_settings_and_digests_tell_other_numbers_apart(tmp_path):
+    """As on two machines, whose rounding differs: the page of the store says so."""
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    one, other = commit(here, a=rewards(3, "a")), commit(there, a=rewards(3, "b"))
+    assert (str(one), here.manifest(one).identity) == (str(other), there.manifest(other).identity)
+    assert here.manifest(one).parts[0].sha256 != there.manifest(other).parts[0].sha256
