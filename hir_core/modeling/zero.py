@@ -112,16 +112,17 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None) -
 
 @contextlib.contextmanager
 def loading(settings: dict[str, Any]) -> Iterator[None]:
-    """A context in which models are partitioned while they are loaded, under ZeRO-3: no rank ever holds one whole."""
-    if stage(settings) != 3:
-        yield
-        return
-    keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1})
+    """A context in which models are partitioned while they are loaded, under ZeRO-3: no rank ever holds one whole.
+
+    `peak_bytes` counts from its end on.
+    """
+    keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1}) if stage(settings) == 3 else None
     try:
-        with _whole_tensors_when_tying():
+        with contextlib.nullcontext() if keeper is None else _whole_tensors_when_tying():
             yield
     finally:
         del keeper  # transformers holds a weak reference: partitioned loading ends here
+    forget_peak()
 
 
 @contextlib.contextmanager
@@ -210,6 +211,7 @@ def release_optimizer(engine: Any) -> None:
             tensor.untyped_storage().resize_(0)
     inner.state.clear()
     get_accelerator().empty_cache()
+    release_heap()
 
 
 def _address(tensor: Tensor) -> int:
@@ -244,12 +246,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that any rank has held so far: on its GPU, or in main memory where there is none."""
+    """The most memory that any rank has held: on its GPU so far, or in main memory since its model was loaded."""
     return -min_over_ranks(-peak_bytes_of_this_rank(device), device)
 
 
 def peak_bytes_of_this_rank(device: torch.device) -> int:
-    """The most memory that this rank has held so far; asks no other rank."""
+    """As `peak_bytes`, of this rank; asks no other rank."""
     peak = 0
     if device.type != "cpu":
         peak = int(get_accelerator().max_memory_allocated())
@@ -257,6 +259,16 @@ def peak_bytes_of_this_rank(device: torch.device) -> int:
         for line in Path("/proc/self/status").read_text().splitlines():
             peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
     return peak
+
+
+def forget_peak() -> None:
+    """Has `peak_bytes` count in main memory from now on, for a model that has been loaded.
+
+    Its files are mapped, and the pages that were read count as memory of the process, though the kernel drops them
+    before memory runs out: `VmHWM` and `clear_refs` in proc(5).
+    """
+    with contextlib.suppress(OSError):  # of a kernel that cannot
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def software_and_devices(model: nn.Module, device: torch.device) -> dict[str, Any]:
