@@ -11,7 +11,6 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -26,7 +25,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
-from hir_core.launch.host_memory import available_bytes, release_heap
+from hir_core.launch.host_memory import available_bytes, forget_resident_peak, release_heap, resident_peak
 from hir_core.modeling import adapters
 
 
@@ -122,7 +121,7 @@ def loading(settings: dict[str, Any]) -> Iterator[None]:
             yield
     finally:
         del keeper  # transformers holds a weak reference: partitioned loading ends here
-    forget_peak()
+    forget_resident_peak()
 
 
 @contextlib.contextmanager
@@ -252,23 +251,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def peak_bytes_of_this_rank(device: torch.device) -> int:
     """As `peak_bytes`, of this rank; asks no other rank."""
-    peak = 0
-    if device.type != "cpu":
-        peak = int(get_accelerator().max_memory_allocated())
-    else:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
-    return peak
-
-
-def forget_peak() -> None:
-    """Has `peak_bytes` count in main memory from now on, for a model that has been loaded.
-
-    Its files are mapped, and the pages that were read count as memory of the process, though the kernel drops them
-    before memory runs out: `VmHWM` and `clear_refs` in proc(5).
-    """
-    with contextlib.suppress(OSError):  # of a kernel that cannot
-        Path("/proc/self/clear_refs").write_text("5")
+    return resident_peak() if device.type == "cpu" else int(get_accelerator().max_memory_allocated())
 
 
 def software_and_devices(model: nn.Module, device: torch.device) -> dict[str, Any]:

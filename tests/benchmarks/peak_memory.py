@@ -6,10 +6,10 @@ DeepSpeed file, and compares the memory that the done files report with the plan
 and up to 4 GB. Adds each figure to the file as soon as it is known (`runs/peak_memory.json`); those that are kept are
 in `results/peak_memory.json`.
 
-The peak is the largest resident memory of the larger rank since its model was loaded (see `zero.forget_peak`): what it
-allocated, and pages of files that it uses, which are those of the libraries, and of the weights where they are neither
-trained nor divided. Two steps, since AdamW's moments are there from the first step on, and two micro-batches, since the
-gradients of one are there while the next one makes activations.
+The peak is the largest resident memory of the larger rank since its model was loaded (`forget_resident_peak` in
+`hir_core/launch/host_memory.py`): what it allocated, and pages of files that it uses, which are those of the libraries,
+and of the weights where they are neither trained nor divided. Two steps, since AdamW's moments are there from the first
+step on, and two micro-batches, since the gradients of one are there while the next one makes activations.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def planned(figures: dict[str, Any]) -> dict[str, Any]:
         config |= SHAPES[figures["model"]].config
         (Path(folder) / "config.json").write_text(json.dumps(config))
         lora = figures["lora"] and {"rank": figures["lora"]}
-        deepspeed = Path(f"ds_configs/{figures['file']}.json")
+        deepspeed = CHECKOUT / "ds_configs" / f"{figures['file']}.json"
         return expected(Path(folder), deepspeed, figures["ranks"], figures["training"], lora)
 
 
@@ -224,7 +224,7 @@ def main() -> None:
                     make_model(model, shape.config, dtype)
                 for ranks in map(int, options.ranks.split(",")):
                     training = training_settings(shape, ranks)
-                    plan = expected(model, Path(f"ds_configs/{file}.json"), ranks, training, lora)
+                    plan = expected(model, CHECKOUT / "ds_configs" / f"{file}.json", ranks, training, lora)
                     peak = measure(Path(work) / f"{name}-{file}-{ranks}", model, file, ranks, training, lora)
                     shown = (
                         f"{planned / 1e9:>9.2f}{peak[what] / 1e9:>9.2f}{planned / peak[what]:>7.2f}"

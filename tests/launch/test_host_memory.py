@@ -76,6 +76,15 @@ def test_freed_memory_that_the_c_library_keeps_is_given_back():
     assert len(last) == 100_000
 
 
+def test_a_peak_is_kept_until_it_is_forgotten():
+    host_memory.forget_resident_peak()
+    before = host_memory.resident_peak()
+    assert len(b"x" * 200_000_000) == 200_000_000
+    assert host_memory.resident_peak() - before > 150_000_000
+    host_memory.forget_resident_peak()
+    assert host_memory.resident_peak() - before < 50_000_000
+
+
 def anonymous_bytes() -> int:
     """Memory of this process that is no file's."""
     return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])

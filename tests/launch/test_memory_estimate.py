@@ -98,6 +98,30 @@ def test_each_stage_divides_more_among_more_ranks():
     assert (fp32.weights, fp32.optimizer, fp32.step) == (4 * parameters, 8 * parameters, 0)
 
 
+def test_reducing_gradients_and_a_step_take_what_deepspeed_allocates():
+    """Bytes of a parameter of a model that fits into a bucket, as found by tracing ranks on CPUs."""
+    small = dataclasses.replace(LLAMA_7B, parameters=10**8, vocabulary=1000, hidden=1000, intermediate=1000)
+
+    def found(name: str, ranks: int) -> tuple[float, float, float]:
+        states = model_states(small, strategy(name), ranks)
+        return states.buckets / 10**8, states.reduction / 10**8, states.step / 10**8
+
+    assert found("zero0", 2) == (0, 0, 4)
+    assert found("zero1", 1) == (2, 2, 2 + 2 + 4)  # own partition; joined; cast
+    assert found("zero1", 2) == (2, 1 + 2, (2 + 2 + 4) / 2)
+    assert found("laptop", 1) == (2, 4, 4 + 4)  # half of it fits into a bucket
+    assert found("zero2", 2) == (4, 2 + 0.04, 0)  # joined, and one parameter of a hundred cast
+    assert found("zero3", 2) == (2, 2 + 2, 2 + 2)
+    assert found("zero3_offload", 2)[2] == 0
+
+
+def test_on_cpus_what_activations_took_stays_in_gaps():
+    states = model_states(LLAMA_7B, strategy("zero2"), 8)
+    assert states.peak(10 * GB) == states.kept + states.buckets + 10 * GB
+    assert states.peak(0) == states.kept + states.buckets + states.reduction
+    assert states.peak(10 * GB, leaves_gaps=True) == states.peak(0) + 10 * GB
+
+
 # --- against what was measured on an H200 ----------------------------------------------------------------------------
 
 
