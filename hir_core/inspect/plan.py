@@ -58,7 +58,7 @@ class TrainingBytes:
     process: int
     """On a CPU what the process takes anyway; 0 on a GPU."""
     total: int
-    """The peak: activations and logits are gone when an optimizer step takes most."""
+    """The peak, copies of gradients in an optimizer step included: on a GPU activations and logits are gone then."""
 
 
 @dataclass(frozen=True)
