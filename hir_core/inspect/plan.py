@@ -266,10 +266,14 @@ class _Planner:
         )
 
     def _in_main_memory(self, strategy: Strategy, states: ModelStates) -> ModelStates:
-        """What differs where a rank computes on a CPU: the copies of layers, and pages of buckets that are not used."""
-        copies = GLOO_COPIES if self.machines.ranks > 1 else 0
+        """What differs where a rank computes on a CPU: pages of buckets that are not used, and layers from other ranks.
+
+        For a backward pass these are gathered in small pieces, which leave gaps, and at the start of a forward pass
+        once more in one piece that does not fit into them.
+        """
+        gathered = states.gathered * (GLOO_COPIES if self.machines.ranks > 1 else 0)
         used = min(states.buckets, strategy.weight_bytes * self.shape.trained)
-        return replace(states, gathered=states.gathered * copies, buckets=used)
+        return replace(states, gathered=gathered, buckets=used, reduction=max(states.reduction, gathered))
 
     def _sampling(self, strategy: Strategy) -> SamplingBytes:
         """As `sampling.memory` decides it: weights are streamed where a small batch does not fit beside whole ones."""

@@ -9,14 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.zero.utils import defragment
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import distributed_c10d
@@ -156,7 +155,6 @@ def engine_for_training(module: nn.Module, settings: dict[str, Any], training: T
     own, size = merged.get("zero_optimization", {}), sum(getattr(p, "ds_numel", p.numel()) for p in trained)
     bucket = min(own.get("reduce_bucket_size", 5 * 10**8), size)  # it is allocated whole: many times an adapter
     merged["zero_optimization"] = {**own, "reduce_bucket_size": bucket}
-    _join_partitions(parameter for parameter in module.parameters() if not parameter.requires_grad)
     engine, *_ = deepspeed.initialize(model=module, model_parameters=trained, config=merged)
     optimizer = engine.optimizer
     if hasattr(optimizer, "fp32_groups"):
@@ -177,24 +175,8 @@ def engine_for_inference(module: nn.Module, settings: dict[str, Any], device: to
     """
     if stage(settings) != 3:
         return module.to(device)
-    _join_partitions(module.parameters())
     engine, *_ = deepspeed.initialize(model=module, config=merged_settings(settings, None))
-    release_heap()
     return engine
-
-
-def _join_partitions(parameters: Iterable[nn.Parameter]) -> None:
-    """Moves ZeRO-3's partitions of weights that are not trained into one piece of main memory, on CPUs.
-
-    They lie among the gaps of whole tensors that were read, about twice the whole weights, which nothing large fits
-    into. Those of trained weights DeepSpeed moves itself.
-    """
-    partitions: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        if is_on_cpu() and hasattr(parameter, "ds_tensor"):
-            partitions.setdefault(parameter.dtype, []).append(parameter.ds_tensor)
-    for tensors in partitions.values():
-        defragment(tensors)
 
 
 def end_training(engine: Any, model: nn.Module) -> None:
