@@ -56,7 +56,7 @@ SHAPES = {
     "vocabulary": Shape(_llama(512, 1408, 6, 8, vocab_size=128000), 1),
     "unseen": Shape(_llama(640, 1728, 16, 10, num_key_value_heads=5, vocab_size=50000), 2),
 }
-"""By name. The formulas were made by looking at the others, and `unseen` was measured once they were done."""
+"""By name. `unseen` is for a test of the formulas: change none by looking at what it took."""
 FILES = ("laptop", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
 STEPS, MICRO_BATCHES = 2, 2
 PROMPT_TOKENS, NEW_TOKENS, K, ROWS = 96, 32, 4, 16
@@ -169,7 +169,7 @@ def expected(
     """
     from hir_core.config.load import parse_config
     from hir_core.inspect.machines import Machines
-    from hir_core.inspect.plan import make_plan
+    from hir_core.inspect.plan import GAPS, make_plan
 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,
@@ -181,7 +181,7 @@ def expected(
     rows = min(found.sampling.rows, ROWS // ranks)
     return {
         **vars(found.training),
-        "sampling": max(found.training.total, found.sampling.weights + rows * found.sampling.row),
+        "sampling": max(found.training.total, found.sampling.weights + int(GAPS * rows * found.sampling.row)),
     }
 
 
