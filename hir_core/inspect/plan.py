@@ -37,8 +37,8 @@ GLOO_COPIES = 2
 """Layers that ZeRO-3 gathers from other ranks: gloo gathers them into buffers of its own first. One rank gathers none,
 since it has them."""
 GAPS = 1.5
-"""Main memory of activations and logits over their own sizes, because of the gaps between those that are freed. By
-mallinfo2(3) the heap of a rank took 1.3 to 2 times what was in use at its peak, in 14 launches of a 30M model."""
+"""Main memory that activations and logits take over their own sizes, because of gaps between those that are freed. By
+mallinfo2(3) the heap of a rank grew to 1.1 to 2.5 times what was in use at most, in 14 launches of a 30M model."""
 WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
 """The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
 CHECKPOINT_TENSORS = 3
