@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hir_core.config import RunConfig, TrainingConfig
@@ -31,11 +31,14 @@ from hir_core.launch.memory_estimate import (
     sampling_weights_bytes,
 )
 
-PROCESS_BYTES = 63 * 10**7
-"""Main memory of a rank on a CPU that trains a model of almost no size: Python, torch, DeepSpeed, and their buffers."""
-CPU_COPIES = 2
-"""What activations take on a CPU, in their own sizes, since what is freed leaves gaps; and layers that ZeRO-3 gathers
-from other ranks, which gloo gathers into buffers of its own first."""
+PROCESS_BYTES = 53 * 10**7
+"""Main memory of a rank on a CPU without its model: Python, torch and DeepSpeed, 0.15 GB of it pages of their files."""
+GLOO_COPIES = 2
+"""Layers that ZeRO-3 gathers from other ranks: gloo gathers them into buffers of its own first. One rank gathers none,
+since it has them."""
+GAPS = 1.5
+"""Main memory that activations and logits take over their own sizes, because of gaps between those that are freed. By
+mallinfo2(3) the heap of a rank grew to 1.1 to 2.5 times what was in use at most, in 14 launches of a 30M model."""
 WITH_CONTRAST = ("hindsight", "learned", "attributes", "python")
 """The relabelers whose triples have contrast instructions: one each, of `attributes` with many levels more."""
 CHECKPOINT_TENSORS = 3
@@ -58,7 +61,7 @@ class TrainingBytes:
     process: int
     """On a CPU what the process takes anyway; 0 on a GPU."""
     total: int
-    """The peak: activations and logits are gone when an optimizer step takes most."""
+    """The peak, copies of gradients in an optimizer step included: on a GPU activations and logits are gone then."""
 
 
 @dataclass(frozen=True)
@@ -245,19 +248,32 @@ class _Planner:
             )
             for rows, section in self.micro_batches()
         )
-        process, host = (PROCESS_BYTES, states.host) if on_cpu else (0, 0)
-        gathered = states.gathered * (CPU_COPIES if on_cpu and self.machines.ranks > 1 else 1)
-        activations *= CPU_COPIES if on_cpu else 1
-        kept = states.kept - states.gathered + gathered + host + process
+        process, host, leaves_gaps = 0, 0, False
+        if on_cpu:
+            process, host = PROCESS_BYTES, states.host
+            activations, logits = int(GAPS * activations), int(GAPS * logits)
+            # Without ZeRO the gradients of a step are tensors of single parameters, which fit into gaps.
+            leaves_gaps = strategy.stage > 0
+            states = self._in_main_memory(strategy, states)
         return TrainingBytes(
-            weights=states.weights + gathered + (states.host_weights if on_cpu else 0),
+            weights=states.weights + states.gathered + (states.host_weights if on_cpu else 0),
             gradients=states.gradients + states.buckets,
             optimizer=states.optimizer + (states.host_optimizer if on_cpu else 0),
             activations=activations,
             logits=logits,
             process=process,
-            total=kept + max(activations + logits, states.step),
+            total=process + host + states.peak(activations + logits, leaves_gaps=leaves_gaps),
         )
+
+    def _in_main_memory(self, strategy: Strategy, states: ModelStates) -> ModelStates:
+        """What differs where a rank computes on a CPU: pages of buckets that are not used, and layers from other ranks.
+
+        For a backward pass these are gathered in small pieces, which leave gaps, and at the start of a forward pass
+        once more in one piece that does not fit into them.
+        """
+        gathered = states.gathered * (GLOO_COPIES if self.machines.ranks > 1 else 0)
+        used = min(states.buckets, strategy.weight_bytes * self.shape.trained)
+        return replace(states, gathered=gathered, buckets=used, reduction=max(states.reduction, gathered))
 
     def _sampling(self, strategy: Strategy) -> SamplingBytes:
         """As `sampling.memory` decides it: weights are streamed where a small batch does not fit beside whole ones."""

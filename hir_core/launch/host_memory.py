@@ -1,6 +1,6 @@
-"""The main memory that processes on this machine can still allocate, and the files of their memory cgroup.
+"""The main memory that processes on this machine can still allocate, that this one has held, and their memory cgroup.
 
-Reads /proc/meminfo and the cgroup's limits, as those of a container. A kernel that counts memory differently, or a
+Reads /proc and the cgroup's limits, as those of a container. A kernel that counts memory differently, or a
 cgroup that cannot be read, sets no limit here. Imports no torch; the memory of GPUs is read by `modeling.zero`.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+OWN_STATUS, OWN_REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CGROUPS, OWN_CGROUPS, MEMINFO = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"), Path("/proc/meminfo")
 
 
@@ -58,3 +59,19 @@ def release_heap() -> None:
     """
     with suppress(AttributeError, OSError):  # a C library other than glibc
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident_peak() -> int:
+    """The most that this process has held, pages of mapped files included; 0: unknown."""
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", OWN_STATUS.read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def forget_resident_peak() -> None:
+    """Has `resident_peak` begin anew, once a model is loaded.
+
+    Its files are mapped: the pages that were read count for the process, though the kernel drops them before memory
+    runs out. See `clear_refs` in proc(5).
+    """
+    with suppress(OSError):  # a kernel that cannot
+        OWN_REFERENCES.write_text("5")

@@ -86,24 +86,40 @@ class ModelStates:
     gathered: int
     """Whole layers that ZeRO-3 has gathered."""
     gradients: int
+    """Those of the micro-batches so far."""
     optimizer: int
     """fp32 master weights and Adam's two moments."""
-    step: int
-    """Gradients in fp32, which exist during an optimizer step only: when there are no activations."""
     buckets: int
+    """Where gradients wait to be reduced, during a backward pass."""
+    reduction: int
+    """Copies of a bucket, at the end of a backward pass."""
+    step: int
+    """What an optimizer step needs for the gradients in fp32, when there are no activations and nothing is reduced."""
     host_weights: int
     host_optimizer: int
     """With the gradients in fp32 that the optimizer works with, and the accumulated ones."""
 
     @property
     def kept(self) -> int:
-        """On the device, while activations are there."""
-        return self.weights + self.gathered + self.gradients + self.optimizer + self.buckets
+        """On the device all the time."""
+        return self.weights + self.gathered + self.gradients + self.optimizer
 
     @property
     def host(self) -> int:
         """In main memory."""
         return self.host_weights + self.host_optimizer
+
+    def peak(self, working: int, *, leaves_gaps: bool = False) -> int:
+        """The most that the device holds, with so many bytes of activations and logits.
+
+        Args:
+            leaves_gaps: whether what activations and logits took stays with the process when they are gone, in pieces
+                that nothing as large as a bucket or a flat gradient fits into: the C library keeps those of up to 32 MB
+                (`M_MMAP_THRESHOLD` in mallopt(3)).
+        """
+        if leaves_gaps:
+            return self.kept + working + max(self.buckets + self.reduction, self.step)
+        return self.kept + max(self.buckets + max(working, self.reduction), self.step)
 
 
 def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStates:
@@ -112,17 +128,12 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
     With an adapter, gradients and optimizer state are of its parameters only, and the others are weights and no more.
     Adam in mixed precision has 2 N of weights, a N of gradients and 12 N of master weights and moments; ZeRO divides
     the last by W from stage 1 on, the gradients from stage 2, the weights from stage 3 (Rajbhandari et al. 2020, arXiv
-    1910.02054, section 3). Under ZeRO-1 gradients that are accumulated in another type than b are there twice. An
-    optimizer step needs 4 N / W more, for gradients in fp32; under ZeRO-3 for a group of parameters at a time. In fp32
+    1910.02054, section 3). Under ZeRO-1 gradients that are accumulated in another type than b are there twice. In fp32
     without ZeRO the optimizer works on the weights themselves; ZeRO keeps a second copy.
     """
     parameters, trained, b = shape.parameters + shape.adapter, shape.trained, strategy.weight_bytes
     masters = 0 if strategy.stage == 0 and b == FP32 else FP32
     optimizer = int((masters + 2 * FP32) * trained * strategy.share(1, ranks))
-    step = int(FP32 * trained * strategy.share(1, ranks)) if masters else 0
-    on_host = strategy.offloads_optimizer
-    if strategy.stage == 3 and not on_host:
-        step = min(step, FP32 * strategy.group)
     weights = int(b * parameters * strategy.share(3, ranks))
     gathered = 0
     if strategy.stage == 3:
@@ -130,19 +141,60 @@ def model_states(shape: ModelShape, strategy: Strategy, ranks: int) -> ModelStat
     gradients = int(strategy.gradient_bytes * trained * strategy.share(2, ranks))
     if strategy.stage == 1 and strategy.gradient_bytes != b:
         gradients += b * trained
-    buckets = 0
-    if strategy.stage:
-        buckets = b * min(trained, strategy.bucket) * (2 if strategy.overlaps else 1)
+    buckets, reduction = _reduction_bytes(shape, strategy, ranks)
+    on_host = strategy.offloads_optimizer
     return ModelStates(
         weights=0 if strategy.offloads_weights else weights,
         gathered=gathered,
         gradients=0 if on_host else gradients,
         optimizer=0 if on_host else optimizer,
-        step=0 if on_host else step,
         buckets=buckets,
+        reduction=reduction,
+        step=0 if on_host else _step_bytes(shape, strategy, ranks),
         host_weights=weights if strategy.offloads_weights else 0,
-        host_optimizer=optimizer + step + gradients if on_host else 0,
+        host_optimizer=optimizer + FP32 * trained // ranks + gradients if on_host else 0,
     )
+
+
+def _reduction_bytes(shape: ModelShape, strategy: Strategy, ranks: int) -> tuple[int, int]:
+    """The buckets of gradients, and what is copied of a full one while it is reduced and added up.
+
+    By DeepSpeed 0.19.8, `runtime/zero/stage_1_and_2.py` and `stage3.py`. ZeRO-1 and 2 have a second bucket where
+    communication overlaps, ZeRO-3 never. ZeRO-1 and 2 join the slices of all ranks in a new tensor
+    (`allreduce_and_copy_with_multiple_ranks`); ZeRO-1 also keeps the gradients of its own partition apart
+    (`grads_in_partition`), and ZeRO-2 casts one parameter's gradient at a time to the type it accumulates in. ZeRO-3
+    joins the partitions of all ranks (`reduce_scatter_coalesced`) and casts all those of its own.
+    """
+    b, a, trained = strategy.weight_bytes, strategy.gradient_bytes, shape.trained
+    is_cast, bucket = a != b, min(trained, strategy.bucket)
+    if strategy.stage == 0:
+        return 0, 0
+    if strategy.stage == 3:
+        return b * bucket, b * bucket + (a * bucket // ranks if is_cast else 0)
+    buckets = b * bucket * (2 if strategy.overlaps else 1)
+    if strategy.stage == 1:
+        return buckets, b * trained // ranks + (b * bucket if ranks > 1 else 0)
+    largest = min(trained, shape.hidden * max(shape.vocabulary, shape.intermediate))
+    return buckets, (b * bucket if ranks > 1 or is_cast else 0) + (a * largest if is_cast else 0)
+
+
+def _step_bytes(shape: ModelShape, strategy: Strategy, ranks: int) -> int:
+    """What an optimizer step needs beside what is kept.
+
+    Adam works on one flat gradient in fp32: 4 N / W, or under ZeRO-3 that of a group of parameters at a time. Gradients
+    are first joined in their own type, and then cast; ZeRO-2 with accumulation in another type has them joined already.
+    ZeRO-3 keeps its bucket all the time. In fp32 without ZeRO the gradients are used as they are.
+    """
+    b, a, own = strategy.weight_bytes, strategy.gradient_bytes, shape.trained // ranks
+    if strategy.stage == 0:
+        return 0 if b == FP32 else FP32 * shape.trained
+    if strategy.stage == 3:
+        joined = a + (FP32 if a < FP32 else 0)
+        return joined * min(own, strategy.group) + b * min(shape.trained, strategy.bucket)
+    if strategy.stage == 2 and a != b:
+        return 0
+    joined = b + (FP32 if b < FP32 else 0)
+    return (joined + (b if strategy.stage == 1 else 0)) * own
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import deepspeed
@@ -26,7 +25,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from hir_core.config import TrainingConfig
 from hir_core.config.deepspeed import OWNED_BY_CONFIG
 from hir_core.errors import ConfigError
-from hir_core.launch.host_memory import available_bytes, release_heap
+from hir_core.launch.host_memory import available_bytes, forget_resident_peak, release_heap, resident_peak
 from hir_core.modeling import adapters
 
 
@@ -112,16 +111,17 @@ def merged_settings(settings: dict[str, Any], training: TrainingConfig | None) -
 
 @contextlib.contextmanager
 def loading(settings: dict[str, Any]) -> Iterator[None]:
-    """A context in which models are partitioned while they are loaded, under ZeRO-3: no rank ever holds one whole."""
-    if stage(settings) != 3:
-        yield
-        return
-    keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1})
+    """A context in which models are partitioned while they are loaded, under ZeRO-3: no rank ever holds one whole.
+
+    `peak_bytes` counts from its end on.
+    """
+    keeper = HfDeepSpeedConfig({**settings, "train_micro_batch_size_per_gpu": 1}) if stage(settings) == 3 else None
     try:
-        with _whole_tensors_when_tying():
+        with contextlib.nullcontext() if keeper is None else _whole_tensors_when_tying():
             yield
     finally:
         del keeper  # transformers holds a weak reference: partitioned loading ends here
+    forget_resident_peak()
 
 
 @contextlib.contextmanager
@@ -196,7 +196,7 @@ def release_optimizer(engine: Any) -> None:
     """Frees moments, fp32 master weights and gradients, whose memory sampling needs; the engine cannot step again.
 
     DeepSpeed refers to these tensors from many places, so their storages are emptied. The model's own weights, on which
-    an fp32 optimizer works directly, are kept.
+    an fp32 optimizer works directly, are kept. On a CPU what training has left of its heap is given back too.
     """
     engine.optimizer.zero_grad()
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
@@ -210,6 +210,7 @@ def release_optimizer(engine: Any) -> None:
             tensor.untyped_storage().resize_(0)
     inner.state.clear()
     get_accelerator().empty_cache()
+    release_heap()
 
 
 def _address(tensor: Tensor) -> int:
@@ -244,19 +245,13 @@ def free_bytes(device: torch.device) -> int:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that any rank has held so far: on its GPU, or in main memory where there is none."""
+    """The most memory that any rank has held: on its GPU so far, or in main memory since its model was loaded."""
     return -min_over_ranks(-peak_bytes_of_this_rank(device), device)
 
 
 def peak_bytes_of_this_rank(device: torch.device) -> int:
-    """The most memory that this rank has held so far; asks no other rank."""
-    peak = 0
-    if device.type != "cpu":
-        peak = int(get_accelerator().max_memory_allocated())
-    else:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            peak = int(line.split()[1]) * 1024 if line.startswith("VmHWM:") else peak
-    return peak
+    """As `peak_bytes`, of this rank; asks no other rank."""
+    return resident_peak() if device.type == "cpu" else int(get_accelerator().max_memory_allocated())
 
 
 def software_and_devices(model: nn.Module, device: torch.device) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def run_launch(folder: Path, model: Path, settings: dict[str, Any], lora: dict[s
     from hir_core.launch.rank import done_file
 
     folder.mkdir()
-    make_tables(folder, MICRO_BATCH, RANKS)
+    make_tables(folder, MICRO_BATCH * RANKS)
     (folder / "saved").mkdir()
     few = {"max_new_tokens": NEW_TOKENS, "k": 2}
     steps = (

@@ -1,9 +1,15 @@
 """What `hir plan` expects a rank to take, beside the peaks of real launches on CPUs.
 
-`python -m tests.benchmarks.peak_memory [--only zero2,zero3] [--lora RANK] [--out FILE]` trains a random Llama for an
-optimizer step and samples from it, with one and two ranks under each DeepSpeed file, and compares the memory that the
-done files report with the plan. By hand: takes half an hour and up to 8 GB. Keeps all figures in
-`runs/peak_memory.json`.
+`python -m tests.benchmarks.peak_memory [--models 95M,wide] [--only zero2,zero3] [--ranks 1,2] [--lora RANK] [--out
+FILE]` trains a random Llama for two optimizer steps of two micro-batches each, and samples from it, under each
+DeepSpeed file, and compares the memory that the done files report with the plan. By hand: a launch takes half a minute
+and up to 4 GB. Adds each figure to the file as soon as it is known (`runs/peak_memory.json`); those that are kept are
+in `results/peak_memory.json`.
+
+The peak is the largest resident memory of the larger rank since its model was loaded (`forget_resident_peak` in
+`hir_core/launch/host_memory.py`): what it allocated, and pages of files that it uses, which are those of the libraries,
+and of the weights where they are neither trained nor divided. Two steps, since AdamW's moments are there from the first
+step on, and two micro-batches, since the gradients of one are there while the next one makes activations.
 """
 
 from __future__ import annotations
@@ -11,34 +17,57 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
+
+from tests.benchmarks import report
 
 if TYPE_CHECKING:
     from hir_core.config import TrainingConfig
     from hir_core.launch.job_spec import SampleStep, TrainStep
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+KEPT = Path(__file__).parent / "results" / "peak_memory.json"
+
+
+class Shape(NamedTuple):
+    """A model, and how much of it is computed at once."""
+
+    config: dict[str, int]
+    """What a Llama's config has in place of the values of `make_model`."""
+    micro_batch: int
+    """Triples of a micro-batch."""
+
+
+def _llama(hidden: int, intermediate: int, layers: int, heads: int, **more: int) -> dict[str, int]:
+    sizes = {"hidden_size": hidden, "intermediate_size": intermediate}
+    return sizes | {"num_hidden_layers": layers, "num_attention_heads": heads} | more
+
+
 SHAPES = {
-    "95M": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 12},
-    "290M": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 20, "num_attention_heads": 16},
+    "30M": Shape(_llama(384, 1024, 10, 6), 2),
+    "95M": Shape(_llama(768, 2048, 10, 12), 1),
+    "217M": Shape(_llama(1024, 2816, 14, 16), 1),
+    "wide": Shape(_llama(1536, 4096, 3, 12), 1),
+    "deep": Shape(_llama(384, 1024, 40, 6), 1),
+    "vocabulary": Shape(_llama(512, 1408, 6, 8, vocab_size=128000), 1),
+    "unseen": Shape(_llama(640, 1728, 16, 10, num_key_value_heads=5, vocab_size=50000), 2),
 }
+"""By name. `unseen` is for a test of the formulas: change none by looking at what it took."""
 FILES = ("laptop", "zero0", "zero1", "zero2", "zero3", "zero3_offload")
-MICRO_BATCH = {"95M": 2, "290M": 1}
+STEPS, MICRO_BATCHES = 2, 2
 PROMPT_TOKENS, NEW_TOKENS, K, ROWS = 96, 32, 4, 16
 INSTRUCTIONS = ("Add up.", "Do not add up.")
 
 
 def make_model(folder: Path, shape: dict[str, int], dtype: str) -> None:
-    """Writes a random Llama with 32,000 tied embeddings, and a tokenizer that makes a token of each byte.
+    """Writes a random Llama with tied embeddings, 32,000 unless the shape says otherwise, and a tokenizer of bytes.
 
     Args:
-        dtype: of the file, which counts as memory while it is read: with an adapter that can be the peak.
+        dtype: of the file: that of the training, so that weights which are not trained can stay in the file's pages.
     """
     import torch
     import transformers
@@ -47,14 +76,13 @@ def make_model(folder: Path, shape: dict[str, int], dtype: str) -> None:
 
     tokenizer = models.fit_tokenizer(["a"], 300)
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    config = transformers.LlamaConfig(vocab_size=32000, tie_word_embeddings=True, **ends, **shape)
+    config = transformers.LlamaConfig(tie_word_embeddings=True, **ends, **{"vocab_size": 32000, **shape})
     transformers.LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def make_tables(folder: Path, micro_batch: int, ranks: int) -> None:
-    """Writes prompts of `PROMPT_TOKENS` tokens, and triples for an optimizer step of a micro-batch for each rank."""
-    count = micro_batch * ranks
+def make_tables(folder: Path, count: int) -> None:
+    """Writes prompts of `PROMPT_TOKENS` tokens, and so many triples with them."""
     longest = max(len(instruction) for instruction in INSTRUCTIONS) + 2  # two line ends
     queries = [f"{n:04} ".ljust(PROMPT_TOKENS - longest, "x") for n in range(max(count, ROWS // K))]
     prompts = {"prompt_id": [f"p{n:04}" for n in range(len(queries))], "query": queries}
@@ -103,9 +131,15 @@ def sample_step(folder: Path, name: str = "sample", **changes: Any) -> SampleSte
     return SampleStep.model_validate(settings | changes)
 
 
+def training_settings(shape: Shape, ranks: int) -> dict[str, Any]:
+    """The section `training` of a launch: an optimizer step has `MICRO_BATCHES` micro-batches of each rank."""
+    batch = shape.micro_batch * MICRO_BATCHES * ranks
+    return {"batch_size": batch, "micro_batch_tokens": tokens_of(shape.micro_batch)}
+
+
 def measure(
-    folder: Path, model: Path, file: str, ranks: int, micro_batch: int, lora: dict[str, int] | None
-) -> dict[str, float]:
+    folder: Path, model: Path, file: str, ranks: int, training: dict[str, Any], lora: dict[str, int] | None
+) -> dict[str, int]:
     """The peaks of one launch in bytes: after training, and after sampling as well."""
     from hir_core.config import HubModel, LaunchConfig, LoraConfig, TrainingConfig
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
@@ -114,15 +148,14 @@ def measure(
     from hir_core.launch.rank import done_file
 
     folder.mkdir()
-    make_tables(folder, micro_batch, ranks)
-    training = TrainingConfig(batch_size=micro_batch * ranks, micro_batch_tokens=tokens_of(micro_batch), steps=1)
-    steps = train_step(folder, training), sample_step(folder)
+    make_tables(folder, training["batch_size"])
+    steps = train_step(folder, TrainingConfig(**training, steps=STEPS)), sample_step(folder)
     settings = read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json")
     adapter = lora and Adapter(lora=LoraConfig(**lora))
     JobSpec(model=HubModel(source=str(model)), adapter=adapter, seed=1, deepspeed=settings, steps=steps).write(folder)
-    launch(folder, LaunchConfig(processes=ranks, timeout_s=900))
+    launch(folder, LaunchConfig(processes=ranks, timeout_s=1800))
     done = [json.loads(done_file(folder, number).read_text()) for number in range(len(steps))]
-    return {"training": done[0]["peak_bytes"], "sampling": done[1]["peak_bytes"]}
+    return {"training": done[0]["peak_bytes"], "all": done[1]["peak_bytes"]}
 
 
 def expected(
@@ -136,7 +169,7 @@ def expected(
     """
     from hir_core.config.load import parse_config
     from hir_core.inspect.machines import Machines
-    from hir_core.inspect.plan import make_plan
+    from hir_core.inspect.plan import GAPS, make_plan
 
     config = parse_config(
         {"run": "peaks", "model": {"source": str(model)}, "prompts": [{"path": "none.jsonl"}], "iterations": 1,
@@ -148,40 +181,60 @@ def expected(
     rows = min(found.sampling.rows, ROWS // ranks)
     return {
         **vars(found.training),
-        "sampling": max(found.training.total, found.sampling.weights + rows * found.sampling.row),
+        "sampling": max(found.training.total, found.sampling.weights + int(GAPS * rows * found.sampling.row)),
     }
+
+
+def planned(figures: dict[str, Any]) -> dict[str, Any]:
+    """What the plan says today of a launch of a results file, as `expected`."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = {"model_type": "llama", "vocab_size": 32000, "tie_word_embeddings": True}
+        config |= SHAPES[figures["model"]].config
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        lora = figures["lora"] and {"rank": figures["lora"]}
+        deepspeed = CHECKOUT / "ds_configs" / f"{figures['file']}.json"
+        return expected(Path(folder), deepspeed, figures["ranks"], figures["training"], lora)
+
+
+def add(path: Path, name: str, figures: dict[str, Any]) -> None:
+    """Adds the figures of one launch to a file, in place of those that it has under the name."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(sorted((known | {name: figures}).items())), indent=1) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="95M", help=f"of {', '.join(SHAPES)}, separated by commas")
     parser.add_argument("--only", default=",".join(FILES), help="DeepSpeed files, separated by commas")
-    parser.add_argument("--models", default=",".join(SHAPES), help="models, separated by commas")
     parser.add_argument("--ranks", default="1,2", help="numbers of ranks, separated by commas")
     parser.add_argument("--lora", type=int, help="rank of an adapter that is trained in place of all weights")
     parser.add_argument("--out", type=Path, default=Path("runs/peak_memory.json"))
     options = parser.parse_args()
     os.environ |= {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     lora = options.lora and {"rank": options.lora}
-    results = []
-    print(f"{'model':<6}{'file':<15}{'ranks':>5}{'planned':>9}{'peak':>9}{'ratio':>7}")
+    print(f"{'model':<12}{'file':<15}{'ranks':>5}{'planned':>9}{'peak':>9}{'ratio':>7}   and sampling")
     with tempfile.TemporaryDirectory() as work:
         for name in options.models.split(","):
-            for dtype in ("float32", "bfloat16"):
-                make_model(Path(work) / f"{name}-{dtype}", SHAPES[name], dtype)
+            shape = SHAPES[name]
             for file in options.only.split(","):
-                model = Path(work) / f"{name}-{'float32' if file == 'laptop' else 'bfloat16'}"
+                dtype = "float32" if file == "laptop" else "bfloat16"
+                model = Path(work) / f"{name}-{dtype}"
+                if not model.exists():
+                    make_model(model, shape.config, dtype)
                 for ranks in map(int, options.ranks.split(",")):
-                    settings = {"micro_batch_tokens": tokens_of(MICRO_BATCH[name])}
-                    plan = expected(model, Path(f"ds_configs/{file}.json"), ranks, settings, lora)
-                    folder = Path(work) / f"{name}-{file}-{ranks}"
-                    peak = measure(folder, model, file, ranks, MICRO_BATCH[name], lora)
-                    ratio = plan["total"] / peak["training"]
-                    planned, measured = f"{plan['total'] / 1e9:.2f}", f"{peak['training'] / 1e9:.2f}"
-                    print(f"{name:<6}{file:<15}{ranks:>5}{planned:>9}{measured:>9}{ratio:>7.2f}", flush=True)
-                    results.append({"model": name, "file": file, "ranks": ranks, "planned": plan, "peak": peak})
-    machine = {"cpu": platform.processor() or platform.machine(), "python": sys.version.split()[0]}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+                    training = training_settings(shape, ranks)
+                    plan = expected(model, CHECKOUT / "ds_configs" / f"{file}.json", ranks, training, lora)
+                    peak = measure(Path(work) / f"{name}-{file}-{ranks}", model, file, ranks, training, lora)
+                    shown = (
+                        f"{planned / 1e9:>9.2f}{peak[what] / 1e9:>9.2f}{planned / peak[what]:>7.2f}"
+                        for what, planned in (("training", plan["total"]), ("all", plan["sampling"]))
+                    )
+                    print(f"{name:<12}{file:<15}{ranks:>5}{''.join(shown)}", flush=True)
+                    case = {"model": name, "file": file, "ranks": ranks, "lora": options.lora}
+                    key = " ".join(str(value) for value in case.values() if value)
+                    figures = case | {"training": training, "peak_bytes": peak}
+                    add(options.out, key, report.surroundings().model_dump(mode="json") | figures)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import polars as pl
 import pytest
 
 from hir_core.schemas import Triples
-from tests.benchmarks import accuracy, growth, iteration, kept_results, report
+from tests.benchmarks import accuracy, growth, iteration, kept_results, peak_memory, report
 from tests.benchmarks.measure import Measurement, Result
+
+KEPT_LAUNCHES = json.loads(peak_memory.KEPT.read_text())
 
 
 def result(*sides: tuple[str, int, float, float, dict]) -> Result:
@@ -102,7 +104,18 @@ def write(path, content, modified_at):
 def test_the_readme_shows_the_results_that_are_kept():
     readme = kept_results.README.read_text()
     assert "| sampling/llama-10m | CPU seconds, generate / hir |" in readme
-    assert readme == kept_results.filled(readme, list(report.read(kept_results.KEPT).values()))
+    assert readme == kept_results.filled(readme, kept_results.lines(list(report.read(kept_results.KEPT).values())))
+    readme = kept_results.DS_CONFIGS_README.read_text()
+    assert "| 95M | all | `zero2.json` | 1 |" in readme
+    assert readme == kept_results.filled(readme, kept_results.memory_lines(KEPT_LAUNCHES))
+
+
+@pytest.mark.parametrize("launch", KEPT_LAUNCHES)
+def test_the_plan_is_within_16_percent_of_the_peaks_that_were_measured_on_cpus(launch):
+    figures = KEPT_LAUNCHES[launch]
+    plan, peak = peak_memory.planned(figures), figures["peak_bytes"]
+    assert plan["total"] == pytest.approx(peak["training"], rel=0.16)
+    assert plan["sampling"] == pytest.approx(peak["all"], rel=0.16)
 
 
 def test_the_triples_whose_training_grows_are_triples(tmp_path, monkeypatch):

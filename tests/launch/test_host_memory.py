@@ -1,5 +1,7 @@
 """The main memory that is left: what the kernel says, or less where a cgroup has a limit."""
 
+import platform
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,30 @@ def test_a_container_finds_its_own_cgroup_at_the_root(machine):
 def test_this_machine_has_memory():
     total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     assert 0 < host_memory.available_bytes() <= total
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to give memory back")
+def test_freed_memory_that_the_c_library_keeps_is_given_back():
+    """Blocks that are too small to be mapped on their own, below one that stays in use."""
+    before = anonymous_bytes()
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    last = blocks[-1]
+    del blocks
+    assert anonymous_bytes() - before > 80_000_000, "the C library gave the memory back by itself"
+    host_memory.release_heap()
+    assert anonymous_bytes() - before < 20_000_000
+    assert len(last) == 100_000
+
+
+def test_a_peak_is_kept_until_it_is_forgotten():
+    host_memory.forget_resident_peak()
+    before = host_memory.resident_peak()
+    assert len(b"x" * 200_000_000) == 200_000_000
+    assert host_memory.resident_peak() - before > 150_000_000
+    host_memory.forget_resident_peak()
+    assert host_memory.resident_peak() - before < 50_000_000
+
+
+def anonymous_bytes() -> int:
+    """Memory of this process that is no file's."""
+    return 1024 * int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
