@@ -17,7 +17,7 @@ from cli_run import hir, manifest
 from reward_tables import prompts, samples
 
 from flows.cli.app import app
-from flows.cli.run import CONFIGS
+from flows.start import CONFIGS
 from hir_core.config import ExactMatchReward, PythonReward, RunConfig, Section, SelectConfig, load_config
 from hir_core.config.comparison import load_comparison
 from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS

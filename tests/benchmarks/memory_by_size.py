@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows.cli.run import CONFIGS
+from flows.start import CONFIGS
 from hir_core.config.load import load_config
 from hir_core.inspect.machines import Machines
 from hir_core.inspect.plan import FilePlan, LaunchPlan, make_plan

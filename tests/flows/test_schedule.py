@@ -11,10 +11,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli.app import app
-from flows.cli.run import CONFIGS
 from flows.orchestration.observer import artifact_key
 from flows.orchestration.server import SETTINGS
 from flows.schedule import build_deployment, parameters
+from flows.start import CONFIGS
 from hir_core.config import RunConfig, load_config
 from hir_core.config.load import parse_config
 from hir_core.errors import ConfigError
