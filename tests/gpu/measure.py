@@ -213,42 +213,62 @@ def speed(sizes: Sizes, recorder: Recorder, work: Path) -> None:
     sys.exit(has_failed)
 
 
+IN_BF16 = "accumulating in bf16"
+"""End of the name of a case whose gradients are."""
+
+
 def sampled_with(number: int, batch_tokens: int) -> str:
     """The name of a case of sampling."""
     return f"sampling-{number}-{batch_tokens}"
 
 
 def sample(sizes: Sizes, recorder: Recorder, cases: Any) -> None:
-    """Samples one batch of each size; case 0 only warms up."""
+    """Samples one batch of each size, and the last one's prompts with what `auto` chooses; case 0 only warms up."""
     from zero_tables import K, make_requests
 
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
 
+    zero2 = read_deepspeed(SHIPPED_DS_CONFIGS / "zero2.json")
     for number, batch_tokens in enumerate((sizes.batch_tokens[0], *sizes.batch_tokens)):
         name = sampled_with(number, batch_tokens)
         make_requests(cases.data / f"requests-{name}.parquet", batch_tokens // (sizes.row_tokens * K))
         step = cases.sampling(name, name, max_new_tokens=sizes.new_tokens, batch_tokens=batch_tokens)
-        cases.add(name, "small", read_deepspeed(SHIPPED_DS_CONFIGS / "zero2.json"), step)
+        cases.add(name, "small", zero2, step)
+    step = cases.sampling("sampling-auto", name, max_new_tokens=sizes.new_tokens, batch_tokens="auto")
+    cases.add("sampling-auto", "small", zero2, step)
     launched(cases, recorder)
 
 
 def train(sizes: Sizes, recorder: Recorder, sampled: Any) -> None:
-    """Trains on the samples of the second batch size, under each DeepSpeed file."""
+    """Trains on the samples of the second batch size.
+
+    Under each DeepSpeed file, which accumulate in fp32; under one that accumulates in bf16; and an adapter.
+    """
     from zero_tables import LaunchCases, make_triples
 
-    from hir_core.config import TrainingConfig
+    from hir_core.config import LoraConfig, TrainingConfig
     from hir_core.config.deepspeed import SHIPPED_DS_CONFIGS, read_deepspeed
-    from hir_core.launch.job_spec import TrainStep
+    from hir_core.launch.job_spec import Adapter, TrainStep
 
     name = sampled_with(2, sizes.batch_tokens[1])
     samples, prompts = sampled.out(name, "samples"), sampled.data / f"requests-{name}"
     triples = sampled.data / "triples"
     make_triples(samples, prompts.with_suffix(".parquet"), triples, every=1)
     cases = LaunchCases(sampled.root.parent / "training", 1, sampled.data)
-    for file, steps in sizes.steps.items():
-        training = TrainingConfig(batch_size=sizes.batch_size, micro_batch_tokens=sizes.micro_batch_tokens, steps=steps)
+
+    def add(name: str, file: str, adapter: Adapter | None = None) -> None:
+        limits = {"micro_batch_tokens": sizes.micro_batch_tokens, "steps": sizes.steps[file]}
+        training = TrainingConfig(batch_size=sizes.batch_size, **limits)
         step = TrainStep(triples=triples, samples=samples, prompts=prompts, training=training, iteration=1)
-        cases.add(file, "small", read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json"), step)
+        settings = read_deepspeed(SHIPPED_DS_CONFIGS / f"{file}.json")
+        if name.endswith(IN_BF16):
+            del settings["data_types"]
+        cases.add(name, "small", settings, step, adapter=adapter)
+
+    for file in sizes.steps:
+        add(file, file)
+    add(f"zero2 {IN_BF16}", "zero2")
+    add("zero2 with LoRA", "zero2", Adapter(lora=LoraConfig(rank=16)))
     launched(cases, recorder)
 
 

@@ -46,7 +46,15 @@ def test_the_parts_record_speed_memory_and_time(tmp_path):
     speeds = ["sampling-1-512, 1 sample: speed", "generate-1-512: speed", "zero2, 2 train: utilisation"]
     seconds = ["zero2, 1 release: time", "zero3, 0 load: time", "zero3, 1 gather: time", "zero3, 3 save: time"]
     attention = ["sdpa, 2 train: speed", "sdpa, 2 train: utilisation"]
-    for what in (*speeds, *seconds, *attention, "AdamW on cpu, fused=True", "transformers: time"):
+    speeds += [f"{case}: speed" for case in ("zero2 accumulating in bf16, 2 train", "zero2 with LoRA, 2 train")]
+    for what in (
+        *speeds,
+        "sampling-auto, 1 sample: speed",
+        *seconds,
+        *attention,
+        "AdamW on cpu, fused=True",
+        "transformers: time",
+    ):
         assert values[what] > 0, what
     heads = [
         values[f"{name}: loss"] for name in (*(f"hir, {n} targets at a time" for n in (4, 16, 32)), "transformers")
