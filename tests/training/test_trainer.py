@@ -131,7 +131,7 @@ class Moved(BatchLayout):
 def test_targets_predicted_from_the_wrong_place_are_found(by, targets, start, renderer):
     rows = [sample(renderer, 1, targets), sample(renderer, 2, [20, 21, 22, 23, END])]
     with pytest.raises(TrainingError, match="triple ts01 or its neighbours is predicted from the wrong position"):
-        run_self_test(rows, renderer, Moved(0, (END,), start, CPU, by))
+        run_self_test(rows, renderer, Moved(0, (END,), start, CPU, by=by))
 
 
 class Unpadded(BatchLayout):
