@@ -122,7 +122,8 @@ class Moved(BatchLayout):
 
     def collate(self, examples) -> Batch:
         batch = super().collate(examples)
-        return dataclasses.replace(batch, positions=batch.positions - self.by)
+        inputs = batch.input_ids if batch.decoder_input_ids is None else batch.decoder_input_ids
+        return dataclasses.replace(batch, positions=(batch.positions - self.by) % inputs.numel())
 
 
 @pytest.mark.parametrize("start", [None, 9])
