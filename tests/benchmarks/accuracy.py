@@ -1,4 +1,4 @@
-"""What it costs to reach an accuracy: quickstart's task and seed model, hindsight relabeling against TRL's GRPO.
+"""What it costs to reach an accuracy: quickstart's task and seed model, the recipe itself against TRL's GRPO.
 
 Both start from the model after quickstart's warm start and draw from the same prompts at the same temperature and
 length; both learn with AdamW at a constant rate, each at every rate of the same grid. A round is a seed: of the seed
