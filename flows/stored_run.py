@@ -81,7 +81,7 @@ class StoredRun:
 
     def read(self, version: str | VersionRef) -> pl.DataFrame:
         """The table of a version, its rows in the table's order."""
-        return pl.concat([pl.read_parquet(path) for path in self._store.parts(self.version(version))])
+        return self._store.read(self.version(version))
 
     def path(self, version: str | VersionRef) -> Path:
         """The folder of a version; that of a model is loaded by plain `transformers`, an adapter's by `peft`."""

@@ -100,11 +100,13 @@ def _batch_size(text: str) -> int | str:
 
 def results_table(results: Sequence[Benchmark]) -> list[str]:
     """The figures of results as a table."""
+    from hir_core.inspect.benchmarks import metric_name
+
     rows = []
     for result in results:
         for figure in result.figures:
             task = figure.task + (" (plain)" if result.settings.is_plain else "")
-            metric = figure.metric if figure.filter == "none" else f"{figure.metric} ({figure.filter})"
+            metric = metric_name(figure.metric, figure.filter)
             numbers = [
                 f"{figure.value:.4f}",
                 number(figure.stderr, ".4f"),

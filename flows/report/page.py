@@ -24,6 +24,7 @@ from flows.report.charts import Figure
 from flows.report.version_graph import version_graph
 from flows.terminal.formatting import NO_INSTRUCTION, NOTHING, number, printable, ruled_out, size
 from flows.terminal.version import flat
+from hir_core.inspect.benchmarks import metric_name
 from hir_core.inspect.examples import Answer, clip
 from hir_core.inspect.report import Report
 from hir_core.store.manifest import STAGES
@@ -153,7 +154,7 @@ def _benchmarks(report: Report) -> Iterator[tuple[str, ...]]:
             yield (
                 result["model"],
                 figure["task"],
-                figure["metric"] if figure["filter"] == "none" else f"{figure['metric']} ({figure['filter']})",
+                metric_name(figure["metric"], figure["filter"]),
                 number(figure["value"], ".4f"),
                 number(figure["stderr"], ".4f"),
                 number(figure["n"]),

@@ -48,9 +48,10 @@ def check_text(name: str, check: Check, plan: LaunchPlan | None, command: Sequen
 
 
 def _lengths(check: Check) -> Iterator[str]:
-    limit = f"is {number(check.context)}" if check.context is not None else "has no limit"
     if check.prompt_tokens is None:  # the prompts could not be rendered, and then nothing is known of the model either
         limit = "is unknown"
+    else:
+        limit = "has no limit" if check.context is None else f"is {number(check.context)}"
     yield f"tokens     prompt {_span(check.prompt_tokens)} · longest reference {_span(check.reference_tokens)}"
     new_tokens = f"output at most {number(check.new_tokens)} (sampling.max_new_tokens)"
     yield f"           {new_tokens} · the model's context {limit}"

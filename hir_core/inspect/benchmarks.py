@@ -65,6 +65,11 @@ class Figure(_Frozen):
     task_version: str
 
 
+def metric_name(metric: str, answer_filter: str) -> str:
+    """How a figure's metric is named in a table: with the filter of the answers, where there is one."""
+    return metric if answer_filter == "none" else f"{metric} ({answer_filter})"
+
+
 class Benchmark(_Frozen):
     """The result of a model in a task, or in a group of tasks: the content of its file."""
 

@@ -72,7 +72,7 @@ def export(store: Store, ref: VersionRef, form: str, out: Path, *, is_raw: bool 
 
 def _rows(store: Store, ref: VersionRef) -> tuple[pl.DataFrame, Exported]:
     """The rows of a version but for triples that demonstrate nothing."""
-    table = pl.concat([pl.read_parquet(path) for path in store.parts(ref)])
+    table = store.read(ref)
     kept = table.filter(pl.col("weight") > 0) if ref.stage == "triples" else table
     left_out = table.height - kept.height
     return kept, Exported(kept.height, left_out, RULED_OUT if left_out else "")

@@ -228,6 +228,14 @@ class Store:
         """
         return pl.scan_parquet(self.parts(ref))
 
+    def read(self, ref: VersionRef) -> pl.DataFrame:
+        """The table of a version, verified and in memory, its rows in the table's order.
+
+        Raises:
+            VersionNotFound, VersionCorrupt: as `table`.
+        """
+        return pl.concat([pl.read_parquet(path) for path in self.parts(ref)])
+
     def parts(self, ref: VersionRef) -> list[Path]:
         """The files of a version's table, verified. In this order, by name, they contain the rows in the table's order.
 
