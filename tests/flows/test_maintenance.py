@@ -46,7 +46,7 @@ class Story:
         return hir(self.folder, home, *arguments, code=code)
 
     def kill(self) -> int:
-        """Starts a third iteration, kills it as soon as it trains, and returns its process id."""
+        """Starts a third iteration, kills it as soon as its ranks have a job, and returns its process id."""
         process = subprocess.Popen(
             command("run", "tiny.yaml", "iterations=3", "training.epochs=1"),
             cwd=self.folder,
@@ -54,10 +54,11 @@ class Story:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        progress, deadline = self.run_dir / "launches/0003/progress.json", time.monotonic() + PATIENCE_S
-        while not (progress.exists() and json.loads(progress.read_text())["step"] == "train"):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
+        job, deadline = self.run_dir / "launches/0003/job.json", time.monotonic() + PATIENCE_S
+        assert not job.exists()
+        while not job.exists():
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "the moment never came"
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
