@@ -72,6 +72,11 @@ class SamplingConfig(Section):
     however many prompts a task has; 0 leaves a task out. Unset: every prompt is equally likely."""
     k: int = Field(4, ge=1)
     """Number of samples per prompt."""
+    distinct: Annotated[bool, DefaultExcludedFromId] = False
+    """Whether the samples of a prompt are drawn without replacement: after the first one each further one from the
+    model's distribution without those before it. With short outputs this finds right answers that the model finds
+    unlikely, where independent draws repeat the likely ones. The right outputs of a prompt then count as one
+    together, in proportion to what they say of the model's distribution. Draws at temperature 1 from all tokens."""
     engine: Annotated[Engine, DefaultExcludedFromId] = "transformers"
     """The program that draws outputs, for samples and for the answers of an evaluation. `transformers`: the ranks that
     train also draw, with the weights that they hold. Settings with `type: vllm`: vLLM draws, which is made for large
@@ -150,6 +155,23 @@ class SamplingConfig(Section):
     def sorts_vocabulary(self) -> bool:
         """Whether every draw sorts the probabilities of all tokens."""
         return self.top_p is not None and self.top_k is None
+
+    @model_validator(mode="after")
+    def _distinct_draws_are_the_models_own(self) -> SamplingConfig:
+        if not self.distinct:
+            return self
+        if self.vllm:
+            raise ValueError(
+                "vLLM cannot draw distinct outputs: remove sampling.distinct, or set sampling.engine to transformers"
+            )
+        names = ("preset", "temperature", "top_p", "top_k", "min_p")
+        changed = [name for name in names if getattr(self, name) not in (None, DEFAULT_TEMPERATURE)]
+        if changed:
+            raise ValueError(
+                "distinct outputs are drawn at temperature 1 from all tokens: remove sampling.distinct, or "
+                f"{' and '.join(changed)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _vllm_can_draw_so(self) -> SamplingConfig:

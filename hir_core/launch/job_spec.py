@@ -65,6 +65,8 @@ class SampleStep(Section):
     instruction: str
     k: int
     """Samples per prompt."""
+    distinct: bool = False
+    """Whether no sample of a prompt may repeat an earlier one."""
     preset: Literal["model"] | None = None
     """Whether what the next four leave unset is taken from the model's own settings."""
     temperature: float | None

@@ -32,15 +32,18 @@ RELABELERS: dict[str, type[Relabeler]] = {
 }
 
 
-def build_relabeler(config: RelabelConfig, instructions: Instructions, thinking: Thinking | None = None) -> Relabeler:
+def build_relabeler(
+    config: RelabelConfig, instructions: Instructions, thinking: Thinking | None = None, *, are_distinct: bool = False
+) -> Relabeler:
     """The relabeler that the config names, with the instructions of the run.
 
     Args:
         thinking: the marks around the model's thinking in its outputs; None: it has none.
+        are_distinct: whether the samples of a prompt were drawn without replacement.
 
     Raises:
         ConfigError: a function of the user's cannot be imported.
     """
     relabeler = RELABELERS[config.type](config, instructions)
-    relabeler.thinking = thinking
+    relabeler.thinking, relabeler.are_distinct = thinking, are_distinct
     return relabeler

@@ -9,6 +9,7 @@ Shapes: B rows of the batch, H heads, C columns (one for each token), D head siz
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,14 +111,22 @@ def can_be_in_blocks(cache: Cache) -> bool:
     return all(type(layer) in _IN_BLOCKS and layer.is_initialized for layer in cache.layers)
 
 
-def to_blocks(cache: Cache, order: Tensor, columns: int) -> None:
-    """Exchanges the layers of a prefill's cache; its rows become those in `order`, which may repeat them."""
+def to_blocks(cache: Cache, order: Tensor, columns: int, others: Sequence[tuple[Cache, Tensor]] = ()) -> None:
+    """Exchanges the layers of a prefill's cache; its rows become those in `order`, which may repeat them, and after
+    them rows of the other prefills' caches."""
     for n, layer in enumerate(cache.layers):
         cache.layers[n] = _IN_BLOCKS[type(layer)](layer)
-        cache.layers[n].replace_rows(order, columns)
+        cache.layers[n].replace_rows(order, columns, [(other.layers[n], rows) for other, rows in others])
 
 
-def replace_rows(cache: Cache, kept: Tensor, columns: int, entering: tuple[Cache, Tensor] | None = None) -> None:
-    """Keeps these rows of a cache in blocks, and adds rows of a prefill's cache; see `BlockLayer`."""
+def replace_rows(cache: Cache, kept: Tensor, columns: int, entering: Sequence[tuple[Cache, Tensor]] = ()) -> None:
+    """Keeps these rows of a cache in blocks, and adds rows of prefills' caches; see `BlockLayer`."""
     for n, layer in enumerate(cache.layers):
-        layer.replace_rows(kept, columns, [(entering[0].layers[n], entering[1])] if entering else [])
+        layer.replace_rows(kept, columns, [(other.layers[n], rows) for other, rows in entering])
+
+
+def with_own_layers(cache: Cache) -> Cache:
+    """The same layers in a list of its own, so that exchanging them leaves the cache as it is."""
+    copied = copy.copy(cache)
+    copied.layers = list(cache.layers)
+    return copied

@@ -27,6 +27,13 @@ class Request:
     seeds: tuple[int, ...]
     first: int = 0
     """The number k of the first sample, where the samples of a prompt are drawn in several parts."""
+    distinct: bool = False
+    """Whether no sample may repeat an earlier one, so that they are drawn one after another."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch the prompt takes; the one of a distinct sample is begun from a second one."""
+        return min(len(self.seeds), 2) if self.distinct else len(self.seeds)
 
 
 @dataclass(frozen=True)

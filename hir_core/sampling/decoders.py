@@ -7,7 +7,9 @@ Shapes: B rows of the batch, C columns of the cache (one for each token), V voca
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +22,25 @@ def _cache_of(output: Any) -> dict[str, Any]:
     """The cache of a forward pass, under the argument name of the next one: transformers 5.24 renamed it."""
     name = "cache" if "cache" in output else "past_key_values"
     return {name: output[name]}
+
+
+@dataclass
+class ReadPrompts:
+    """Prompts that a model has read, with which rows begin; P of them."""
+
+    logits: Tensor
+    """[P, V], of the first token."""
+    lengths: Tensor
+    """[P], tokens that are in the decoder's cache."""
+    cache: dict[str, Any]
+    encoded: Any = None
+    """What an encoder has made of them."""
+    mask: Tensor | None = None
+    """[P, longest prompt], 1 where an encoder's tokens are."""
+
+
+Beginning = tuple[ReadPrompts, Tensor]
+"""Read prompts, and the one of them with which each new row begins."""
 
 
 class CausalDecoder:
@@ -36,13 +57,8 @@ class CausalDecoder:
         self.lengths = torch.zeros(0, dtype=torch.long, device=device)
         self.cache: dict[str, Any] = {}
 
-    def enter(self, prompts: Sequence[Sequence[int]], repeats: Tensor, kept: Tensor) -> Tensor:
-        """Reads each prompt once and adds its samples as rows after the kept ones; returns their logits [rows, V].
-
-        Args:
-            repeats: samples of each prompt.
-            kept: the rows that stay; none unless `takes_more`.
-        """
+    def read(self, prompts: Sequence[Sequence[int]]) -> ReadPrompts:
+        """Reads each prompt once."""
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad_id] * (width - len(p)) + list(p) for p in prompts], device=self.device)
         lengths = torch.tensor([len(p) for p in prompts], device=self.device)
@@ -50,24 +66,37 @@ class CausalDecoder:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         output = self.model(**inputs, use_cache=True, logits_to_keep=1)
-        order = torch.arange(len(prompts), device=self.device).repeat_interleave(repeats)
-        self._add(_cache_of(output), lengths, order, kept)
-        return output.logits[:, -1].index_select(0, order)  # type: ignore[no-any-return]
+        return ReadPrompts(output.logits[:, -1], lengths, _cache_of(output))
 
-    def _add(self, entering: dict[str, Any], lengths: Tensor, order: Tensor, kept: Tensor) -> None:
-        self.lengths = torch.cat([self.lengths[kept], lengths[order]])
+    def enter(self, beginnings: Sequence[Beginning], kept: Tensor, *, is_last_use: bool = True) -> Tensor:
+        """Adds rows after the kept ones; returns the logits [rows, V] of their first tokens.
+
+        Args:
+            beginnings: one of them unless `takes_more`.
+            kept: the rows that stay; none unless `takes_more`.
+            is_last_use: whether no more rows begin with the read prompts, so that their cache can be used up.
+        """
+        self.lengths = torch.cat([self.lengths[kept], *(prompts.lengths[order] for prompts, order in beginnings)])
         self.columns = int(self.lengths.max())
-        (cache,) = entering.values()
+        caches = [(cache, order) for prompts, order in beginnings for cache in prompts.cache.values()]
         if len(kept):
             (mine,) = self.cache.values()
-            block_cache.replace_rows(mine, kept, self.columns, (cache, order))
-            return
-        self.cache = entering
+            block_cache.replace_rows(mine, kept, self.columns, caches)
+        else:
+            self._begin(beginnings[0][0], caches, is_last_use=is_last_use)
+        return torch.cat([prompts.logits.index_select(0, order) for prompts, order in beginnings])
+
+    def _begin(self, prompts: ReadPrompts, caches: Sequence[tuple[Any, Tensor]], *, is_last_use: bool) -> None:
+        """Makes rows of these caches the batch."""
+        (name,), (cache, order), others = prompts.cache, caches[0], caches[1:]
         self.takes_more = block_cache.can_be_in_blocks(cache) and not _has_chunks(self.model)
         if self.takes_more:
-            block_cache.to_blocks(cache, order, self.columns)
+            cache = cache if is_last_use else block_cache.with_own_layers(cache)
+            block_cache.to_blocks(cache, order, self.columns, others)
         else:
+            cache = cache if is_last_use else copy.deepcopy(cache)
             cache.reorder_cache(order)
+        self.cache = {name: cache}
 
     def next(self, tokens: Tensor, unfinished: Tensor) -> Tensor:
         """Logits [B, V] after one more token per row.
@@ -119,25 +148,31 @@ class EncoderDecoder:
         self.model, self.pad_id, self.device = model, pad_id, device
         self.columns = 0
         self.is_in_blocks = False
+        self.mask: Any = None
 
-    def enter(self, prompts: Sequence[Sequence[int]], repeats: Tensor, kept: Tensor) -> Tensor:
-        """Encodes each prompt once and makes its samples the rows of the batch; returns their logits [B, V].
-
-        Args:
-            repeats: samples of each prompt.
-            kept: the rows that stay, which are none.
-        """
-        if len(kept):
-            raise ValueError("the rows of an encoder-decoder enter together, when all others have left")
+    def read(self, prompts: Sequence[Sequence[int]]) -> ReadPrompts:
+        """Encodes each prompt once, and reads the token with which every output begins."""
         width = max(map(len, prompts))
         ids = torch.tensor([list(p) + [self.pad_id] * (width - len(p)) for p in prompts], device=self.device)
-        self.mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=self.device)
-        self.encoded = self.model.get_encoder()(input_ids=ids, attention_mask=self.mask)
-        self.cache: dict[str, Any] = {}
-        self.columns = 0
-        start = torch.full((len(prompts),), self.model.config.decoder_start_token_id, device=self.device)
-        logits = self.next(start, torch.ones_like(start))
-        order = torch.arange(len(prompts), device=self.device).repeat_interleave(repeats)
+        mask = torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in prompts], device=self.device)
+        encoded = self.model.get_encoder()(input_ids=ids, attention_mask=mask)
+        start = torch.full((len(prompts), 1), self.model.config.decoder_start_token_id, device=self.device)
+        output = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=start, use_cache=True)
+        return ReadPrompts(output.logits[:, -1], torch.ones_like(start[:, 0]), _cache_of(output), encoded, mask)
+
+    def enter(self, beginnings: Sequence[Beginning], kept: Tensor, *, is_last_use: bool = True) -> Tensor:
+        """Makes the samples of read prompts the rows of the batch; returns the logits [B, V] of their first tokens.
+
+        Args:
+            beginnings: one.
+            kept: the rows that stay, which are none.
+            is_last_use: whether no more rows begin with the read prompts.
+        """
+        if len(kept) or len(beginnings) > 1:
+            raise ValueError("the rows of an encoder-decoder enter together, when all others have left")
+        ((prompts, order),) = beginnings
+        self.cache = prompts.cache if is_last_use else copy.deepcopy(prompts.cache)
+        self.encoded, self.mask, self.columns = copy.copy(prompts.encoded), prompts.mask, 1
         (cache,) = self.cache.values()
         self.is_in_blocks = block_cache.can_be_in_blocks(cache.self_attention_cache)
         if self.is_in_blocks:
@@ -145,7 +180,7 @@ class EncoderDecoder:
         else:
             cache.self_attention_cache.reorder_cache(order)
         self._select_encoded(order)
-        return logits.index_select(0, order)
+        return prompts.logits.index_select(0, order)
 
     def next(self, tokens: Tensor, _unfinished: Tensor) -> Tensor:
         """Logits [B, V] after one more token per row."""

@@ -15,6 +15,8 @@ from torch import Tensor
 
 FEW = 1024
 """Tokens that are sorted at first on a CPU."""
+LEAST_LEFT = 1e-9
+"""Share of the probability below which what may be drawn is nothing but rounding."""
 HasStopped = Callable[[Sequence[int]], bool]
 """Whether an output of these tokens ends with its last one, because a stop text is complete."""
 
@@ -44,7 +46,7 @@ class Limits:
         return (self.top_p, self.top_k, self.min_p) != (None, None, None)
 
 
-def draw(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, uniforms: Tensor, limits: Limits, left: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token per row, and its log-probability in the model's own distribution at temperature 1, both [B].
 
     The log-probability is that of the whole distribution, whatever temperature and whichever tokens are drawn from: it
@@ -57,6 +59,8 @@ def draw(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tens
     Args:
         logits: [B, V]
         uniforms: [B], in [0, 1).
+        left: [B, V], the share of each token's probability that may be drawn; None: all of it. Where next to nothing
+            may be drawn, it does not count.
     """
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     if limits.temperature == 0:
@@ -67,6 +71,10 @@ def draw(logits: Tensor, uniforms: Tensor, limits: Limits) -> tuple[Tensor, Tens
         if limits.leaves_tokens_out:
             least = least_drawn(probabilities, limits)
             probabilities = probabilities.masked_fill_(probabilities < least[:, None], 0.0)
+        if left is not None:
+            whole, probabilities = probabilities, probabilities * left
+            has_some = probabilities.sum(-1) > LEAST_LEFT * whole.sum(-1)
+            probabilities = torch.where(has_some[:, None], probabilities, whole)
         cumulative = probabilities.cumsum(-1)
         basis = cumulative[:, -1]
         points = uniforms.double() * basis

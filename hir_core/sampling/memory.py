@@ -62,7 +62,8 @@ class RowEstimate:
             return 0
         step, is_sorted = self.step, self.step.top_p is not None and self.step.top_k is None
         output = step.max_new_tokens
-        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=step.k, is_sorted=is_sorted)
+        copies = 1 if step.distinct else step.k
+        return sampling_row_bytes(self.shape, self.weight_bytes, prompt, output, copies=copies, is_sorted=is_sorted)
 
 
 def sampling_weights(

@@ -67,8 +67,8 @@ def _halve(batch_limit: BatchLimit, parts: Sequence[Request], lack: str) -> None
         ConfigError: it had a single row.
     """
     longest = longest_prompt(parts)
-    most = max(batch_limit.rows(longest), *(len(part.seeds) for part in parts))
-    rows = min(most, sum(len(part.seeds) for part in parts))
+    most = max(batch_limit.rows(longest), *(part.rows for part in parts))
+    rows = min(most, sum(part.rows for part in parts))
     if rows == 1:
         new_tokens = batch_limit.estimate.step.max_new_tokens
         raise ConfigError(
@@ -81,11 +81,11 @@ def _halve(batch_limit: BatchLimit, parts: Sequence[Request], lack: str) -> None
 
 
 def _parts(requests: Iterable[Request], most_rows: float) -> list[Request]:
-    """The requests, those with more samples than `most_rows` in parts of that many."""
+    """The requests, those with more samples than `most_rows` in parts of that many where samples may be equal."""
     parts: list[Request] = []
     for request in requests:
         size = min(len(request.seeds), most_rows)
-        if size == len(request.seeds):
+        if size == len(request.seeds) or request.distinct:
             parts.append(request)
             continue
         starts = range(0, len(request.seeds), int(size))

@@ -2,8 +2,9 @@
 
 Prompts enter by falling length, as many as the caller allows; the k samples of a prompt share one prefill. Rows
 that have ended leave the batch, and the next prompts take their places. Every row has a seed of its own, so neither its
-batch nor the world size changes its tokens. Takes prompt ids and returns token ids with log-probabilities; tables are
-left to `worker.samples`, forward passes to `decoders`, the draw of a token to `draw`.
+batch nor the world size changes its tokens. Samples that must be distinct are drawn one after another. Takes prompt ids
+and returns token ids with log-probabilities; tables are left to `worker.samples`, forward passes to `decoders`, the
+draw of a token to `draw`, what may be drawn to `distinct`.
 
 Shapes: B rows of the batch, V vocabulary.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import compress
+from dataclasses import dataclass, field
+from itertools import chain, compress, groupby
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ from torch import Tensor, nn
 
 from hir_core.errors import NumericalError
 from hir_core.sampling.completions import Completion, Output, Request
-from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder
+from hir_core.sampling.decoders import CausalDecoder, EncoderDecoder, ReadPrompts
+from hir_core.sampling.distinct import DrawnBefore
 from hir_core.sampling.draw import Limits, draw
 
 MostRows = Callable[[int], int]
@@ -44,15 +47,15 @@ def take_batch(waiting: deque[Request], most_rows: MostRows | None, present: Seq
 
     Args:
         waiting: by falling length; loses what is taken.
-        present: the request of each row.
+        present: the request of each row, and of each prompt that is kept for more rows.
     """
     taken: list[Request] = []
     if not waiting:
         return taken
     longest = max(len(request.prompt_ids) for request in [*present, waiting[0]])
     free = math.inf if most_rows is None else most_rows(longest) - len(present)
-    while waiting and (len(waiting[0].seeds) <= free or not (present or taken)):
-        free -= len(waiting[0].seeds)
+    while waiting and (waiting[0].rows <= free or not (present or taken)):
+        free -= waiting[0].rows
         taken.append(waiting.popleft())
     return taken
 
@@ -89,13 +92,43 @@ def complete(
         yield from batch.read()
 
 
+@dataclass
+class _OpenPrompt:
+    """A prompt that is not finished, and its outputs so far."""
+
+    request: Request
+    read: ReadPrompts
+    read_with: Sequence[Request]
+    """All prompts that were read together."""
+    place: int
+    """Its own among them."""
+    outputs: list[Output] = field(default_factory=list)
+
+    @property
+    def is_drawing(self) -> bool:
+        return any(output.finish_reason is None for output in self.outputs)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether outputs are left to be begun."""
+        return len(self.outputs) < len(self.request.seeds)
+
+    def begin(self) -> list[Output]:
+        """The outputs that can be drawn next: all of them, or the next one where they must be distinct."""
+        begun, most = len(self.outputs), len(self.request.seeds)
+        numbers = range(begun, begun + 1) if self.request.distinct else range(begun, most)
+        new = [Output(self.request, self.request.first + n) for n in numbers]
+        self.outputs += new
+        return new
+
+
 class _Batch:
     """The rows that are completed at once.
 
-    `rows` [B] has what each row writes, `open_prompts` the outputs of each prompt that is not finished. Tensors of one
-    value per row: the number of `drawn` tokens, whether it is `unfinished`, its `last` token; and its random numbers,
-    `uniforms` [B, max_new_tokens]. `unread` has what was drawn since the last `read`: for each step tokens,
-    log-probabilities, and the rows that drew them.
+    `rows` [B] has what each row writes, `open_prompts` the prompts that are not finished. Tensors of one value per row:
+    the number of `drawn` tokens, whether it is `unfinished`, its `last` token; its random numbers, `uniforms`
+    [B, max_new_tokens]; and where outputs must be distinct, the ones `before` it. `unread` has what was drawn since the
+    last `read`: for each step tokens, log-probabilities, and the rows that drew them.
     """
 
     def __init__(self, model: Any, limits: Limits, device: torch.device) -> None:
@@ -104,12 +137,13 @@ class _Batch:
         self.decoder = decoder(model, limits.pad_id, device)
         self.ends = torch.tensor(limits.end_ids, device=device)
         self.rows: list[Output] = []
-        self.open_prompts: list[list[Output]] = []
+        self.open_prompts: list[_OpenPrompt] = []
         self.steps_left = 0
         """Steps after which every row has ended, whatever it draws."""
         self.drawn = torch.zeros(0, dtype=torch.long, device=device)
         self.last, self.unfinished = self.drawn, self.drawn.bool()
         self.uniforms = torch.zeros(0, limits.max_new_tokens, dtype=torch.float64, device=device)
+        self.before: DrawnBefore | None = None
         self.unread: list[tuple[Tensor, Tensor, Tensor]] = []
 
     @property
@@ -118,34 +152,58 @@ class _Batch:
         return bool(self.open_prompts)
 
     def refill(self, waiting: deque[Request], most_rows: MostRows | None) -> None:
-        """Once enough rows have ended, drops them, and takes from `waiting` what fits, with its first tokens."""
+        """Once enough rows have ended, drops them; begins the next outputs of the prompts that are open, and takes from
+        `waiting` what fits beside them."""
         kept = [n for n, output in enumerate(self.rows) if output.finish_reason is None]
         if kept and len(kept) >= REFILL_BELOW * len(self.rows):
             return
-        has_room = not kept or self.decoder.takes_more
-        entering = take_batch(waiting, most_rows, [self.rows[n].request for n in kept]) if has_room else []
+        entering: list[_OpenPrompt] = []
+        if not kept or self.decoder.takes_more:
+            entering = [prompt for prompt in self.open_prompts if prompt.has_more and not prompt.is_drawing]
+            if not entering or self.decoder.takes_more:
+                entering += self._read(take_batch(waiting, most_rows, self._present(kept, entering)))
         if not entering and not kept:
             return  # all have ended: a rank that only waits for others goes on with the rows that it has
         rows = torch.tensor(kept, dtype=torch.long, device=self.device)
         self.rows = [self.rows[n] for n in kept]
         self.drawn, self.last, self.unfinished = self.drawn[rows], self.last[rows], self.unfinished[rows]
         self.uniforms = self.uniforms[rows]
+        self.before = None if self.before is None else self.before.keep(rows)
         if entering:
             self._enter(entering, rows)
         else:
             self.decoder.keep(rows)
 
-    def _enter(self, requests: Sequence[Request], kept: Tensor) -> None:
-        """Adds a row for each sample of the requests, after the kept rows, and draws their first tokens."""
-        prompts = [[Output(request, request.first + n) for n in range(len(request.seeds))] for request in requests]
-        self.open_prompts += prompts
-        self.rows += [output for outputs in prompts for output in outputs]
-        repeats = torch.tensor([len(outputs) for outputs in prompts], device=self.device)
-        logits = self.decoder.enter([request.prompt_ids for request in requests], repeats, kept)
-        generators = [np.random.Generator(np.random.Philox(key=seed)) for r in requests for seed in r.seeds]
+    def _present(self, kept: Sequence[int], entering: Sequence[_OpenPrompt]) -> list[Request]:
+        """The request of each row, and of each prompt that is held for rows of those read with it."""
+        held = {id(prompt.read): prompt.read_with for prompt in self.open_prompts if prompt.request.distinct}
+        rows = [self.rows[n].request for n in kept] + [prompt.request for prompt in entering]
+        return [*rows, *chain.from_iterable(held.values())]
+
+    def _read(self, requests: Sequence[Request]) -> list[_OpenPrompt]:
+        """Opens new prompts."""
+        if not requests:
+            return []
+        read = self.decoder.read([request.prompt_ids for request in requests])
+        opened = [_OpenPrompt(request, read, requests, place) for place, request in enumerate(requests)]
+        self.open_prompts += opened
+        return opened
+
+    def _enter(self, prompts: Sequence[_OpenPrompt], kept: Tensor) -> None:
+        """Adds a row for each output that the prompts begin, after the kept rows, and draws their first tokens."""
+        begun = [(prompt, output) for prompt in prompts for output in prompt.begin()]
+        beginnings = [
+            (group[0][0].read, torch.tensor([prompt.place for prompt, _ in group], device=self.device))
+            for group in (list(pairs) for _, pairs in groupby(begun, key=lambda pair: id(pair[0].read)))
+        ]
+        is_last_use = not any(prompt.request.distinct for prompt in prompts)
+        logits = self.decoder.enter(beginnings, kept, is_last_use=is_last_use)
+        self.rows += [output for _, output in begun]
+        seeds = [output.request.seeds[output.k - output.request.first] for _, output in begun]
+        generators = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
         uniforms = np.array([generator.random(self.limits.max_new_tokens) for generator in generators])
         new = torch.tensor(uniforms, device=self.device)
-        tokens, logprobs = draw(logits, new[:, 0], self.limits)
+        tokens, logprobs = self._draw_first(logits, new[:, 0], [] if is_last_use else begun)
         self.uniforms = torch.cat([self.uniforms, new])
         self.drawn = torch.cat([self.drawn, torch.zeros_like(tokens)])
         self.unfinished = torch.cat([self.unfinished, torch.ones_like(tokens, dtype=torch.bool)])
@@ -153,11 +211,28 @@ class _Batch:
         self._record(torch.cat([self.last, tokens]), nn.functional.pad(logprobs, (len(kept), 0)), drawing)
         self.steps_left = self.limits.max_new_tokens - 1
 
+    def _draw_first(
+        self, logits: Tensor, uniforms: Tensor, distinct: Sequence[tuple[_OpenPrompt, Output]]
+    ) -> tuple[Tensor, Tensor]:
+        """Draws the first tokens of rows that begin; `distinct` has them where they must differ from others."""
+        if not distinct:
+            return draw(logits, uniforms, self.limits)
+        earlier = [prompt.outputs[: output.k - output.request.first] for prompt, output in distinct]
+        before = DrawnBefore.of(earlier, self.limits.max_new_tokens, self.device)
+        first = torch.zeros(len(distinct), dtype=torch.long, device=self.device)
+        tokens, logprobs = draw(logits, uniforms, self.limits, before.left(first, logits.shape[-1]))
+        before.follow(first, tokens)
+        self.before = before if self.before is None else self.before.join(before)
+        return tokens, logprobs
+
     def step(self) -> None:
         """Draws one token for every row; those of ended rows are discarded."""
         logits = self.decoder.next(self.last, self.unfinished)
         places = self.drawn.clamp(max=self.limits.max_new_tokens - 1)
-        tokens, logprobs = draw(logits, self.uniforms.gather(1, places[:, None])[:, 0], self.limits)
+        left = None if self.before is None else self.before.left(places, logits.shape[-1])
+        tokens, logprobs = draw(logits, self.uniforms.gather(1, places[:, None])[:, 0], self.limits, left)
+        if self.before is not None:
+            self.before.follow(places, tokens)
         self._record(tokens, logprobs, self.unfinished)
 
     def _record(self, tokens: Tensor, logprobs: Tensor, drawing: Tensor) -> None:
@@ -184,13 +259,9 @@ class _Batch:
             self.unfinished = torch.tensor(is_open, device=self.device)
         lengths = [len(output.token_ids) for output in compress(self.rows, is_open)]
         self.steps_left = self.limits.max_new_tokens - min(lengths) if lengths else 0
-        still_open = []
-        for outputs in self.open_prompts:
-            if any(output.finish_reason is None for output in outputs):
-                still_open.append(outputs)
-            else:
-                yield from (output.completion() for output in outputs)
-        self.open_prompts = still_open
+        finished = [prompt for prompt in self.open_prompts if not (prompt.has_more or prompt.is_drawing)]
+        self.open_prompts = [prompt for prompt in self.open_prompts if prompt.has_more or prompt.is_drawing]
+        yield from (output.completion() for prompt in finished for output in prompt.outputs)
 
     def _no_probabilities(self, wrong: Tensor, drawing: Tensor) -> NumericalError:
         """The error that names the first token that could not be drawn; both arguments are [B, steps]."""

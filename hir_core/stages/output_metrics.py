@@ -13,11 +13,13 @@ from typing import Any
 import polars as pl
 
 
-def output_metrics(parts: Sequence[Path]) -> dict[str, Any]:
+def output_metrics(parts: Sequence[Path], *, are_distinct: bool = False) -> dict[str, Any]:
     """The measurements of outputs.
 
     Args:
         parts: files of Samples.
+        are_distinct: whether the samples of a prompt were drawn without replacement. `mean_logprob` is then that of the
+            first ones, which are drawn as if there were no others.
 
     Returns:
         `cut_off`, outputs that reached the limit of new tokens before they ended; `empty`, those without a visible
@@ -25,7 +27,7 @@ def output_metrics(parts: Sequence[Path]) -> dict[str, Any]:
         log-probability of a token in nats, None without tokens. Its negative estimates the entropy of a token where
         outputs are drawn from all tokens at temperature 1.
     """
-    logprobs = pl.col("logprobs")
+    logprobs = pl.col("logprobs").filter(pl.col("k") == 0) if are_distinct else pl.col("logprobs")
     text = pl.struct("prompt_id", pl.col("completion").hash())
     counts = pl.scan_parquet(list(parts)).select(
         cut_off=(pl.col("finish_reason") == "length").sum(),
@@ -49,12 +51,16 @@ def pass_at(rewards: pl.DataFrame, threshold: float) -> dict[str, float]:
         rewards: rows with `prompt_id` and `score`; a sample without a score is not correct.
         threshold: the score of a correct sample.
     """
-    is_correct = (pl.col("score") >= threshold).fill_null(value=False)
-    counts = rewards.group_by("prompt_id").agg(n=pl.len(), c=is_correct.sum())
+    counts = rewards.group_by("prompt_id").agg(n=pl.len(), c=is_correct(threshold).sum())
     groups = counts.group_by("n", "c").len().sort("n", "c").rows()
     most = max((n for n, _, _ in groups), default=0)
     ks = sorted({most, *(2**power for power in range(most.bit_length()))} - {0})
     return {str(k): _mean_pass_at([group for group in groups if group[0] >= k], k) for k in ks if k <= most}
+
+
+def is_correct(threshold: float) -> pl.Expr:
+    """Whether a score is that of a correct sample; false where there is none."""
+    return (pl.col("score") >= threshold).fill_null(value=False)
 
 
 def _mean_pass_at(groups: Sequence[tuple[int, int, int]], k: int) -> float:

@@ -151,7 +151,7 @@ class Plan:
         elif planned.draft.identity.stage == "evaluations":
             self.score(planned.draft, metrics)
         else:
-            measured = output_metrics(list_parts(planned.draft.path))
+            measured = output_metrics(list_parts(planned.draft.path), are_distinct=planned.step.distinct)
             rejected = too_long(metrics, planned.step.k)
             planned.draft.commit(rows_in=planned.rows_in, rejected=rejected, metrics={**metrics, **measured})
 
@@ -211,6 +211,7 @@ class Plan:
             output=draft.path.resolve(),
             requests=write_requests(job_dir, "sample", chosen),
             k=sampling.k,
+            distinct=sampling.distinct,
             max_new_tokens=sampling.max_new_tokens,
             **self._drawing(),
         )

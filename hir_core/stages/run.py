@@ -61,7 +61,12 @@ class Run:
         self.waiting_ranks = WaitingRanks()
         self.hosts = Hosts(config.launch, config.run_dir)
         self.reward = build_reward(config.reward, ScoreLaunch(config, self.run_job))
-        self.relabeler = build_relabeler(config.relabel, config.instructions, rendering(config.model).thinking)
+        self.relabeler = build_relabeler(
+            config.relabel,
+            config.instructions,
+            rendering(config.model).thinking,
+            are_distinct=config.sampling.distinct,
+        )
         self.identities = Identities(config, self.reward, self.relabeler)
         self._deferred: list[Callable[[], None]] = []
 

@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from hir_core.progress import in_slice
+from hir_core.relabelers.shares import PROBABILITY, share
 from hir_core.rewards.reward import attribute_means, unscored_reasons
 from hir_core.schemas import Evaluations
 from hir_core.stages.evaluation import summarise
-from hir_core.stages.output_metrics import output_metrics, pass_at
+from hir_core.stages.output_metrics import is_correct, output_metrics, pass_at
 from hir_core.stages.plan import ANSWERED, COMPLETIONS, SAMPLED, Plan, too_long
 from hir_core.stages.run import Run
 from hir_core.store.draft import Draft
@@ -34,14 +35,17 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     draft.delete_parts()
     with draft.working_folder() as folder:
         slice_bytes = SLICE_BYTES if run.reward.judges_in_slices else None
-        slices = SampleSlices(run.store.parts(samples), ("sample_id", "prompt_id", "completion"), folder, slice_bytes)
+        drawn = ("k", PROBABILITY) if run.config.sampling.distinct else ()
+        columns = ("sample_id", "prompt_id", "completion", *drawn)
+        slices = SampleSlices(run.store.parts(samples), columns, folder, slice_bytes)
         counter, done = run.row_counter("score", slices.rows), 0
         for number, sampled in enumerate(slices):
             on_rows = counter if slices.count == 1 else in_slice(counter, done, slices.rows)
             rewards = run.reward.score(answers_of(run, sampled), prompt_rows, on_rows=on_rows)
             draft.write(slices.part_name(number), rewards)
-            of_prompts = rewards.join(sampled.select("sample_id", "prompt_id"), on="sample_id", maintain_order="left")
-            judged.append(of_prompts.select("prompt_id", "outcome", "score", _REASON_IF_UNSCORED, "parts"))
+            of_prompts = rewards.join(sampled.drop("completion"), on="sample_id", maintain_order="left")
+            shares = [share().alias("share")] if drawn else []
+            judged.append(of_prompts.select("prompt_id", "outcome", "score", _REASON_IF_UNSCORED, "parts", *shares))
             done += sampled.height
     metrics = score_metrics(pl.concat(judged), run.config.relabel.threshold)
     return draft.commit(rows_in=slices.rows, metrics=metrics)
@@ -53,11 +57,27 @@ def answers_of(run: Run, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def score_metrics(rewards: pl.DataFrame, threshold: float) -> dict[str, Any]:
-    """The measurements of rewards for their manifest."""
+    """The measurements of rewards for their manifest.
+
+    Args:
+        rewards: where samples were drawn without replacement with the `share` of the policy that each stands for:
+            `correct_share`, `mean_score` and pass@1 are then the policy's, and only all samples together make another
+            pass@k.
+    """
+    passes = pass_at(rewards, threshold)
+    correct = int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height)
+    mean = rewards["score"].mean()
+    if "share" in rewards.columns:
+        of_scored = pl.col("share").filter(pl.col("score").is_not_null())
+        right = pl.col("share").filter(is_correct(threshold)).sum() / pl.col("share").sum()
+        weighted = rewards.select(right=right, mean=(pl.col("score") * pl.col("share")).sum() / of_scored.sum())
+        correct, mean = weighted.row(0)
+        most = max(passes, key=int)
+        passes = {"1": correct, most: passes[most]}
     return {
-        "correct_share": int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height),
-        "mean_score": rewards["score"].mean(),
-        "pass_at": pass_at(rewards, threshold),
+        "correct_share": correct,
+        "mean_score": mean,
+        "pass_at": passes,
         "no_answer": int((rewards["outcome"] == "no_answer").sum()),
         "not_judged": int((rewards["outcome"] == "not_judged").sum()),
         "unscored_reasons": unscored_reasons(rewards),

@@ -138,8 +138,9 @@ class LoadedModel:
         decoder: Any = (EncoderDecoder if self.is_encoder_decoder else CausalDecoder)(
             self.model, self.limits.pad_id, self.device
         )
-        one, none = (torch.full((n,), 1, device=self.device) for n in (1, 0))
-        logits = decoder.enter([prompt_ids], one, none)
+        first, none = (torch.zeros(n, dtype=torch.long, device=self.device) for n in (1, 0))
+        logits = decoder.enter([(decoder.read([prompt_ids]), first)], none)
+        is_unfinished = torch.ones(1, dtype=torch.bool, device=self.device)
         while True:
             uniform = torch.tensor([self.random.random()], dtype=torch.float64, device=self.device)
             token, logprob = draw(logits, uniform, self.limits)
@@ -147,7 +148,7 @@ class LoadedModel:
                 raise NumericalError("the model gives no probabilities for the next token: its logits hold NaN or "
                                      "infinity, so its training went wrong: choose an earlier model")  # fmt: skip
             yield int(token)
-            logits = decoder.next(token, one.bool())
+            logits = decoder.next(token, is_unfinished)
 
     def _end(self, drawn: Sequence[int]) -> str | None:
         """Why an output ends with its last token; None where it goes on."""

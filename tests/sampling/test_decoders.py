@@ -51,6 +51,12 @@ def new_rows(rng, count: int) -> tuple[list[list[int]], list[int]]:
     return prompts, rng.integers(1, 4, size=count).tolist()
 
 
+def enter(decoder, prompts, repeats, kept=()) -> torch.Tensor:
+    """Reads prompts, and adds so many rows of each after the kept ones."""
+    order = torch.arange(len(prompts)).repeat_interleave(torch.tensor(repeats))
+    return decoder.enter([(decoder.read(prompts), order)], torch.tensor(kept, dtype=torch.long))
+
+
 def plain_logits(model, rows: list[list[int]]) -> torch.Tensor:
     return torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows])
 
@@ -69,7 +75,7 @@ def test_rows_that_come_and_go_read_what_they_would_read_alone(causal, monkeypat
             rows = [rows[n] for n in kept]
         else:
             prompts, repeats = new_rows(rng, int(rng.integers(1, 4)))
-            logits = decoder.enter(prompts, torch.tensor(repeats), torch.tensor(kept, dtype=torch.long))
+            logits = enter(decoder, prompts, repeats, kept)
             entered = [list(p) for p, times in zip(prompts, repeats, strict=True) for _ in range(times)]
             torch.testing.assert_close(logits, plain_logits(causal, entered), rtol=1e-4, atol=1e-4)
             rows = [rows[n] for n in kept] + entered
@@ -88,7 +94,7 @@ def test_rows_that_come_and_go_read_what_they_would_read_alone(causal, monkeypat
 def test_a_row_that_has_ended_stays_within_its_positions(causal):
     """It is still computed, but its position no longer grows, which might leave the model's context."""
     decoder = CausalDecoder(causal, 0, CPU)
-    decoder.enter([[5] * 120, [6, 7]], torch.tensor([1, 1]), torch.tensor([], dtype=torch.long))
+    enter(decoder, [[5] * 120, [6, 7]], [1, 1])
     for _ in range(20):
         logits = decoder.next(torch.tensor([8, 9]), torch.tensor([False, True]))
     assert decoder.lengths.tolist() == [120, 22]
@@ -111,7 +117,7 @@ def test_rows_of_an_encoder_decoder_that_leave_change_no_other(kind, monkeypatch
     rng = np.random.default_rng(4)
     prompts, repeats = new_rows(rng, 6)
     decoder = EncoderDecoder(model, 0, CPU)
-    decoder.enter(prompts, torch.tensor(repeats), torch.tensor([], dtype=torch.long))
+    enter(decoder, prompts, repeats)
     assert decoder.is_in_blocks
     rows = [(p, [0]) for p, times in zip(prompts, repeats, strict=True) for _ in range(times)]
     while len(rows) > 1:
@@ -133,7 +139,7 @@ def test_layers_of_other_kinds_keep_the_cache_of_transformers():
     config = transformers.Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"], block_multiple_of=8)
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     decoder = CausalDecoder(model, 0, CPU)
-    logits = decoder.enter([[5, 6, 7], [8, 9, 10]], torch.tensor([1, 2]), torch.tensor([], dtype=torch.long))
+    logits = enter(decoder, [[5, 6, 7], [8, 9, 10]], [1, 2])
     assert not decoder.takes_more
     rows = [[5, 6, 7], [8, 9, 10], [8, 9, 10]]
     torch.testing.assert_close(logits, plain_logits(model, rows), rtol=1e-4, atol=1e-4)

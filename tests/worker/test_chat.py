@@ -67,7 +67,7 @@ def test_it_is_asked_as_in_its_run_and_the_oldest_turns_leave_a_full_context(sto
     reply = make_chat(settings_of(store, monkeypatch))
     assert reply({"type": "load"}) == {"device": "cpu", "template": "chat", "keeps_turns": True}
     seen: list[list[int]] = []
-    monkeypatch.setattr("hir_core.worker.chat.CausalDecoder.enter", lambda self, ids, *_: seen.extend(ids) or 1 / 0)
+    monkeypatch.setattr("hir_core.worker.chat.CausalDecoder.read", lambda self, ids: seen.extend(ids) or 1 / 0)
     turns = [{"role": role, "content": f"{n} plums"} for n in range(9) for role in ("user", "assistant")]
     for history in ([], turns):
         with pytest.raises(ZeroDivisionError):
