@@ -283,7 +283,7 @@ class _Planner:
             strategy.weight_bytes,
             self.prompt,
             self.new_tokens,
-            copies=sampling.k,
+            copies=1 if sampling.distinct else sampling.k,
             is_sorted=sampling.sorts_vocabulary,
         )
         process = 0 if self.machines.has_gpus else PROCESS_BYTES
