@@ -78,7 +78,7 @@ def _of_samples(report: Report) -> Iterator[str]:
             (_, single), *_, (k, best) = last.pass_at.items()
             yield (
                 f"Of the prompts that were sampled last, {best:.1%} have a correct one among {k} samples (pass@{k}), "
-                f"and {single:.1%} of the samples are correct (pass@1)."
+                f"and a single sample is correct in {single:.1%} (pass@1)."
             )
         if last.graded_mean is not None:
             yield f"The mean score of the last samples is {last.graded_mean:.3f}."

@@ -75,8 +75,9 @@ class SamplingConfig(Section):
     distinct: Annotated[bool, DefaultExcludedFromId] = False
     """Whether the samples of a prompt are drawn without replacement: after the first one each further one from the
     model's distribution without those before it. With short outputs this finds right answers that the model finds
-    unlikely, where independent draws repeat the likely ones. The right outputs of a prompt then count as one
-    together, in proportion to what they say of the model's distribution. Draws at temperature 1 from all tokens."""
+    unlikely, where independent draws repeat the likely ones. The outputs of a prompt that follow the same instruction
+    then count as one together, in proportion to what they say of the model's distribution. Draws at temperature 1 from
+    all tokens. The samples of an evaluation stay independent."""
     engine: Annotated[Engine, DefaultExcludedFromId] = "transformers"
     """The program that draws outputs, for samples and for the answers of an evaluation. `transformers`: the ranks that
     train also draw, with the weights that they hold. Settings with `type: vllm`: vLLM draws, which is made for large
@@ -164,8 +165,8 @@ class SamplingConfig(Section):
             raise ValueError(
                 "vLLM cannot draw distinct outputs: remove sampling.distinct, or set sampling.engine to transformers"
             )
-        names = ("preset", "temperature", "top_p", "top_k", "min_p")
-        changed = [name for name in names if getattr(self, name) not in (None, DEFAULT_TEMPERATURE)]
+        changed = ["temperature"] if self.temperature not in (None, DEFAULT_TEMPERATURE) else []
+        changed += [name for name in ("preset", "top_p", "top_k", "min_p") if getattr(self, name) is not None]
         if changed:
             raise ValueError(
                 "distinct outputs are drawn at temperature 1 from all tokens: remove sampling.distinct, or "

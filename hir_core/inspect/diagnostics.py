@@ -73,7 +73,9 @@ def graded_score(version: Manifest) -> float | None:
     if mean is None or share is None:
         return None
     rows = version.rows or 0
-    if judged is None:
+    if "judged_share" in of_all:
+        judged = of_all["judged_share"] * rows
+    elif judged is None:
         judged = rows - of_all.get("no_answer", 0) - of_all.get("not_judged", 0)
     right = share * of_all.get("items", rows)
     return float(mean) if abs(mean * judged - right) > 1e-6 * max(1.0, right) else None

@@ -19,7 +19,7 @@ from hir_core.config.model import Thinking
 from hir_core.errors import SchemaError
 from hir_core.progress import OnRows, counted, ignore, in_slice
 from hir_core.relabelers.select import apply, compared_columns, compares_prompts, kept_of_prompts, limited_and_balanced
-from hir_core.relabelers.shares import PROBABILITY, with_shared_weights
+from hir_core.relabelers.shares import PROBABILITY, share, shared_weight
 from hir_core.schemas import Triples, content_keys
 
 CANNOT_JUDGE = "cannot judge"
@@ -27,7 +27,7 @@ NO_ANSWER = "names no answer"
 EMPTY_COMPLETION = "empty completion"
 BELOW_THRESHOLD = "below threshold"
 TRIPLE_SCHEMA = Triples.create_empty().schema
-SLICE_COLUMNS = ("sample_id", "prompt_id", "k", "completion", "completion_ids", "finish_reason", PROBABILITY)
+SLICE_COLUMNS = ("sample_id", "prompt_id", "model", "k", "completion", "completion_ids", "finish_reason", PROBABILITY)
 """What is read of samples. A log-probability per token takes much memory, and only their sum is needed."""
 REWARD_COLUMNS = ("sample_id", "outcome", "score", "parts")
 """What is read of rewards."""
@@ -62,7 +62,7 @@ class Relabeled(NamedTuple):
 class Relabeler:
     """An instruction generation function phi of Zhang et al. 2023 (arXiv 2302.05206): p* = phi(p, q, o, R).
 
-    The rules are expressions over a table with one row per sample, sorted by sample_id: sample_id, prompt_id, k,
+    The rules are expressions over a table with one row per sample, sorted by sample_id: sample_id, prompt_id, model, k,
     completion, completion_ids, finish_reason, probability, outcome, score, parts, is_correct, query, history,
     references, metadata. A relabeler that needs more than expressions overrides `label`.
     """
@@ -229,9 +229,10 @@ class Relabeler:
             scored = scored.join(verified, on="sample_id", how="left", maintain_order="left")
         judged_outputs = scored.lazy().filter(_IS_JUDGED).select(OUTPUT.n_unique()).collect().item()
         labeled = self.label(scored, prompts).with_columns(weight=self.weight(), removed=self.removed())
-        if self.are_distinct:
-            labeled = with_shared_weights(labeled)
-        return Kept(*kept_of_prompts(labeled, selection), judged_outputs)
+        if not self.are_distinct:
+            return Kept(*kept_of_prompts(labeled, selection), judged_outputs)
+        kept, rejected = kept_of_prompts(labeled.with_columns(share=share()), selection)
+        return Kept(kept.with_columns(shared_weight()).drop("share"), rejected, judged_outputs)
 
     def _limited_and_balanced(
         self,

@@ -118,6 +118,14 @@ class CausalDecoder:
         self.cache = _cache_of(output)
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
+    def forget(self) -> None:
+        """Forgets all but the last token of each row, where all have ended and only keep up with other ranks."""
+        self.lengths = torch.ones_like(self.lengths)
+        self.columns = 1
+        if self.takes_more:
+            (cache,) = self.cache.values()
+            block_cache.replace_rows(cache, torch.arange(len(self.lengths), device=self.device), self.columns)
+
     def keep(self, rows: Tensor) -> None:
         """Keeps only these rows of the batch."""
         self.lengths = self.lengths[rows]
@@ -194,6 +202,14 @@ class EncoderDecoder:
         )
         self.cache = _cache_of(output)
         return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """Forgets all but the last token of each row, where all have ended and only keep up with other ranks."""
+        self.columns = 1
+        if self.is_in_blocks:
+            (cache,) = self.cache.values()
+            every = torch.arange(len(self.mask), device=self.device)
+            block_cache.replace_rows(cache.self_attention_cache, every, self.columns)
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only these rows of the batch."""

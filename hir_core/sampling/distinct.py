@@ -6,9 +6,9 @@ with R(s) the probability that an output which begins with s ends as one of thos
 
     q(v | s) is proportional to p(v | s) (1 - R(s v))
 
-R follows from the log-probabilities with which they were drawn, so this takes no more forward passes than independent
-draws do (Shi, Bieber and Sutton 2020, arXiv 2002.09067; for beams Kool et al. 2019, arXiv 1903.06059). What such
-outputs say of p is left to `relabelers.shares`; the draw itself to `draw`.
+R follows from the log-probabilities with which they were drawn, so the rows are no more than those of independent
+draws, but come one after another (Shi, Bieber and Sutton 2020, arXiv 2002.09067; for beams Kool et al. 2019, arXiv
+1903.06059). What such outputs say of p is left to `relabelers.shares`; the draw itself to `draw`.
 
 Shapes: B rows of the batch, J most outputs before a row's own, L most tokens of an output, V vocabulary.
 """
@@ -48,12 +48,15 @@ class DrawnBefore:
         is_prefix = np.arange(most) < np.array([[len(before)] for before in outputs])
         return cls(*(torch.tensor(values, device=device) for values in (tokens, rest, is_prefix)))
 
-    def left(self, places: Tensor, vocabulary: int) -> Tensor:
-        """The share of each token's probability that leads to outputs that were not drawn before, [B, V].
+    def left(self, places: Tensor, vocabulary: int) -> Tensor | None:
+        """The share of each token's probability that leads to outputs that were not drawn before, [B, V]; None where no
+        row has any before it.
 
         Args:
             places: [B], the number of each row's next token.
         """
+        if not self.is_prefix.shape[1]:
+            return None
         next_tokens, rests = self._at(self.tokens, places), self._at(self.rest, places + 1)
         taken = rests.exp() * self.is_prefix
         left = torch.ones(len(places), vocabulary, dtype=torch.float64, device=places.device)

@@ -69,7 +69,7 @@ def _halve(batch_limit: BatchLimit, parts: Sequence[Request], lack: str) -> None
     longest = longest_prompt(parts)
     most = max(batch_limit.rows(longest), *(part.rows for part in parts))
     rows = min(most, sum(part.rows for part in parts))
-    if rows == 1:
+    if rows == 1 or batch_limit.most_rows == 1:  # distinct samples of a prompt never have fewer than two rows
         new_tokens = batch_limit.estimate.step.max_new_tokens
         raise ConfigError(
             f"sampling.max_new_tokens: there is too little memory for a single prompt of {longest} tokens with "

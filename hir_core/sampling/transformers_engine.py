@@ -97,7 +97,8 @@ class _OpenPrompt:
     """A prompt that is not finished, and its outputs so far."""
 
     request: Request
-    read: ReadPrompts
+    read: ReadPrompts | None
+    """None once its last output is begun."""
     read_with: Sequence[Request]
     """All prompts that were read together."""
     place: int
@@ -161,9 +162,11 @@ class _Batch:
         if not kept or self.decoder.takes_more:
             entering = [prompt for prompt in self.open_prompts if prompt.has_more and not prompt.is_drawing]
             if not entering or self.decoder.takes_more:
-                entering += self._read(take_batch(waiting, most_rows, self._present(kept, entering)))
-        if not entering and not kept:
-            return  # all have ended: a rank that only waits for others goes on with the rows that it has
+                entering += self._open(take_batch(waiting, most_rows, self._present(kept, entering)))
+        if not entering and not kept:  # a rank that only waits for others goes on with the rows that it has
+            if self.decoder.columns > self.limits.max_new_tokens:
+                self.decoder.forget()
+            return
         rows = torch.tensor(kept, dtype=torch.long, device=self.device)
         self.rows = [self.rows[n] for n in kept]
         self.drawn, self.last, self.unfinished = self.drawn[rows], self.last[rows], self.unfinished[rows]
@@ -176,11 +179,11 @@ class _Batch:
 
     def _present(self, kept: Sequence[int], entering: Sequence[_OpenPrompt]) -> list[Request]:
         """The request of each row, and of each prompt that is held for rows of those read with it."""
-        held = {id(prompt.read): prompt.read_with for prompt in self.open_prompts if prompt.request.distinct}
+        held = {id(prompt.read): prompt.read_with for prompt in self.open_prompts if prompt.read is not None}
         rows = [self.rows[n].request for n in kept] + [prompt.request for prompt in entering]
         return [*rows, *chain.from_iterable(held.values())]
 
-    def _read(self, requests: Sequence[Request]) -> list[_OpenPrompt]:
+    def _open(self, requests: Sequence[Request]) -> list[_OpenPrompt]:
         """Opens new prompts."""
         if not requests:
             return []
@@ -192,18 +195,22 @@ class _Batch:
     def _enter(self, prompts: Sequence[_OpenPrompt], kept: Tensor) -> None:
         """Adds a row for each output that the prompts begin, after the kept rows, and draws their first tokens."""
         begun = [(prompt, output) for prompt in prompts for output in prompt.begin()]
+        groups = [list(group) for _, group in groupby(begun, key=lambda pair: id(pair[0].read))]
         beginnings = [
-            (group[0][0].read, torch.tensor([prompt.place for prompt, _ in group], device=self.device))
-            for group in (list(pairs) for _, pairs in groupby(begun, key=lambda pair: id(pair[0].read)))
+            (read, torch.tensor([prompt.place for prompt, _ in group], device=self.device))
+            for group in groups
+            if (read := group[0][0].read) is not None
         ]
-        is_last_use = not any(prompt.request.distinct for prompt in prompts)
+        for prompt in prompts:
+            prompt.read = prompt.read if prompt.has_more else None
+        is_last_use = all(prompt.read is None for prompt in self.open_prompts)
         logits = self.decoder.enter(beginnings, kept, is_last_use=is_last_use)
         self.rows += [output for _, output in begun]
         seeds = [output.request.seeds[output.k - output.request.first] for _, output in begun]
         generators = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
         uniforms = np.array([generator.random(self.limits.max_new_tokens) for generator in generators])
         new = torch.tensor(uniforms, device=self.device)
-        tokens, logprobs = self._draw_first(logits, new[:, 0], [] if is_last_use else begun)
+        tokens, logprobs = self._draw_first(logits, new[:, 0], begun)
         self.uniforms = torch.cat([self.uniforms, new])
         self.drawn = torch.cat([self.drawn, torch.zeros_like(tokens)])
         self.unfinished = torch.cat([self.unfinished, torch.ones_like(tokens, dtype=torch.bool)])
@@ -212,14 +219,14 @@ class _Batch:
         self.steps_left = self.limits.max_new_tokens - 1
 
     def _draw_first(
-        self, logits: Tensor, uniforms: Tensor, distinct: Sequence[tuple[_OpenPrompt, Output]]
+        self, logits: Tensor, uniforms: Tensor, begun: Sequence[tuple[_OpenPrompt, Output]]
     ) -> tuple[Tensor, Tensor]:
-        """Draws the first tokens of rows that begin; `distinct` has them where they must differ from others."""
-        if not distinct:
+        """Draws the first tokens of rows that begin; of distinct ones none that lead to an earlier output alone."""
+        if not begun[0][0].request.distinct:
             return draw(logits, uniforms, self.limits)
-        earlier = [prompt.outputs[: output.k - output.request.first] for prompt, output in distinct]
+        earlier = [prompt.outputs[: output.k - output.request.first] for prompt, output in begun]
         before = DrawnBefore.of(earlier, self.limits.max_new_tokens, self.device)
-        first = torch.zeros(len(distinct), dtype=torch.long, device=self.device)
+        first = torch.zeros(len(begun), dtype=torch.long, device=self.device)
         tokens, logprobs = draw(logits, uniforms, self.limits, before.left(first, logits.shape[-1]))
         before.follow(first, tokens)
         self.before = before if self.before is None else self.before.join(before)

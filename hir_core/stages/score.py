@@ -35,7 +35,7 @@ def score_samples(run: Run, prompts: VersionRef, samples: VersionRef) -> Version
     draft.delete_parts()
     with draft.working_folder() as folder:
         slice_bytes = SLICE_BYTES if run.reward.judges_in_slices else None
-        drawn = ("k", PROBABILITY) if run.config.sampling.distinct else ()
+        drawn = ("model", "k", PROBABILITY) if run.config.sampling.distinct else ()
         columns = ("sample_id", "prompt_id", "completion", *drawn)
         slices = SampleSlices(run.store.parts(samples), columns, folder, slice_bytes)
         counter, done = run.row_counter("score", slices.rows), 0
@@ -61,22 +61,28 @@ def score_metrics(rewards: pl.DataFrame, threshold: float) -> dict[str, Any]:
 
     Args:
         rewards: where samples were drawn without replacement with the `share` of the policy that each stands for:
-            `correct_share`, `mean_score` and pass@1 are then the policy's, and only all samples together make another
-            pass@k.
+            `correct_share`, `mean_score`, `judged_share` and pass@1 are then the policy's, and all samples together are
+            the only other pass@k.
     """
-    passes = pass_at(rewards, threshold)
-    correct = int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height)
-    mean = rewards["score"].mean()
-    if "share" in rewards.columns:
-        of_scored = pl.col("share").filter(pl.col("score").is_not_null())
-        right = pl.col("share").filter(is_correct(threshold)).sum() / pl.col("share").sum()
-        weighted = rewards.select(right=right, mean=(pl.col("score") * pl.col("share")).sum() / of_scored.sum())
-        correct, mean = weighted.row(0)
-        most = max(passes, key=int)
-        passes = {"1": correct, most: passes[most]}
+    passes, measured = pass_at(rewards, threshold), {}
+    if "share" not in rewards.columns:
+        correct = int((rewards["score"].drop_nulls() >= threshold).sum()) / max(1, rewards.height)
+        mean = rewards["score"].mean()
+    else:
+        share, score = pl.col("share"), pl.col("score")
+        total, judged, right, of_scores = rewards.select(
+            total=share.sum(),
+            judged=share.filter(score.is_not_null()).sum(),
+            right=share.filter(is_correct(threshold)).sum(),
+            of_scores=(share * score).sum(),
+        ).row(0)
+        correct, mean = right / total if total else 0.0, of_scores / judged if judged else None
+        measured = {"judged_share": judged / total if total else 0.0}
+        passes = {"1": correct} | dict(list(passes.items())[1:][-1:]) if passes else {}
     return {
         "correct_share": correct,
         "mean_score": mean,
+        **measured,
         "pass_at": passes,
         "no_answer": int((rewards["outcome"] == "no_answer").sum()),
         "not_judged": int((rewards["outcome"] == "not_judged").sum()),

@@ -50,7 +50,7 @@ def read_requests(step: SampleStep, renderer: Renderer, room: int | None, seed: 
             shortest = min(shortest, len(ids))
             continue
         seeds = tuple(row_seed(seed, step.iteration, prompt_id, k) for k in range(step.k))
-        requests.append(Request(prompt_id, ids, seeds, distinct=step.distinct))
+        requests.append(Request(prompt_id, ids, seeds, distinct=step.distinct and step.k > 1))
     if not requests and shortest < math.inf and step.name != "write":  # an instruction can do without a writer
         raise ConfigError(
             f"every prompt is too long for the model: the shortest has {shortest:.0f} tokens, which with "

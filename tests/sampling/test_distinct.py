@@ -102,7 +102,7 @@ def test_no_output_is_repeated_and_the_first_is_the_independent_one(model):
         for k in range(4):
             expected = plain_logprobs(model, request.prompt_ids, drawn[request.key, k].token_ids)
             torch.testing.assert_close(
-                torch.tensor(drawn[request.key, k].logprobs), expected.detach(), rtol=0, atol=1e-4
+                torch.tensor(drawn[request.key, k].logprobs), expected.detach(), rtol=1e-3, atol=1e-3
             )
     assert len({(key, row.token_ids) for (key, _), row in independent.items()}) < 240
 
@@ -132,7 +132,7 @@ def test_each_prompt_is_read_once_and_the_rows_stay_within_the_budget(model, mon
 
 
 def test_ranks_that_wait_for_each_other_draw_distinct_outputs(model):
-    limits, requests, other_is_unfinished = Limits(1.0, 6, MANY_ENDS, 0), distinct(make_requests(3)), iter([True] * 40)
+    limits, requests, other_is_unfinished = Limits(1.0, 6, MANY_ENDS, 0), distinct(make_requests(3)), iter([True] * 200)
 
     def any_rank_is_unfinished(is_unfinished: bool) -> bool:
         return next(other_is_unfinished, False) or is_unfinished
@@ -142,11 +142,50 @@ def test_ranks_that_wait_for_each_other_draw_distinct_outputs(model):
     assert together == alone
 
 
+def test_a_rank_that_waits_stays_within_the_positions_of_its_model():
+    """BART's decoder has 16 positions; the other rank draws 60 tokens more."""
+    torch.manual_seed(1)
+    config = transformers.BartConfig(
+        vocab_size=300, d_model=16, max_position_embeddings=16, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, encoder_attention_heads=2, decoder_attention_heads=2, pad_token_id=0, bos_token_id=0,
+        eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    bart, others = transformers.AutoModelForSeq2SeqLM.from_config(config).eval(), iter([True] * 60)
+    limits, requests = Limits(1.0, 6, MANY_ENDS, 0), distinct(make_requests(3, longest=10))
+
+    def any_rank_is_unfinished(is_unfinished: bool) -> bool:
+        return next(others, False) or is_unfinished
+
+    alone = list(transformers_engine.complete(bart, requests, limits, CPU))
+    assert list(transformers_engine.complete(bart, requests, limits, CPU, None, any_rank_is_unfinished)) == alone
+
+
+def test_prompts_are_let_go_once_their_last_output_is_begun(model, monkeypatch):
+    """Those of independent samples at once."""
+    kept = []
+    enter = transformers_engine._Batch._enter
+
+    def entered(batch, *given):
+        enter(batch, *given)
+        kept.append([prompt.read is not None for prompt in batch.open_prompts])
+
+    monkeypatch.setattr(transformers_engine._Batch, "_enter", entered)
+    limits = Limits(1.0, 8, MANY_ENDS, 0)
+    list(transformers_engine.complete(model, make_requests(20), limits, CPU, within(400, 8)))
+    assert len(kept) > 2
+    assert not any(map(any, kept))
+    kept.clear()
+    list(transformers_engine.complete(model, distinct(make_requests(20)), limits, CPU, within(400, 8)))
+    assert any(map(any, kept))
+    assert not any(kept[-1])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"temperature": 0.7}, "or temperature"),
-        ({"top_p": 0.9, "top_k": 5}, "or top_p and top_k"),
+        ({"top_p": 0.9, "top_k": 1}, "or top_p and top_k"),
+        ({"min_p": 1.0}, "or min_p"),
         ({"engine": {"type": "vllm", "release": "0.32.0", "python": "/x"}}, "vLLM cannot draw distinct outputs"),
     ],
 )

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,19 @@ NO_MEMORY = [
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     MemoryError(),
 ]
+
+
+@pytest.mark.parametrize("most_rows", [9, 1])
+def test_distinct_samples_are_drawn_in_smaller_batches_too(model, most_rows, one_rank, monkeypatch):
+    one_rank(GB)
+    requests = [replace(request, distinct=True) for request in make_requests(12)]
+    expected = list(complete(model, requests, LIMITS, CPU))
+    limited(model, most_rows, monkeypatch, MemoryError())
+    drawn = {(c.key, c.k): c.token_ids for c in complete_in_memory(model, requests, LIMITS, CPU, new_limit(model))}
+    assert drawn == {(c.key, c.k): c.token_ids for c in expected}
+    limited(model, 0, monkeypatch, MemoryError())
+    with pytest.raises(ConfigError, match=r"there is too little memory for a single prompt"):
+        list(complete_in_memory(model, requests, LIMITS, CPU, new_limit(model)))
 
 
 @pytest.mark.parametrize("most_rows", [9, 1])
