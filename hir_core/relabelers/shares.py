@@ -10,9 +10,8 @@ in sampling with varying probabilities without replacement"). The shares of a pr
 unlikely, as long ones are, they are equal. A model that is sure of its output repeats it where nothing but rounding is
 left: p(o_i) counts as no more than left_i, so that the repetition has no share.
 
-Holds expressions over tables of samples with `prompt_id`, `model`, `k` and `probability`: the samples that one model drew
-for a prompt belong together. Reads and writes nothing. How such
-samples are drawn is left to `sampling.distinct`.
+Holds expressions over tables of samples with `prompt_id`, `model`, `k` and `probability`: what one model drew for a
+prompt belongs together. Reads and writes nothing. How such samples are drawn is left to `sampling.distinct`.
 """
 
 from __future__ import annotations
