@@ -202,6 +202,6 @@ def test_pass_at_k_entropy_and_mean_scores_are_in_stats_and_in_the_report(small_
     assert "empty       3\nlog-prob.   -0.250 nats per token" in hir("stats", "samples@1")
     assert "correct     pass@1 50.0% · pass@2 75.0%" in hir("stats", "rewards@1")
     text = " ".join(remarks(build_report(small_run)))
-    assert "75.0% have a correct one among 2 samples (pass@2), and 50.0% of the samples are correct (pass@1)" in text
+    assert "75.0% have a correct one among 2 samples (pass@2), and a single sample is correct in 50.0% (pass@1)" in text
     assert "The mean score of the last samples is 0.600." in text
     assert "The entropy of a token, estimated from the samples, went from 0.250 to 0.250 nats" in text
