@@ -85,7 +85,8 @@ def print_results(folder: Path) -> None:
 def arm_result(arm: Arm, run: Run, models: Sequence[Outputs]) -> ArmResult:
     """An arm's learning curve and what it took, read from the manifests of its versions."""
     last = models[-1].model
-    launched = [ref for outputs in models for ref in (outputs.model, outputs.evaluation, outputs.samples) if ref]
+    launched = [ref for outputs in models for ref in (outputs.model, outputs.evaluation)]
+    launched += [outputs.samples for outputs in models[:-1] if outputs.samples]  # the last are for a further model
     return ArmResult(
         arm.task,
         arm.method,
