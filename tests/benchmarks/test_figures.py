@@ -63,8 +63,33 @@ def test_an_accuracy_costs_what_the_best_rate_of_each_method_takes():
     assert not any(name.startswith("accuracy 0.80") for name, _ in figures)
 
 
+def test_accuracies_are_compared_after_equally_many_samples():
+    curve = {"accuracies": " ".join(f"{i / 100:.3f}" for i in range(11))}
+    longer = {"accuracies": " ".join(f"{i / 200:.3f}" for i in range(31))}
+    stopped = {"accuracies": "0.900"}
+    measured = result(
+        ("hir, 0.0002", 0, 1, 9.0, {"accuracies": " ".join(["0.050"] * 11)}),
+        ("hir, 0.0004", 0, 1, 9.0, curve),
+        ("TRL GRPO, 0.0004", 0, 1, 9.0, longer),
+        ("TRL GRPO, 0.0008", 0, 1, 9.0, stopped),
+    )
+    figures = {figure.name: figure.value for figure in accuracy.accuracies_at_the_best_rates(measured)}
+    assert figures == {
+        "accuracy after 10,240 samples, hir, 0.0004": pytest.approx(10),
+        "accuracy after 10,240 samples, TRL GRPO, 0.0004": pytest.approx(5),
+        "accuracy after 30,720 samples, TRL GRPO, 0.0004": pytest.approx(15),
+    }
+
+
+def test_the_task_with_headroom_is_that_of_the_comparison():
+    settings = accuracy.TASKS["headroom"].settings
+    assert (settings["relabel"], settings["warm_start"]["demonstrations"]) == ({"type": "keep_correct"}, 16)
+    assert (settings["sampling"]["distinct"], settings["sampling"]["max_new_tokens"]) == (True, 6)
+    assert (settings["training"]["batch_size"], settings["select"]["replay"]) == (320, 2)
+
+
 def test_the_first_evaluation_that_reaches_an_accuracy_counts():
-    trace = accuracy.Trace()
+    trace = accuracy.Trace(accuracy.TASKS["quickstart"].accuracies)
     for samples, value in ((0, 0.4), (1536, 0.75), (3072, 0.6), (4608, 0.81)):
         assert not trace.is_over
         trace.add(value, {"samples": samples})
