@@ -60,7 +60,10 @@ class Scores(TypedDict):
     threshold: float | None
     """The score of a correct output; None where the version's config has none."""
     share_correct: float | None
-    """The share of all rows, with or without a score, whose score reaches the threshold, as the loop counts it."""
+    """The share of all rows, with or without a score, whose score reaches the threshold.
+
+    The loop counts the same, but of distinct samples each by what it says of the policy: that is `pass@1`.
+    """
     histogram: list[HistogramBar]
 
 
