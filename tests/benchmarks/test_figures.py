@@ -136,11 +136,11 @@ def test_the_readme_shows_the_results_that_are_kept():
 
 
 @pytest.mark.parametrize("launch", KEPT_LAUNCHES)
-def test_the_plan_is_within_16_percent_of_the_peaks_that_were_measured_on_cpus(launch):
+def test_the_plan_is_within_15_percent_of_the_peaks_that_were_measured_on_cpus(launch):
     figures = KEPT_LAUNCHES[launch]
     plan, peak = peak_memory.planned(figures), figures["peak_bytes"]
-    assert plan["total"] == pytest.approx(peak["training"], rel=0.16)
-    assert plan["sampling"] == pytest.approx(peak["all"], rel=0.16)
+    assert plan["total"] == pytest.approx(peak["training"], rel=0.15)
+    assert plan["sampling"] == pytest.approx(peak["all"], rel=0.15)
 
 
 def test_the_triples_whose_training_grows_are_triples(tmp_path, monkeypatch):
