@@ -24,7 +24,7 @@ from tests.benchmarks import recipe_runs
 from tests.benchmarks.measure import Case, Figure, Result, Setting, Side, Work, spread
 from tests.benchmarks.side_process import Clock
 
-LEARNING_RATES = (2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3)
+LEARNING_RATES = (1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3, 3.2e-3)
 METHODS = ("hir", "TRL GRPO")
 
 
