@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_run import assert_same_content, command, environment, hir, processes_with, wait_until, write_config
+from cli_run import assert_same_content, command, environment, hir, left_alive, wait_until, write_config
 from slurm_cluster import SlurmCluster, missing, slurm_cluster
 
 README = Path(__file__).resolve().parents[2] / "ds_configs" / "README.md"
@@ -55,7 +55,7 @@ def test_a_batch_job_that_is_preempted_continues_at_its_optimizer_step(cluster, 
     assert cluster.state(job) == "COMPLETED", read(log)
     [stopped] = re.findall(r"stopped after optimizer step (\d+) of", read(log))
     assert re.search(rf"model 1 continues at optimizer step {stopped} of ", read(log)), read(log)
-    assert not processes_with(str(home))
+    assert not left_alive(str(home))
 
 
 def submit(cluster: SlurmCluster, home: Path, folder: Path, config: Path) -> str:
