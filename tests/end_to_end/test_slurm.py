@@ -2,6 +2,7 @@
 and the batch file of ds_configs/README.md, which is preempted and continues.
 """
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -71,8 +72,8 @@ def submit(cluster: SlurmCluster, home: Path, folder: Path, config: Path) -> str
         assert text in script
         script = script.replace(text, here)
     (folder / "hir.sbatch").write_text(script)
-    names = [name for name in environment(home) if environment(home)[name] != cluster.environment.get(name)]
-    exports = ",".join(["ALL", *(f"{name}={environment(home)[name]}" for name in names)])
+    changed = environment(home).items() - os.environ.items()
+    exports = ",".join(["ALL", *(f"{name}={value}" for name, value in changed)])
     return cluster.call("sbatch", "--parsable", f"--export={exports}", "hir.sbatch", cwd=folder).strip()
 
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,16 +91,9 @@ def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
             with (folder / f"{command[0]}.out").open("wb") as log:
                 processes.append(subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log))
             if command is munge:
-                _wait_for(folder / "munge.socket", folder)
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while (
-            "idle"
-            not in subprocess.run(
-                ["sinfo", "-h", "-o", "%t"], env=cluster.environment, capture_output=True, text=True
-            ).stdout.split()
-        ):
-            assert time.monotonic() < deadline, _logs(folder)
-            time.sleep(0.2)
+                _wait_until((folder / "munge.socket").exists, folder)
+        asked = {"env": cluster.environment, "capture_output": True, "text": True}
+        _wait_until(lambda: "idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], **asked).stdout.split(), folder)
         yield cluster
     finally:
         subprocess.run(["scancel", "--full", "--user=root"], env=cluster.environment, capture_output=True)
@@ -113,11 +106,11 @@ def slurm_cluster(folder: Path) -> Iterator[SlurmCluster]:
                 process.wait()
 
 
-def _wait_for(path: Path, folder: Path) -> None:
+def _wait_until(is_true: Callable[[], bool], folder: Path) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while not path.exists():
+    while not is_true():
         assert time.monotonic() < deadline, _logs(folder)
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def _logs(folder: Path) -> str:
