@@ -64,6 +64,11 @@ class Output:
     finish_reason: FinishReason | None = None
     """None until it is finished."""
 
+    @property
+    def length(self) -> int:
+        """Tokens of its prompt and its own so far."""
+        return len(self.request.prompt_ids) + len(self.token_ids)
+
     def add(self, token_ids: Iterable[int], logprobs: Iterable[float], limits: Limits) -> None:
         """Adds drawn tokens up to the one that ends the output; any after that were drawn before it was read."""
         for token_id, logprob in zip(token_ids, logprobs, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hir_core.sampling import block_cache
+from hir_core.sampling.row_attention import reads_used_columns
 
 
 def _cache_of(output: Any) -> dict[str, Any]:
@@ -108,13 +110,14 @@ class CausalDecoder:
         positions = self.lengths[:, None]
         self.lengths = self.lengths + unfinished
         self.columns += 1
-        output = self.model(
-            input_ids=tokens[:, None],
-            attention_mask=_mask(self.lengths, self.columns),
-            position_ids=positions,
-            use_cache=True,
-            **self.cache,
-        )
+        with reads_used_columns(self.lengths.tolist()) if self.device.type == "cpu" else nullcontext():
+            output = self.model(
+                input_ids=tokens[:, None],
+                attention_mask=_mask(self.lengths, self.columns),
+                position_ids=positions,
+                use_cache=True,
+                **self.cache,
+            )
         self.cache = _cache_of(output)
         return output.logits[:, -1]  # type: ignore[no-any-return]
 

@@ -67,7 +67,8 @@ def draw(logits: Tensor, uniforms: Tensor, limits: Limits, left: Tensor | None =
         tokens = logits.argmax(-1)
         basis = logits.gather(-1, tokens[:, None])[:, 0]
     else:
-        probabilities = torch.softmax(logits.double() / limits.temperature, dim=-1)
+        scaled = logits.double() if limits.temperature == 1 else logits.double() / limits.temperature
+        probabilities = torch.softmax(scaled, dim=-1)
         if limits.leaves_tokens_out:
             least = least_drawn(probabilities, limits)
             probabilities = probabilities.masked_fill_(probabilities < least[:, None], 0.0)

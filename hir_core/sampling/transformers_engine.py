@@ -158,6 +158,7 @@ class _Batch:
         kept = [n for n, output in enumerate(self.rows) if output.finish_reason is None]
         if kept and len(kept) >= REFILL_BELOW * len(self.rows):
             return
+        kept.sort(key=lambda n: -self.rows[n].length)  # neighbours of similar length, see `row_attention`
         entering: list[_OpenPrompt] = []
         if not kept or self.decoder.takes_more:
             entering = [prompt for prompt in self.open_prompts if prompt.has_more and not prompt.is_drawing]
