@@ -92,7 +92,7 @@ class Packing:
         if not self.is_one_row:
             return packed_rows(sequences, self.hidden_size)
         tries = build_tries(sequences, None) if self.shares_beginnings else separate_tries(sequences)
-        return _rows([tries], is_packed=True)
+        return _rows([tries])
 
     def cheapest_rows(self, sequences: Sequence[Sequence[int]]) -> Rows:
         """Packed rows where they cost less than a row per sequence, which has padding."""
@@ -101,14 +101,22 @@ class Packing:
 
 def cheapest_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
     """Packed rows where they cost less than a row per sequence."""
-    packed, single = packed_rows(sequences, hidden_size), row_per_sequence(sequences)
-    packed_cost, single_cost = (len(rows.tokens) * cost(rows.width, hidden_size) for rows in (packed, single))
-    return packed if packed_cost < single_cost else single
+    packed = packed_rows(sequences, hidden_size)
+    of_packed = len(packed.tokens) * cost(packed.width, hidden_size)
+    of_single = len(sequences) * cost(max(map(len, sequences)), hidden_size)
+    return packed if of_packed < of_single else row_per_sequence(sequences)
 
 
 def row_per_sequence(sequences: Sequence[Sequence[int]]) -> Rows:
     """Every sequence in a row of its own."""
-    return _rows([[trie] for trie in separate_tries(sequences)], is_packed=False)
+    columns = [range(len(sequence)) for sequence in sequences]
+    return Rows(
+        tokens=[list(sequence) for sequence in sequences],
+        positions=[list(of_row) for of_row in columns],
+        ends=[[len(of_row)] * len(of_row) for of_row in columns],
+        places=[[(row, column) for column in of_row] for row, of_row in enumerate(columns)],
+        is_packed=False,
+    )
 
 
 def separate_tries(sequences: Sequence[Sequence[int]]) -> list[Trie]:
@@ -137,7 +145,7 @@ def packed_rows(sequences: Sequence[Sequence[int]], hidden_size: int) -> Rows:
     def work(division: Sequence[Sequence[int]]) -> float:
         return len(division) * cost(max(sum(sizes[n] for n in row) for row in division), hidden_size)
 
-    return _rows([[tries[n] for n in row] for row in min(divisions, key=work)], is_packed=True)
+    return _rows([[tries[n] for n in row] for row in min(divisions, key=work)])
 
 
 def _first_fit(sizes: Sequence[int]) -> list[list[int]]:
@@ -201,7 +209,7 @@ def cost(width: int, hidden_size: int | None) -> float:
     return width + (width**2 / (6 * hidden_size) if hidden_size else 0)
 
 
-def _rows(rows: Sequence[Sequence[Trie]], *, is_packed: bool) -> Rows:
+def _rows(rows: Sequence[Sequence[Trie]]) -> Rows:
     """The layout of tries that stand one after the other in each row."""
     tokens, positions = [], []
     ends: list[list[int]] = []
@@ -214,4 +222,4 @@ def _rows(rows: Sequence[Sequence[Trie]], *, is_packed: bool) -> Rows:
             start = len(ends[number])
             ends[number] += [start + end for end in trie.ends()]
             places |= {n: [(number, start + node) for node in path] for n, path in trie.paths.items()}
-    return Rows(tokens, positions, ends, [places[n] for n in range(len(places))], is_packed)
+    return Rows(tokens, positions, ends, [places[n] for n in range(len(places))], is_packed=True)
