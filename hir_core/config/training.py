@@ -11,7 +11,7 @@ from hir_core.config.section import DefaultExcludedFromId, ExcludedFromId, Secti
 
 class TrainingConfig(Section):
     """How each iteration trains the model on triples. The defaults are those of the paper's Table 7, except for the
-    learning rate."""
+    learning rate and the label smoothing."""
 
     epochs: int = Field(4, ge=1)
     """Number of passes over the triples. Ignored where `steps` is set."""
@@ -40,8 +40,9 @@ class TrainingConfig(Section):
     """What is saved beside the model for the next iteration to continue from. `masters`: the fp32 master weights of a
     bf16 model, 4 bytes per parameter; a model in fp32 has no others. `all`: AdamW's moments too, 8 bytes more. `none`:
     the next iteration starts from the model alone."""
-    label_smoothing: float = Field(0.2, ge=0, lt=1)
-    """Share of each target token's probability that is spread over the whole vocabulary in the supervised term."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target token's probability that is spread over the whole vocabulary in the supervised term. The
+    paper has 0.2. A model that is trained with it also draws random tokens: at temperature 1 up to a fifth of all."""
     contrastive: float = Field(1.0, ge=0)
     """Weight of the contrastive term (the paper's alpha). 0 switches it off."""
     contrastive_smoothing: float = Field(0.0, ge=0, lt=1)

@@ -48,7 +48,7 @@ def test_a_setting_has_its_type_bounds_default_and_description():
     assert set(rows) == set(TrainingConfig.model_fields)
     description = TrainingConfig.model_fields["batch_size"].description
     assert rows["batch_size"] == ["whole number, at least 1", "`64`", description]
-    assert rows["label_smoothing"][:2] == ["number, at least 0, less than 1", "`0.2`"]
+    assert rows["label_smoothing"][:2] == ["number, at least 0, less than 1", "`0.0`"]
     assert rows["schedule"][:2] == ["`constant` or `linear` or `cosine`", "`constant`"]
     assert rows["steps"][:2] == ["whole number, at least 1", "none"]
     assert rows["micro_batch_tokens"][2].endswith("*Not in version ids.*")
