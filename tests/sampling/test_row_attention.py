@@ -12,13 +12,13 @@ ROWS, HEADS, KEY_HEADS, SIZE = 2 * TOGETHER + 5, 6, 2, 8
 MODULE = SimpleNamespace(num_key_value_groups=HEADS // KEY_HEADS, is_causal=True)
 
 
-def states(dtype=torch.float64):
+def states():
     """Queries, keys, values, lengths and mask of a batch whose longer rows stand first."""
     torch.manual_seed(3)
     lengths = torch.randint(1, 50, (ROWS,)).sort(descending=True).values
     columns = int(lengths.max())
-    query = torch.randn(ROWS, HEADS, 1, SIZE, dtype=dtype)
-    key, value = torch.randn(2, ROWS, KEY_HEADS, columns, SIZE, dtype=dtype)
+    query = torch.randn(ROWS, HEADS, 1, SIZE)
+    key, value = torch.randn(2, ROWS, KEY_HEADS, columns, SIZE)
     mask = torch.arange(columns, 0, -1) <= lengths[:, None]
     return query, key, value, lengths.tolist(), mask[:, None, None]
 
@@ -29,7 +29,7 @@ def attention(query, key, value, mask, **options):
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
 def test_it_is_the_attention_of_torch(scaling):
-    query, key, value, lengths, mask = states(torch.float32)
+    query, key, value, lengths, mask = states()
     expected = attention(query, key, value, mask, scaling=scaling)
     with reads_used_columns(lengths):
         found = attention(query, key, value, mask, scaling=scaling)
@@ -38,7 +38,7 @@ def test_it_is_the_attention_of_torch(scaling):
 
 
 def test_in_bf16_it_is_as_exact_as_that_of_torch():
-    *exact, lengths, mask = states(torch.float32)
+    *exact, lengths, mask = states()
     rounded = [tensor.bfloat16() for tensor in exact]
     expected = attention(*(tensor.float() for tensor in rounded), mask)
     error = (attention(*rounded, mask).float() - expected).abs().mean()
@@ -49,7 +49,7 @@ def test_in_bf16_it_is_as_exact_as_that_of_torch():
 
 
 def test_columns_that_a_group_does_not_have_are_not_read():
-    query, key, value, lengths, mask = states(torch.float32)
+    query, key, value, lengths, mask = states()
     expected = attention(query, key, value, mask)
     unused = slice(0, key.shape[2] - lengths[-5])  # of the last group
     key[-5:, :, unused] = value[-5:, :, unused] = torch.nan
@@ -58,7 +58,7 @@ def test_columns_that_a_group_does_not_have_are_not_read():
 
 
 def test_rows_without_a_mask():
-    query, key, value, *_ = states(torch.float32)
+    query, key, value, *_ = states()
     with reads_used_columns([key.shape[2]] * ROWS):
         found = attention(query, key, value, None)
     assert torch.allclose(found, attention(query, key, value, None), atol=1e-6)
@@ -66,7 +66,7 @@ def test_rows_without_a_mask():
 
 @pytest.mark.parametrize("tokens", [1, 3])
 def test_what_it_does_not_compute_is_left_to_torch(tokens):
-    query, key, value, lengths, _ = states(torch.float32)
+    query, key, value, lengths, _ = states()
     query = query.expand(ROWS, HEADS, tokens, SIZE)
     bias = torch.randn(1, HEADS, tokens, key.shape[2])
     options = {"position_bias": bias, "is_causal": False}
